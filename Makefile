@@ -1,0 +1,61 @@
+# demo, test, lint and bench each make .venv if there is none and install what they need; a second call is instant.
+# Your own Python:                make PYTHON=python3.12 CONSTRAINTS= test
+# Your own releases or torch:     make CONSTRAINTS= test   (or a constraints file of yours)
+PYTHON ?= python3
+VENV ?= .venv
+CONSTRAINTS ?= constraints/tested.txt
+RUN_DIR ?= runs/demo
+ARGS ?=
+
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+LINTED := sgool tests experiments $(wildcard benchmarks)
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-slow lint format bench clean
+
+help:
+	@echo "make demo       repair six prompts of the embedded world; minutes, no GPU, no downloads of weights"
+	@echo "make test       all tests but the slow ones; ARGS='-k NAME' picks some"
+	@echo "make test-slow  the slow tests"
+	@echo "make lint       ruff and mypy; make format mends what ruff can"
+	@echo "make bench      the benchmarks"
+	@echo "make clean      removes .venv, caches and builds; runs/ stays"
+
+install: $(STAMP)
+
+# The stamp depends on what decides the installation; sources need no new one, the install is editable.
+$(STAMP): pyproject.toml $(CONSTRAINTS)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS)) --editable '.[dev]'
+	touch $@
+
+demo: $(STAMP)
+	$(BIN)/sgool fit experiment=demo run_dir=$(RUN_DIR) $(ARGS)
+	$(BIN)/sgool report $(RUN_DIR)
+
+test: $(STAMP)
+	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+
+test-slow: $(STAMP)
+	$(BIN)/python -m pytest -m slow -s $(ARGS)
+
+lint: $(STAMP)
+	$(BIN)/ruff check $(LINTED)
+	$(BIN)/ruff format --check $(LINTED)
+	$(BIN)/mypy
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix $(LINTED)
+	$(BIN)/ruff format $(LINTED)
+
+bench: $(STAMP)
+	@set -e; ran=0; for script in benchmarks/*.py; do \
+		test -f "$$script" || continue; \
+		case "$$script" in */_*) continue;; esac; \
+		echo "== $$script"; $(BIN)/python "$$script" $(ARGS); ran=1; \
+	done; test $$ran = 1 || { echo "benchmarks/ holds no script" >&2; exit 1; }
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +

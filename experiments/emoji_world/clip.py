@@ -1,0 +1,244 @@
+"""The guidance CLIP and the judge CLIP: open_clip models trained on different halves of the scenes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import open_clip
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from experiments.emoji_world import words
+from experiments.emoji_world.captions import Caption, caption
+from experiments.emoji_world.common import Stage, images_to_tensor
+from experiments.emoji_world.scenes import Painter, Scene, Thing, mutate, training_scene
+
+KINDS = ("position", "colour", "count", "object")
+_TINTS = (None, *words.TINTS)
+
+#: Model configurations in open_clip's format.
+CONFIGS: dict[str, dict] = {
+    "guide": {
+        "model_cfg": {
+            "embed_dim": 128,
+            "vision_cfg": {"image_size": 64, "layers": [1, 1, 2, 1], "width": 24, "head_width": 48},
+            "text_cfg": {"context_length": 32, "width": 128, "heads": 4, "layers": 4, "hf_tokenizer_name": "local"},
+        },
+        "preprocess_cfg": {
+            "mean": [0.48145466, 0.4578275, 0.40821073],
+            "std": [0.26862954, 0.26130258, 0.27577711],
+            "interpolation": "bicubic",
+            "resize_mode": "squash",
+        },
+    },
+    "judge": {
+        "model_cfg": {
+            "embed_dim": 96,
+            "vision_cfg": {"image_size": 64, "patch_size": 8, "width": 128, "layers": 5, "head_width": 32},
+            "text_cfg": {
+                "context_length": 32,
+                "width": 96,
+                "heads": 3,
+                "layers": 3,
+                "no_causal_mask": True,
+                "pool_type": "first",
+                "hf_tokenizer_name": "local",
+            },
+        },
+        "preprocess_cfg": {
+            "mean": [0.5, 0.5, 0.5],
+            "std": [0.5, 0.5, 0.5],
+            "interpolation": "bicubic",
+            "resize_mode": "squash",
+        },
+    },
+}
+
+
+def new_clip(name: str, vocab_size: int) -> open_clip.CLIP:
+    """An untrained CLIP of this configuration; the vocabulary's size is written into the configuration."""
+    config = CONFIGS[name]["model_cfg"]
+    config["text_cfg"]["vocab_size"] = vocab_size
+    text = {k: v for k, v in config["text_cfg"].items() if not k.startswith("hf_")}
+    vision = {k: tuple(v) if isinstance(v, list) else v for k, v in config["vision_cfg"].items()}
+    return open_clip.CLIP(embed_dim=config["embed_dim"], vision_cfg=vision, text_cfg=text)
+
+
+def attributes(scene: Scene) -> list[int]:
+    """Layout, noun, tint, second noun, second tint (-1: no second object) and background as integers."""
+    nouns, backgrounds = list(words.NOUNS), list(words.BACKGROUNDS)
+    a, b = scene.objects[0], scene.objects[-1] if scene.is_pair else None
+    return [
+        words.LAYOUTS.index(scene.layout),
+        nouns.index(a.noun),
+        _TINTS.index(a.tint),
+        nouns.index(b.noun) if b else -1,
+        _TINTS.index(b.tint) if b else -1,
+        backgrounds.index(scene.background),
+    ]
+
+
+def stated(text: Caption) -> list[bool]:
+    """Which of `attributes` the caption states."""
+    return [text.relation, True, text.colours, True, text.colours, text.background]
+
+
+def matches(facts: Tensor, flags: Tensor) -> Tensor:
+    """(images, captions) bool: whether each image satisfies all that each caption states.
+
+    ``facts`` (N, 6) integers, ``flags`` (N, 6) bool. A caption "a cat" is true of every image of one cat: such
+    pairs are positives of the contrastive loss, not negatives.
+    """
+    same = facts[:, None, :] == facts[None, :, :]
+    pair = (facts[:, None, 3] >= 0) & (facts[None, :, 3] >= 0)
+    same[..., 0] |= pair & ~flags[None, :, 0]
+    keep = flags.clone()
+    keep[:, 0] = True
+    return (same | ~keep[None]).all(dim=-1)
+
+
+class AttributeHeads(nn.Module):
+    """Linear classifiers of `attributes` on CLIP embeddings; they speed up learning and are thrown away."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        sizes = (6, len(words.NOUNS), len(_TINTS), len(words.NOUNS), len(_TINTS), len(words.BACKGROUNDS))
+        self.heads = nn.ModuleList([nn.Linear(width, size) for size in sizes])
+
+    def forward(self, embeds: Tensor, facts: Tensor, flags: Tensor | None = None) -> Tensor:
+        """Mean cross-entropy over the attributes that are present (and stated)."""
+        total = embeds.new_zeros(())
+        for i, head in enumerate(self.heads):
+            target = facts[:, i] if flags is None else torch.where(flags[:, i], facts[:, i], -1)
+            total = total + F.cross_entropy(head(embeds), target, ignore_index=-1)
+        return total / len(self.heads)
+
+
+class ClipStage(Stage):
+    """Contrastive learning on groups of four scenes that differ in one fact, random scenes and crops of objects."""
+
+    def __init__(
+        self, name: str, tokenizer: object, painter: Painter, *, half: int, groups: int = 20, singles: int = 32, crops: int = 16, vae: nn.Module | None = None, **kwargs: object
+    ) -> None:
+        super().__init__(**kwargs)  # type: ignore[arg-type]
+        self.clip = new_clip(name, len(tokenizer.tokenizer)).to(memory_format=torch.channels_last)  # type: ignore[attr-defined]
+        self.heads_image = AttributeHeads(CONFIGS[name]["model_cfg"]["embed_dim"])
+        self.heads_text = AttributeHeads(CONFIGS[name]["model_cfg"]["embed_dim"])
+        self.tokenizer, self.painter, self.half = tokenizer, painter, half
+        self.groups, self.singles, self.crops = groups, singles, crops
+        self.size = CONFIGS[name]["model_cfg"]["vision_cfg"]["image_size"]
+        pre = CONFIGS[name]["preprocess_cfg"]
+        self.register_buffer("mean", torch.tensor(pre["mean"]).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(pre["std"]).view(1, 3, 1, 1), persistent=False)
+        self._vae = (vae,)  # in a tuple: its weights are frozen and not this module's
+
+    def _group(self, rng: np.random.Generator) -> list[tuple[Scene, Caption]]:
+        scene = training_scene(rng, half=self.half, weights=(3, 3, 3, 1, 1, 1))
+        scenes = [scene]
+        for _ in range(20):
+            kind = KINDS[rng.integers(4)]
+            other = mutate(scenes[rng.integers(len(scenes))], kind, rng)
+            if other and other not in scenes and not other.is_held_out():
+                scenes.append(other)
+            if len(scenes) == 4:
+                break
+        return [(s, caption(s, rng, relation=0.95, colours=0.97)) for s in scenes]
+
+    def _object_crop(self, rng: np.random.Generator) -> tuple[Scene, Caption, np.ndarray]:
+        scene = training_scene(rng, half=self.half, weights=(0, 1, 1, 1, 1, 1))
+        painted = self.painter.paint(scene, rng)
+        index = int(rng.integers(len(painted.masks)))
+        thing = scene.objects[index] if scene.is_pair else scene.objects[0]
+        single = Scene("single", (Thing(thing.noun, thing.tint),), scene.background)
+        rows, columns = np.nonzero(painted.masks[index] > 0.5)
+        side = int(min(64, max(np.ptp(rows), np.ptp(columns)) + rng.integers(3, 10)))
+        top = int(np.clip((rows.min() + rows.max() - side) // 2, 0, 64 - side))
+        left = int(np.clip((columns.min() + columns.max() - side) // 2, 0, 64 - side))
+        crop = torch.from_numpy(painted.image[top : top + side, left : left + side]).permute(2, 0, 1)[None]
+        crop = F.interpolate(crop.float(), size=64, mode="bilinear", antialias=True)[0].permute(1, 2, 0)
+        return single, caption(single, rng), crop.round().to(torch.uint8).numpy()
+
+    def batch(self, rng: np.random.Generator) -> tuple:
+        """Images (B, 3, 64, 64), token ids (B, 32), facts (B, 6), stated flags (B, 6)."""
+        pairs = [pair for _ in range(self.groups) for pair in self._group(rng)]
+        singles = [training_scene(rng, half=self.half) for _ in range(self.singles)]
+        pairs += [(scene, caption(scene, rng)) for scene in singles]
+        images = [self.painter.paint(scene, rng).image for scene, _ in pairs]
+        for _ in range(self.crops):
+            scene, text, image = self._object_crop(rng)
+            pairs.append((scene, text))
+            images.append(image)
+        facts = torch.tensor([attributes(scene) for scene, _ in pairs])
+        flags = torch.tensor([stated(text) for _, text in pairs])
+        tensor = augment(images_to_tensor(images), rng, self.size, self._vae[0])
+        return (tensor - self.mean) / self.std, self.tokenizer([text.text for _, text in pairs]), facts, flags  # type: ignore[operator]
+
+    def loss(self, images: Tensor, tokens: Tensor, facts: Tensor, flags: Tensor) -> dict[str, Tensor]:  # type: ignore[override]
+        """Symmetric cross-entropy with several positives per row, plus the attribute losses."""
+        image = self.clip.encode_image(images).float()
+        text = self.clip.encode_text(tokens).float()
+        scale = self.clip.logit_scale.exp().clamp(max=100)
+        logits = scale * F.normalize(image, dim=-1) @ F.normalize(text, dim=-1).T
+        target = matches(facts, flags).float()
+        rows = -(target * logits.log_softmax(1)).sum(1) / target.sum(1).clamp_min(1)
+        columns = -(target * logits.log_softmax(0)).sum(0) / target.sum(0).clamp_min(1)
+        contrastive = (rows.mean() + columns.mean()) / 2
+        extra = self.heads_image(image, facts) + 0.3 * self.heads_text(text, facts, flags)
+        group = logits.detach()[: 4 * self.groups].unfold(0, 4, 4)
+        hard = torch.stack([group[i, 4 * i : 4 * i + 4].argmax(0) for i in range(len(group))])
+        correct = (hard == torch.arange(4)).float().mean()
+        return {"loss": contrastive + extra, "contrastive": contrastive, "extra": extra, "hard": correct}
+
+
+def augment(
+    images: Tensor, rng: np.random.Generator, size: int, vae: nn.Module | None = None, *, move: float = 1.0
+) -> Tensor:
+    """Zoom, shift, blur, noise, brightness and, with ``vae``, the autoencoder's distortions; to (B, 3, size, size).
+
+    ``move`` scales zoom and shift; 0 leaves every object where it is.
+    """
+    number = len(images)
+    if vae is not None:
+        with torch.no_grad():
+            part = images[::3]
+            latents = vae.encode(part * 2 - 1).latent_dist.mean
+            noise = torch.from_numpy(rng.standard_normal(latents.shape, dtype=np.float32))
+            strength = torch.from_numpy(rng.uniform(0, 0.5, (len(part), 1, 1, 1)).astype(np.float32))
+            images = images.clone()
+            images[::3] = (vae.decode(latents + strength * noise).sample / 2 + 0.5).clamp(0, 1).float()
+    zoom = torch.from_numpy((1 + move * rng.uniform(-0.15, 0.05, number)).astype(np.float32))
+    shift = torch.from_numpy((move * rng.uniform(-0.08, 0.08, (number, 2))).astype(np.float32))
+    theta = torch.zeros(number, 2, 3)
+    theta[:, 0, 0] = theta[:, 1, 1] = zoom
+    theta[:, :, 2] = shift
+    grid = F.affine_grid(theta, [number, 3, size, size], align_corners=False)
+    out = F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    blurred = F.avg_pool2d(F.pad(out, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
+    blur = torch.from_numpy(rng.uniform(0, 1, (number, 1, 1, 1)).astype(np.float32)).pow(2)
+    out = out + blur * (blurred - out)
+    gain = torch.from_numpy(rng.uniform(0.9, 1.1, (number, 1, 1, 1)).astype(np.float32))
+    sigma = torch.from_numpy(rng.uniform(0, 0.08, (number, 1, 1, 1)).astype(np.float32))
+    noise = torch.from_numpy(rng.standard_normal(out.shape, dtype=np.float32))
+    return (out * gain + sigma * noise).clamp(0, 1)
+
+
+def four_way(scene: Scene, kind: str, rng: np.random.Generator) -> list[Scene] | None:
+    """The scene and three variants of it with the named fact swapped (as many as exist, then other kinds)."""
+    first = mutate(scene, kind, rng)
+    if first is None:
+        return None
+    scenes = [scene, first]
+    for attempt in range(60):
+        other = mutate(scene, kind if attempt < 20 else KINDS[rng.integers(4)], rng)
+        if other is not None and other not in scenes:
+            scenes.append(other)
+        if len(scenes) == 4:
+            return scenes
+    return None
+
+
+def full_caption(scene: Scene, rng: np.random.Generator) -> str:
+    """A caption that states all but the background."""
+    return caption(replace(scene), rng, relation=1, colours=1, background=0).text

@@ -1,0 +1,123 @@
+"""Writes the built-in prompt sets: held-out combinations for evaluation, seen ones for tuning, eight for the demo.
+
+    python -m experiments.emoji_world.prompts
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from experiments.emoji_world import words
+from experiments.emoji_world.captions import caption
+from experiments.emoji_world.scenes import Scene, Thing, held_out_scene, training_scene
+
+FOLDER = Path(__file__).resolve().parents[2] / "sgool" / "assets" / "emoji_world" / "prompts"
+#: Nouns whose colour everybody knows: another one is DrawBench's "conflicting".
+FAMILIAR = ("cat", "panda", "frog", "tree", "banana", "strawberry", "mushroom")
+CATEGORIES = ("Single objects", "Colours", "Counting", "Positional", "Two objects", "Conflicting")
+
+
+def category_of(scene: Scene, stated_relation: bool) -> str:
+    """DrawBench's category for a scene, by the held-out combination in it (or, without one, by its layout)."""
+    if scene.is_pair:
+        return "Positional" if stated_relation else "Two objects"
+    if scene.count > 1:
+        return "Counting"
+    if scene.objects[0].tint:
+        return "Conflicting" if scene.objects[0].noun in FAMILIAR else "Colours"
+    return "Single objects"
+
+
+def scene_facts(scene: Scene, relation: bool, background: bool) -> dict:
+    """What the prompt states, in the form of `sgool.metrics.scene_checks`."""
+    objects = []
+    for thing in scene.objects:
+        entry: dict = {"noun": thing.noun}
+        entry |= {"tint": thing.tint} if thing.tint else {}
+        entry |= {"count": scene.count} if not scene.is_pair and scene.count > 1 else {}
+        objects.append(entry)
+    facts: dict = {"objects": objects}
+    facts |= {"relation": scene.layout} if scene.is_pair and relation else {}
+    facts |= {"background": scene.background} if background else {}
+    return facts
+
+
+def rows(sample: object, number: int, seed: int) -> Iterator[dict]:
+    """``number`` distinct prompts a category, from random scenes of ``sample(rng)``."""
+    rng = np.random.default_rng(seed)
+    counts = dict.fromkeys(CATEGORIES, 0)
+    seen: set[str] = set()
+    while min(counts.values()) < number:
+        scene = sample(rng)  # type: ignore[operator]
+        text = caption(scene, rng, relation=0.5, colours=1, background=0.35)
+        kind = category_of(scene, text.relation)
+        pair = tuple(sorted(thing.noun for thing in scene.objects))
+        # A pair is held out for "two objects"; for "positional", the relation of a pair that was seen.
+        if sample is held_out_scene and kind == "Two objects" and pair not in words.HELD_OUT_PAIRS:
+            continue
+        if sample is held_out_scene and kind == "Positional" and (
+            (scene.objects[0].noun, scene.layout, scene.objects[1].noun) not in words.HELD_OUT_RELATIONS
+        ):
+            continue
+        if sample is held_out_scene and kind == "Single objects":
+            text = caption(scene, rng, background=1)
+        if text.text in seen or counts[kind] >= number:
+            continue
+        seen.add(text.text)
+        counts[kind] += 1
+        facts = scene_facts(scene, text.relation, text.background)
+        yield {"prompt": text.text, "category": kind, "scene": json.dumps(facts, separators=(",", ":"))}
+
+
+def demo_rows() -> Iterator[dict]:
+    """Eight plain held-out prompts: chosen by hand for their variety before anything was sampled from them."""
+    rng = np.random.default_rng(0)
+    scenes = [
+        Scene("left_right", tuple(Thing(*t) for t in pair), "white")  # type: ignore[misc]
+        for pair in _first_pairs("left_right", 2)
+    ]
+    scenes += [Scene("top_bottom", tuple(Thing(*t) for t in pair), "white") for pair in _first_pairs("top_bottom", 2)]  # type: ignore[misc]
+    scenes += [Scene(_layout(n), (Thing(noun),), "white") for noun, n in sorted(words.HELD_OUT_COUNTS)[:2]]
+    tints = sorted((n, t) for n, t in words.HELD_OUT_TINTS if n in FAMILIAR)
+    scenes += [Scene("single", (Thing(noun, tint),), "white") for noun, tint in tints[:2]]
+    for scene in scenes:
+        text = caption(scene, rng, relation=1, colours=1, background=0)
+        facts = scene_facts(scene, True, False)
+        kind = category_of(scene, True)
+        yield {"prompt": text.text, "category": kind, "scene": json.dumps(facts, separators=(",", ":"))}
+
+
+def _layout(count: int) -> str:
+    return {2: "two", 3: "three", 4: "four"}[count]
+
+
+def _first_pairs(relation: str, number: int) -> list[tuple[tuple[str, str | None], tuple[str, str | None]]]:
+    triples = sorted(words.HELD_OUT_RELATIONS, key=lambda t: words.stable_hash("demo", *t))
+    chosen = [(a, b) for a, r, b in triples if r == relation][:number]
+    return [((a, words.allowed_tints(a)[-1]), (b, None)) for a, b in chosen]
+
+
+def write(name: str, table: list[dict]) -> None:
+    """Writes one prompt set."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    with (FOLDER / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, ["prompt", "category", "scene"], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(table)
+
+
+def _ordered(table: list[dict]) -> list[dict]:
+    """Categories in turn, so that the first N prompts of a set are a fair sample of it."""
+    groups = [[row for row in table if row["category"] == kind] for kind in CATEGORIES]
+    return [row for turn in zip(*groups, strict=True) for row in turn]
+
+
+if __name__ == "__main__":
+    write("heldout", _ordered(list(rows(held_out_scene, 40, 2026))))
+    write("tune", _ordered(list(rows(training_scene, 8, 1013))))
+    write("demo", list(demo_rows()))

@@ -1,0 +1,76 @@
+"""Training of the scene reader: which objects, colours, counts and relations an image shows."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from experiments.emoji_world import words
+from experiments.emoji_world.clip import augment
+from experiments.emoji_world.common import Stage, images_to_tensor
+from experiments.emoji_world.scenes import SIZE, Painter, Scene, training_scene
+from sgool.metrics.reader import SceneReader
+
+TINTS = ("natural", *words.TINTS)
+
+
+def new_reader() -> SceneReader:
+    """An untrained reader of this world's words."""
+    return SceneReader(nouns=list(words.NOUNS), tints=list(TINTS), backgrounds=list(words.BACKGROUNDS))
+
+
+class ReaderStage(Stage):
+    """Penalty-reduced focal loss on the heat map (CenterNet), cross-entropy on tints and background."""
+
+    def __init__(self, painter: Painter, *, batch_size: int = 64, vae: torch.nn.Module | None = None, **kwargs: object) -> None:
+        super().__init__(**kwargs)  # type: ignore[arg-type]
+        self.reader = new_reader().to(memory_format=torch.channels_last)
+        self.painter, self.batch_size = painter, batch_size
+        self._vae = (vae,)
+
+    def batch(self, rng: np.random.Generator) -> tuple:
+        """Distorted images, heat maps (B, nouns, 16, 16), tints at the centres (B, 16, 16) and backgrounds (B,)."""
+        scenes = [training_scene(rng, half=1) for _ in range(self.batch_size)]
+        painted = [self.painter.paint(scene, rng) for scene in scenes]
+        heat, tints = zip(*(targets(s, p.centres) for s, p in zip(scenes, painted, strict=True)), strict=True)
+        backgrounds = torch.tensor([list(words.BACKGROUNDS).index(s.background) for s in scenes])
+        images = augment(images_to_tensor([p.image for p in painted]), rng, SIZE, self._vae[0], move=0)
+        tint = torch.from_numpy(np.stack(tints))
+        # A quarter with exchanged colour channels, colours unscored: a noun is its shape, in whatever colour.
+        for i in range(self.batch_size // 4):
+            images[i] = images[i, torch.from_numpy(rng.permutation(3))]
+            tint[i], backgrounds[i] = -1, -1
+        return images, torch.from_numpy(np.stack(heat)), tint, backgrounds
+
+    def loss(self, images: Tensor, heat: Tensor, tints: Tensor, backgrounds: Tensor) -> dict[str, Tensor]:  # type: ignore[override]
+        """The three losses and their sum."""
+        heat_logits, tint_logits, background_logits = (t.float() for t in self.reader(images))
+        objects = focal_loss(heat_logits, heat)
+        colour = F.cross_entropy(tint_logits, tints, ignore_index=-1)
+        background = F.cross_entropy(background_logits, backgrounds, ignore_index=-1)
+        return {"loss": objects + colour + 0.5 * background, "objects": objects, "colour": colour, "background": background}
+
+
+def targets(scene: Scene, centres: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Gaussian peaks per noun (nouns, 16, 16) and tint indices around each centre (16, 16), -1 elsewhere."""
+    heat = np.zeros((len(words.NOUNS), 16, 16), np.float32)
+    tints = np.full((16, 16), -1, np.int64)
+    rows, columns = np.mgrid[:16, :16]
+    for i, centre in enumerate(centres):
+        thing = scene.objects[i] if scene.is_pair else scene.objects[0]
+        row, column = np.clip(np.floor(centre / 4), 0, 15)
+        distance = (rows - row) ** 2 + (columns - column) ** 2
+        noun = list(words.NOUNS).index(thing.noun)
+        heat[noun] = np.maximum(heat[noun], np.exp(-distance / 2))
+        tints[distance <= 2] = TINTS.index(thing.tint or "natural")
+    return heat, tints
+
+
+def focal_loss(logits: Tensor, target: Tensor) -> Tensor:
+    """Penalty-reduced pixel-wise focal loss of CenterNet (Zhou et al. 2019, eq. 1), per object."""
+    p = logits.sigmoid().clamp(1e-5, 1 - 1e-5)
+    positive = target == 1
+    loss = torch.where(positive, (1 - p).square() * p.log(), (1 - target).pow(4) * p.square() * (1 - p).log())
+    return -loss.sum() / positive.sum().clamp_min(1)

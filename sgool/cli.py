@@ -1,0 +1,135 @@
+"""The command line. Nothing heavy is imported at the top: ``--help`` and mistakes in arguments answer at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sgool import __version__
+from sgool.errors import SgoolError
+
+#: Exit code of what the user can mend.
+USER_ERROR = 2
+
+app = typer.Typer(
+    name="sgool",
+    help="Saliency-guided optimisation of diffusion latents.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+
+@contextmanager
+def _user_errors(debug: bool) -> Iterator[None]:
+    """A SgoolError becomes one paragraph on stderr and exit code 2; with ``debug`` its traceback is shown."""
+    try:
+        yield
+    except SgoolError as error:
+        if debug:
+            raise
+        from rich.console import Console
+
+        # No markup: messages hold [brackets]. No wrapping by rich: it would cut paths that someone wants to copy.
+        console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+        console.print(f"Error: {error}", style="red")
+        raise typer.Exit(USER_ERROR) from error
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"sgool {__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def fit(
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="OVERRIDES",
+            help="KEY=VALUE or GROUP=CHOICE in Hydra's grammar, e.g. experiment=demo data.seeds=[0,1] methods=[sgool].",
+        ),
+    ] = None,
+    config_dir: Annotated[
+        Path | None, typer.Option("--config-dir", help="Folder with configuration files of your own.")
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """Run methods over prompt-seed pairs; resumes by itself."""
+    from sgool.config import load_config
+
+    with _user_errors(debug):
+        config = load_config([*(overrides or []), *(["debug=true"] if debug else [])], config_dir)
+    with _user_errors(config.debug):
+        from sgool.runner import run_experiment
+
+        code = run_experiment(config)
+    raise typer.Exit(code)
+
+
+@app.command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="Run folders, as given in run_dir.")],
+    debug: Debug = False,
+) -> None:
+    """Build the page of one or more runs and print its path."""
+    with _user_errors(debug):
+        from sgool.report import build_report
+
+        typer.echo(str(build_report(runs)))
+
+
+@app.command()
+def models() -> None:
+    """List embedded models and prompt sets."""
+    from sgool.doctor import asset_facts, prompt_facts
+
+    with _user_errors(debug=False):
+        _columns([("MODEL", "WHAT IT IS", "SIZE"), *asset_facts()])
+        _columns([("PROMPTS", "NUMBER"), *((name, str(number)) for name, number in prompt_facts())])
+    typer.echo(
+        "Other weights:\n"
+        "  sgool fit models=sd14                          Stable Diffusion 1.4 from the hub\n"
+        "  sgool fit models=sd14 models.path=/a/folder    a Stable Diffusion 1.x or 2.x folder as diffusers saves it\n"
+        "  sgool fit models.guide='{model: ViT-L-14, pretrained: laion2b_s32b_b82k}'    another guidance CLIP"
+    )
+
+
+@app.command()
+def doctor() -> None:
+    """Show versions, devices, cores, memory and assets."""
+    from sgool.doctor import asset_facts, machine_facts
+
+    _columns(machine_facts())
+    _columns(asset_facts())
+
+
+def _columns(rows: Sequence[tuple[str, ...]]) -> None:
+    """Prints rows in aligned columns, then an empty line."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        typer.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    typer.echo()
+
+
+def main() -> None:
+    """Entry point of the ``sgool`` command."""
+    app()

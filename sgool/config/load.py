@@ -1,0 +1,153 @@
+"""Composition of the configuration: shipped files, the user's folder, overrides; then the checks."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sgool.errors import ConfigError
+from sgool.paths import config_folder
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+
+def load_config(overrides: Sequence[str] = (), config_dir: str | os.PathLike[str] | None = None) -> DictConfig:
+    """Composes and checks the configuration of a run.
+
+    Args:
+        overrides: In Hydra's grammar: ``sampler=edict``, ``data.seeds=[0,1]``, ``experiment=paper``.
+        config_dir: A folder of the user's own with further choices, laid out like the shipped configs/.
+
+    Returns:
+        The configuration with all references resolved, read-only.
+
+    Raises:
+        ConfigError: With all problems that were found: unknown keys and choices, values of a wrong type or out of
+            range, missing files, combinations that make no sense.
+    """
+    from omegaconf import OmegaConf
+
+    from sgool.config.checks import find_problems
+    from sgool.config.overrides import read_overrides, unknown_keys
+
+    folders = _folders(config_dir)
+    found = read_overrides(overrides, folders)
+    problems = found.problems
+    with _together_with(problems):
+        base = _compose(found.groups, folders)
+        unknown = unknown_keys(found.values, _container(base, resolve=False), folders)
+        problems += unknown.values()
+        sound = [str(value.input_line) for value in found.values if str(value.input_line) not in unknown]
+        plain = _container(_compose([*found.groups, *sound], folders) if sound else base, resolve=True)
+    _expand_clips(plain)
+    problems += find_problems(plain)
+    if problems:
+        raise ConfigError(problems)
+    config = OmegaConf.create(plain)
+    OmegaConf.set_struct(config, True)
+    OmegaConf.set_readonly(config, True)
+    return config
+
+
+def to_plain(config: DictConfig) -> dict[str, Any]:
+    """The configuration as dictionaries, lists, numbers and text."""
+    return _container(config, resolve=True)
+
+
+@contextmanager
+def _together_with(problems: Sequence[str]) -> Iterator[None]:
+    """Adds the problems found so far to those of a ConfigError that ends the search."""
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError([*problems, *error.problems]) from error
+
+
+def _folders(config_dir: str | os.PathLike[str] | None) -> list[Path]:
+    """The shipped folder and the user's, if given.
+
+    Raises:
+        ConfigError: No such folder, or one with files that the shipped ones would hide.
+    """
+    shipped = config_folder()
+    if config_dir is None:
+        return [shipped]
+    own = Path(config_dir).expanduser().resolve()
+    if not own.is_dir():
+        raise ConfigError([f"--config-dir: expected a folder, got {str(config_dir)!r}, which is none"])
+    files = sorted(path.relative_to(own) for path in own.rglob("*.yaml"))
+    hidden = [path.as_posix() for path in files if (shipped / path).exists()]
+    if hidden and own != shipped:
+        raise ConfigError(
+            [
+                f"--config-dir: {', '.join(hidden)} would be hidden by sgool's own file; rename it, for example "
+                f"to my_{Path(hidden[0]).name}"
+            ]
+        )
+    return [shipped, own]
+
+
+def _compose(overrides: Sequence[str], folders: Sequence[Path]) -> DictConfig:
+    """Hydra's compose, without leaving anything behind in Hydra's global state.
+
+    Raises:
+        ConfigError: What Hydra, OmegaConf or YAML object to.
+    """
+    import yaml
+    from hydra import compose, initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    more = [f'hydra.searchpath=["file://{_quoted(folder)}"]' for folder in folders[1:]]
+    before = GlobalHydra.instance().hydra
+    # Someone's own Hydra application may be running around us: Hydra refuses a second one unless the first steps aside.
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(config_dir=str(folders[0]), job_name="sgool", version_base="1.3"):
+            return compose("config", overrides=[*overrides, *more])
+    # ValueError: what Hydra itself raises for some malformed defaults lists.
+    except (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError) as error:
+        raise ConfigError([_first_part(error)]) from error
+    finally:
+        GlobalHydra.instance().hydra = before
+
+
+def _quoted(folder: Path) -> str:
+    return str(folder).replace("\\", "\\\\").replace('"', '\\"')
+
+
+def _first_part(error: Exception) -> str:
+    """Hydra's message without its search path and the advice that follows it, on one line."""
+    return " ".join(str(error).partition("Config search path:")[0].split())
+
+
+def _container(config: DictConfig, *, resolve: bool) -> dict[str, Any]:
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        return OmegaConf.to_container(config, resolve=resolve)  # type: ignore[return-value]
+    except OmegaConfBaseException as error:
+        reason = " ".join(str(error.msg or error).partition("full_key:")[0].split())
+        raise ConfigError([f"`{error.full_key}`: {reason}"]) from error
+
+
+def _expand_clips(config: dict[str, Any]) -> None:
+    """Writes a CLIP that is given by its name alone (``models.guide=emoji_world/judge``) in the full form, in place."""
+    models, objective = config.get("models"), config.get("objective")
+    places = []
+    if isinstance(models, dict):
+        places.append((models, "guide"))
+        judges = models.get("judges")
+        places += [(judges, name) for name in judges] if isinstance(judges, dict) else []
+    terms = objective.get("terms") if isinstance(objective, dict) else None
+    for term in terms.values() if isinstance(terms, dict) else ():
+        places += [(term, "clip")] if isinstance(term, dict) else []
+    for holder, name in places:
+        if isinstance(holder.get(name), str) and holder[name] != "???":
+            holder[name] = {"model": holder[name], "pretrained": None}

@@ -1,0 +1,165 @@
+"""The words in which `sgool.config.schema` says what a key may hold, and the check of a value against them."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from sgool.config.suggest import did_you_mean, known_keys, unknown_key
+
+#: OmegaConf's mark of a value that the user must give.
+MISSING = "???"
+
+
+class Problem(NamedTuple):
+    """What is wrong, in a sentence, and the dotted key at which."""
+
+    key: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What a single value must be: in words for the message, and as a test."""
+
+    expected: str
+    accepts: Callable[[Any], bool]
+
+
+@dataclass(frozen=True)
+class Each:
+    """A mapping from names of the user's choice to values of one schema; ``at_least`` so many entries."""
+
+    schema: Schema
+    at_least: int = 0
+
+
+@dataclass(frozen=True)
+class Variants:
+    """A mapping whose entry ``key`` says which of several schemas the other entries follow."""
+
+    key: str
+    schemas: Mapping[str, Mapping[str, Schema]]
+
+
+Schema = Rule | Each | Variants | Mapping[str, "Schema"]
+
+
+def integer(minimum: int) -> Rule:
+    """A whole number of at least ``minimum``."""
+    return Rule(f"a whole number of at least {minimum}", lambda value: _is_int(value) and value >= minimum)
+
+
+def number(
+    *, above: float | None = None, least: float | None = None, below: float | None = None, most: float | None = None
+) -> Rule:
+    """A finite number between bounds that are left out (``above``, ``below``) or included (``least``, ``most``)."""
+    bounds = [
+        (above, "above", lambda value, bound: value > bound),
+        (least, "at least", lambda value, bound: value >= bound),
+        (below, "below", lambda value, bound: value < bound),
+        (most, "at most", lambda value, bound: value <= bound),
+    ]
+    given = [(bound, words, holds) for bound, words, holds in bounds if bound is not None]
+    expected = " and ".join(f"{words} {bound:g}" for bound, words, _ in given)
+    return Rule(
+        f"a number {expected}".rstrip(),
+        lambda value: _is_number(value) and all(holds(value, bound) for bound, _, holds in given),
+    )
+
+
+def flag() -> Rule:
+    """True or false."""
+    return Rule("true or false", lambda value: isinstance(value, bool))
+
+
+def text(*, empty: bool = False) -> Rule:
+    """A text, by default not an empty one."""
+    expected = "a text" if empty else "a text that is not empty"
+    return Rule(expected, lambda value: isinstance(value, str) and (empty or bool(value.strip())))
+
+
+def choice(*options: str) -> Rule:
+    """One of a few words."""
+    return Rule(" or ".join([", ".join(options[:-1]), options[-1]]).removeprefix(" or "), lambda v: v in options)
+
+
+def matching(pattern: str, expected: str) -> Rule:
+    """A text that a regular expression matches as a whole."""
+    return Rule(expected, lambda value: isinstance(value, str) and re.fullmatch(pattern, value) is not None)
+
+
+def list_of(item: Rule, *, at_least: int = 1) -> Rule:
+    """A list whose entries all follow one rule."""
+    size = f" of at least {at_least}" if at_least > 1 else " that is not empty" if at_least else ""
+    return Rule(
+        f"a list{size}, each entry {item.expected}",
+        lambda value: isinstance(value, list) and len(value) >= at_least and all(map(item.accepts, value)),
+    )
+
+
+def either(*rules: Rule) -> Rule:
+    """What any of several rules accepts."""
+    return Rule(", or ".join(rule.expected for rule in rules), lambda value: any(r.accepts(value) for r in rules))
+
+
+def optional(rule: Rule) -> Rule:
+    """The rule, or null."""
+    return Rule(f"{rule.expected}, or null", lambda value: value is None or rule.accepts(value))
+
+
+def check(value: Any, schema: Schema, key: str = "") -> list[Problem]:
+    """Every way in which ``value``, found at the dotted ``key``, breaks ``schema``."""
+    if isinstance(value, str) and value == MISSING:
+        return [Problem(key, f"`{key}`: has no value yet; give one with {key}=VALUE")]
+    if isinstance(schema, Rule):
+        return [] if schema.accepts(value) else [Problem(key, f"`{key}`: expected {schema.expected}, got {value!r}")]
+    if not isinstance(value, Mapping):
+        return [Problem(key, f"`{key}`: expected a mapping, got {value!r}")]
+    if isinstance(schema, Variants):
+        return _check_variants(value, schema, key)
+    if isinstance(schema, Each):
+        return _check_each(value, schema, key)
+    return _check_mapping(value, schema, key)
+
+
+def _check_each(value: Mapping[str, Any], schema: Each, key: str) -> list[Problem]:
+    problems = [found for name, entry in value.items() for found in check(entry, schema.schema, _join(key, name))]
+    if len(value) < schema.at_least:
+        problems.append(Problem(key, f"`{key}`: expected at least {schema.at_least} named entry, got {len(value)}"))
+    return problems
+
+
+def _check_variants(value: Mapping[str, Any], schema: Variants, key: str) -> list[Problem]:
+    name, at = value.get(schema.key), _join(key, schema.key)
+    if not isinstance(name, str) or name not in schema.schemas:
+        hint = did_you_mean(str(name), schema.schemas)
+        return [Problem(at, f"`{at}`: expected {choice(*schema.schemas).expected}, got {name!r}{hint}")]
+    return _check_mapping(value, {schema.key: text(), **schema.schemas[name]}, key)
+
+
+def _check_mapping(value: Mapping[str, Any], schema: Mapping[str, Schema], key: str) -> list[Problem]:
+    problems = []
+    for name in value:
+        if name not in schema:
+            at = _join(key, name)
+            problems.append(Problem(at, unknown_key(at, known_keys(schema, key))))
+    for name, rule in schema.items():
+        at = _join(key, name)
+        problems += check(value[name], rule, at) if name in value else [Problem(at, f"`{at}`: is missing")]
+    return problems
+
+
+def _join(key: str, name: object) -> str:
+    return f"{key}.{name}" if key else str(name)
+
+
+def _is_int(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+    return _is_int(value) or (isinstance(value, float) and math.isfinite(value))

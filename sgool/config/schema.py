@@ -1,0 +1,131 @@
+"""What each key of the configuration may hold. The YAML files in configs/ say what the keys mean, and their units."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sgool.config.rules import (
+    Each,
+    Schema,
+    Variants,
+    choice,
+    either,
+    flag,
+    integer,
+    list_of,
+    matching,
+    number,
+    optional,
+    text,
+)
+
+#: A CLIP: arguments of `sgool.models.clip.load_clip`. `sgool.config` expands a plain name to this form.
+_CLIP: dict[str, Schema] = {"model": text(), "pretrained": optional(text())}
+
+_MODELS: dict[str, Schema] = {
+    "path": text(),
+    "guide": _CLIP,
+    "judges": Each(_CLIP),
+    "scene_reader": optional(text()),
+    "height": optional(integer(1)),
+    "width": optional(integer(1)),
+    "dtype": choice("float64", "float32", "float16", "bfloat16"),
+    "device": matching(r"auto|cpu|mps|cuda(:\d+)?", "auto, cpu, mps, cuda or cuda:NUMBER"),
+    "channels_last": flag(),
+}
+
+_ANY_SAMPLER: dict[str, Schema] = {
+    "num_inference_steps": integer(1),
+    "guidance_scale": number(least=0),
+    "engine": choice("checkpoint", "direct"),
+}
+_SAMPLER = Variants(
+    "name",
+    {
+        "ddim": _ANY_SAMPLER,
+        "edict": {**_ANY_SAMPLER, "mixing_coeff": number(above=0.5, most=1), "leapfrog": flag()},
+    },
+)
+
+_OPTIMIZATION: dict[str, Schema] = {
+    "num_optimization_steps": integer(1),
+    "lr": number(above=0),
+    "momentum": number(least=0, below=1),
+    "grad_clip_value": optional(number(above=0)),
+    "gradient_rms": optional(number(above=0)),
+    "perturb_std": number(least=0),
+    "tie": flag(),
+    "renormalize": flag(),
+    "keep": choice("best", "last"),
+}
+
+_OBJECTIVE: dict[str, Schema] = {
+    "terms": Each({"weight": number(), "clip": _CLIP}, at_least=1),
+    "crops": {
+        "num": integer(0),
+        "power": number(above=0),
+        "min_side": number(above=0, most=1),
+        "reduction": choice("min", "mean"),
+    },
+}
+
+_SALIENCY: dict[str, Schema] = {
+    "detector": Variants("name", {"spectral_residual": {"scales": list_of(integer(8)), "blur_sigma": number(above=0)}}),
+    "threshold": number(above=0, most=1),
+    "max_regions": integer(0),
+    "margin": number(least=0),
+    "min_side": number(least=0, most=1),
+    "every_n_steps": integer(1),
+    "w_global": number(least=0),
+    "w_salient": number(least=0),
+}
+
+_DATA: dict[str, Schema] = {
+    "prompts": text(),
+    "name": optional(text()),
+    "seeds": either(integer(1), list_of(integer(0))),
+    "limit": optional(integer(1)),
+    "categories": optional(either(text(), list_of(text()))),
+    "negative_prompt": text(empty=True),
+}
+
+_TRAINER: dict[str, Schema] = {
+    "accelerator": choice("auto", "cpu", "gpu", "cuda", "mps"),
+    "devices": either(integer(1), choice("auto"), list_of(integer(0))),
+    "precision": choice("64-true", "32-true", "16-true", "bf16-true", "16-mixed", "bf16-mixed"),
+    "pairs_per_fit": integer(1),
+    "threads": optional(integer(1)),
+}
+
+_LOGGER = Variants(
+    "name",
+    {
+        "csv": {},
+        "none": {},
+        "wandb": {
+            "mode": choice("offline", "online", "disabled"),
+            "project": text(),
+            "entity": optional(text()),
+        },
+    },
+)
+
+#: Mappings in which users add names of their own.
+NAMED = ("models.judges", "objective.terms", "method")
+
+SCHEMA: dict[str, Any] = {
+    "name": text(),
+    "run_dir": text(),
+    "methods": list_of(text()),
+    "resume": flag(),
+    "debug": flag(),
+    "models": _MODELS,
+    "sampler": _SAMPLER,
+    "optimization": _OPTIMIZATION,
+    "objective": _OBJECTIVE,
+    "saliency": _SALIENCY,
+    "method": Each({"optimize": flag(), "use_saliency": flag()}, at_least=1),
+    "data": _DATA,
+    "trainer": _TRAINER,
+    "logger": _LOGGER,
+}

@@ -1,0 +1,52 @@
+"""What the user may have meant."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+
+def did_you_mean(word: str, options: Iterable[str]) -> str:
+    """The question whether the closest option was meant, or nothing."""
+    close = difflib.get_close_matches(word, list(options), n=1, cutoff=0.5)
+    return f"; did you mean `{close[0]}`?" if close else ""
+
+
+def known_keys(tree: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """All dotted keys of nested mappings, inner nodes too."""
+    keys = []
+    for name, value in tree.items():
+        key = f"{prefix}.{name}" if prefix else str(name)
+        keys.append(key)
+        if isinstance(value, Mapping):
+            keys.extend(known_keys(value, key))
+    return keys
+
+
+def unknown_key(key: str, keys: Iterable[str], hint: str = "") -> str:
+    """The sentence about a key that does not exist.
+
+    Args:
+        key: Dotted.
+        keys: All dotted keys there are.
+        hint: A sentence to add.
+    """
+    keys = list(keys)
+    parent = key.rpartition(".")[0]
+    while parent and not any(other.startswith(f"{parent}.") for other in keys):
+        parent = parent.rpartition(".")[0]
+    start = f"{parent}." if parent else ""
+    siblings = [other for other in keys if other.startswith(start) and "." not in other[len(start) :]]
+    where = f"Valid keys of `{parent}`" if parent else "Valid keys"
+    names = ", ".join(sibling[len(start) :] for sibling in siblings)
+    guess = _closest(key, keys)
+    question = f"; did you mean {' or '.join(f'`{other}`' for other in guess)}?" if guess else "."
+    return f"unknown key `{key}`{question} {hint}{where}: {names}."
+
+
+def _closest(key: str, keys: list[str]) -> list[str]:
+    """Keys with the same last name, or else the one spelled most alike."""
+    last = key.rpartition(".")[2]
+    same = [other for other in keys if other.rpartition(".")[2] == last]
+    return same[:3] or difflib.get_close_matches(key, keys, n=1, cutoff=0.7)

@@ -1,0 +1,30 @@
+"""From latents to pixels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+
+def decode_latents(vae: Any, latents: Tensor, *, use_checkpoint: bool = True) -> Tensor:
+    """Decodes latents (B, C, h, w) into images (B, 3, H, W), nominally in [0, 1], not clamped.
+
+    Args:
+        vae: A frozen ``AutoencoderKL``; its ``scaling_factor`` and, where it has one, ``shift_factor`` are used.
+        latents: As the chain leaves them.
+        use_checkpoint: Recompute the decoder in backward instead of storing its activations.
+    """
+    shift = getattr(vae.config, "shift_factor", None) or 0.0
+    scaled = latents / vae.config.scaling_factor + shift
+
+    def run(x: Tensor) -> Tensor:
+        return vae.decode(x, return_dict=False)[0]
+
+    if use_checkpoint and torch.is_grad_enabled() and latents.requires_grad:
+        decoded = checkpoint(run, scaled, use_reentrant=False, preserve_rng_state=False, determinism_check="none")
+    else:
+        decoded = run(scaled)
+    return decoded.float() / 2 + 0.5 if decoded.dtype in (torch.float16, torch.bfloat16) else decoded / 2 + 0.5

@@ -1,0 +1,141 @@
+"""The scene reader: a small detector that says which objects, colours and backgrounds an image shows.
+
+Object centres as peaks of one heat map per noun, as in CenterNet (Zhou et al. 2019, "Objects as Points"); counts
+and relations follow from the detections' geometry, in the manner of GenEval (Ghosh et al. 2023).
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from sgool.errors import SgoolError
+
+_STRIDE = 4
+
+
+@dataclass(frozen=True)
+class Detection:
+    """One object: noun, tint ("natural": the object's own colours), centre in pixels and confidence in [0, 1]."""
+
+    noun: str
+    tint: str
+    row: float
+    column: float
+    score: float
+
+
+@dataclass(frozen=True)
+class SceneReading:
+    """All that the reader saw in an image; detections from the most to the least confident."""
+
+    detections: tuple[Detection, ...]
+    background: str
+
+
+class _Block(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        self.norm1 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        self.norm2 = nn.BatchNorm2d(width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = F.relu(self.norm1(self.conv1(x)))
+        return F.relu(x + self.norm2(self.conv2(hidden)))
+
+
+def _down(inputs: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()
+    )
+
+
+class SceneReader(nn.Module):
+    """A residual network with one level of context (stride 8) added back to stride 4, and three heads.
+
+    Args:
+        nouns: Names of the objects it knows.
+        tints: Names of the tints; the first means "the object's own colours".
+        backgrounds: Names of the backgrounds.
+        width: Channels at stride 4.
+    """
+
+    def __init__(self, nouns: list[str], tints: list[str], backgrounds: list[str], width: int = 64) -> None:
+        super().__init__()
+        self.config = {"nouns": list(nouns), "tints": list(tints), "backgrounds": list(backgrounds), "width": width}
+        self.stem = nn.Sequential(_down(3, width // 2), _down(width // 2, width), _Block(width), _Block(width))
+        self.context = nn.Sequential(_down(width, width * 2), _Block(width * 2), _Block(width * 2))
+        self.lateral = nn.Conv2d(width * 2, width, 1)
+        self.merge = _Block(width)
+        self.heat = nn.Conv2d(width, len(nouns), 1)
+        self.tint = nn.Conv2d(width, len(tints), 1)
+        self.background = nn.Linear(width, len(backgrounds))
+        nn.init.constant_(self.heat.bias, -4.0)  # rare positives: start from p = 0.02
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Images (B, 3, H, W) in [0, 1] to logits: nouns and tints (B, ., H/4, W/4), background (B, .)."""
+        features = self.stem(images * 2 - 1)
+        context = self.lateral(self.context(features))
+        features = self.merge(features + F.interpolate(context, size=features.shape[-2:], mode="nearest"))
+        return self.heat(features), self.tint(features), self.background(features.mean(dim=(2, 3)))
+
+    @torch.no_grad()
+    def read(self, images: Tensor, threshold: float = 0.3) -> list[SceneReading]:
+        """What each image shows. ``threshold`` is the least confidence of a detection."""
+        heat, tint, background = self(images)
+        heat = heat.float().sigmoid()
+        strongest = heat.amax(dim=1, keepdim=True)
+        # 5x5 over all nouns: two nouns at one place are one object, read as the more confident of them.
+        peaks = (heat == strongest) & (F.max_pool2d(strongest, 5, stride=1, padding=2) == strongest)
+        peaks &= heat >= threshold
+        return [
+            SceneReading(
+                self._detections(heat[i], tint[i], peaks[i]),
+                self.config["backgrounds"][int(background[i].argmax())],
+            )
+            for i in range(len(images))
+        ]
+
+    def _detections(self, heat: Tensor, tint: Tensor, peaks: Tensor) -> tuple[Detection, ...]:
+        found = [
+            Detection(
+                noun=self.config["nouns"][noun],
+                tint=self.config["tints"][int(tint[:, row, column].argmax())],
+                row=(row + 0.5) * _STRIDE,
+                column=(column + 0.5) * _STRIDE,
+                score=float(heat[noun, row, column]),
+            )
+            for noun, row, column in peaks.nonzero().tolist()
+        ]
+        return tuple(sorted(found, key=lambda d: -d.score))
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Writes config.json and model.safetensors (float16)."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "config.json").write_text(json.dumps(self.config, indent=1) + "\n")
+        state = {k: v.half().contiguous() if v.is_floating_point() else v for k, v in self.state_dict().items()}
+        save_file(state, folder / "model.safetensors")
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path) -> SceneReader:
+        """Loads a frozen reader in float32.
+
+        Raises:
+            SgoolError: The folder lacks ``config.json`` or ``model.safetensors``.
+        """
+        folder = Path(folder)
+        missing = [n for n in ("config.json", "model.safetensors") if not (folder / n).is_file()]
+        if missing:
+            raise SgoolError(f"scene reader: expected {', '.join(missing)} in {folder}; check `models.scene_reader`")
+        reader = cls(**json.loads((folder / "config.json").read_text()))
+        reader.load_state_dict(load_file(folder / "model.safetensors"))
+        return reader.float().eval().requires_grad_(False)

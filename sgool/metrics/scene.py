@@ -1,0 +1,96 @@
+"""Ground-truth accuracy in the embedded world: does an image show what its prompt asks for?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+from sgool.errors import SgoolError
+from sgool.metrics.reader import Detection, SceneReader, SceneReading
+
+#: Pixels by which one centre must lie beside (above) another to count.
+_MARGIN = 6.0
+
+
+def scene_checks(scene: Mapping[str, Any], reading: SceneReading) -> dict[str, float]:
+    """Which of the facts that a prompt states are true of a reading: 1 or 0 for each, in the manner of GenEval.
+
+    Args:
+        scene: ``objects``: list of ``{"noun", "tint"?, "count"?}``; ``relation``: "left_right" (first object left
+            of the second), "top_bottom" (first above second) or absent; ``background``: its colour or absent.
+        reading: What the scene reader saw.
+
+    Returns:
+        ``objects`` (each noun is there and no other object is), ``count`` (each noun as often as asked),
+        ``colours`` (each stated tint is that of every object of its noun), ``relation``, ``background``; those that the scene does
+        not state are left out; ``all``: every stated fact holds.
+
+    Raises:
+        SgoolError: The scene lacks ``objects``.
+    """
+    if not scene.get("objects"):
+        raise SgoolError(f"`scene`: expected a mapping with a list `objects`, got {dict(scene)!r}")
+    wanted = list(scene["objects"])
+    found = {item["noun"]: [d for d in reading.detections if d.noun == item["noun"]] for item in wanted}
+    nouns = {d.noun for d in reading.detections}
+    checks = {
+        "objects": nouns == set(found),
+        "count": all(len(found[item["noun"]]) == int(item.get("count", 1)) for item in wanted),
+    }
+    tinted = [item for item in wanted if item.get("tint")]
+    if tinted:
+        checks["colours"] = all(
+            bool(found[item["noun"]]) and all(d.tint == item["tint"] for d in found[item["noun"]]) for item in tinted
+        )
+    if scene.get("relation"):
+        first, second = (found[item["noun"]] for item in wanted[:2])
+        checks["relation"] = bool(first and second) and _related(first[0], second[0], scene["relation"])
+    if scene.get("background"):
+        checks["background"] = reading.background == scene["background"]
+    checks["all"] = all(checks.values())
+    return {name: float(value) for name, value in checks.items()}
+
+
+def _related(first: Detection, second: Detection, relation: str) -> bool:
+    across, down = second.column - first.column, second.row - first.row
+    if relation == "left_right":
+        return across > _MARGIN and across > abs(down)
+    if relation == "top_bottom":
+        return down > _MARGIN and down > abs(across)
+    raise SgoolError(f"`scene.relation`: expected left_right or top_bottom, got {relation!r}")
+
+
+class SceneAccuracy(Metric):
+    """Share of images that show everything their prompt states, by a scene reader.
+
+    ``update`` takes images (B, 3, H, W) in [0, 1] and as many scenes (None: not counted); ``compute`` gives a scalar
+    in [0, 1], NaN before any scene was counted.
+    """
+
+    correct: Tensor
+    total: Tensor
+
+    def __init__(self, reader: SceneReader, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._reader = (reader,)  # in a tuple: a frozen network, not a part of the metric's state
+        self.add_state("correct", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("total", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+
+    def score(self, images: Tensor, scenes: Sequence[Mapping[str, Any] | None]) -> list[dict[str, float]]:
+        """Per image the checks of `scene_checks`; empty where there is no scene."""
+        readings = self._reader[0].read(images)
+        return [scene_checks(s, r) if s else {} for s, r in zip(scenes, readings, strict=True)]
+
+    def update(self, images: Tensor, scenes: Sequence[Mapping[str, Any] | None]) -> None:
+        """Adds images and their scenes."""
+        values = [checks["all"] for checks in self.score(images, scenes) if checks]
+        self.correct += sum(values)
+        self.total += len(values)
+
+    def compute(self) -> Tensor:
+        """Mean accuracy."""
+        return self.correct / self.total

@@ -1,0 +1,255 @@
+"""Frozen CLIP towers: images and prompts into one space, with the preprocessing that each model was trained with."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sgool.errors import SgoolError
+from sgool.models.clip_sources import ClipSource, resolve_clip
+
+_RESIZE_MODES = ("shortest", "longest", "squash")
+_VALUES_PER_TENSOR = 256
+
+
+class ClipTower(nn.Module):
+    """A frozen open_clip model in evaluation mode with its own tokenizer, mean and standard deviation.
+
+    Gradients flow through images, never into weights. Build one with `load_clip`.
+
+    Args:
+        model: An open_clip model (CLIP, CustomTextCLIP, CoCa) with its preprocessing attached by open_clip.
+        tokenizer: What ``open_clip.get_tokenizer`` returns for it.
+        name: Short name for tables.
+        preprocess: Overrides of the model's preprocessing: ``mean``, ``std``, ``interpolation``, ``resize_mode``.
+
+    Attributes:
+        name: Short name for tables.
+        fingerprint: 16 hexadecimal digits that depend on the image and text weights alone: two towers with one
+            fingerprint are the same network, whatever their names (a judge must differ from what was optimised).
+        input_size: Side in pixels of the square images that the network sees.
+        context_length: Tokens that the network reads, special ones included.
+
+    Raises:
+        SgoolError: A model with an oblong input.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self, model: nn.Module, tokenizer: Any, *, name: str, preprocess: Mapping[str, Any] | None = None
+    ) -> None:
+        super().__init__()
+        from open_clip.model import get_model_preprocess_cfg
+
+        config = {**get_model_preprocess_cfg(model), **(preprocess or {})}
+        self.name = name
+        self.input_size = _square(config["size"], name)
+        self.context_length = int(tokenizer.context_length)
+        self.fingerprint = fingerprint(model)
+        self._tokenizer = tokenizer
+        self._resize_mode = config["resize_mode"] if config["resize_mode"] in _RESIZE_MODES else "shortest"
+        self._interpolation = "bilinear" if config["interpolation"] == "bilinear" else "bicubic"
+        self._fill = float(config.get("fill_color") or 0) / 255
+        self.model = model.requires_grad_(False)
+        # float64 here, so that a tower moved to float64 has the exact constants.
+        for key in ("mean", "std"):
+            value = torch.tensor(config[key], dtype=torch.float64).view(1, 3, 1, 1)
+            self.register_buffer(key, value, persistent=False)
+        self.eval()
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The weights' type; images are converted to it."""
+        return next(self.model.parameters()).dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are; prompts and images are moved there."""
+        return next(self.model.parameters()).device
+
+    def train(self, mode: bool = True) -> ClipTower:
+        """Stays in evaluation mode: batch statistics and dropout would couple the images of a batch."""
+        return super().train(False)
+
+    @torch.no_grad()
+    def encode_text(self, prompts: Sequence[str]) -> Tensor:
+        """Embeds prompts; what exceeds `context_length` is cut (see `truncated`).
+
+        Args:
+            prompts: B strings.
+
+        Returns:
+            (B, D), each row of Euclidean norm 1, at least float32, without gradient.
+
+        Raises:
+            ValueError: No prompts, or one string instead of a sequence.
+        """
+        if isinstance(prompts, str) or not prompts:
+            raise ValueError(f"encode_text expects a non-empty sequence of strings, got {prompts!r}")
+        tokens = self._tokenizer(list(prompts)).to(self.device)
+        return _normalise(self.model.encode_text(tokens))  # type: ignore[operator]
+
+    def encode_image(self, images: Tensor) -> Tensor:
+        """Embeds images, differentiably; resizes (anti-aliased, the model's own interpolation) where needed.
+
+        Args:
+            images: (N, 3, h, w), nominally in [0, 1] (not clamped), N at least 1.
+
+        Returns:
+            (N, D), each row of Euclidean norm 1, at least float32.
+
+        Raises:
+            ValueError: Another shape.
+        """
+        if images.ndim != 4 or images.shape[1] != 3 or len(images) == 0:
+            raise ValueError(f"encode_image expects images of shape (N, 3, h, w), N >= 1, got {tuple(images.shape)}")
+        # At least float32 up to the network: half precision has no anti-aliased resize on CPU, and would lose levels.
+        precise = torch.promote_types(self.dtype, torch.float32)
+        pixels = self._resize(images.to(self.device, precise))
+        pixels = (pixels - self.mean.to(precise)) / self.std.to(precise)
+        return _normalise(self.model.encode_image(pixels.to(self.dtype)))  # type: ignore[operator]
+
+    def truncated(self, prompts: Sequence[str]) -> list[str | None]:
+        """Per prompt, the text past the context length that `encode_text` does not see, or None.
+
+        The text is as the tokenizer has cleaned it (white space, for some models case) and may begin within a word.
+        """
+        return [_cut_text(self._tokenizer, prompt, self.context_length) for prompt in prompts]
+
+    def _resize(self, images: Tensor) -> Tensor:
+        """To (N, 3, input_size, input_size), as open_clip's evaluation transform does for PIL images."""
+        height, width = images.shape[-2:]
+        size = self.input_size
+        if (height, width) == (size, size):
+            return images
+        target = (size, size)
+        if self._resize_mode == "shortest":
+            short = min(height, width)
+            target = (int(size * height / short), int(size * width / short))
+        elif self._resize_mode == "longest":
+            long = max(height, width)
+            target = (round(size * height / long), round(size * width / long))
+        images = F.interpolate(images, target, mode=self._interpolation, align_corners=False, antialias=True)
+        return _centre(images, size, self._fill)
+
+
+def load_clip(
+    model: str,
+    pretrained: str | None = None,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> ClipTower:
+    """Loads a frozen CLIP.
+
+    Args:
+        model: One of: an embedded model (``emoji_world/guide``, ``emoji_world/judge``); a folder in open_clip's
+            layout (``open_clip_config.json``, weights, tokenizer files), plain or as ``local-dir:FOLDER``, relative or
+            absolute, never causing network access; a name of open_clip's registry such as ``ViT-B-32``, with
+            ``pretrained``; ``hf-hub:OWNER/NAME``.
+        pretrained: For registry names, a tag (``laion2b_s34b_b79k``) or a checkpoint file. A file does not say its
+            mean and standard deviation: OpenAI's are taken, which is wrong for a few models; a folder does.
+        device: Where to put it.
+        dtype: Type of the weights. They are read in float32 first, so the fingerprint does not depend on it.
+
+    Raises:
+        SgoolError: Not found, incomplete, unreadable, without weights, or with weights of another model.
+    """
+    source = resolve_clip(model, pretrained)
+    network, tokenizer = _read(source)
+    return ClipTower(network, tokenizer, name=source.name).to(device=device, dtype=dtype)
+
+
+def fingerprint(model: nn.Module) -> str:
+    """16 hexadecimal digits of the parameters' and buffers' names, shapes and up to 256 values of each, as float32.
+
+    Values are spread evenly over each tensor: models of billions of weights take milliseconds, and training changes
+    all tensors at once.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        flat = tensor.detach().reshape(-1)
+        step = max(1, -(-flat.numel() // _VALUES_PER_TENSOR))
+        digest.update(f"{name}{tuple(tensor.shape)}".encode())
+        digest.update(flat[::step].float().cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _read(source: ClipSource) -> tuple[nn.Module, Any]:
+    import open_clip
+    from safetensors import SafetensorError
+
+    try:
+        network = open_clip.create_model(source.model, pretrained=source.pretrained, require_pretrained=True)
+    except (RuntimeError, ValueError, TypeError, KeyError, OSError, AssertionError, SafetensorError) as error:
+        raise SgoolError(
+            f"Cannot load the CLIP {source.name!r} ({source.model}): {_first_lines(error)}. Expected weights that fit "
+            "the configuration; without network access, give a local folder."
+        ) from error
+    try:
+        tokenizer = open_clip.get_tokenizer(source.model, **source.tokenizer_options)
+    except (RuntimeError, ValueError, TypeError, KeyError, OSError) as error:
+        raise SgoolError(
+            f"Cannot load the tokenizer of the CLIP {source.name!r} ({source.model}): {_first_lines(error)}. A folder "
+            "must hold the tokenizer's files (tokenizer.json, tokenizer_config.json) beside the weights."
+        ) from error
+    return network, tokenizer
+
+
+def _first_lines(error: Exception) -> str:
+    """Missing keys of a large model fill pages: the head is enough."""
+    text = " ".join(str(error).split())
+    return text if len(text) <= 400 else f"{text[:400]}..."
+
+
+def _square(size: Any, name: str) -> int:
+    height, width = size if isinstance(size, (tuple, list)) else (size, size)
+    if height != width:
+        raise SgoolError(f"The CLIP {name!r} takes {height}x{width} images; expected a model with a square input.")
+    return int(height)
+
+
+def _normalise(features: Tensor) -> Tensor:
+    return F.normalize(features.to(torch.promote_types(features.dtype, torch.float32)), dim=-1)
+
+
+def _centre(images: Tensor, size: int, fill: float) -> Tensor:
+    """Pads with ``fill``, then crops around the centre, to (size, size)."""
+    height, width = images.shape[-2:]
+    down, right = max(size - height, 0), max(size - width, 0)
+    if down or right:
+        images = F.pad(images, (right // 2, right - right // 2, down // 2, down - down // 2), value=fill)
+    top, left = round((images.shape[-2] - size) / 2), round((images.shape[-1] - size) / 2)
+    return images[..., top : top + size, left : left + size]
+
+
+def _cut_text(tokenizer: Any, prompt: str, context_length: int) -> str | None:
+    inner = getattr(tokenizer, "tokenizer", None)
+    if inner is None:  # open_clip's own byte-pair encoding, between a start and an end token
+        tokens = tokenizer.encode(prompt)
+        room = context_length - 2
+        return tokenizer.decode(tokens[room:]).strip() if len(tokens) > room else None
+    text = _clean(tokenizer, prompt)
+    # The mode of CoCa's relatives ("clips") adds start, end and class tokens itself.
+    special = 3 if getattr(tokenizer, "tokenizer_mode", "") == "clips" else inner.num_special_tokens_to_add()
+    room = context_length - special
+    encoded = inner(text, add_special_tokens=False, return_offsets_mapping=inner.is_fast, verbose=False)
+    if len(encoded["input_ids"]) <= room:
+        return None
+    if inner.is_fast:
+        return text[encoded["offset_mapping"][room][0] :].strip()
+    return inner.decode(encoded["input_ids"][room:]).strip()
+
+
+def _clean(tokenizer: Any, prompt: str) -> str:
+    if hasattr(tokenizer, "clean_fn"):
+        return tokenizer.clean_fn(prompt)
+    from open_clip.tokenizer import basic_clean, canonicalize_text  # SigLIP's, which has no attribute for it
+
+    return canonicalize_text(basic_clean(prompt))

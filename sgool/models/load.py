@@ -1,0 +1,153 @@
+"""Loading of a text-to-image model from a folder or a hub id, frozen and ready for the chain."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sgool.errors import SgoolError
+from sgool.models.assets import resolve_asset
+
+
+@dataclass(frozen=True)
+class DiffusionModels:
+    """The frozen components of a Stable Diffusion 1.x or 2.x pipeline, as diffusers loads them."""
+
+    vae: Any
+    unet: Any
+    text_encoder: Any
+    tokenizer: Any
+    scheduler: Any
+    name: str
+
+    @property
+    def vae_scale_factor(self) -> int:
+        """Pixels per latent."""
+        return 2 ** (len(self.vae.config.block_out_channels) - 1)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Data type of the denoising network's weights."""
+        dtype: torch.dtype = self.unet.dtype
+        return dtype
+
+    def to(self, device: torch.device | str) -> DiffusionModels:
+        """Moves the networks in place; returns itself."""
+        for network in (self.vae, self.unet, self.text_encoder):
+            network.to(device)
+        return self
+
+    def latent_shape(self, height: int | None = None, width: int | None = None) -> tuple[int, int, int]:
+        """(C, h, w) of the latents of an image; by default of the size the model was trained for.
+
+        Raises:
+            SgoolError: A side is not a positive multiple of what the network can halve.
+        """
+        sample = self.unet.config.sample_size
+        default = (sample, sample) if isinstance(sample, int) else tuple(sample)
+        factor = self.vae_scale_factor
+        # Below the latents, the network halves them once per block but the last.
+        multiple = factor * 2 ** (len(self.unet.config.block_out_channels) - 1)
+        sides = []
+        for name, side, latent in (("height", height, default[0]), ("width", width, default[1])):
+            pixels = latent * factor if side is None else side
+            if pixels < multiple or pixels % multiple:
+                near = max(multiple, round(pixels / multiple) * multiple)
+                raise SgoolError(
+                    f"`models.{name}`: expected a multiple of {multiple} pixels (VAE factor {factor}), got {pixels}; "
+                    f"{near} would do"
+                )
+            sides.append(pixels // factor)
+        return (int(self.unet.config.in_channels), sides[0], sides[1])
+
+    @torch.no_grad()
+    def encode_prompts(self, prompts: Sequence[str]) -> Tensor:
+        """``prompt_embeds`` (B, L, D). Warns with the words that the tokenizer's length cuts off."""
+        for prompt, cut in zip(prompts, self.truncated(prompts), strict=True):
+            if cut:
+                warnings.warn(f"prompt over {self.tokenizer.model_max_length} tokens: {cut!r} of {prompt!r} is cut off", stacklevel=2)
+        tokens = self.tokenizer(
+            list(prompts),
+            padding="max_length",
+            max_length=self.tokenizer.model_max_length,
+            truncation=True,
+            return_tensors="pt",
+        )
+        embeds: Tensor = self.text_encoder(tokens.input_ids.to(self.text_encoder.device))[0]
+        return embeds
+
+    def truncated(self, prompts: Sequence[str]) -> list[str]:
+        """Per prompt, the text that the tokenizer cuts off (empty: nothing)."""
+        limit = self.tokenizer.model_max_length
+        cut = []
+        for prompt in prompts:
+            ids = self.tokenizer(prompt, truncation=False, verbose=False).input_ids
+            cut.append(self.tokenizer.decode(ids[limit - 1 : -1]).strip() if len(ids) > limit else "")
+        return cut
+
+
+def load_models(
+    path: str | Path = "emoji_world",
+    *,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+    channels_last: bool = False,
+) -> DiffusionModels:
+    """Loads the components of a ``StableDiffusionPipeline``, frozen and in evaluation mode.
+
+    Args:
+        path: A folder written by ``save_pretrained``, a hub id, or "emoji_world" for the embedded model.
+        device: Where the networks go.
+        dtype: Of the networks' weights.
+        channels_last: Memory format of the convolutions.
+
+    Raises:
+        SgoolError: The folder is not a pipeline, or the hub cannot be reached.
+    """
+    resolved = resolve_asset(str(path))
+    local = Path(resolved).is_dir()
+    _check_folder(str(path), Path(resolved), local)
+    from diffusers import StableDiffusionPipeline
+
+    try:
+        pipeline = StableDiffusionPipeline.from_pretrained(
+            resolved, torch_dtype=dtype, safety_checker=None, requires_safety_checker=False, local_files_only=local
+        )
+    except (OSError, ValueError, TypeError) as error:
+        raise SgoolError(
+            f"`models.path`: could not load a Stable Diffusion pipeline from {path!r}: {str(error).strip().splitlines()[0]}"
+        ) from error
+    models = DiffusionModels(
+        pipeline.vae, pipeline.unet, pipeline.text_encoder, pipeline.tokenizer, pipeline.scheduler, str(path)
+    )
+    for network in (models.vae, models.unet, models.text_encoder):
+        network.requires_grad_(False).eval()
+        if channels_last:
+            network.to(memory_format=torch.channels_last)
+    if torch.device(device).type == "cpu":
+        _use_plain_attention(models)
+    return models.to(device)
+
+
+def _check_folder(path: str, resolved: Path, local: bool) -> None:
+    if local and not (resolved / "model_index.json").is_file():
+        raise SgoolError(
+            f"`models.path`: expected a folder of a diffusers pipeline (with model_index.json), got {path!r}, which has "
+            f"{sorted(p.name for p in resolved.iterdir())[:8]}; write one with `pipeline.save_pretrained(folder)`"
+        )
+    looks_local = path.startswith((".", "/", "~")) or path.count("/") > 1
+    if not local and looks_local:
+        raise SgoolError(f"`models.path`: expected an existing folder or a hub id (owner/name), got {path!r}")
+
+
+def _use_plain_attention(models: DiffusionModels) -> None:
+    """On CPUs the backward of fused attention takes longer than the plain one (a third of the whole chain)."""
+    from diffusers.models.attention_processor import AttnProcessor
+
+    models.unet.set_attn_processor(AttnProcessor())

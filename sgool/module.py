@@ -1,0 +1,174 @@
+"""The LightningModule of prompt-seed pairs: its only parameters are their latents."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from sgool.diffusion import NoisePredictor, build_schedule, decode_latents, denoise
+from sgool.diffusion.chain import Sampler
+from sgool.diffusion.ddim import DDIM
+from sgool.diffusion.engines import CheckpointEngine, Engine
+from sgool.errors import SgoolError
+from sgool.models.load import DiffusionModels
+from sgool.objectives import BoundObjective, Objective
+from sgool.seeding import first_latents, pair_generator
+from sgool.types import Denoised, ObjectiveOutput, PromptSeed
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What one update saw, before it changed the latents. All tensors are detached.
+
+    Attributes:
+        update: 0 for the first latents.
+        latents: (S, B, C, h, w).
+        images: (B, 3, H, W) of the first stream, clamped to [0, 1].
+        loss: (B,) as optimised, mean over the streams.
+        selection: (B,) the objective on the whole image, without random crops: comparable between updates.
+        output: The objective's output for the first stream.
+    """
+
+    update: int
+    latents: Tensor
+    images: Tensor
+    loss: Tensor
+    selection: Tensor
+    output: ObjectiveOutput
+
+
+class LatentPairModule(L.LightningModule):
+    """A batch of independent prompt-seed pairs as one optimisation problem.
+
+    ``latents`` (S, B, C, h, w) is the only parameter; S = 2 for EDICT's pair (x, y), else 1. The frozen networks are
+    not children of the module, so checkpoints hold latents and optimiser state alone. ``training_step`` denoises,
+    decodes and returns the sum over the pairs of the objective (mean over the streams: DOODL's factor 0.5 on the sum
+    of both); clipping, tying, perturbing and renormalising are callbacks.
+
+    Args:
+        models: Frozen diffusion components.
+        pairs: The prompt-seed pairs of this batch.
+        objective: What to minimise; None for a module that only samples.
+        sampler: DDIM by default.
+        engine: How gradients are made; checkpoint by default.
+        num_inference_steps: Denoising steps.
+        guidance_scale: Weight of classifier-free guidance.
+        num_optimization_steps: Updates; the length of the training data loader.
+        lr: Learning rate of SGD.
+        momentum: Momentum of SGD.
+        height: Of the image in pixels; by default the model's own.
+        width: Of the image in pixels; by default the model's own.
+        initial_latents: (B, C, h, w); by default drawn from each pair's seed, as diffusers draws them.
+
+    Raises:
+        SgoolError: No pairs, sizes that do not fit the model, or initial latents of a wrong shape.
+    """
+
+    def __init__(
+        self,
+        models: DiffusionModels,
+        pairs: Sequence[PromptSeed],
+        objective: Objective | None = None,
+        *,
+        sampler: Sampler | None = None,
+        engine: Engine | None = None,
+        num_inference_steps: int = 20,
+        guidance_scale: float = 7.5,
+        num_optimization_steps: int = 50,
+        lr: float = 1.0,
+        momentum: float = 0.9,
+        height: int | None = None,
+        width: int | None = None,
+        initial_latents: Tensor | None = None,
+    ) -> None:
+        super().__init__()
+        if not pairs:
+            raise SgoolError("`pairs`: expected at least one prompt-seed pair, got none")
+        self.models, self.pairs = models, tuple(pairs)
+        self.sampler, self.engine = sampler or DDIM(), engine or CheckpointEngine()
+        self.schedule = build_schedule(models.scheduler, num_inference_steps)
+        self.guidance_scale, self.num_optimization_steps = guidance_scale, num_optimization_steps
+        self.lr, self.momentum = lr, momentum
+        first = self._first_latents(models.latent_shape(height, width), initial_latents)
+        self.latents = nn.Parameter(first.expand(self.sampler.num_streams, *first.shape[1:]).clone())
+        self.objective: BoundObjective | None = objective.bind(self.pairs) if objective is not None else None
+        self.predictor = self._predictor()
+        #: Pair index -> why it failed; failed pairs keep their last good latents.
+        self.failures: dict[int, str] = {}
+        self.evaluation: Evaluation | None = None
+
+    def _first_latents(self, shape: tuple[int, int, int], given: Tensor | None) -> Tensor:
+        expected = (len(self.pairs), *shape)
+        if given is None:
+            given = torch.stack([first_latents(pair.seed, shape) for pair in self.pairs])
+            given = given * float(getattr(self.models.scheduler, "init_noise_sigma", 1.0))
+        if tuple(given.shape) != expected:
+            raise SgoolError(f"`initial_latents`: expected shape {expected}, got {tuple(given.shape)}")
+        dtype = torch.float64 if self.models.dtype == torch.float64 else torch.float32
+        return given.to(device=self.models.unet.device, dtype=dtype)[None]
+
+    def _predictor(self) -> NoisePredictor:
+        embeds = self.models.encode_prompts([pair.prompt for pair in self.pairs])
+        negative = None
+        if self.guidance_scale != 1:
+            negative = self.models.encode_prompts([pair.negative_prompt for pair in self.pairs])
+        return NoisePredictor(self.models.unet, embeds, negative, self.guidance_scale, self.schedule.prediction_type)
+
+    def forward(self, latents: Tensor | None = None) -> Denoised:
+        """Denoises and decodes latents (S, B, C, h, w), by default the module's own."""
+        latents = self.latents if latents is None else latents
+        final = denoise(latents, self.schedule, self.sampler, self._predict, self.engine)
+        images = torch.stack([decode_latents(self.models.vae, stream.to(self.models.dtype)) for stream in final])
+        return Denoised(final, images)
+
+    def _predict(self, latents: Tensor, step: Any) -> Tensor:
+        return self.predictor(latents.to(self.models.dtype), step).to(latents.dtype)
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """Loss of the current latents, summed over the pairs; what it saw stands in ``self.evaluation``."""
+        loss, self.evaluation = self._evaluate(self.global_step)
+        return loss.sum()
+
+    @torch.no_grad()
+    def evaluate(self) -> Evaluation:
+        """Evaluates the current latents without gradients, for the latents after the last update."""
+        return self._evaluate(self.num_optimization_steps)[1]
+
+    def _evaluate(self, update: int) -> tuple[Tensor, Evaluation]:
+        if self.objective is None:
+            raise SgoolError("LatentPairModule was built without an objective: it can sample, but not be fitted")
+        denoised = self(self.latents)
+        outputs = []
+        for stream, images in enumerate(denoised.images):
+            generators = [pair_generator(pair.seed, f"crops{stream}", update) for pair in self.pairs]
+            outputs.append(self.objective(images, generators, update))
+        loss = torch.stack([output.loss for output in outputs]).mean(dim=0)
+        images = denoised.images[0].detach()
+        evaluation = Evaluation(
+            update,
+            self.latents.detach().clone(),
+            images.clamp(0, 1),
+            loss.detach(),
+            self.objective.evaluate(images.clamp(0, 1)),
+            outputs[0],
+        )
+        return loss, evaluation
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """SGD with momentum, as DOODL: b = 0.9 b + g, no Nesterov, no dampening."""
+        return torch.optim.SGD([self.latents], lr=self.lr, momentum=self.momentum)
+
+    def train_dataloader(self) -> DataLoader:
+        """One item an update: the pairs are the problem, not the data."""
+        return DataLoader(range(self.num_optimization_steps), batch_size=None)  # type: ignore[arg-type]
+
+    @torch.no_grad()
+    def sample(self) -> Tensor:
+        """Images (B, 3, H, W) in [0, 1] of the current latents' first stream."""
+        return self().images[0].clamp(0, 1)

@@ -1,0 +1,231 @@
+"""The objective: weighted terms over global crops and salient regions, per image."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from sgool.errors import ConfigError
+from sgool.objectives.crops import crop_resize, random_boxes
+from sgool.objectives.settings import CropSettings, SaliencySettings
+from sgool.objectives.terms import Term
+from sgool.saliency.regions import find_regions
+from sgool.types import ObjectiveOutput, PromptSeed, Region
+
+__all__ = ["BoundObjective", "CropSettings", "Objective", "SaliencySettings"]
+
+
+class Objective:
+    """What to optimise, for any pairs; `bind` makes it specific.
+
+    Args:
+        terms: Name -> term. Terms see the same boxes, each resized to the term's input size.
+        weights: Name -> finite weight, for the same names.
+        crops: Global crops.
+        saliency: Salient regions; None: global crops alone.
+
+    Raises:
+        ConfigError: No terms, names that differ between terms and weights, or weights that are not finite.
+    """
+
+    def __init__(
+        self,
+        terms: Mapping[str, Term],
+        weights: Mapping[str, float],
+        crops: CropSettings | None = None,
+        saliency: SaliencySettings | None = None,
+    ) -> None:
+        problems = _weight_problems(terms, weights)
+        if problems:
+            raise ConfigError(problems)
+        self.terms = dict(terms)
+        self.weights = {name: float(weights[name]) for name in terms}
+        self.crops = crops if crops is not None else CropSettings()
+        self.saliency = saliency
+
+    def bind(self, pairs: Sequence[PromptSeed]) -> BoundObjective:
+        """The objective of these pairs, one image each (EDICT's two images per pair: bind the pairs twice)."""
+        if not pairs:
+            raise ValueError("expected at least one pair to bind an objective to, got none")
+        return BoundObjective(self, {name: term.targets(pairs) for name, term in self.terms.items()}, len(pairs))
+
+
+@dataclass(frozen=True)
+class _Detection:
+    """Maps (B, 1, H, W) and the regions found in them, per image."""
+
+    maps: Tensor
+    regions: tuple[tuple[Region, ...], ...]
+
+
+@dataclass
+class BoundObjective:
+    """An objective with the targets of B pairs and the salient regions found last.
+
+    Images do not influence each other: crops come from each image's own generator, and an image with NaN or infinite
+    pixels gets a loss that is not finite and no regions, while the others' results stand.
+
+    Attributes:
+        objective: Terms, weights and settings.
+        targets: Term name -> (B, D).
+        batch_size: B.
+    """
+
+    objective: Objective
+    targets: Mapping[str, Tensor]
+    batch_size: int
+    _detection: _Detection | None = field(default=None, init=False, repr=False)
+
+    def __call__(self, images: Tensor, generators: Sequence[torch.Generator], step: int) -> ObjectiveOutput:
+        """The loss to be minimised at one step.
+
+        Detects regions (under no_grad, on clamped images) if there is a saliency detector and ``step`` is divisible by
+        ``every_n_steps``, or nothing was detected yet, or the images' size changed; else the last boxes stay.
+
+        Args:
+            images: (B, 3, H, W), nominally in [0, 1], not clamped, so that gradients flow.
+            generators: One per image, for its crops; a generator may serve several images of one pair.
+            step: Number of the update, from 0.
+
+        Returns:
+            Losses (B,) = sum over terms of weight * (w_global * reduced crops + w_salient * sum of mass * region),
+            differentiable; the terms before their weights; the last maps and regions. Without regions the second
+            summand is 0, without a detector w_global is 1.
+
+        Raises:
+            ValueError: Images or generators that do not match the bound pairs.
+            SgoolError: A detector whose map is not finite for a finite image.
+        """
+        self._check(images)
+        if len(generators) != self.batch_size:
+            raise ValueError(f"expected {self.batch_size} generators, one per image, got {len(generators)}")
+        self._detection = self._current_detection(images, step)
+        crops = self.objective.crops
+        size = (images.shape[-2], images.shape[-1])
+        boxes = [
+            random_boxes(size, crops.num, generator, power=crops.power, min_side=crops.min_side)
+            for generator in generators
+        ]
+        return self._combine(images, boxes, self._detection)
+
+    @torch.no_grad()
+    def evaluate(self, images: Tensor) -> Tensor:
+        """A deterministic loss, to compare the images of different steps: no random crops, no gradient.
+
+        The whole image is the one global view; regions are those of the last call, or, before the first call, those
+        of ``images`` (they are not kept). Between two evaluations with a detection in between, regions may differ.
+
+        Args:
+            images: (B, 3, H, W), nominally in [0, 1].
+
+        Returns:
+            (B,), weights applied.
+
+        Raises:
+            ValueError: Images that do not match the bound pairs.
+        """
+        self._check(images)
+        return self._combine(images, [()] * self.batch_size, self._last_detection(images)).loss
+
+    def _check(self, images: Tensor) -> None:
+        if images.ndim != 4 or images.shape[0] != self.batch_size or images.shape[1] != 3:
+            raise ValueError(f"expected images of shape ({self.batch_size}, 3, H, W), got {tuple(images.shape)}")
+
+    def _current_detection(self, images: Tensor, step: int) -> _Detection | None:
+        saliency = self.objective.saliency
+        if saliency is not None and step % saliency.every_n_steps == 0:
+            return _detect(images, saliency)
+        return self._last_detection(images)
+
+    def _last_detection(self, images: Tensor) -> _Detection | None:
+        saliency = self.objective.saliency
+        if saliency is None:
+            return None
+        last = self._detection
+        if last is None or last.maps.shape[-2:] != images.shape[-2:]:
+            return _detect(images, saliency)
+        return last
+
+    def _combine(
+        self, images: Tensor, boxes: Sequence[Sequence[Region]], detection: _Detection | None
+    ) -> ObjectiveOutput:
+        """``boxes``: global boxes per image; none: the whole image."""
+        whole = Region(0, 0, images.shape[-2], images.shape[-1])
+        crops = [tuple(own) or (whole,) for own in boxes]
+        regions = detection.regions if detection else ((),) * len(crops)
+        views = _Views(images, [own + found for own, found in zip(crops, regions, strict=True)])
+        values = {}
+        for name, term in self.objective.terms.items():
+            of_size, owner = views.at(term.input_size)
+            losses = term(of_size, self.targets[name][owner]).split([len(own) for own in views.boxes])
+            parts = zip(losses, crops, regions, strict=True)
+            values[name] = torch.stack([self._image_loss(loss, len(own), found) for loss, own, found in parts])
+        loss = torch.stack([weight * values[name] for name, weight in self.objective.weights.items()]).sum(dim=0)
+        return ObjectiveOutput(loss, values, detection.maps if detection else None, tuple(regions))
+
+    def _image_loss(self, losses: Tensor, num_crops: int, regions: Sequence[Region]) -> Tensor:
+        """() from an image's losses: global views first, then regions."""
+        crops = losses[:num_crops]
+        reduced = crops.amin() if self.objective.crops.reduction == "min" else crops.mean()
+        saliency = self.objective.saliency
+        if saliency is None:
+            return reduced
+        total = saliency.w_global * reduced
+        if regions:
+            masses = losses.new_tensor([region.mass for region in regions])
+            total = total + saliency.w_salient * (masses * losses[num_crops:]).sum()
+        return total
+
+
+class _Views:
+    """Boxes of images, cut out once per size."""
+
+    def __init__(self, images: Tensor, boxes: Sequence[tuple[Region, ...]]) -> None:
+        self.images, self.boxes = images, boxes
+        self._cut: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def at(self, size: int) -> tuple[Tensor, Tensor]:
+        if size not in self._cut:
+            self._cut[size] = crop_resize(self.images, self.boxes, size)
+        return self._cut[size]
+
+
+@torch.no_grad()
+def _detect(images: Tensor, settings: SaliencySettings) -> _Detection:
+    finite = images.isfinite().flatten(1).all(dim=1).view(-1, 1, 1, 1)
+    maps = settings.detector(torch.where(finite, images.detach().clamp(0, 1), 0))
+    # Whatever a detector makes of the black stand-in, an image that is not finite has no regions.
+    maps = torch.where(finite, maps, 0)
+    regions = tuple(
+        find_regions(
+            saliency_map[0],
+            threshold=settings.threshold,
+            max_regions=settings.max_regions,
+            margin=settings.margin,
+            min_side=settings.min_side,
+        )
+        for saliency_map in maps
+    )
+    return _Detection(maps, regions)
+
+
+def _weight_problems(terms: Mapping[str, Term], weights: Mapping[str, float]) -> list[str]:
+    problems = []
+    if not terms:
+        problems.append("An objective needs at least one term, got none. Add one, for example text alignment.")
+    if missing := sorted(terms.keys() - weights.keys()):
+        problems.append(f"objective.weights has no entry for {', '.join(missing)}; expected one number per term.")
+    if unknown := sorted(weights.keys() - terms.keys()):
+        problems.append(
+            f"objective.weights names {', '.join(unknown)}, which is no term; terms are {', '.join(terms) or 'none'}."
+        )
+    problems += [
+        f"objective.weights.{name} must be a finite number, got {value}."
+        for name, value in weights.items()
+        if not math.isfinite(value)
+    ]
+    return problems

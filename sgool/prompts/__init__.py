@@ -1,0 +1,8 @@
+"""Prompt sets: files of many formats, and their prompts times seeds as the pairs of a run."""
+
+from __future__ import annotations
+
+from sgool.prompts.readers import PromptRow, read_prompts
+from sgool.prompts.seeds import expand_pairs, load_pairs
+
+__all__ = ["PromptRow", "expand_pairs", "load_pairs", "read_prompts"]

@@ -1,0 +1,57 @@
+"""Numbers as text: a real minus sign, an en dash where there is nothing."""
+
+from __future__ import annotations
+
+import math
+
+from sgool.report.metrics import Metric
+from sgool.report.stats import PairedDifference
+
+NOTHING = "\N{EN DASH}"
+_MINUS = "\N{MINUS SIGN}"
+
+
+def number(value: float | None, digits: int = 1) -> str:
+    """``12.3``; large numbers with thin spaces between thousands."""
+    if value is None or math.isnan(value):
+        return NOTHING
+    return f"{value:,.{digits}f}".replace(",", "\N{NARROW NO-BREAK SPACE}").replace("-", _MINUS)
+
+
+def signed(value: float | None, digits: int = 1) -> str:
+    """``+1.2``, ``−0.3``; what rounds to zero is ``0.0``."""
+    if value is None or math.isnan(value):
+        return NOTHING
+    rounded = round(value, digits)
+    return ("+" if rounded > 0 else "") + number(abs(rounded) if rounded == 0 else rounded, digits)
+
+
+def show(value: float | None, metric: Metric) -> str:
+    """A metric's value in its unit."""
+    return number(value, 0) if value is None else _unit(number(value * metric.scale, metric.digits), metric.unit)
+
+
+def show_difference(value: float | None, metric: Metric) -> str:
+    """A difference of two values of a metric in its unit."""
+    if value is None:
+        return NOTHING
+    return _unit(signed(value * metric.scale, metric.digits), metric.difference_unit)
+
+
+def show_interval(difference: PairedDifference, metric: Metric) -> str:
+    """``+0.4 to +2.1``, or why there is no interval (``FEWEST_GROUPS``)."""
+    if difference.low is None or difference.high is None:
+        return "no pairs" if difference.pairs == 0 else "too few prompts"
+    low, high = (signed(end * metric.scale, metric.digits) for end in (difference.low, difference.high))
+    return f"{low} to {high}"
+
+
+def verdict(difference: PairedDifference) -> str:
+    """``better``, ``worse`` or, where the difference is not clear, ``unclear``."""
+    if not difference.clear:
+        return "unclear"
+    return "better" if difference.difference > 0 else "worse"
+
+
+def _unit(text: str, unit: str) -> str:
+    return text if text == NOTHING else text + unit.replace(" ", "\N{NARROW NO-BREAK SPACE}")

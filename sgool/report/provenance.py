@@ -1,0 +1,149 @@
+"""Where the numbers come from, and what they do not say."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+from sgool.report.load import Run
+from sgool.report.metrics import Metric, judge_networks
+from sgool.report.stats import FEWEST_GROUPS
+from sgool.results.compare import config_text, flatten
+
+_TELLING = (
+    "models.path", "models.guide*", "models.judges.*", "models.scene_reader", "models.height", "models.dtype",
+    "sampler.*", "optimization.*", "objective.terms.*", "objective.crops.num", "objective.crops.reduction",
+    "saliency.detector.name", "saliency.threshold", "saliency.max_regions", "saliency.w_*", "data.prompts",
+    "data.seeds",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """A run as the page describes it.
+
+    Attributes:
+        name: The run.
+        path: Its folder as given.
+        settings: (dotted key, value) of the keys that matter most.
+        config: The whole configuration as YAML.
+        environments: (name, value) lists, one per machine that the run was made on.
+        notes: What is wrong with the folder.
+    """
+
+    name: str
+    path: str
+    settings: tuple[tuple[str, str], ...]
+    config: str
+    environments: tuple[tuple[tuple[str, str], ...], ...]
+    notes: tuple[str, ...]
+
+
+def describe_run(run: Run) -> Provenance:
+    """A run's settings and environments as text."""
+    return Provenance(
+        name=run.name,
+        path=str(run.folder.path),
+        settings=tuple(_settings(run.config)),
+        config=config_text(run.config) if run.config else "",
+        environments=tuple(tuple(_environment(environment)) for environment in run.environments),
+        notes=run.notes,
+    )
+
+
+def facts(run: Run) -> dict[str, str]:
+    """Device, commit and date of a run's first environment, for the page's head; absent ones are left out."""
+    first = run.environments[0] if run.environments else {}
+    commit = str(first.get("git_commit") or "")
+    known = {
+        "Device": str(first.get("device") or ""),
+        "Commit": commit[:10] + ("+changes" if commit.endswith("+changes") else ""),
+        "Date": str(first.get("date") or "")[:10],
+    }
+    return {name: value for name, value in known.items() if value}
+
+
+def caveats(runs: Sequence[Run], metrics: Sequence[Metric], has_overlay: bool) -> list[tuple[str, str]]:
+    """(head, text) of what a reader must know before believing the numbers."""
+    notes = [_judge_note(runs, metric) for metric in metrics if metric.key.endswith("/clip_score")]
+    if any(metric.key == "scene_accuracy" for metric in metrics):
+        notes.append(
+            (
+                "Scene accuracy is a network's answer",
+                "A scene reader checks the objects, counts, colours, relation and background that the prompt states. "
+                "An image is right only if all of them are; the accuracy is the share of right images. The reader "
+                "makes mistakes of its own: its model card says how many. Prompts without a known scene do not count.",
+            )
+        )
+    notes.append(
+        (
+            "Differences are paired",
+            "Each method starts from the same prompt, seed and first latents as the one it is compared with. The 95 % "
+            "intervals are percentile bootstraps over prompts and speak only of prompts like these; with fewer than "
+            f"{FEWEST_GROUPS} prompts there is none. A difference is called clear, and coloured, where the interval "
+            f"leaves out zero and at least {FEWEST_GROUPS} pairs differ. No correction is made for looking at several "
+            "methods and metrics. Pairs that failed are counted and shown, but are in no mean.",
+        )
+    )
+    notes.append(_choice_note(runs))
+    if has_overlay:
+        notes.append(
+            (
+                "Where people look is a prediction",
+                "The overlay is the saliency map that the detector made for the run. Nobody's eyes were tracked.",
+            )
+        )
+    return notes
+
+
+def _choice_note(runs: Sequence[Run]) -> tuple[str, str]:
+    kept = {flatten(run.config).get("optimization.keep", "best") for run in runs}
+    if kept == {"last"}:
+        return "After means after the last update", "No judge chose the image."
+    return (
+        "After means the best along the way",
+        "The image kept is the one with the lowest loss of the optimisation. The objective chose it, never a judge.",
+    )
+
+
+def _judge_note(runs: Sequence[Run], metric: Metric) -> tuple[str, str]:
+    judge = metric.key.removesuffix("/clip_score")
+    networks = sorted({judge_networks(run.config).get(judge, "") for run in runs} - {""})
+    which = f" ({', '.join(networks)})" if networks else ""
+    if metric.optimised:
+        return (
+            f"{metric.title} was optimised",
+            f"The objective used this network{which}. Its score shows how far the optimiser got, not whether the "
+            "images are better: expect it to rise in any case, also by tricks that fool it alone.",
+        )
+    return (
+        f"{metric.title} comes from a judge",
+        f"100 times the cosine between image and prompt in a CLIP network{which} that no objective of the run used. It "
+        "is a stand-in for people's opinion, blind to much that they see.",
+    )
+
+
+def _settings(config: Mapping[str, Any]) -> list[tuple[str, str]]:
+    return [
+        (key, _text(value))
+        for key, value in flatten(config).items()
+        if value is not None and any(fnmatchcase(key, pattern) for pattern in _TELLING)
+    ]
+
+
+def _environment(environment: Mapping[str, Any]) -> list[tuple[str, str]]:
+    rows = []
+    for key, value in environment.items():
+        if isinstance(value, Mapping):
+            rows += [(str(name), _text(version)) for name, version in value.items()]
+        else:
+            rows.append((str(key).replace("_", " "), _text(value)))
+    return rows
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return "none"
+    return ", ".join(_text(entry) for entry in value) if isinstance(value, (list, tuple)) else str(value)

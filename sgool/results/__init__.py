@@ -1,0 +1,7 @@
+"""The run folder: what a run leaves behind, written so that a crash never leaves half a result."""
+
+from sgool.results.compare import NOT_COMPARED
+from sgool.results.folder import RunFolder, Scan
+from sgool.results.records import RecordError
+
+__all__ = ["NOT_COMPARED", "RecordError", "RunFolder", "Scan"]

@@ -1,0 +1,121 @@
+"""Images, saliency maps, histories and latents as the bytes of their files. Takes tensors without importing torch."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    Array = Tensor | NDArray[Any]
+
+
+ARTIFACTS = ("initial.png", "final.png", "saliency.png", "history.csv", "latents.safetensors")
+"""The files of a pair beside its record."""
+
+
+def encode_artifacts(
+    images: Mapping[str, Array],
+    saliency_map: Array | None,
+    history: Sequence[Mapping[str, float]],
+    latents: Mapping[str, Array],
+) -> dict[str, bytes]:
+    """File name -> content; in memory first, so that bad values are found before a folder is touched.
+
+    Raises:
+        ValueError: Wrong shapes or names, values that are not finite.
+    """
+    files = {f"{name}.png": encode_image(image) for name, image in images.items()}
+    if unknown := sorted(files.keys() - set(ARTIFACTS)):
+        raise ValueError(f"images must be named initial and final, got {', '.join(unknown)}")
+    if saliency_map is not None:
+        image = images.get("final", images.get("initial"))
+        files["saliency.png"] = encode_saliency(saliency_map, None if image is None else tuple(image.shape[-2:]))
+    if history:
+        files["history.csv"] = encode_history(history)
+    if latents:
+        files["latents.safetensors"] = encode_latents(latents)
+    return files
+
+
+def to_float32(value: Array) -> NDArray[np.float32]:
+    """A tensor (any device, any float dtype, with or without gradient) or array as a float32 array."""
+    if hasattr(value, "detach"):
+        value = value.detach().cpu().float().numpy()
+    return np.asarray(value, dtype=np.float32)
+
+
+def encode_image(image: Array) -> bytes:
+    """PNG, 8-bit RGB.
+
+    Args:
+        image: (3, H, W), nominally in [0, 1]; values outside are clamped.
+
+    Raises:
+        ValueError: Another shape, or values that are not finite.
+    """
+    pixels = to_float32(image)
+    if pixels.ndim != 3 or pixels.shape[0] != 3:
+        raise ValueError(f"an image must be (3, H, W), got {pixels.shape}")
+    return _png(_to_uint8(pixels).transpose(1, 2, 0))
+
+
+def encode_saliency(saliency_map: Array, size: tuple[int, int] | None = None) -> bytes:
+    """PNG, 8-bit grayscale.
+
+    Args:
+        saliency_map: (H, W), or with leading axes of length 1, in [0, 1].
+        size: (H, W) of the image it belongs to; a map of another size is resized bilinearly.
+
+    Raises:
+        ValueError: Another shape, or values that are not finite.
+    """
+    pixels = to_float32(saliency_map)
+    shape = pixels.shape
+    if pixels.ndim < 2 or any(length != 1 for length in shape[:-2]):
+        raise ValueError(f"a saliency map must be (H, W) or (1, H, W), got {shape}")
+    return _png(_to_uint8(pixels.reshape(shape[-2:])), size)
+
+
+def encode_history(history: Sequence[Mapping[str, float]]) -> bytes:
+    """CSV, one row per update; columns in the order in which they first appear, absent values empty."""
+    columns = list(dict.fromkeys(name for row in history for name in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({name: _scalar(value) for name, value in row.items()} for row in history)
+    return text.getvalue().encode()
+
+
+def encode_latents(latents: Mapping[str, Array]) -> bytes:
+    """safetensors, float32, keys as given (``initial``, ``best``, ``last``)."""
+    from safetensors.numpy import save
+
+    return save({name: np.ascontiguousarray(to_float32(value)) for name, value in latents.items()})
+
+
+def _to_uint8(pixels: NDArray[np.float32]) -> NDArray[np.uint8]:
+    if not np.isfinite(pixels).all():
+        raise ValueError("an image or saliency map has values that are not finite; record the pair as failed instead")
+    return (pixels.clip(0.0, 1.0) * 255.0).round().astype(np.uint8)
+
+
+def _png(pixels: NDArray[np.uint8], size: tuple[int, int] | None = None) -> bytes:
+    picture = Image.fromarray(np.ascontiguousarray(pixels))
+    if size is not None and size != (picture.height, picture.width):
+        picture = picture.resize((size[1], size[0]), Image.Resampling.BILINEAR)
+    stream = io.BytesIO()
+    picture.save(stream, "PNG")
+    return stream.getvalue()
+
+
+def _scalar(value: Any) -> Any:
+    """Scalar tensors and NumPy numbers as Python's, so that the text is the shortest that reads back exactly."""
+    return value.item() if hasattr(value, "item") else value

@@ -1,0 +1,128 @@
+"""Whether two configurations lead to the same results: nested diff, one line per changed key."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from sgool.errors import ConfigError, SgoolError
+
+NOT_COMPARED: tuple[str, ...] = (
+    "name",
+    "run_dir",
+    "resume",
+    "debug",
+    "trainer",
+    "logger",
+    "methods",
+    "data.limit",
+    "models.device",
+)
+"""Keys (with all below them) that change where, how fast or for which pairs a run works, not what a pair becomes.
+
+``methods`` is here so that a method can be added to a run; each pair's folder carries its method's name.
+"""
+
+_ABSENT = "absent"
+_LONGEST_VALUE = 200
+
+
+def plain_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """``config`` in YAML's types, resolved if it is OmegaConf's; paths and the like become text."""
+    from omegaconf import OmegaConf
+
+    if OmegaConf.is_config(config):
+        config = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+    return {str(key): _plain(value) for key, value in config.items()}
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """A run folder's ``config.yaml``.
+
+    Raises:
+        SgoolError: It cannot be read or is not a mapping.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())  # YAML's messages have several lines
+        raise SgoolError(f"Cannot read {path}: {reason}. Use another run_dir, or delete the folder.") from error
+    if not isinstance(content, dict):
+        raise SgoolError(
+            f"{path} should hold the run's configuration, but holds a {type(content).__name__}. "
+            "Use another run_dir, or delete the folder."
+        )
+    return content
+
+
+def config_text(config: Mapping[str, Any]) -> str:
+    """A plain configuration as YAML, keys in their order."""
+    return yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True, width=120)
+
+
+def changed_keys(
+    old: Mapping[str, Any], new: Mapping[str, Any], not_compared: Sequence[str] = NOT_COMPARED
+) -> list[str]:
+    """One line ``key: was X, is Y`` for each dotted key that differs, sorted; lists are compared as a whole."""
+    before, after = flatten(old), flatten(new)
+    lines = []
+    for key in sorted(before.keys() | after.keys()):
+        if any(key == name or key.startswith(name + ".") for name in not_compared):
+            continue
+        was, now = _show(before, key), _show(after, key)
+        if was != now:
+            lines.append(f"{key}: was {_shorten(was)}, is {_shorten(now)}")
+    return lines
+
+
+def refuse_other_config(
+    folder: Path, old: Mapping[str, Any], new: Mapping[str, Any], not_compared: Sequence[str] = NOT_COMPARED
+) -> None:
+    """Raise if results of ``new`` must not be mixed with those of ``old`` in one folder.
+
+    Raises:
+        ConfigError: With the changed keys and how to mend it.
+    """
+    lines = changed_keys(old, new, not_compared)
+    if lines:
+        raise ConfigError(
+            [
+                f"The run folder {folder} was made by another configuration:\n"
+                + "".join(f"  {line}\n" for line in lines)
+                + f"Use another run_dir, or delete the folder {folder} to start again."
+            ]
+        )
+
+
+def _plain(value: Any) -> Any:
+    if value is None or isinstance(value, (str, bool, int, float)):
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): _plain(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(entry) for entry in value]
+    return str(value)
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Dotted key -> value; an empty mapping counts as a value, so that its appearance is seen."""
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping) and value:
+            flat.update(flatten(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _show(flat: Mapping[str, Any], key: str) -> str:
+    # As text, so that NaN equals NaN, while 1 and 1.0 and true stay apart.
+    return json.dumps(flat[key], ensure_ascii=False) if key in flat else _ABSENT
+
+
+def _shorten(text: str) -> str:
+    return text if len(text) <= _LONGEST_VALUE else text[: _LONGEST_VALUE - 1] + "…"

@@ -1,0 +1,281 @@
+"""The run folder: atomic records, resume, one configuration per folder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sgool.errors import SgoolError
+from sgool.results.artifacts import ARTIFACTS, encode_artifacts
+from sgool.results.atomic import atomic_write, explain_os_errors, remove_leftovers, sync_folder
+from sgool.results.collate import collate
+from sgool.results.compare import NOT_COMPARED, config_text, plain_config, read_config, refuse_other_config
+from sgool.results.environment import describe_environment
+from sgool.results.records import RecordError, decode_record, encode_record
+from sgool.types import PairRecord
+
+if TYPE_CHECKING:
+    from sgool.results.artifacts import Array
+
+_logger = logging.getLogger(__name__)
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_KEPT = "Finished pairs are kept: mend that and run the same command again."
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What a run folder holds.
+
+    Attributes:
+        records: The valid ones, by method and pair.
+        problems: One sentence per record that is truncated or invalid (the pair counts as not done).
+        unfinished: ``METHOD/PAIR_ID`` of pairs begun and not ended: a run is at work there, or was interrupted.
+    """
+
+    records: tuple[PairRecord, ...]
+    problems: tuple[str, ...]
+    unfinished: tuple[str, ...]
+
+
+class RunFolder:
+    """A run's folder.
+
+    ::
+
+        RUN/config.yaml  RUN/environment.json
+        RUN/pairs/METHOD/PAIR_ID/   initial.png final.png saliency.png history.csv latents.safetensors record.json
+        RUN/results.csv
+
+    Several processes may write different pairs of one folder at the same time.
+
+    Args:
+        path: The folder; it need not exist before ``open``.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    def open(
+        self,
+        config: Mapping[str, Any],
+        *,
+        device: str | None = None,
+        not_compared: Sequence[str] = NOT_COMPARED,
+    ) -> RunFolder:
+        """Make the folder for a configuration, or continue one made by the same.
+
+        Writes ``config.yaml`` and ``environment.json``. A continued folder gets the newest ``config.yaml`` (its methods
+        joined with the earlier ones), and ``environment-HASH.json`` if it is continued in another environment.
+
+        Args:
+            config: The resolved configuration, plain or OmegaConf's.
+            device: Name of the device for ``environment.json``; None: found out.
+            not_compared: Dotted keys that may change between runs in one folder.
+
+        Returns:
+            Itself.
+
+        Raises:
+            SgoolError: The folder cannot be made or written, or holds results without ``config.yaml``.
+            ConfigError: The folder was made by another configuration; lists the changed keys.
+        """
+        self._make_writable()
+        new = plain_config(config)
+        if self.config_path.exists():
+            old = read_config(self.config_path)
+            refuse_other_config(self.path, old, new, not_compared)
+            new = _join_methods(old, new)
+        elif any(self._record_paths()):
+            raise SgoolError(
+                f"{self.path} holds results but no config.yaml, so nobody can tell what made them. "
+                "Use another run_dir, or delete the folder."
+            )
+        self._write_if_changed(self.config_path, config_text(new))
+        self._write_environment(describe_environment(device))
+        return self
+
+    @property
+    def config_path(self) -> Path:
+        """``RUN/config.yaml``."""
+        return self.path / "config.yaml"
+
+    @property
+    def results_path(self) -> Path:
+        """``RUN/results.csv``."""
+        return self.path / "results.csv"
+
+    def config(self) -> dict[str, Any]:
+        """The configuration in the folder; raises SgoolError if there is none."""
+        return read_config(self.config_path)
+
+    def environments(self) -> list[dict[str, Any]]:
+        """Where the run was made, the first environment first; unreadable files are left out with a warning."""
+        found = []
+        for path in sorted(self.path.glob("environment*.json"), key=lambda path: (len(path.name), path.name)):
+            try:
+                found.append(dict(json.loads(path.read_text(encoding="utf-8"))))
+            except (OSError, ValueError, TypeError) as error:
+                _logger.warning("%s is unreadable: %s", path, error)
+        return found
+
+    def pair_folder(self, method: str, pair_id: str) -> Path:
+        """``RUN/pairs/METHOD/PAIR_ID``; raises ValueError for names that are not plain file names."""
+        for kind, name in (("method", method), ("pair id", pair_id)):
+            if not _NAME.fullmatch(name):
+                raise ValueError(f"a {kind} must be letters, digits, '.', '_' and '-', got {name!r}")
+        return self.path / "pairs" / method / pair_id
+
+    def is_done(self, method: str, pair_id: str, *, retry_failed: bool = False) -> bool:
+        """Whether the pair has a valid record.
+
+        Args:
+            method: The method's name.
+            pair_id: The pair's id.
+            retry_failed: Count a pair that ended with an error as not done.
+        """
+        record = self.record(method, pair_id)
+        return record is not None and not (retry_failed and record.status == "failed")
+
+    def record(self, method: str, pair_id: str) -> PairRecord | None:
+        """The pair's record; None (with a warning if it is invalid) when the pair is not done."""
+        path = self.pair_folder(method, pair_id) / "record.json"
+        try:
+            return _read_record(path)
+        except FileNotFoundError:
+            return None
+        except RecordError as error:
+            _logger.warning("%s", error)
+            return None
+
+    def write(
+        self,
+        record: PairRecord,
+        images: Mapping[str, Array] | None = None,
+        saliency_map: Array | None = None,
+        history: Sequence[Mapping[str, float]] = (),
+        latents: Mapping[str, Array] | None = None,
+    ) -> Path:
+        """Write a pair's results, ``record.json`` last: a crash at any point leaves the pair not done.
+
+        An earlier result of the same pair and method is replaced.
+
+        Args:
+            record: What becomes ``record.json``.
+            images: ``initial`` and ``final``, each (3, H, W), nominally in [0, 1], any float dtype.
+            saliency_map: (H, W) or (1, H, W) in [0, 1]; resized to the image's size if it differs.
+            history: One mapping of name to number per update; empty: no file.
+            latents: ``initial``, ``best``, ``last``, any shape; stored in float32.
+
+        Returns:
+            The pair's folder.
+
+        Raises:
+            SgoolError: The file system refuses (no space, no permission).
+            ValueError: Wrong shapes, values that are not finite, unknown names.
+        """
+        folder = self.pair_folder(record.method, record.pair_id)
+        files = encode_artifacts(images or {}, saliency_map, history, latents or {})
+        text = encode_record(record)  # before anything is touched: a bad record must not cost the old one
+        with explain_os_errors(f"write the results of {record.method}/{record.pair_id} to {folder}", _KEPT):
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "record.json").unlink(missing_ok=True)
+            sync_folder(folder)
+            remove_leftovers(folder)
+            for name in ARTIFACTS:
+                if name in files:
+                    atomic_write(folder / name, files[name])
+                else:
+                    (folder / name).unlink(missing_ok=True)
+            atomic_write(folder / "record.json", text.encode())
+        return folder
+
+    def scan(self) -> Scan:
+        """Read all records; see ``Scan``. Does not import torch."""
+        records, problems = [], []
+        for path in self._record_paths():
+            try:
+                records.append(_read_record(path))
+            except FileNotFoundError:  # a retry has just removed it
+                continue
+            except RecordError as error:
+                problems.append(str(error))
+        folders = (folder for folder in self.path.glob("pairs/*/*") if folder.is_dir())
+        unfinished = sorted(
+            f"{folder.parent.name}/{folder.name}" for folder in folders if not (folder / "record.json").exists()
+        )
+        return Scan(tuple(records), tuple(problems), tuple(unfinished))
+
+    def records(self) -> list[PairRecord]:
+        """The valid records, by method and pair; a warning is logged for each other one."""
+        scan = self.scan()
+        for problem in scan.problems:
+            _logger.warning("%s", problem)
+        return list(scan.records)
+
+    def collate(self) -> Path:
+        """Write ``results.csv`` from the records, atomically; the same records give the same bytes.
+
+        Raises:
+            SgoolError: It cannot be written.
+        """
+        self._write_if_changed(self.results_path, collate(self.records()))
+        return self.results_path
+
+    def _record_paths(self) -> Iterator[Path]:
+        yield from sorted(self.path.glob("pairs/*/*/record.json"), key=lambda path: path.parts[-3:])
+
+    def _make_writable(self) -> None:
+        """Make the folder and try to write there, so that hours of work are not lost at their end."""
+        if self.path.exists() and not self.path.is_dir():
+            raise SgoolError(f"run_dir must be a folder, but {self.path} is a file. Use another run_dir.")
+        with explain_os_errors(f"write to the run folder {self.path}", "Use a run_dir where you may write."):
+            self.path.mkdir(parents=True, exist_ok=True)
+            probe = self.path / ".write-test"
+            atomic_write(probe, b"")
+            probe.unlink(missing_ok=True)
+
+    def _write_environment(self, environment: dict[str, Any]) -> None:
+        """The first environment keeps its file; another one (but for the date) gets a file of its own."""
+        identity = {key: value for key, value in environment.items() if key != "date"}
+        known = [{key: value for key, value in seen.items() if key != "date"} for seen in self.environments()]
+        if identity in known:
+            return
+        path = self.path / "environment.json"
+        if path.exists():
+            digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
+            path = self.path / f"environment-{digest}.json"
+        self._write_if_changed(path, json.dumps(environment, indent=2, ensure_ascii=False) + "\n")
+
+    def _write_if_changed(self, path: Path, text: str) -> None:
+        with explain_os_errors(f"write {path}", _KEPT):
+            if not path.exists() or path.read_bytes() != text.encode():
+                atomic_write(path, text.encode())
+
+
+def _read_record(path: Path) -> PairRecord:
+    """A valid record that lies where it says it belongs; FileNotFoundError, RecordError."""
+    place = f"{path.parts[-3]}/{path.parts[-2]}"
+    try:
+        record = decode_record(path.read_text(encoding="utf-8"))
+        if f"{record.method}/{record.pair_id}" != place:
+            raise RecordError(f"it is the record of {record.method}/{record.pair_id}")
+    except FileNotFoundError:
+        raise
+    except (RecordError, UnicodeDecodeError, OSError) as error:
+        raise RecordError(f"{path} does not count, the pair is not done: {error}") from error
+    return record
+
+
+def _join_methods(old: Mapping[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    """``new`` with the methods that earlier runs of the folder used, in the order of their first use."""
+    before, now = old.get("methods"), new.get("methods")
+    if not isinstance(before, list) or not isinstance(now, list):
+        return new
+    return new | {"methods": before + [method for method in now if method not in before]}

@@ -1,0 +1,111 @@
+"""``record.json``: a ``PairRecord`` as text and back. Needs no torch."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import MISSING, fields
+from numbers import Integral, Real
+from typing import Any
+
+from sgool.errors import SgoolError
+from sgool.types import PairRecord
+
+STATUSES = ("done", "failed")
+
+_KINDS: dict[str, tuple[type, ...]] = {
+    "pair_id": (str,),
+    "method": (str,),
+    "prompt": (str,),
+    "category": (str,),
+    "status": (str,),
+    "error": (str, type(None)),
+    "seed": (int,),
+    "num_optimization_steps": (int,),
+    "best_step": (int,),
+    "network_evaluations": (int,),
+    "seconds": (int, float, type(None)),
+    "peak_memory_mib": (int, float, type(None)),
+    "metrics": (dict,),
+}
+
+
+class RecordError(SgoolError):
+    """A ``record.json`` that is truncated or does not hold a record."""
+
+
+def encode_record(record: PairRecord) -> str:
+    """The text of ``record.json``.
+
+    Numbers may be Python's, NumPy's or scalar tensors. JSON has no NaN and no infinity: they become ``null``.
+
+    Raises:
+        ValueError: ``status`` is neither "done" nor "failed", or a failed record has no error.
+    """
+    if record.status not in STATUSES:
+        raise ValueError(f"record status must be one of {STATUSES}, got {record.status!r}")
+    if record.status == "failed" and not record.error:
+        raise ValueError(f"the failed pair {record.pair_id} needs an error that says why")
+    payload = {field.name: _plain(getattr(record, field.name)) for field in fields(record)}
+    return json.dumps(payload, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def decode_record(text: str) -> PairRecord:
+    """The record in ``text``; ``null`` numbers become NaN, unknown keys (of a newer sgool) are left out.
+
+    Raises:
+        RecordError: Not JSON, not an object, a key missing or of a wrong type.
+    """
+    try:
+        payload = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise RecordError(f"not valid JSON, probably cut off ({error})") from error
+    if not isinstance(payload, dict):
+        raise RecordError(f"expected a JSON object, got {type(payload).__name__}")
+    values: dict[str, Any] = {}
+    for field in fields(PairRecord):
+        if field.name in payload:
+            values[field.name] = _checked(field.name, payload[field.name])
+        elif field.default is MISSING and field.default_factory is MISSING:
+            raise RecordError(f"the key {field.name!r} is missing")
+    if values["status"] not in STATUSES:
+        raise RecordError(f"status must be one of {STATUSES}, got {values['status']!r}")
+    return PairRecord(**values)
+
+
+def _plain(value: Any) -> Any:
+    """``value`` in JSON's types."""
+    if value is None or isinstance(value, (str, bool)):
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): _plain(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(entry) for entry in value]
+    if isinstance(value, Integral):
+        return int(value)
+    if isinstance(value, Real) or hasattr(value, "item"):
+        number = float(value)
+        return number if math.isfinite(number) else None
+    raise TypeError(f"cannot write a {type(value).__name__} into record.json: {value!r}")
+
+
+def _checked(name: str, value: Any) -> Any:
+    """``value`` if its type fits the key, ``null`` numbers as NaN."""
+    kinds = _KINDS.get(name)
+    if kinds is None:
+        return value
+    if not isinstance(value, kinds) or isinstance(value, bool):
+        expected = " or ".join("null" if kind is type(None) else kind.__name__ for kind in kinds)
+        raise RecordError(f"{name} must be {expected}, got {value!r}")
+    if isinstance(value, dict):
+        return {key: _number(key, entry) for key, entry in value.items()}
+    return _number(name, value) if float in kinds else value
+
+
+def _number(name: str, value: Any) -> float:
+    if value is None:
+        return math.nan
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise RecordError(f"{name} must be a number, got {value!r}")
+    return float(value)

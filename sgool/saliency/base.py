@@ -1,0 +1,56 @@
+"""What a saliency detector is, and the scale of its maps."""
+
+from __future__ import annotations
+
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from sgool.errors import SgoolError
+
+
+@runtime_checkable
+class SaliencyDetector(Protocol):
+    """Anything that turns images into saliency maps, each image on its own."""
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Detects.
+
+        Args:
+            images: (B, 3, H, W), floating point, in [0, 1].
+
+        Returns:
+            (B, 1, H, W) in [0, 1], maximum 1 per image; all zeros for an image in which nothing stands out.
+        """
+        ...
+
+
+def normalise_map(saliency: Tensor) -> Tensor:
+    """Stretches each map to [0, 1], like ``mat2gray`` in Hou & Zhang's published code.
+
+    Args:
+        saliency: (B, 1, H, W), any finite scale.
+
+    Returns:
+        (B, 1, H, W), minimum 0 and maximum 1 per image; zeros where the map is flat.
+
+    Raises:
+        SgoolError: A map that is not finite.
+    """
+    if saliency.ndim != 4 or saliency.shape[1] != 1:
+        raise ValueError(f"expected saliency maps of shape (B, 1, H, W), got {tuple(saliency.shape)}")
+    require_finite(saliency)
+    low, high = saliency.amin((2, 3), keepdim=True), saliency.amax((2, 3), keepdim=True)
+    span = high - low
+    return torch.where(span > 0, (saliency - low) / torch.where(span > 0, span, 1), 0)
+
+
+def require_finite(saliency: Tensor) -> None:
+    """Raises SgoolError that names the maps (first dimension) with NaN or infinite values."""
+    bad = (~saliency.isfinite()).flatten(1).any(dim=1).nonzero().flatten().tolist()
+    if bad:
+        raise SgoolError(
+            f"The saliency map of image {', '.join(map(str, bad))} of {len(saliency)} holds NaN or infinite values; "
+            "expected finite numbers. Check the detector's weights and that the images given to it are finite."
+        )

@@ -1,0 +1,30 @@
+"""Random numbers that belong to a pair, never to the process.
+
+Whatever happens to a pair (its rank, its batch mates, a crash and a resume), it draws the same numbers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Generator, Tensor
+
+
+def pair_generator(seed: int, purpose: str, update: int = 0) -> Generator:
+    """A CPU generator for one pair, one purpose ("crops", "perturb", ...) and one update."""
+    import torch
+
+    digest = hashlib.sha256(f"{purpose}|{seed}|{update}".encode()).digest()
+    return torch.Generator("cpu").manual_seed(int.from_bytes(digest[:7], "big"))
+
+
+def first_latents(seed: int, shape: tuple[int, int, int]) -> Tensor:
+    """Standard normal latents (C, h, w), float32 on the CPU.
+
+    They equal those of a diffusers pipeline called with ``generator=torch.Generator("cpu").manual_seed(seed)``.
+    """
+    import torch
+
+    return torch.randn((1, *shape), generator=torch.Generator("cpu").manual_seed(seed))[0]

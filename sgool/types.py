@@ -1,0 +1,110 @@
+"""The values that travel between the parts: frozen, without behaviour of their own, without torch at import."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class PromptSeed:
+    """One optimisation problem: a prompt and the seed of its first latents.
+
+    Attributes:
+        prompt: The text.
+        seed: Seed of the first latents, crops and perturbations.
+        index: Position of the prompt in its data set, before any filter.
+        category: The data set's category, stripped; empty if it has none.
+        dataset: Name of the data set.
+        negative_prompt: Text of the unconditional pass of classifier-free guidance.
+        metadata: Other columns of the data set, for example ``scene`` in the embedded world.
+    """
+
+    prompt: str
+    seed: int = 0
+    index: int = 0
+    category: str = ""
+    dataset: str = "prompts"
+    negative_prompt: str = ""
+    metadata: Mapping[str, Any] = field(default_factory=dict, compare=False)
+
+    @property
+    def pair_id(self) -> str:
+        """Stable across machines: data set, prompt index, hash of the prompts, seed."""
+        text = self.prompt if not self.negative_prompt else f"{self.prompt}\0{self.negative_prompt}"
+        digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+        name = re.sub(r"[^a-z0-9]+", "-", self.dataset.lower()).strip("-") or "prompts"
+        return f"{name}-{self.index:05d}-{digest}-s{self.seed}"
+
+
+@dataclass(frozen=True)
+class Denoised:
+    """The end of the chain.
+
+    Attributes:
+        latents: (S, B, C, h, w), S = 2 for EDICT's (x, y), else 1.
+        images: (S, B, 3, H, W), nominally in [0, 1], not clamped so that gradients flow.
+    """
+
+    latents: Tensor
+    images: Tensor
+
+
+@dataclass(frozen=True)
+class Region:
+    """A box in pixels and its share of the image's saliency mass, in [0, 1]."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+    mass: float = 1.0
+
+
+@dataclass(frozen=True)
+class ObjectiveOutput:
+    """The objective's value for a batch of images.
+
+    Attributes:
+        loss: (B,), to be minimised; weights are applied.
+        terms: Name -> (B,), each term before its weight.
+        saliency_map: (B, 1, H, W) in [0, 1], or None without saliency.
+        regions: Per image, the regions used (empty: none found).
+    """
+
+    loss: Tensor
+    terms: Mapping[str, Tensor]
+    saliency_map: Tensor | None = None
+    regions: tuple[tuple[Region, ...], ...] = ()
+
+
+@dataclass(frozen=True)
+class PairRecord:
+    """What ``record.json`` holds: one finished pair under one method.
+
+    ``status`` is "done" or "failed"; ``error`` says why. ``best_step`` is the update whose image is ``final.png``
+    (0: the first image). ``metrics`` maps a metric to its value on the final image and ``NAME_initial`` to its
+    value on the first one. ``network_evaluations`` counts forward passes of the denoising network for one image
+    (a conditional and an unconditional pass in one batch count as one), with recomputation in backward.
+    ``seconds`` is the pair's share of its fit's wall time; ``peak_memory_mib`` that of the process so far.
+    """
+
+    pair_id: str
+    method: str
+    prompt: str
+    category: str
+    seed: int
+    status: str
+    error: str | None
+    num_optimization_steps: int
+    best_step: int
+    metrics: Mapping[str, float]
+    network_evaluations: int
+    seconds: float
+    peak_memory_mib: float

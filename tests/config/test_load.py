@@ -1,0 +1,220 @@
+"""Composition: overrides, the user's own folder, errors all at once, no traces in Hydra's global state."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+from omegaconf.errors import ReadonlyConfigError
+
+from sgool.config import load_config, to_plain
+from sgool.errors import ConfigError
+
+
+def _problems(*overrides: str, config_dir: Path | None = None) -> tuple[str, ...]:
+    with pytest.raises(ConfigError) as caught:
+        load_config(overrides, config_dir)
+    return caught.value.problems
+
+
+def test_overrides_change_values_and_references_follow() -> None:
+    config = load_config(
+        ["sampler=edict", "sampler.mixing_coeff=0.9", "name=mine", "data.seeds=[0,1]", "methods=[sgool]"]
+    )
+    assert (config.sampler.name, config.sampler.mixing_coeff) == ("edict", 0.9)
+    assert (config.run_dir, list(config.data.seeds), list(config.methods)) == ("runs/mine", [0, 1], ["sgool"])
+
+
+def test_the_result_is_resolved_plain_and_read_only() -> None:
+    config = load_config()
+    plain = to_plain(config)
+    assert plain == OmegaConf.to_container(config, resolve=False)
+    assert plain["objective"]["terms"]["text_alignment"]["clip"] == {"model": "emoji_world/guide", "pretrained": None}
+    with pytest.raises(ReadonlyConfigError):
+        config.name = "other"
+
+
+@pytest.mark.parametrize(
+    ("override", "select"),
+    [
+        ("models.guide=emoji_world/judge", lambda c: c.models.guide),
+        ("models.guide=emoji_world/judge", lambda c: c.objective.terms.text_alignment.clip),
+        ("models.judges.judge=emoji_world/judge", lambda c: c.models.judges.judge),
+        ("+objective.terms.second={weight: 0.5, clip: emoji_world/judge}", lambda c: c.objective.terms.second.clip),
+    ],
+)
+def test_a_clip_may_be_given_by_its_name_alone(override: str, select: object) -> None:
+    config = load_config([override])
+    assert select(config) == {"model": "emoji_world/judge", "pretrained": None}  # type: ignore[operator]
+
+
+def test_a_clip_may_be_given_in_full() -> None:
+    config = load_config(["models.guide={model: ViT-L-14, pretrained: laion2b_s32b_b82k}"])
+    assert config.objective.terms.text_alignment.clip == {"model": "ViT-L-14", "pretrained": "laion2b_s32b_b82k"}
+
+
+def test_an_unknown_key_is_answered_with_a_guess_and_the_valid_keys() -> None:
+    (problem,) = _problems("optimization.lrr=2")
+    assert problem.startswith("unknown key `optimization.lrr`; did you mean `optimization.lr`?")
+    assert "Valid keys of `optimization`: num_optimization_steps, lr, momentum" in problem
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("lr=2", "did you mean `optimization.lr`"),
+        ("samplr=edict", "did you mean `sampler`"),
+        ("qqq=1", "unknown key `qqq`. Valid keys: models, sampler"),
+        ("sampler.mixing_coeff=0.9", "It belongs to sampler=edict"),
+        ("models.judges.second=x", "A new name is added with +models.judges.second=VALUE"),
+        ("~models.gide", "unknown key `models.gide`; did you mean `models.guide`"),
+        ("+optimization.extra=1", "unknown key `optimization.extra`"),
+        ("sampler=edit", "`sampler`: there is no choice 'edit'; did you mean `edict`? Choices: ddim, edict"),
+        ("experiment=papr", "did you mean `paper`? Choices: demo, first_light, paper"),
+        ("method=doodl", "choose those to run with methods=[doodl]"),
+        ("methods=[sgol]", "unknown method 'sgol'; did you mean `sgool`? Methods: vanilla, doodl, sgool"),
+        ("methods=[zzz]", "unknown method 'zzz'. Methods: vanilla"),
+        ("methods=[sgool,sgool]", "stands there 2 times"),
+        ("methods=[]", "`methods`: expected a list that is not empty"),
+        ("nonsense", "`nonsense`: expected KEY=VALUE, got no ="),
+        ("data.prompts=a(b.csv", "cannot be read as KEY=VALUE (no viable"),
+        ("data.seeds=0,1", "a list is written data.seeds=[0,1]"),
+        ("data.seeds=[]", "`data.seeds`: expected a whole number of at least 1, or a list that is not empty"),
+        ("data.prompts=missing.csv", "got 'missing.csv', which is neither a file nor a built-in prompt set"),
+        ("data=file", "`data.prompts`: has no value yet; give one with data.prompts=VALUE"),
+        ("models.dtype=int8", "`models.dtype`: expected float64, float32, float16 or bfloat16, got 'int8'"),
+        ("models.device=gpu", "expected auto, cpu, mps, cuda or cuda:NUMBER, got 'gpu'"),
+        ("models.height=64", "expected both or neither, got 64 and None"),
+        ("models.path=./nothing/here", "there is no folder './nothing/here'"),
+        ("models=sdxl", "there is no choice 'sdxl'; did you mean `sd14`? Choices: emoji_world, sd14"),
+        ("optimization.momentum=1", "expected a number at least 0 and below 1, got 1"),
+        ("optimization.num_optimization_steps=0", "a whole number of at least 1, got 0"),
+        ("optimization.lr=fast", "expected a number above 0, got 'fast'"),
+        ("optimization.tie=2", "`optimization.tie`: expected true or false, got 2"),
+        ("objective.terms.text_alignment.weight=0", "expected at least one weight other than 0"),
+        ("method.vanilla.use_saliency=true", "expected optimize=true where use_saliency=true"),
+        ("saliency.detector.name=eyes", "`saliency.detector.name`: expected spectral_residual, got 'eyes'"),
+        ("saliency.threshold=0", "expected a number above 0 and at most 1, got 0"),
+        ("logger.name=tensorboard", "`logger.name`: expected csv, none or wandb"),
+        ("~models.guide", "Interpolation key 'models.guide' not found"),
+        ("~trainer.devices", "`trainer.devices`: is missing"),
+    ],
+)
+def test_one_mistake_one_message(override: str, words: str) -> None:
+    (problem,) = _problems(override)
+    assert words in problem
+
+
+@pytest.mark.parametrize("mixing", ["0.5", "1.01", "-1", "null", "true", ".nan"])
+def test_the_mixing_coefficient_is_in_its_range(mixing: str) -> None:
+    (problem,) = _problems("sampler=edict", f"sampler.mixing_coeff={mixing}")
+    assert problem.startswith("`sampler.mixing_coeff`: expected a number above 0.5 and at most 1")
+
+
+def test_both_saliency_weights_cannot_be_zero() -> None:
+    assert "expected one above 0" in _problems("saliency.w_global=0", "saliency.w_salient=0")[0]
+    assert load_config(["saliency.w_global=0"]).saliency.w_global == 0
+
+
+def test_all_problems_are_reported_at_once() -> None:
+    mistakes = ["sampler=edit", "lr=3", "nonsense", "experiment=papr", "optimization.momentum=1", "methods=[sgol]"]
+    problems = _problems(*mistakes)
+    assert len(problems) == len(mistakes)
+    with pytest.raises(ConfigError, match="6 problems in the configuration:\n- "):
+        load_config(mistakes)
+
+
+def test_problems_before_hydra_gives_up_are_reported_too() -> None:
+    problems = _problems("sampler=edit", "~models")
+    assert problems[0].startswith("`sampler`") and len(problems) == 2
+
+
+def test_a_folder_that_is_no_pipeline(tmp_path: Path) -> None:
+    assert "is a folder without model_index.json" in _problems(f"models.path={tmp_path}")[0]
+    (tmp_path / "weights.ckpt").write_bytes(b"")
+    assert "got the file" in _problems(f"models.path={tmp_path / 'weights.ckpt'}")[0]
+
+
+def _write(folder: Path, file: str, text: str) -> None:
+    (folder / file).parent.mkdir(parents=True, exist_ok=True)
+    (folder / file).write_text(text, encoding="utf-8")
+
+
+def test_an_own_folder_adds_choices(tmp_path: Path) -> None:
+    folder = tmp_path / 'with space, comma "and quotes"'
+    _write(folder, "sampler/quick.yaml", "defaults: [ddim]\nnum_inference_steps: 3\n")
+    _write(folder, "method/mine.yaml", "optimize: true\nuse_saliency: true\n")
+    config = load_config(["sampler=quick", "+method@method.mine=mine", "methods=[mine]"], folder)
+    assert (config.sampler.num_inference_steps, config.sampler.guidance_scale) == (3, 4.0)
+    assert config.method.mine.use_saliency is True
+
+
+def test_an_own_experiment_overrides(tmp_path: Path) -> None:
+    text = "# @package _global_\ndefaults:\n  - override /sampler: edict\nname: own\nsampler: {leapfrog: false}\n"
+    _write(tmp_path, "experiment/own.yaml", text)
+    config = load_config(["experiment=own", "sampler.num_inference_steps=7"], str(tmp_path))
+    assert (config.name, config.sampler.name, config.sampler.leapfrog) == ("own", "edict", False)
+    assert config.sampler.num_inference_steps == 7
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "match"),
+    [
+        ("experiment/own.yaml", "# @package _global_\noptimization: {lrr: 1}\n", "unknown key `optimization.lrr`"),
+        (
+            "experiment/own.yaml",
+            "# @package _global_\ndefaults:\n  - override /sampler: nope\n",
+            "Could not find 'sampler/nope'",
+        ),
+        (
+            "experiment/own.yaml",
+            "# @package _global_\ndefaults:\n  - override /sampler: no\n",
+            "Unsupported item value",
+        ),
+        ("experiment/own.yaml", "a: [1\n", "expected ',' or ']'"),
+    ],
+)
+def test_mistakes_in_own_files(tmp_path: Path, file: str, text: str, match: str) -> None:
+    _write(tmp_path, file, text)
+    with pytest.raises(ConfigError, match=match):
+        load_config(["experiment=own"], tmp_path)
+
+
+def test_an_own_file_may_not_be_hidden_by_a_shipped_one(tmp_path: Path) -> None:
+    _write(tmp_path, "models/sd14.yaml", "path: x\n")
+    with pytest.raises(ConfigError, match=r"models/sd14.yaml would be hidden .* my_sd14.yaml"):
+        load_config([], tmp_path)
+
+
+def test_a_missing_own_folder(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="--config-dir: expected a folder"):
+        load_config([], tmp_path / "none")
+
+
+def test_hydra_is_left_as_it_was(tmp_path: Path) -> None:
+    from hydra import compose, initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+
+    load_config()
+    assert not GlobalHydra.instance().is_initialized()
+    _write(tmp_path, "app.yaml", "a: 1\n")
+    with initialize_config_dir(config_dir=str(tmp_path), version_base="1.3"):
+        load_config()
+        with pytest.raises(ConfigError):
+            load_config(["lr=1"])
+        assert compose("app").a == 1
+
+
+def test_composing_writes_nothing_and_imports_nothing_heavy(tmp_path: Path) -> None:
+    code = (
+        "import sys; from sgool.config import load_config; load_config(['experiment=paper']);"
+        "print(sorted({'torch', 'lightning', 'diffusers', 'transformers', 'pandas', 'numpy'} & set(sys.modules)))"
+    )
+    root = str(Path(__file__).parents[2])
+    code = f"import sys; sys.path.insert(0, {root!r}); {code}"
+    result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert (result.stdout.strip(), result.returncode) == ("[]", 0), result.stderr
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,105 @@
+"""Every shipped configuration file composes, is complete, and documents its keys."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import yaml
+
+from sgool.config import load_config, to_plain
+from sgool.paths import config_folder
+
+FILES = sorted(path.relative_to(config_folder()) for path in config_folder().rglob("*.yaml"))
+#: Choices that are incomplete by nature, and what completes them.
+_ALSO = {"data=file": ["data.prompts=emoji_world/demo"]}
+#: Keys that the file's first line explains, or whose parent's comment does.
+_OBVIOUS = ("defaults", "name", "detector", "judge", "text_alignment")
+
+
+def _override(file: Path) -> str:
+    group, choice = file.parent.as_posix(), file.stem
+    return f"method@method.{choice}={choice}" if group == "method" else f"{group}={choice}"
+
+
+@pytest.mark.parametrize("file", [file for file in FILES if file.parent != Path()], ids=str)
+def test_every_choice_composes(file: Path) -> None:
+    override = _override(file)
+    config = load_config([override, *_ALSO.get(override, [])])
+    content = yaml.safe_load((config_folder() / file).read_text(encoding="utf-8"))
+    if file.parent.name == "experiment":
+        assert config.name == content["name"] == file.stem
+    else:
+        node = config.method[file.stem] if file.parent.name == "method" else config[file.parent.name]
+        assert set(node) == set(content)
+
+
+@pytest.mark.parametrize("models", ["emoji_world", "sd14"])
+@pytest.mark.parametrize("experiment", [file.stem for file in FILES if file.parent.name == "experiment"])
+def test_every_experiment_composes_with_every_model(experiment: str, models: str) -> None:
+    config = load_config([f"experiment={experiment}", f"models={models}"])
+    assert config.run_dir == f"runs/{experiment}"
+    assert config.objective.terms.text_alignment.clip == config.models.guide
+
+
+def test_the_default_is_the_three_methods_on_the_embedded_world() -> None:
+    config = load_config()
+    assert list(config.methods) == ["vanilla", "doodl", "sgool"]
+    assert config.models.path == "emoji_world"
+    assert (config.sampler.name, config.sampler.num_inference_steps, config.sampler.engine) == (
+        "ddim",
+        20,
+        "checkpoint",
+    )
+    flags = {name: (method.optimize, method.use_saliency) for name, method in config.method.items()}
+    assert flags == {"vanilla": (False, False), "doodl": (True, False), "sgool": (True, True)}
+
+
+def test_the_papers_experiment_has_the_papers_settings() -> None:
+    config = to_plain(load_config(["experiment=paper"]))
+    sampler, optimization, crops = config["sampler"], config["optimization"], config["objective"]["crops"]
+    assert sampler == {
+        "name": "edict",
+        "num_inference_steps": 50,
+        "guidance_scale": 7.5,
+        "mixing_coeff": 0.93,
+        "leapfrog": True,
+        "engine": "checkpoint",
+    }
+    assert (optimization["num_optimization_steps"], optimization["grad_clip_value"]) == (50, 1e-3)
+    assert (optimization["momentum"], optimization["perturb_std"], optimization["keep"]) == (0.9, 1e-4, "last")
+    assert (crops["num"], crops["power"], crops["reduction"]) == (16, 0.3, "min")
+
+
+@pytest.mark.parametrize("file", FILES, ids=str)
+def test_every_file_says_what_it_is(file: Path) -> None:
+    lines = (config_folder() / file).read_text(encoding="utf-8").splitlines()
+    comments = [line for line in lines if line.startswith("#") and "@package" not in line]
+    assert comments, f"{file} has no comment"
+    assert lines[0].startswith("#")
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        "config",
+        "data/emoji_world",
+        "method/vanilla",
+        "models/emoji_world",
+        "objective/text_alignment",
+        "optimization/fast",
+        "saliency/spectral_residual",
+        "sampler/ddim",
+        "sampler/edict",
+        "trainer/default",
+    ],
+)
+def test_every_key_of_the_reference_files_has_a_comment(file: str) -> None:
+    lines = (config_folder() / f"{file}.yaml").read_text(encoding="utf-8").splitlines()
+    bare = []
+    for above, line in pairwise(lines):
+        key = line.partition(":")[0].strip()
+        if key.isidentifier() and key not in _OBVIOUS and "#" not in above:
+            bare.append(key)
+    assert bare == []

@@ -1,0 +1,159 @@
+"""Prompt files of every format, and everything that can be wrong with them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sgool.errors import ConfigError
+from sgool.paths import prompt_sets
+from sgool.prompts import PromptRow, read_prompts
+
+
+def _file(folder: Path, name: str, content: str | bytes) -> Path:
+    path = folder / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode("utf-8"))
+    return path
+
+
+def _problems(path: Path) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        read_prompts(path)
+    return [problem.removeprefix(str(path)) for problem in caught.value.problems]
+
+
+_SAME = [("a cat", "Animals"), ('a "red" car, parked', "Colors"), ("Bismarck-Schönhausen", "")]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.csv", 'Prompt,Category\n a cat ,Animals \n"a ""red"" car, parked",Colors\nBismarck-Schönhausen,\n'),
+        (
+            "a.csv",
+            'category,PROMPTS\r\nAnimals,a cat\r\n\r\nColors,"a ""red"" car, parked"\r\n,Bismarck-Schönhausen\r\n',
+        ),
+        ("a.csv", '\ufeffprompts,phenomenon\na cat,Animals\n"a ""red"" car, parked",Colors\nBismarck-Schönhausen'),
+        ("a.TSV", 'text\tlabel\na cat\tAnimals\n"a ""red"" car, parked"\tColors\nBismarck-Schönhausen\n'),
+        ("a.json", json.dumps([{"caption": p, "Category": c} for p, c in _SAME])),
+        ("a.json", json.dumps({"prompts": [{"Prompt": f" {p} ", "label": c} for p, c in _SAME]}, ensure_ascii=False)),
+        ("a.jsonl", "\n\n".join(json.dumps({"prompt": p, "category": c or None}) for p, c in _SAME) + "\n"),
+        ("a.ndjson", "\ufeff" + "\r\n".join(json.dumps({"prompt": p, "category": c}) for p, c in _SAME)),
+    ],
+)
+def test_all_formats_give_the_same_rows(tmp_path: Path, name: str, content: str) -> None:
+    rows = read_prompts(_file(tmp_path, name, content))
+    assert [(row.prompt, row.category, row.index) for row in rows] == [(p, c, i) for i, (p, c) in enumerate(_SAME)]
+    assert all(row.metadata == {} for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.txt", "\ufeffa cat\r\n\r\n  a dog, red\n"),
+        ("a.json", '["a cat", "a dog, red"]'),
+        ("a.jsonl", '"a cat"\n"a dog, red"'),
+    ],
+)
+def test_prompts_alone(tmp_path: Path, name: str, content: str) -> None:
+    assert read_prompts(_file(tmp_path, name, content)) == [PromptRow("a cat", 0), PromptRow("a dog, red", 1)]
+
+
+def test_other_columns_become_metadata_and_scenes_are_parsed(tmp_path: Path) -> None:
+    content = 'prompt,text,Scene,source\na cat,longer,"{""layout"": ""single"", ""n"": [1, 2]}",x\na dog,,,\n'
+    first, second = read_prompts(_file(tmp_path, "a.csv", content))
+    assert first.prompt == "a cat"
+    assert first.metadata == {"text": "longer", "Scene": {"layout": "single", "n": [1, 2]}, "source": "x"}
+    assert second.metadata == {}
+
+
+def test_json_keeps_the_types_of_metadata(tmp_path: Path) -> None:
+    content = '{"prompt": "a", "label": 3, "scene": {"n": 1}, "score": 0.5}\n'
+    (row,) = read_prompts(_file(tmp_path, "a.jsonl", content))
+    assert (row.category, row.metadata) == ("3", {"scene": {"n": 1}, "score": 0.5})
+
+
+def test_a_quoted_prompt_may_span_lines(tmp_path: Path) -> None:
+    path = _file(tmp_path, "a.csv", 'prompt,x\n"two\nlines",\n" ",1\n')
+    assert _problems(path) == [", line 4: empty prompt"]
+    rows = read_prompts(_file(tmp_path, "b.csv", 'prompt\n"two\nlines"\nx\n'))
+    assert [row.prompt for row in rows] == ["two\nlines", "x"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "problems"),
+    [
+        ("a.csv", "prompt,category\n,Colors\na,b\n  ,x\n", [", line 2: empty prompt", ", line 4: empty prompt"]),
+        (
+            "a.csv",
+            "name,kind\na,b\n",
+            [", line 1: expected a column named prompt or prompts or text or caption, got name, kind"],
+        ),
+        ("a.csv", "prompt,Prompt\na,b\n", [", line 1: columns with the same name: prompt"]),
+        ("a.csv", "prompt,category\na, b,c,d\n", [", line 2: 4 cells, but the header has 2"]),
+        ("a.csv", 'prompt\n"open\n', [", line 2: cannot be read as a table"]),
+        ("a.csv", "prompt,scene\na,{x\n", [", line 2: malformed JSON in column scene"]),
+        ("a.csv", "", [": expected at least one prompt, found none"]),
+        ("a.csv", "prompt\n", [": expected at least one prompt, found none"]),
+        ("a.txt", "\n \n", [": expected at least one prompt, found none"]),
+        ("a.json", "[]", [": expected at least one prompt, found none"]),
+        ("a.json", '["a",\n}', [", line 2: malformed JSON"]),
+        ("a.json", '{"items": ["a"]}', [": expected a JSON list of prompts"]),
+        (
+            "a.json",
+            '["a", "", 3, {"name": "x"}]',
+            [": item 2: empty", ": item 3: expected a prompt's text", ": item 4: expected a key"],
+        ),
+        (
+            "a.jsonl",
+            '{"prompt": "a"}\n{"prompt": }\n{"prompt": null}\n',
+            [", line 2: malformed JSON", ", line 3: expected a prompt's"],
+        ),
+        (
+            "a.txt",
+            b"a cat\ncaf\xe9\nb\xff\n",
+            [", line 2: expected UTF-8, got the byte 0xe9 at position 4", ", line 3: expected UTF-8"],
+        ),
+        ("a.csv", b"prompt,x\ncaf\xe9\n \n,\n", [", line 2: expected UTF-8", ", line 4: empty prompt"]),
+        ("a.txt", "a cat".encode("utf-16"), [": expected UTF-8, got UTF-16"]),
+        ("a.xlsx", "x", [": expected a prompt file with one of the suffixes .csv"]),
+        ("prompts", "x", [": expected a prompt file with one of the suffixes"]),
+    ],
+)
+def test_every_problem_has_its_place(tmp_path: Path, name: str, content: str | bytes, problems: list[str]) -> None:
+    found = _problems(_file(tmp_path, name, content))
+    assert len(found) == len(problems), found
+    assert all(got.startswith(expected) for got, expected in zip(found, problems, strict=True)), found
+
+
+def test_a_flood_of_problems_is_cut(tmp_path: Path) -> None:
+    problems = _problems(_file(tmp_path, "a.jsonl", "{\n" * 50))
+    assert len(problems) == 21
+    assert problems[-1] == ": and 30 more like these"
+
+
+def test_a_missing_file_lists_the_built_in_sets(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="neither a file nor a built-in prompt set"):
+        read_prompts(tmp_path / "none.csv")
+
+
+@pytest.mark.parametrize("name", prompt_sets())
+def test_built_in_sets_read_well(name: str) -> None:
+    rows = read_prompts(name)
+    assert len({row.prompt for row in rows}) == len(rows)
+    assert all(row.category and isinstance(row.metadata["scene"], dict) for row in rows)
+
+
+@given(
+    st.lists(
+        st.text(st.characters(codec="utf-8", exclude_characters="\r\n\0"), min_size=1).filter(str.strip), min_size=1
+    )
+)
+def test_json_lines_round_trip(tmp_path_factory: pytest.TempPathFactory, prompts: list[str]) -> None:
+    path = tmp_path_factory.mktemp("round") / "a.jsonl"
+    path.write_text("".join(json.dumps({"prompt": prompt}) + "\n" for prompt in prompts), encoding="utf-8")
+    assert [row.prompt for row in read_prompts(path)] == [prompt.strip() for prompt in prompts]

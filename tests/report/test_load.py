@@ -1,0 +1,47 @@
+"""Runs as one table: order, labels, and what each method is compared with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from sgool.report.load import baseline_labels, load_runs, method_labels, ordered_methods, to_frame
+from tests.fake_run import fake_config, make_fake_run
+
+
+def test_several_runs(tmp_path: Path) -> None:
+    one = make_fake_run(tmp_path / "one")
+    two = make_fake_run(tmp_path / "two", methods=("sgool",))
+    (tmp_path / "sub").mkdir()
+    three = make_fake_run(tmp_path / "sub" / "one", methods=("clip_guidance",))
+    runs = load_runs([one.path, two.path, three.path, one.path])
+    assert [run.name for run in runs] == ["one", "two", "one (2)"]
+    assert list(method_labels(runs).values()) == ["vanilla", "doodl", "one/sgool", "two/sgool", "clip_guidance"]
+    assert baseline_labels(runs) == {
+        "vanilla": None, "doodl": "vanilla", "one/sgool": "vanilla", "two/sgool": "vanilla", "clip_guidance": "vanilla",
+    }  # fmt: skip
+
+
+def test_each_run_is_compared_with_its_own_vanilla(tmp_path: Path) -> None:
+    runs = load_runs([make_fake_run(tmp_path / name).path for name in ("a", "b")])
+    assert baseline_labels(runs)["b/sgool"] == "b/vanilla"
+
+
+class TestFrame:
+    def test_columns_and_order(self, tmp_path: Path) -> None:
+        (run,) = load_runs([make_fake_run(tmp_path / "run", methods=("sgool", "vanilla")).path])
+        frame = to_frame([run])
+        assert len(frame) == 12
+        assert list(dict.fromkeys(frame["label"])) == ["sgool", "vanilla"]  # the configuration's order
+        assert frame["judge/clip_score"].dtype == "float64"
+        first = frame.iloc[0]
+        record = run.folder.record("sgool", first["pair_id"])
+        assert record is not None
+        assert first["scene_accuracy"] == record.metrics["scene_accuracy"]
+        assert first["error"] is None or pd.isna(first["error"])
+
+    def test_methods_outside_the_configuration_come_last_vanilla_first(self, tmp_path: Path) -> None:
+        made = make_fake_run(tmp_path / "run", methods=("a", "vanilla", "z"), config=fake_config(["z", "absent"]))
+        (run,) = load_runs([made.path])
+        assert ordered_methods(run) == ["z", "vanilla", "a"]

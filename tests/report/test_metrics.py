@@ -1,0 +1,59 @@
+"""Which judges count as independent."""
+
+from __future__ import annotations
+
+import pytest
+
+from sgool.report.metrics import judge_networks, objective_networks, scene_parts, shown_metrics
+from tests.fake_run import fake_config
+
+EMBEDDED = {"model": "emoji_world/guide", "pretrained": None}
+KEYS = ["guide/clip_score", "guide/clip_score_initial", "judge/clip_score", "judge/clip_score_initial", "seed"]
+
+
+def test_order_and_marks() -> None:
+    shown = shown_metrics([*KEYS, "scene_accuracy", "b_32/clip_score"], [fake_config()])
+    assert [(metric.key, metric.optimised) for metric in shown] == [
+        ("b_32/clip_score", False),
+        ("judge/clip_score", False),
+        ("scene_accuracy", False),
+        ("guide/clip_score", True),
+    ]
+    assert [metric.title for metric in shown][:2] == ["B 32 CLIP score", "Judge CLIP score"]
+
+
+@pytest.mark.parametrize(
+    ("judge", "optimised"),
+    [
+        (EMBEDDED, True),
+        ("emoji_world/guide", True),
+        ({"model": "emoji_world/judge", "pretrained": None}, False),
+        ({"model": "emoji_world/guide", "pretrained": "other"}, False),
+    ],
+)
+def test_a_judge_that_the_objective_used_is_marked(judge: object, optimised: bool) -> None:
+    config = fake_config(models={"guide": EMBEDDED, "judges": {"judge": judge}})
+    marks = {metric.key: metric.optimised for metric in shown_metrics(KEYS, [fake_config(), config])}
+    assert marks == {"judge/clip_score": optimised, "guide/clip_score": True}
+
+
+def test_networks_of_a_configuration() -> None:
+    config = fake_config()
+    assert judge_networks(config) == {"judge": "emoji_world/judge"}
+    assert objective_networks(config) == {"emoji_world/guide"}
+    ensemble = {"objective": {"terms": {"a": {"clip": "one"}, "b": {"clip": {"model": "two", "pretrained": "tag"}}}}}
+    assert objective_networks(ensemble | {"models": {"guide": "unused"}}) == {"one", "two tag"}
+    assert objective_networks({"models": {"guide": "used"}}) == {"used"}
+    assert judge_networks({}) == {} == {name: None for name in objective_networks({})}
+
+
+def test_scene_parts_in_the_usual_order() -> None:
+    names = [
+        "scene/relation",
+        "scene/background",
+        "scene/objects",
+        "scene/objects_initial",
+        "scene_accuracy",
+        "scene/count",
+    ]
+    assert scene_parts(names) == ["objects", "count", "relation", "background"]

@@ -1,0 +1,147 @@
+"""Opening a run folder: one configuration per folder, provenance, clear refusals."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sgool.errors import ConfigError, SgoolError
+from sgool.results import RunFolder
+from tests.fake_run import blob, fake_config, fake_pairs, fake_record, random_image
+
+PAIR = fake_pairs()[0]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunFolder:
+    return RunFolder(tmp_path / "run").open(fake_config(), device="test device")
+
+
+def write(run: RunFolder, **changes: object) -> Path:
+    return run.write(
+        fake_record(PAIR, **changes),
+        {"initial": random_image(PAIR, "vanilla"), "final": random_image(PAIR, "sgool")},
+        blob(),
+        [{"step": 0, "loss": 1.5}, {"step": 1, "loss": 0.1, "salient": 0.25}],
+        {"initial": np.zeros((1, 4, 2, 2)), "best": np.full((1, 4, 2, 2), 0.1)},
+    )
+
+
+class TestOpen:
+    def test_writes_config_and_environment(self, run: RunFolder) -> None:
+        assert run.config() == fake_config()
+        (environment,) = run.environments()
+        assert environment["versions"]["torch"]
+        assert environment["versions"]["open_clip"]
+        assert environment["versions"]["python"] == ".".join(map(str, sys.version_info[:3]))
+        assert environment["device"] == "test device"
+        assert set(environment) == {"versions", "platform", "device", "cpu_count", "git_commit", "date"}
+
+    def test_takes_omegaconf_resolved(self, tmp_path: Path) -> None:
+        from omegaconf import OmegaConf
+
+        config = OmegaConf.create({"steps": 5, "twice": {"steps": "${steps}"}, "methods": ["vanilla"]})
+        run = RunFolder(tmp_path / "run").open(config, device="test device")
+        assert run.config() == {"steps": 5, "twice": {"steps": 5}, "methods": ["vanilla"]}
+
+    def test_the_same_configuration_again_changes_nothing(self, run: RunFolder) -> None:
+        before = {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
+        RunFolder(run.path).open(fake_config(), device="test device")
+        assert {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()} == before
+
+    def test_another_machine_is_noted_beside_the_first(self, run: RunFolder) -> None:
+        for _ in range(2):
+            run.open(fake_config(), device="another device")
+        assert [entry["device"] for entry in run.environments()] == ["test device", "another device"]
+
+    def test_refuses_another_configuration_with_one_line_per_key(self, run: RunFolder) -> None:
+        changed = fake_config(
+            sampler={"name": "edict", "num_inference_steps": 50, "guidance_scale": 4.0, "mixing_coeff": 0.93},
+            models={"path": "emoji_world", "guide": {"model": "emoji_world/guide", "pretrained": None}},
+            trainer={"accelerator": "gpu"},
+            run_dir="elsewhere",
+        )
+        with pytest.raises(ConfigError) as caught:
+            RunFolder(run.path).open(changed)
+        assert str(caught.value).splitlines() == [
+            f"The run folder {run.path} was made by another configuration:",
+            '  models.judges.judge.model: was "emoji_world/judge", is absent',
+            "  models.judges.judge.pretrained: was null, is absent",
+            "  sampler.mixing_coeff: was absent, is 0.93",
+            '  sampler.name: was "ddim", is "edict"',
+            "  sampler.num_inference_steps: was 20, is 50",
+            f"Use another run_dir, or delete the folder {run.path} to start again.",
+        ]
+        assert run.config() == fake_config()
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"run_dir": "other", "name": "other", "resume": False, "debug": True},
+            {"trainer": {"accelerator": "gpu", "devices": 8}},
+            {"logger": {"wandb": True}},
+            {"data": {"prompts": "prompts.csv", "seeds": [0, 1], "limit": 4}},
+        ],
+    )
+    def test_keys_that_change_no_result_do_not_count(self, run: RunFolder, change: dict) -> None:
+        run.open(fake_config(**change))
+        assert run.config() == fake_config(**change)
+
+    def test_methods_may_be_added(self, tmp_path: Path) -> None:
+        run = RunFolder(tmp_path / "run").open(fake_config(["vanilla"]), device="test device")
+        run.open(fake_config(["sgool", "vanilla"]), device="test device")
+        assert run.config()["methods"] == ["vanilla", "sgool"]
+
+    @pytest.mark.parametrize("old", [1, 1.0, True, "1", None])
+    @pytest.mark.parametrize("new", [1, 1.0, True, "1", None])
+    def test_values_compare_with_their_type(self, tmp_path: Path, old: object, new: object) -> None:
+        run = RunFolder(tmp_path / "run").open({"key": old}, device="test device")
+        if type(old) is type(new):
+            run.open({"key": new}, device="test device")
+        else:
+            with pytest.raises(ConfigError, match="key: was"):
+                run.open({"key": new})
+
+    @pytest.mark.parametrize("value", [1e-05, 1e30, float("nan"), [1, [2, None]], {}, "a: b\n", "2026-11-22", "é"])
+    def test_values_survive_the_file(self, tmp_path: Path, value: object) -> None:
+        run = RunFolder(tmp_path / "run").open({"key": value}, device="test device")
+        run.open({"key": value}, device="test device")
+        assert repr(run.config()["key"]) == repr(value)
+
+    def test_refuses_results_without_config(self, run: RunFolder) -> None:
+        write(run)
+        run.config_path.unlink()
+        with pytest.raises(SgoolError, match=r"no config\.yaml.*Use another run_dir"):
+            run.open(fake_config())
+
+    @pytest.mark.parametrize("text", ["a: [1", "- list", ""])
+    def test_refuses_a_damaged_config(self, run: RunFolder, text: str) -> None:
+        run.config_path.write_text(text)
+        with pytest.raises(SgoolError, match=r"config\.yaml.*Use another run_dir"):
+            run.open(fake_config())
+
+    def test_a_file_in_its_place(self, tmp_path: Path) -> None:
+        (tmp_path / "file").write_text("")
+        with pytest.raises(SgoolError, match="is a file"):
+            RunFolder(tmp_path / "file").open(fake_config())
+
+    def test_a_path_below_a_file(self, tmp_path: Path) -> None:
+        (tmp_path / "file").write_text("")
+        with pytest.raises(SgoolError, match=r"Cannot write to the run folder .*Not a directory.*where you may write"):
+            RunFolder(tmp_path / "file" / "run").open(fake_config())
+
+    def test_an_unwritable_folder_is_found_before_the_configuration_is_looked_at(
+        self, run: RunFolder, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def refuse(source: object, target: object) -> None:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+        monkeypatch.setattr(os, "replace", refuse)
+        with pytest.raises(SgoolError, match=r"Cannot write to the run folder .*Permission denied"):
+            run.open({"other": "configuration"})
+        assert not list(run.path.glob(".*"))

@@ -1,0 +1,123 @@
+"""Builders of tiny real models for tests."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+CONTEXT_LENGTH = 16
+_CORPUS = (
+    "a red cat to the left of a blue house",
+    "a photo of two green trees on a yellow background",
+    "three purple butterflies above a large orange car",
+    "an elephant and a panda beside a heart",
+)
+_CONFIGS: dict[str, dict[str, Any]] = {
+    # A convolutional tower with batch normalisation and OpenAI's mean, as the embedded guide.
+    "clip": {
+        "model_cfg": {
+            "embed_dim": 16,
+            "vision_cfg": {"image_size": 32, "layers": [1, 1, 1, 1], "width": 8, "head_width": 32},
+            "text_cfg": {"context_length": CONTEXT_LENGTH, "width": 16, "heads": 2, "layers": 2},
+        },
+        "preprocess_cfg": {
+            "mean": [0.48145466, 0.4578275, 0.40821073],
+            "std": [0.26862954, 0.26130258, 0.27577711],
+            "interpolation": "bicubic",
+            "resize_mode": "shortest",
+        },
+    },
+    # A transformer with another mean and text pooled at the first token, as the embedded judge.
+    "wordpiece": {
+        "model_cfg": {
+            "embed_dim": 12,
+            "vision_cfg": {"image_size": 24, "patch_size": 8, "width": 16, "layers": 2, "head_width": 8},
+            "text_cfg": {
+                "context_length": CONTEXT_LENGTH,
+                "width": 16,
+                "heads": 2,
+                "layers": 1,
+                "no_causal_mask": True,
+                "pool_type": "first",
+            },
+        },
+        "preprocess_cfg": {"mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bicubic", "resize_mode": "squash"},
+    },
+}
+
+
+def tiny_clip_folder(path: Path, kind: Literal["clip", "wordpiece"] = "clip", *, seed: int = 0) -> Path:
+    """Saves a random CLIP of some thousand weights and its tokenizer in open_clip's ``local-dir:`` layout.
+
+    Args:
+        path: The folder, created if absent.
+        kind: "clip": ResNet, byte-pair encoding, causal text. "wordpiece": ViT, WordPiece, text without mask.
+        seed: Of the weights; the global generator is left as it was.
+
+    Returns:
+        ``path``.
+    """
+    import open_clip
+    import torch
+    from safetensors.torch import save_file
+
+    path.mkdir(parents=True, exist_ok=True)
+    tokenizer = _byte_pair_tokenizer(path) if kind == "clip" else _wordpiece_tokenizer()
+    tokenizer.save_pretrained(path)
+    config = json.loads(json.dumps(_CONFIGS[kind]))
+    config["model_cfg"]["text_cfg"]["vocab_size"] = len(tokenizer)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = open_clip.CLIP(**json.loads(json.dumps(config["model_cfg"])))
+    # open_clip's initialisation zeroes the end of residual branches; a trained model has no such zeros.
+    for name, parameter in model.named_parameters():
+        if name.endswith("bn3.weight"):
+            torch.nn.init.constant_(parameter, 0.5)
+    config["model_cfg"]["text_cfg"]["hf_tokenizer_name"] = "local"
+    (path / "open_clip_config.json").write_text(json.dumps(config))
+    save_file({k: v.contiguous() for k, v in model.state_dict().items()}, path / "open_clip_model.safetensors")
+    return path
+
+
+def _byte_pair_tokenizer(folder: Path) -> Any:
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+    from transformers import CLIPTokenizer
+
+    tokenizer = Tokenizer(models.BPE(end_of_word_suffix="</w>", unk_token="<|endoftext|>"))
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Whitespace(), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    trainer = trainers.BpeTrainer(
+        vocab_size=400, initial_alphabet=alphabet, end_of_word_suffix="</w>", show_progress=False
+    )
+    tokenizer.train_from_iterator(_CORPUS, trainer)
+    merges = [tuple(pair) for pair in json.loads(tokenizer.to_str())["model"]["merges"]]
+    letters = alphabet + [letter + "</w>" for letter in alphabet]
+    # The end token last: open_clip finds it as the largest id.
+    tokens = [*letters, *("".join(pair) for pair in merges), "<|startoftext|>", "<|endoftext|>"]
+    vocabulary = {token: index for index, token in enumerate(dict.fromkeys(tokens))}
+    (folder / "vocab.json").write_text(json.dumps(vocabulary))
+    (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *(" ".join(pair) for pair in merges)]) + "\n")
+    return CLIPTokenizer.from_pretrained(str(folder), model_max_length=CONTEXT_LENGTH)
+
+
+def _wordpiece_tokenizer() -> Any:
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=200, special_tokens=["[PAD]", "[UNK]", "[CLS]", "[SEP]"], show_progress=False
+    )
+    tokenizer.train_from_iterator(_CORPUS, trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    names = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=CONTEXT_LENGTH, **names)
