@@ -6,6 +6,7 @@ pair of the batch by itself.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import lightning as L
@@ -27,17 +28,20 @@ class _LatentCallback(L.Callback):
 
 
 class NonFiniteGuard(_LatentCallback):
-    """Stops a pair whose gradient is NaN or infinite: its gradient becomes 0 and the reason is recorded."""
+    """Stops a pair whose loss or gradient is NaN or infinite: it rests where it is and the reason is recorded."""
 
     def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: Any, optimizer: Any) -> None:
-        """Zeroes the gradients of failed pairs."""
+        """Zeroes the gradients and the momentum of failed pairs."""
         gradient = self._gradient(pl_module)
-        for index in range(gradient.shape[1]):
-            finite = bool(torch.isfinite(gradient[:, index]).all())
-            if not finite and index not in pl_module.failures:
-                pl_module.failures[index] = f"non-finite gradient at update {pl_module.global_step}"
+        momentum = optimizer.state[pl_module.latents].get("momentum_buffer")
+        for index, loss in enumerate(pl_module.evaluation.loss):
+            for what, value in (("loss", loss), ("gradient", gradient[:, index])):
+                if not torch.isfinite(value).all():
+                    pl_module.failures.setdefault(index, f"non-finite {what} at update {pl_module.global_step}")
             if index in pl_module.failures:
                 gradient[:, index] = 0
+                if momentum is not None:
+                    momentum[:, index] = 0
 
 
 class TieGradients(_LatentCallback):
@@ -160,7 +164,10 @@ class Trajectory(_LatentCallback):
     def on_train_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         """Evaluates the latents after the last update, under the trainer's precision."""
         with trainer.precision_plugin.forward_context():
-            self._take(pl_module, pl_module.evaluate())
+            seen = pl_module.evaluate()
+        for index in torch.nonzero(~torch.isfinite(seen.loss)).flatten().tolist():
+            pl_module.failures.setdefault(index, "non-finite loss after the last update")
+        self._take(pl_module, seen)
 
     def _take(self, module: LatentPairModule, seen: Evaluation) -> None:
         self.first = self.first or seen
@@ -168,10 +175,10 @@ class Trajectory(_LatentCallback):
             self.snapshots.append((seen.update, seen.images.cpu()))
         for index, history in enumerate(self.history):
             loss, selection = float(seen.loss[index]), float(seen.selection[index])
-            terms = {name: float(value[index].detach()) for name, value in seen.output.terms.items()}
+            terms = {name: float(value[index]) for name, value in seen.output.terms.items()}
             norm = float(seen.latents[0, index].norm())
             history.append({"update": seen.update, "loss": loss, "selection": selection, "latent_norm": norm, **terms})
-            usable = index not in module.failures and bool(torch.isfinite(seen.latents[:, index]).all())
+            usable = index not in module.failures and math.isfinite(selection)
             if usable and (self.keep == "last" or selection < self.best[index]["selection"]):
                 saliency = seen.output.saliency_map
                 self.best[index] = {
@@ -179,7 +186,7 @@ class Trajectory(_LatentCallback):
                     "update": seen.update,
                     "latents": seen.latents[:, index].cpu(),
                     "image": seen.images[index].cpu(),
-                    "saliency_map": None if saliency is None else saliency[index].detach().cpu(),
+                    "saliency_map": None if saliency is None else saliency[index].cpu(),
                 }
 
 
@@ -194,10 +201,10 @@ def default_callbacks(
     snapshot_every: int | None = None,
 ) -> list[L.Callback]:
     """DOODL's callbacks in their order; None (or 0 for ``perturb_std``) leaves one out."""
-    before = [NonFiniteGuard()]
-    before += [TieGradients()] if tie else []  # type: ignore[list-item]
-    before += [NormalizeGradient(gradient_rms)] if gradient_rms else []  # type: ignore[list-item]
-    before += [ClipGradient(grad_clip_value)] if grad_clip_value else []  # type: ignore[list-item]
+    before: list[L.Callback] = [NonFiniteGuard()]
+    before += [TieGradients()] if tie else []
+    before += [NormalizeGradient(gradient_rms)] if gradient_rms is not None else []
+    before += [ClipGradient(grad_clip_value)] if grad_clip_value is not None else []
     after: list[L.Callback] = [Perturb(perturb_std)] if perturb_std else []
     after += [TieLatents()] if tie else []
     after += [Renormalize()] if renormalize else []

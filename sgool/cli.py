@@ -79,10 +79,13 @@ def fit(
     with _user_errors(debug):
         config = load_config([*(overrides or []), *(["debug=true"] if debug else [])], config_dir)
     with _user_errors(config.debug):
+        from sgool.console import ConsoleProgress, print_outcome
         from sgool.runner import run_experiment
 
-        code = run_experiment(config)
-    raise typer.Exit(code)
+        with ConsoleProgress() as progress:
+            outcome = run_experiment(config, progress)
+        print_outcome(outcome, progress.console)
+    raise typer.Exit(outcome.exit_code)
 
 
 @app.command()
@@ -95,6 +98,19 @@ def report(
         from sgool.report import build_report
 
         typer.echo(str(build_report(runs)))
+
+
+@app.command()
+def score(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
+    debug: Debug = False,
+) -> None:
+    """Score a finished run's images again, with the judges of its configuration as they are now."""
+    with _user_errors(debug):
+        from sgool.console import print_outcome
+        from sgool.rescore import rescore
+
+        print_outcome(rescore(run))
 
 
 @app.command()

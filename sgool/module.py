@@ -67,7 +67,7 @@ class LatentPairModule(L.LightningModule):
         initial_latents: (B, C, h, w); by default drawn from each pair's seed, as diffusers draws them.
 
     Raises:
-        SgoolError: No pairs, sizes that do not fit the model, or initial latents of a wrong shape.
+        SgoolError: No pairs, no updates, sizes that do not fit the model, or initial latents of a wrong shape.
     """
 
     def __init__(
@@ -90,6 +90,11 @@ class LatentPairModule(L.LightningModule):
         super().__init__()
         if not pairs:
             raise SgoolError("`pairs`: expected at least one prompt-seed pair, got none")
+        if num_optimization_steps < 1:
+            raise SgoolError(
+                f"`optimization.num_optimization_steps`: expected 1 or more, got {num_optimization_steps}; "
+                "the method `vanilla` makes images without updates"
+            )
         self.models, self.pairs = models, tuple(pairs)
         self.sampler, self.engine = sampler or DDIM(), engine or CheckpointEngine()
         self.schedule = build_schedule(models.scheduler, num_inference_steps)
@@ -97,7 +102,10 @@ class LatentPairModule(L.LightningModule):
         self.lr, self.momentum = lr, momentum
         first = self._first_latents(models.latent_shape(height, width), initial_latents)
         self.latents = nn.Parameter(first.expand(self.sampler.num_streams, *first.shape[1:]).clone())
-        self.objective: BoundObjective | None = objective.bind(self.pairs) if objective is not None else None
+        #: One per stream, since each remembers the salient regions of its own images; none without an objective.
+        self.objectives: tuple[BoundObjective, ...] = ()
+        if objective is not None:
+            self.objectives = tuple(objective.bind(self.pairs) for _ in range(self.sampler.num_streams))
         self.predictor = self._predictor()
         #: Pair index -> why it failed; failed pairs keep their last good latents.
         self.failures: dict[int, str] = {}
@@ -107,7 +115,6 @@ class LatentPairModule(L.LightningModule):
         expected = (len(self.pairs), *shape)
         if given is None:
             given = torch.stack([first_latents(pair.seed, shape) for pair in self.pairs])
-            given = given * float(getattr(self.models.scheduler, "init_noise_sigma", 1.0))
         if tuple(given.shape) != expected:
             raise SgoolError(f"`initial_latents`: expected shape {expected}, got {tuple(given.shape)}")
         dtype = torch.float64 if self.models.dtype == torch.float64 else torch.float32
@@ -141,13 +148,13 @@ class LatentPairModule(L.LightningModule):
         return self._evaluate(self.num_optimization_steps)[1]
 
     def _evaluate(self, update: int) -> tuple[Tensor, Evaluation]:
-        if self.objective is None:
+        if not self.objectives:
             raise SgoolError("LatentPairModule was built without an objective: it can sample, but not be fitted")
         denoised = self(self.latents)
         outputs = []
-        for stream, images in enumerate(denoised.images):
+        for stream, (images, objective) in enumerate(zip(denoised.images, self.objectives, strict=True)):
             generators = [pair_generator(pair.seed, f"crops{stream}", update) for pair in self.pairs]
-            outputs.append(self.objective(images, generators, update))
+            outputs.append(objective(images, generators, update))
         loss = torch.stack([output.loss for output in outputs]).mean(dim=0)
         images = denoised.images[0].detach()
         evaluation = Evaluation(
@@ -155,8 +162,8 @@ class LatentPairModule(L.LightningModule):
             self.latents.detach().clone(),
             images.clamp(0, 1),
             loss.detach(),
-            self.objective.evaluate(images.clamp(0, 1)),
-            outputs[0],
+            self.objectives[0].evaluate(images.clamp(0, 1)),
+            _detached(outputs[0]),
         )
         return loss, evaluation
 
@@ -172,3 +179,14 @@ class LatentPairModule(L.LightningModule):
     def sample(self) -> Tensor:
         """Images (B, 3, H, W) in [0, 1] of the current latents' first stream."""
         return self().images[0].clamp(0, 1)
+
+
+def _detached(output: ObjectiveOutput) -> ObjectiveOutput:
+    """The output without its graph: what is kept between updates must not keep the chain's activations alive."""
+    saliency_map = output.saliency_map
+    return ObjectiveOutput(
+        output.loss.detach(),
+        {name: value.detach() for name, value in output.terms.items()},
+        None if saliency_map is None else saliency_map.detach(),
+        output.regions,
+    )

@@ -23,7 +23,8 @@ def pair_generator(seed: int, purpose: str, update: int = 0) -> Generator:
 def first_latents(seed: int, shape: tuple[int, int, int]) -> Tensor:
     """Standard normal latents (C, h, w), float32 on the CPU.
 
-    They equal those of a diffusers pipeline called with ``generator=torch.Generator("cpu").manual_seed(seed)``.
+    They equal those of a float32 diffusers pipeline called for one image with
+    ``generator=torch.Generator("cpu").manual_seed(seed)``.
     """
     import torch
 

@@ -11,6 +11,7 @@ from typing import Any
 import lightning as L
 import torch
 
+from sgool.errors import SgoolError
 from sgool.module import LatentPairModule
 
 
@@ -32,7 +33,7 @@ class LossLogger(L.Callback):
         """Logs what this update saw before its step."""
         seen = pl_module.evaluation
         values = {"loss": seen.loss.mean(), "selection": seen.selection.mean()}
-        values |= {f"term/{name}": value.detach().float().mean() for name, value in seen.output.terms.items()}
+        values |= {f"term/{name}": value.mean() for name, value in seen.output.terms.items()}
         pl_module.log_dict({name: float(value) for name, value in values.items()})
 
 
@@ -44,7 +45,12 @@ def fit_module(
     logger: Sequence[Any] = (),
     on_update: Any = None,
 ) -> None:
-    """Runs ``module.num_optimization_steps`` updates with a Lightning Trainer."""
+    """Runs ``module.num_optimization_steps`` updates with a Lightning Trainer.
+
+    Raises:
+        SgoolError: A precision that would couple the pairs or round their latents.
+    """
+    _check_precision(str(options.get("precision", "32-true")))
     extra: list[L.Callback] = [LossLogger()] if logger else []
     extra += [UpdateProgress(on_update)] if on_update else []
     with quiet_lightning():
@@ -60,6 +66,19 @@ def fit_module(
             **options,
         )
         trainer.fit(module)
+
+
+def _check_precision(precision: str) -> None:
+    why = {
+        "16-true": "the latents would be rounded to half precision",
+        "bf16-true": "the latents would be rounded to half precision",
+        "16-mixed": "its loss scaling skips the step of a whole batch where one pair overflows",
+    }
+    if precision in why:
+        raise SgoolError(
+            f"`trainer.precision`: expected 32-true, 64-true or bf16-mixed, got {precision}: {why[precision]}; for "
+            "networks in half precision with float32 latents set `models.dtype` to float16 or bfloat16"
+        )
 
 
 def autocast_like(options: Mapping[str, Any], device: torch.device) -> AbstractContextManager[Any]:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from sgool.models.clip import ClipTower, load_clip
-from tests.tiny import tiny_clip_folder
+from sgool.models.load import DiffusionModels, load_models
+from tests.reference import scheduler64
+from tests.tiny import tiny_clip_folder, tiny_pipeline
 
 
 @pytest.fixture(scope="session")
@@ -32,3 +36,28 @@ def clip_tower(clip_folder: Path) -> ClipTower:
 def wordpiece_tower(wordpiece_folder: Path) -> ClipTower:
     """The loaded `wordpiece_folder`, float32."""
     return load_clip(str(wordpiece_folder))
+
+
+@pytest.fixture(scope="session")
+def pipeline_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny random Stable Diffusion pipeline (4x8x8 latents, 32 pixels) as diffusers saves it."""
+    return tiny_pipeline(tmp_path_factory.mktemp("pipelines") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def models(pipeline_folder: Path) -> DiffusionModels:
+    """The loaded `pipeline_folder`, float32; frozen, so tests may share it."""
+    return load_models(pipeline_folder)
+
+
+@pytest.fixture(scope="session")
+def models64(pipeline_folder: Path) -> DiffusionModels:
+    """The loaded `pipeline_folder`, float64, with a scheduler whose table is float64 too (diffusers keeps float32)."""
+    loaded = load_models(pipeline_folder, dtype=torch.float64)
+    return replace(loaded, scheduler=scheduler64())
+
+
+@pytest.fixture(scope="session")
+def clip64(clip_folder: Path) -> ClipTower:
+    """The loaded `clip_folder`, float64."""
+    return load_clip(str(clip_folder), dtype=torch.float64)

@@ -31,9 +31,11 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("methods",),
     ("metrics",),
     ("results",),
+    ("loggers", "session"),
     ("runner",),
+    ("rescore",),
     ("report",),
-    ("doctor",),
+    ("console", "doctor"),
     ("cli",),
 )
 RANK = {part: rank for rank, parts in enumerate(LAYERS) for part in parts}

@@ -121,3 +121,78 @@ def _wordpiece_tokenizer() -> Any:
     )
     names = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=CONTEXT_LENGTH, **names)
+
+
+def tiny_pipeline(path: Path, *, seed: int = 0) -> Path:
+    """Saves a random ``StableDiffusionPipeline`` of some ten thousand weights: 4x8x8 latents, 32x32 pixels.
+
+    The schedule is that of Stable Diffusion 1.x; prompts have `CONTEXT_LENGTH` tokens.
+
+    Args:
+        path: The folder, created if absent.
+        seed: Of the weights; the global generator is left as it was.
+
+    Returns:
+        ``path``.
+    """
+    import torch
+    from diffusers import DDIMScheduler, StableDiffusionPipeline
+
+    path.mkdir(parents=True, exist_ok=True)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        networks = _tiny_networks(_byte_pair_tokenizer(path))
+    # A fresh network's noise depends little on the latents; a trained one's is of unit variance.
+    with torch.no_grad():
+        networks["unet"].conv_out.weight *= 4
+    scheduler = DDIMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+    )
+    pipeline = StableDiffusionPipeline(
+        **networks, scheduler=scheduler, safety_checker=None, feature_extractor=None, requires_safety_checker=False
+    )
+    for file in ("vocab.json", "merges.txt"):
+        (path / file).unlink()  # of the tokenizer's making; save_pretrained writes its own folder
+    pipeline.save_pretrained(path)
+    return path
+
+
+def _tiny_networks(tokenizer: Any) -> dict[str, Any]:
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    text = CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=CONTEXT_LENGTH,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    unet = UNet2DConditionModel(
+        sample_size=8,
+        block_out_channels=(8, 16),
+        layers_per_block=1,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        cross_attention_dim=16,
+        attention_head_dim=4,
+        norm_num_groups=4,
+    )
+    vae = AutoencoderKL(
+        block_out_channels=(8, 8, 8),
+        down_block_types=("DownEncoderBlock2D",) * 3,
+        up_block_types=("UpDecoderBlock2D",) * 3,
+        latent_channels=4,
+        layers_per_block=1,
+        norm_num_groups=4,
+        sample_size=32,
+    )
+    return {"tokenizer": tokenizer, "text_encoder": CLIPTextModel(text), "unet": unet, "vae": vae}

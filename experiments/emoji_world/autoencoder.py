@@ -31,18 +31,12 @@ def new_autoencoder() -> AutoencoderKL:
 
 
 class AutoencoderStage(Stage):
-    """Mean squared error with a little L1, a small KL term, and noise on the latents for a smooth decoder.
+    """Mean squared error with a little L1, a small KL term, and noise on the latents for a smooth decoder."""
 
-    ``decoder_only`` refines the decoder and leaves the latents, and so a denoiser trained on them, as they are.
-    """
-
-    def __init__(self, painter: Painter, *, batch_size: int = 8, decoder_only: bool = False, compile: bool = True, **kwargs: object) -> None:
+    def __init__(self, painter: Painter, *, batch_size: int = 8, compile: bool = True, **kwargs: object) -> None:
         super().__init__(**kwargs)  # type: ignore[arg-type]
-        self.painter, self.batch_size, self.decoder_only = painter, batch_size, decoder_only
+        self.painter, self.batch_size = painter, batch_size
         self.vae = new_autoencoder().to(memory_format=torch.channels_last)
-        if decoder_only:
-            self.vae.encoder.requires_grad_(False)
-            self.vae.quant_conv.requires_grad_(False)
         self._forward = torch.compile(self._reconstruct) if compile else self._reconstruct
 
     def batch(self, rng: np.random.Generator) -> tuple:

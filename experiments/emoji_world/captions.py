@@ -34,7 +34,7 @@ def article(phrase: str) -> str:
 
 
 def describe(thing: Thing, count: int = 1, colour: bool = True) -> str:
-    """"a cat", "two blue cats"."""
+    """The noun with its count and colour: "a cat", "two blue cats"."""
     noun = thing.noun if count == 1 else words.plural(thing.noun)
     phrase = f"{thing.tint} {noun}" if colour and thing.tint else noun
     return article(phrase) if count == 1 else f"{words.COUNTS[count]} {phrase}"

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import open_clip
 import torch
 import torch.nn.functional as F
+from open_clip.tokenizer import HFTokenizer
 from torch import Tensor, nn
 
 from experiments.emoji_world import words
+from experiments.emoji_world.augment import augment
 from experiments.emoji_world.captions import Caption, caption
 from experiments.emoji_world.common import Stage, images_to_tensor
 from experiments.emoji_world.scenes import Painter, Scene, Thing, mutate, training_scene
@@ -36,14 +36,20 @@ CONFIGS: dict[str, dict] = {
     "judge": {
         "model_cfg": {
             "embed_dim": 96,
-            "vision_cfg": {"image_size": 64, "patch_size": 8, "width": 128, "layers": 5, "head_width": 32},
+            "vision_cfg": {
+                "image_size": 64,
+                "timm_model_name": "resnet10t",
+                "timm_model_pretrained": False,
+                "timm_pool": "avg",
+                "timm_proj": "linear",
+            },
             "text_cfg": {
                 "context_length": 32,
-                "width": 96,
-                "heads": 3,
+                "width": 128,
+                "heads": 4,
                 "layers": 3,
-                "no_causal_mask": True,
-                "pool_type": "first",
+                "pool_type": "eos",
+                "eos_id": 3,
                 "hf_tokenizer_name": "local",
             },
         },
@@ -58,10 +64,9 @@ CONFIGS: dict[str, dict] = {
 
 
 def new_clip(name: str, vocab_size: int) -> open_clip.CLIP:
-    """An untrained CLIP of this configuration; the vocabulary's size is written into the configuration."""
+    """An untrained CLIP of this configuration for a vocabulary of this size."""
     config = CONFIGS[name]["model_cfg"]
-    config["text_cfg"]["vocab_size"] = vocab_size
-    text = {k: v for k, v in config["text_cfg"].items() if not k.startswith("hf_")}
+    text = {k: v for k, v in config["text_cfg"].items() if not k.startswith("hf_")} | {"vocab_size": vocab_size}
     vision = {k: tuple(v) if isinstance(v, list) else v for k, v in config["vision_cfg"].items()}
     return open_clip.CLIP(embed_dim=config["embed_dim"], vision_cfg=vision, text_cfg=text)
 
@@ -117,25 +122,49 @@ class AttributeHeads(nn.Module):
 
 
 class ClipStage(Stage):
-    """Contrastive learning on groups of four scenes that differ in one fact, random scenes and crops of objects."""
+    """Contrastive learning on groups of four scenes that differ in one fact, random scenes and crops of objects.
+
+    Args:
+        name: "guide" or "judge".
+        tokenizer: open_clip's wrapper of its tokenizer.
+        painter: Paints the scenes.
+        half: Which half of the training scenes it sees.
+        groups: Groups of four variants in a batch.
+        singles: Random scenes in a batch.
+        crops: Crops of one object in a batch.
+        vae: The autoencoder whose distortions are part of the augmentation, if any.
+        vae_from: First step with them.
+        kwargs: Of `Stage`.
+    """
 
     def __init__(
-        self, name: str, tokenizer: object, painter: Painter, *, half: int, groups: int = 20, singles: int = 32, crops: int = 16, vae: nn.Module | None = None, **kwargs: object
+        self,
+        name: str,
+        tokenizer: HFTokenizer,
+        painter: Painter,
+        *,
+        half: int,
+        groups: int = 20,
+        singles: int = 32,
+        crops: int = 16,
+        vae: nn.Module | None = None,
+        vae_from: int = 0,
+        **kwargs: object,
     ) -> None:
         super().__init__(**kwargs)  # type: ignore[arg-type]
-        self.clip = new_clip(name, len(tokenizer.tokenizer)).to(memory_format=torch.channels_last)  # type: ignore[attr-defined]
+        self.clip = new_clip(name, len(tokenizer.tokenizer)).to(memory_format=torch.channels_last)
         self.heads_image = AttributeHeads(CONFIGS[name]["model_cfg"]["embed_dim"])
         self.heads_text = AttributeHeads(CONFIGS[name]["model_cfg"]["embed_dim"])
-        self.tokenizer, self.painter, self.half = tokenizer, painter, half
+        self.tokenizer, self.painter, self.scene_half = tokenizer, painter, half
         self.groups, self.singles, self.crops = groups, singles, crops
         self.size = CONFIGS[name]["model_cfg"]["vision_cfg"]["image_size"]
         pre = CONFIGS[name]["preprocess_cfg"]
         self.register_buffer("mean", torch.tensor(pre["mean"]).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(pre["std"]).view(1, 3, 1, 1), persistent=False)
-        self._vae = (vae,)  # in a tuple: its weights are frozen and not this module's
+        self._vae, self._vae_from = (vae,), vae_from  # in a tuple: its weights are frozen and not this module's
 
     def _group(self, rng: np.random.Generator) -> list[tuple[Scene, Caption]]:
-        scene = training_scene(rng, half=self.half, weights=(3, 3, 3, 1, 1, 1))
+        scene = training_scene(rng, half=self.scene_half, weights=(3, 3, 3, 1, 1, 1))
         scenes = [scene]
         for _ in range(20):
             kind = KINDS[rng.integers(4)]
@@ -147,7 +176,7 @@ class ClipStage(Stage):
         return [(s, caption(s, rng, relation=0.95, colours=0.97)) for s in scenes]
 
     def _object_crop(self, rng: np.random.Generator) -> tuple[Scene, Caption, np.ndarray]:
-        scene = training_scene(rng, half=self.half, weights=(0, 1, 1, 1, 1, 1))
+        scene = training_scene(rng, half=self.scene_half, weights=(0, 1, 1, 1, 1, 1))
         painted = self.painter.paint(scene, rng)
         index = int(rng.integers(len(painted.masks)))
         thing = scene.objects[index] if scene.is_pair else scene.objects[0]
@@ -163,7 +192,7 @@ class ClipStage(Stage):
     def batch(self, rng: np.random.Generator) -> tuple:
         """Images (B, 3, 64, 64), token ids (B, 32), facts (B, 6), stated flags (B, 6)."""
         pairs = [pair for _ in range(self.groups) for pair in self._group(rng)]
-        singles = [training_scene(rng, half=self.half) for _ in range(self.singles)]
+        singles = [training_scene(rng, half=self.scene_half) for _ in range(self.singles)]
         pairs += [(scene, caption(scene, rng)) for scene in singles]
         images = [self.painter.paint(scene, rng).image for scene, _ in pairs]
         for _ in range(self.crops):
@@ -172,10 +201,14 @@ class ClipStage(Stage):
             images.append(image)
         facts = torch.tensor([attributes(scene) for scene, _ in pairs])
         flags = torch.tensor([stated(text) for _, text in pairs])
-        tensor = augment(images_to_tensor(images), rng, self.size, self._vae[0])
-        return (tensor - self.mean) / self.std, self.tokenizer([text.text for _, text in pairs]), facts, flags  # type: ignore[operator]
+        vae = self._vae[0] if self.step >= self._vae_from else None
+        tensor = augment(images_to_tensor(images), rng, self.size, vae)
+        tokens = self.tokenizer([text.text for _, text in pairs])
+        return (tensor - self.mean) / self.std, tokens, facts, flags
 
-    def loss(self, images: Tensor, tokens: Tensor, facts: Tensor, flags: Tensor) -> dict[str, Tensor]:  # type: ignore[override]
+    def loss(  # type: ignore[override]
+        self, images: Tensor, tokens: Tensor, facts: Tensor, flags: Tensor
+    ) -> dict[str, Tensor]:
         """Symmetric cross-entropy with several positives per row, plus the attribute losses."""
         image = self.clip.encode_image(images).float()
         text = self.clip.encode_text(tokens).float()
@@ -192,38 +225,6 @@ class ClipStage(Stage):
         return {"loss": contrastive + extra, "contrastive": contrastive, "extra": extra, "hard": correct}
 
 
-def augment(
-    images: Tensor, rng: np.random.Generator, size: int, vae: nn.Module | None = None, *, move: float = 1.0
-) -> Tensor:
-    """Zoom, shift, blur, noise, brightness and, with ``vae``, the autoencoder's distortions; to (B, 3, size, size).
-
-    ``move`` scales zoom and shift; 0 leaves every object where it is.
-    """
-    number = len(images)
-    if vae is not None:
-        with torch.no_grad():
-            part = images[::3]
-            latents = vae.encode(part * 2 - 1).latent_dist.mean
-            noise = torch.from_numpy(rng.standard_normal(latents.shape, dtype=np.float32))
-            strength = torch.from_numpy(rng.uniform(0, 0.5, (len(part), 1, 1, 1)).astype(np.float32))
-            images = images.clone()
-            images[::3] = (vae.decode(latents + strength * noise).sample / 2 + 0.5).clamp(0, 1).float()
-    zoom = torch.from_numpy((1 + move * rng.uniform(-0.15, 0.05, number)).astype(np.float32))
-    shift = torch.from_numpy((move * rng.uniform(-0.08, 0.08, (number, 2))).astype(np.float32))
-    theta = torch.zeros(number, 2, 3)
-    theta[:, 0, 0] = theta[:, 1, 1] = zoom
-    theta[:, :, 2] = shift
-    grid = F.affine_grid(theta, [number, 3, size, size], align_corners=False)
-    out = F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
-    blurred = F.avg_pool2d(F.pad(out, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
-    blur = torch.from_numpy(rng.uniform(0, 1, (number, 1, 1, 1)).astype(np.float32)).pow(2)
-    out = out + blur * (blurred - out)
-    gain = torch.from_numpy(rng.uniform(0.9, 1.1, (number, 1, 1, 1)).astype(np.float32))
-    sigma = torch.from_numpy(rng.uniform(0, 0.08, (number, 1, 1, 1)).astype(np.float32))
-    noise = torch.from_numpy(rng.standard_normal(out.shape, dtype=np.float32))
-    return (out * gain + sigma * noise).clamp(0, 1)
-
-
 def four_way(scene: Scene, kind: str, rng: np.random.Generator) -> list[Scene] | None:
     """The scene and three variants of it with the named fact swapped (as many as exist, then other kinds)."""
     first = mutate(scene, kind, rng)
@@ -237,8 +238,3 @@ def four_way(scene: Scene, kind: str, rng: np.random.Generator) -> list[Scene] |
         if len(scenes) == 4:
             return scenes
     return None
-
-
-def full_caption(scene: Scene, rng: np.random.Generator) -> str:
-    """A caption that states all but the background."""
-    return caption(replace(scene), rng, relation=1, colours=1, background=0).text

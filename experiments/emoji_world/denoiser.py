@@ -8,15 +8,15 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from torch import Tensor
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextModel, CLIPTokenizer
 
 from experiments.emoji_world.captions import caption
-from experiments.emoji_world.common import Stage, scenes_batch
+from experiments.emoji_world.common import Stage, save_atomically, scenes_batch
 from experiments.emoji_world.scenes import Painter, Scene, training_scene
 
 
 def new_unet() -> UNet2DConditionModel:
-    """An untrained UNet; attention at 8x8 only, which makes an optimisation step twice as fast as at both resolutions."""
+    """An untrained UNet; attention at 8x8 only: an optimisation step is twice as fast as with both resolutions."""
     return UNet2DConditionModel(
         sample_size=16,
         in_channels=4,
@@ -45,51 +45,10 @@ def new_scheduler() -> DDIMScheduler:
     )
 
 
-def text_encoder_from_clip(state: dict[str, Tensor], tokenizer: CLIPTokenizer) -> CLIPTextModel:
-    """Converts the text tower of an open_clip model into transformers' CLIPTextModel (without the projection)."""
-    width = state["ln_final.weight"].shape[0]
-    layers = 1 + max(int(k.split(".")[2]) for k in state if k.startswith("transformer.resblocks."))
-    config = CLIPTextConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=width,
-        intermediate_size=state["transformer.resblocks.0.mlp.c_fc.weight"].shape[0],
-        num_hidden_layers=layers,
-        num_attention_heads=width // 32,
-        max_position_embeddings=state["positional_embedding"].shape[0],
-        hidden_act="gelu",
-        projection_dim=width,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    model = CLIPTextModel(config)
-    renamed = {
-        "embeddings.token_embedding.weight": state["token_embedding.weight"],
-        "embeddings.position_embedding.weight": state["positional_embedding"],
-        "final_layer_norm.weight": state["ln_final.weight"],
-        "final_layer_norm.bias": state["ln_final.bias"],
-    }
-    for i in range(layers):
-        old, new = f"transformer.resblocks.{i}.", f"encoder.layers.{i}."
-        for kind in ("weight", "bias"):
-            parts = state[f"{old}attn.in_proj_{kind}"].chunk(3)
-            for name, part in zip("qkv", parts, strict=True):
-                renamed[f"{new}self_attn.{name}_proj.{kind}"] = part
-            renamed[f"{new}self_attn.out_proj.{kind}"] = state[f"{old}attn.out_proj.{kind}"]
-            renamed[f"{new}layer_norm1.{kind}"] = state[f"{old}ln_1.{kind}"]
-            renamed[f"{new}layer_norm2.{kind}"] = state[f"{old}ln_2.{kind}"]
-            renamed[f"{new}mlp.fc1.{kind}"] = state[f"{old}mlp.c_fc.{kind}"]
-            renamed[f"{new}mlp.fc2.{kind}"] = state[f"{old}mlp.c_proj.{kind}"]
-    prefix = "text_model." if any(k.startswith("text_model.") for k in model.state_dict()) else ""
-    problem = model.load_state_dict({prefix + k: v for k, v in renamed.items()}, strict=False)
-    unexpected = [k for k in problem.missing_keys if "position_ids" not in k] + problem.unexpected_keys
-    if unexpected:
-        raise RuntimeError(f"text encoder keys do not match: {unexpected}")
-    return model.eval().requires_grad_(False)
-
-
 @torch.no_grad()
-def encode_scenes(vae: AutoencoderKL, painter: Painter, number: int, seed: int, file: Path) -> tuple[list[Scene], Tensor]:
+def encode_scenes(
+    vae: AutoencoderKL, painter: Painter, number: int, seed: int, file: Path
+) -> tuple[list[Scene], Tensor]:
     """Training scenes and their latents (N, 4, 16, 16) in float16; cached in ``file``."""
     rng = np.random.default_rng(seed)
     if file.is_file():
@@ -103,8 +62,7 @@ def encode_scenes(vae: AutoencoderKL, painter: Painter, number: int, seed: int, 
             latents.append(vae.encode(images * 2 - 1).latent_dist.mean.half())
         scenes += batch
     result = torch.cat(latents)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    torch.save({"scenes": scenes, "latents": result}, file)
+    save_atomically({"scenes": scenes, "latents": result}, file)
     return scenes, result
 
 
@@ -112,7 +70,15 @@ class DenoiserStage(Stage):
     """Noise prediction with min-SNR weighting (Hang et al. 2023, gamma = 5) and 10 % caption dropout."""
 
     def __init__(
-        self, scenes: list[Scene], latents: Tensor, text_encoder: CLIPTextModel, tokenizer: CLIPTokenizer, *, batch_size: int = 32, compile: bool = True, **kwargs: object
+        self,
+        scenes: list[Scene],
+        latents: Tensor,
+        text_encoder: CLIPTextModel,
+        tokenizer: CLIPTokenizer,
+        *,
+        batch_size: int = 32,
+        compile: bool = True,
+        **kwargs: object,
     ) -> None:
         super().__init__(**kwargs)  # type: ignore[arg-type]
         self.unet = new_unet().to(memory_format=torch.channels_last)
@@ -138,7 +104,9 @@ class DenoiserStage(Stage):
     def _predict(self, noisy: Tensor, timesteps: Tensor, prompt_embeds: Tensor) -> Tensor:
         return self.unet(noisy, timesteps, prompt_embeds, return_dict=False)[0]
 
-    def loss(self, clean: Tensor, noise: Tensor, timesteps: Tensor, prompt_embeds: Tensor) -> dict[str, Tensor]:  # type: ignore[override]
+    def loss(  # type: ignore[override]
+        self, clean: Tensor, noise: Tensor, timesteps: Tensor, prompt_embeds: Tensor
+    ) -> dict[str, Tensor]:
         """Weighted and plain mean squared error of the predicted noise."""
         alpha_prod_t = self.alphas_cumprod[timesteps].view(-1, 1, 1, 1)
         noisy = alpha_prod_t.sqrt() * clean + (1 - alpha_prod_t).sqrt() * noise

@@ -1,24 +1,36 @@
-"""Measures the embedded models against their bars; ``train all`` ends with it and the model card quotes it.
+"""Measures the exported networks against their bars; the model card quotes it.
 
-    python -m experiments.emoji_world.evaluate [--number 400]
+Run ``python -m experiments.emoji_world.train evaluate``.
 """
 
 from __future__ import annotations
 
+import csv
+import json
+import logging
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from diffusers import StableDiffusionPipeline
+from PIL import Image
 from torch import Tensor
 
 from experiments.emoji_world.captions import caption
 from experiments.emoji_world.clip import KINDS, four_way
 from experiments.emoji_world.common import images_to_tensor, psnr
-from experiments.emoji_world.prompts import scene_facts
-from experiments.emoji_world.scenes import Painter, Scene, held_out_scene
+from experiments.emoji_world.prompts import CATEGORIES, scene_facts
+from experiments.emoji_world.scenes import Painter, Scene, held_out_scene, training_scene
 from sgool.metrics import SceneReader, scene_checks
-from sgool.models.clip import ClipTower
+from sgool.models.clip import ClipTower, load_clip
+
+logger = logging.getLogger(__name__)
+
+SAMPLING = {"num_inference_steps": 50, "guidance_scale": 4.0}
+CHECKS = ("objects", "count", "colours", "relation", "background", "all")
 
 
 def held_out_images(painter: Painter, number: int, seed: int) -> tuple[list[Scene], Tensor]:
@@ -68,6 +80,95 @@ def reader_accuracy(reader: SceneReader, painter: Painter, number: int) -> dict[
     return {name: float(np.mean([row[name] for row in rows if name in row])) for name in names}
 
 
-def default_painter(folder: str | Path) -> Painter:
-    """The painter over the emoji of the npm package, unpacked under ``folder``."""
-    return Painter(Path(folder) / "package" / "img" / "google" / "64")
+@torch.no_grad()
+def vanilla_samples(pipeline: StableDiffusionPipeline, prompts: list[str], batch_size: int = 24) -> Tensor:
+    """Images (N, 3, 64, 64) by DDIM with 50 steps and guidance 4; prompt i has seed i, whatever its batch."""
+    pipeline.set_progress_bar_config(disable=True)
+    images = []
+    for start in range(0, len(prompts), batch_size):
+        part = prompts[start : start + batch_size]
+        generators = [torch.Generator().manual_seed(start + i) for i in range(len(part))]
+        output = pipeline(part, generator=generators, output_type="pt", **SAMPLING)
+        images.append(output.images.float())
+        logger.info("sampled %d of %d prompts", start + len(part), len(prompts))
+    return torch.cat(images)
+
+
+def sample_accuracy(rows: list[dict], images: Tensor, reader: SceneReader) -> dict[str, dict[str, float]]:
+    """Per category, the share of images that show what the prompt states, and the number of prompts ``n``."""
+    checks = [
+        scene_checks(json.loads(row["scene"]), reading) for row, reading in zip(rows, reader.read(images), strict=True)
+    ]
+    result: dict[str, dict[str, float]] = {}
+    for category in dict.fromkeys(row["category"] for row in rows):
+        own = [check for row, check in zip(rows, checks, strict=True) if row["category"] == category]
+        names = [name for name in CHECKS if any(name in check for check in own)]
+        means = {name: float(np.mean([c[name] for c in own if name in c])) for name in names}
+        result[category] = {"n": len(own), **means}
+    return result
+
+
+def evaluate(
+    assets: Path, painter: Painter, results: Path, *, number: int = 400, prompts: int | None = None
+) -> dict[str, Any]:
+    """Measures the exported networks and writes ``metrics.json`` and ``samples.png`` into ``results``.
+
+    Args:
+        assets: ``sgool/assets/emoji_world``.
+        painter: Paints the held-out scenes.
+        results: Folder for the results.
+        number: Scenes for each measurement of autoencoder and reader; a quarter of it per kind of hard choice.
+        prompts: Of the held-out prompts, how many are sampled (None: all).
+    """
+    pipeline = StableDiffusionPipeline.from_pretrained(assets)
+    metrics: dict[str, Any] = {"vae": reconstruction_psnr(pipeline.vae, painter, number)}
+    logger.info("vae %s", metrics["vae"])
+    for name, half in (("guide", 0), ("judge", 1)):
+        clip = load_clip(str(assets / name))
+        seen = partial(training_scene, half=half)
+        metrics[name] = {
+            "held_out": hard_choices(clip, painter, max(1, number // 4)),
+            "seen": hard_choices(clip, painter, max(1, number // 4), seen),
+        }
+        logger.info("%s %s", name, metrics[name])
+    reader = SceneReader.from_pretrained(assets / "reader")
+    metrics["reader"] = reader_accuracy(reader, painter, number)
+    logger.info("reader %s", metrics["reader"])
+    with (assets / "prompts" / "heldout.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))[:prompts]
+    images = vanilla_samples(pipeline, [row["prompt"] for row in rows])
+    metrics["samples"] = sample_accuracy(rows, images, reader)
+    metrics["settings"] = {"scenes": number, "prompts": len(rows), **SAMPLING}
+    metrics["bars"] = bars(metrics)
+    results.mkdir(parents=True, exist_ok=True)
+    (results / "metrics.json").write_text(json.dumps(_rounded(metrics), indent=1) + "\n", encoding="utf-8")
+    _grid(images[:24]).save(results / "samples.png")
+    return metrics
+
+
+def bars(metrics: dict[str, Any]) -> list[dict[str, Any]]:
+    """Each measured number with a bar: ``{"name", "value", "bar", "met"}``."""
+    rows = [("autoencoder, PSNR in dB", metrics["vae"]["mean"], 30.0)]
+    for name in ("guide", "judge"):
+        rows += [(f"{name}, hard choices: {kind}", value, 0.9) for kind, value in metrics[name]["held_out"].items()]
+    rows += [(f"scene reader: {kind}", value, 0.95) for kind, value in metrics["reader"].items() if kind != "all"]
+    single = metrics["samples"].get("Single objects")
+    rows += [("vanilla samples: single object recognised", single["objects"], 0.85)] if single else []
+    return [{"name": name, "value": value, "bar": bar, "met": value >= bar} for name, value, bar in rows]
+
+
+def _grid(images: Tensor) -> Image.Image:
+    """One column per category, for prompts that have the categories in turn."""
+    columns = len(CATEGORIES)
+    rows = [torch.cat(list(part), dim=2) for part in images.split(columns) if len(part) == columns]
+    rows = rows or [torch.cat(list(images), dim=2)]
+    pixels = (torch.cat(rows, dim=1).clamp(0, 1) * 255).round().to(torch.uint8)
+    return Image.fromarray(pixels.permute(1, 2, 0).numpy())
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _rounded(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_rounded(item) for item in value]
+    return round(value, 4) if isinstance(value, float) else value

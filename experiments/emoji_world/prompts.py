@@ -1,19 +1,20 @@
 """Writes the built-in prompt sets: held-out combinations for evaluation, seen ones for tuning, eight for the demo.
 
-    python -m experiments.emoji_world.prompts
+Run ``python -m experiments.emoji_world.prompts``.
 """
 
 from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from experiments.emoji_world import words
-from experiments.emoji_world.captions import caption
+from experiments.emoji_world.captions import Caption, caption
 from experiments.emoji_world.scenes import Scene, Thing, held_out_scene, training_scene
 
 FOLDER = Path(__file__).resolve().parents[2] / "sgool" / "assets" / "emoji_world" / "prompts"
@@ -47,31 +48,40 @@ def scene_facts(scene: Scene, relation: bool, background: bool) -> dict:
     return facts
 
 
-def rows(sample: object, number: int, seed: int) -> Iterator[dict]:
+def rows(sample: Callable[[np.random.Generator], Scene], number: int, seed: int) -> Iterator[dict]:
     """``number`` distinct prompts a category, from random scenes of ``sample(rng)``."""
     rng = np.random.default_rng(seed)
     counts = dict.fromkeys(CATEGORIES, 0)
     seen: set[str] = set()
     while min(counts.values()) < number:
-        scene = sample(rng)  # type: ignore[operator]
+        scene = sample(rng)
         text = caption(scene, rng, relation=0.5, colours=1, background=0.35)
         kind = category_of(scene, text.relation)
-        pair = tuple(sorted(thing.noun for thing in scene.objects))
-        # A pair is held out for "two objects"; for "positional", the relation of a pair that was seen.
-        if sample is held_out_scene and kind == "Two objects" and pair not in words.HELD_OUT_PAIRS:
-            continue
-        if sample is held_out_scene and kind == "Positional" and (
-            (scene.objects[0].noun, scene.layout, scene.objects[1].noun) not in words.HELD_OUT_RELATIONS
-        ):
-            continue
         if sample is held_out_scene and kind == "Single objects":
             text = caption(scene, rng, background=1)
+        if sample is held_out_scene and not states_held_out(scene, text):
+            continue
         if text.text in seen or counts[kind] >= number:
             continue
         seen.add(text.text)
         counts[kind] += 1
         facts = scene_facts(scene, text.relation, text.background)
         yield {"prompt": text.text, "category": kind, "scene": json.dumps(facts, separators=(",", ":"))}
+
+
+def states_held_out(scene: Scene, text: Caption) -> bool:
+    """Whether what the caption states is held out, not only something in the scene that it passes over.
+
+    For pairs it is the pair ("two objects") or the relation of a pair that was seen ("positional").
+    """
+    nouns = [thing.noun for thing in scene.objects]
+    if scene.is_pair and text.relation:
+        return (nouns[0], scene.layout, nouns[1]) in words.HELD_OUT_RELATIONS
+    if scene.is_pair:
+        return (min(nouns), max(nouns)) in words.HELD_OUT_PAIRS
+    # A held-out background alone holds out no prompt that does not name it: training saw the object on others.
+    backgrounds = [scene.background] if text.background else list(words.BACKGROUNDS)
+    return all(replace(scene, background=background).is_held_out() for background in backgrounds)
 
 
 def demo_rows() -> Iterator[dict]:

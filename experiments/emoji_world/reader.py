@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from experiments.emoji_world import words
-from experiments.emoji_world.clip import augment
+from experiments.emoji_world.augment import augment
 from experiments.emoji_world.common import Stage, images_to_tensor
 from experiments.emoji_world.scenes import SIZE, Painter, Scene, training_scene
 from sgool.metrics.reader import SceneReader
@@ -22,12 +22,24 @@ def new_reader() -> SceneReader:
 
 
 class ReaderStage(Stage):
-    """Penalty-reduced focal loss on the heat map (CenterNet), cross-entropy on tints and background."""
+    """Penalty-reduced focal loss on the heat map (CenterNet), cross-entropy on tints and background.
 
-    def __init__(self, painter: Painter, *, batch_size: int = 64, vae: torch.nn.Module | None = None, **kwargs: object) -> None:
+    With ``recolour``, a quarter of each batch has exchanged colour channels and unscored colours: a noun is its shape,
+    in whatever colour.
+    """
+
+    def __init__(
+        self,
+        painter: Painter,
+        *,
+        batch_size: int = 48,
+        vae: torch.nn.Module | None = None,
+        recolour: bool = True,
+        **kwargs: object,
+    ) -> None:
         super().__init__(**kwargs)  # type: ignore[arg-type]
         self.reader = new_reader().to(memory_format=torch.channels_last)
-        self.painter, self.batch_size = painter, batch_size
+        self.painter, self.batch_size, self.recolour = painter, batch_size, recolour
         self._vae = (vae,)
 
     def batch(self, rng: np.random.Generator) -> tuple:
@@ -38,19 +50,21 @@ class ReaderStage(Stage):
         backgrounds = torch.tensor([list(words.BACKGROUNDS).index(s.background) for s in scenes])
         images = augment(images_to_tensor([p.image for p in painted]), rng, SIZE, self._vae[0], move=0)
         tint = torch.from_numpy(np.stack(tints))
-        # A quarter with exchanged colour channels, colours unscored: a noun is its shape, in whatever colour.
-        for i in range(self.batch_size // 4):
+        for i in range(self.batch_size // 4 if self.recolour else 0):
             images[i] = images[i, torch.from_numpy(rng.permutation(3))]
             tint[i], backgrounds[i] = -1, -1
         return images, torch.from_numpy(np.stack(heat)), tint, backgrounds
 
-    def loss(self, images: Tensor, heat: Tensor, tints: Tensor, backgrounds: Tensor) -> dict[str, Tensor]:  # type: ignore[override]
+    def loss(  # type: ignore[override]
+        self, images: Tensor, heat: Tensor, tints: Tensor, backgrounds: Tensor
+    ) -> dict[str, Tensor]:
         """The three losses and their sum."""
         heat_logits, tint_logits, background_logits = (t.float() for t in self.reader(images))
         objects = focal_loss(heat_logits, heat)
         colour = F.cross_entropy(tint_logits, tints, ignore_index=-1)
         background = F.cross_entropy(background_logits, backgrounds, ignore_index=-1)
-        return {"loss": objects + colour + 0.5 * background, "objects": objects, "colour": colour, "background": background}
+        total = objects + colour + 0.5 * background
+        return {"loss": total, "objects": objects, "colour": colour, "background": background}
 
 
 def targets(scene: Scene, centres: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -86,12 +86,8 @@ def _smallest(items: list[tuple], number: int, salt: str) -> frozenset[tuple]:
 
 #: Never in any training scene: one tint, one background and (for 12 nouns) one count per noun, 12
 #: pairs of nouns, and a fifth of the (noun, relation, noun) triples of the pairs that remain.
-HELD_OUT_TINTS = frozenset().union(
-    *(_smallest([(n, t) for t in allowed_tints(n)], 1, "tint") for n in NOUNS)
-)
-HELD_OUT_BACKGROUNDS = frozenset().union(
-    *(_smallest([(n, b) for b in BACKGROUNDS], 1, "background") for n in NOUNS)
-)
+HELD_OUT_TINTS = frozenset().union(*(_smallest([(n, t) for t in allowed_tints(n)], 1, "tint") for n in NOUNS))
+HELD_OUT_BACKGROUNDS = frozenset().union(*(_smallest([(n, b) for b in BACKGROUNDS], 1, "background") for n in NOUNS))
 HELD_OUT_COUNTS = _smallest([(n, c) for n in NOUNS for c in COUNTS], 12, "count")
 HELD_OUT_PAIRS = _smallest(list(combinations(sorted(NOUNS), 2)), 12, "pair")
 HELD_OUT_RELATIONS = _smallest(

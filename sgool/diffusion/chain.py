@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol
 
@@ -30,8 +31,8 @@ class Sampler(Protocol):
         ...
 
 
-_SAMPLERS = {"ddim": DDIM, "edict": EDICT}
-_ENGINES = {"direct": DirectEngine, "checkpoint": CheckpointEngine}
+_SAMPLERS: dict[str, Callable[..., Sampler]] = {"ddim": DDIM, "edict": EDICT}
+_ENGINES: dict[str, Callable[[], Engine]] = {"direct": DirectEngine, "checkpoint": CheckpointEngine}
 
 
 def build_sampler(name: str, **options: Any) -> Sampler:
@@ -43,10 +44,9 @@ def build_sampler(name: str, **options: Any) -> Sampler:
     if name not in _SAMPLERS:
         raise SgoolError(f"`sampler.name`: expected one of {', '.join(_SAMPLERS)}, got {name!r}")
     try:
-        sampler: Sampler = _SAMPLERS[name](**options)
+        return _SAMPLERS[name](**options)
     except TypeError as error:
         raise SgoolError(f"`sampler`: {name} does not take {sorted(options)}: {error}") from error
-    return sampler
 
 
 def build_engine(name: str) -> Engine:

@@ -74,5 +74,3 @@ class NoisePredictor:
         if self.prediction_type == "v_prediction":
             return a * output + b * latents
         return (latents - a * output) / b
-
-

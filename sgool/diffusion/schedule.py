@@ -48,15 +48,16 @@ def build_schedule(scheduler: Any, num_inference_steps: int) -> Schedule:
         num_inference_steps: From 1 to ``scheduler.config.num_train_timesteps``.
 
     Raises:
-        SgoolError: The number of steps is out of range, or the scheduler's schedule is not one of DDPM's.
+        SgoolError: The number of steps is out of range, or the scheduler's schedule is not one of DDPM's or ends in
+            pure noise (zero terminal signal), where a DDIM step has no finite coefficients.
     """
     from diffusers import DDIMScheduler
 
     config = scheduler.config
     if not hasattr(scheduler, "alphas_cumprod"):
         raise SgoolError(
-            f"sampler: expected a scheduler with `alphas_cumprod` (DDIM, PNDM, Euler, ...), got {type(scheduler).__name__}; "
-            "flow-matching models are not supported yet"
+            "`models.path`: expected a model whose scheduler has `alphas_cumprod` (DDIM, PNDM, Euler, ...), "
+            f"got {type(scheduler).__name__}; flow-matching models are not supported yet"
         )
     total = int(config.num_train_timesteps)
     if not 1 <= num_inference_steps <= total:
@@ -65,9 +66,16 @@ def build_schedule(scheduler: Any, num_inference_steps: int) -> Schedule:
     ddim.set_timesteps(num_inference_steps)
     timesteps = [min(int(t), total - 1) for t in ddim.timesteps]
     alphas = [float(a) for a in scheduler.alphas_cumprod]
-    final = float(ddim.final_alpha_cumprod)
+    if min(alphas[t] for t in timesteps) <= 0:
+        raise SgoolError(
+            "`models.path`: the scheduler's `alphas_cumprod` reaches 0 at these steps (`rescale_betas_zero_snr`), "
+            f"where a DDIM step is undefined; set `timestep_spacing` to leading in {type(scheduler).__name__}'s config"
+        )
+    # Read from the same table, in its precision, rather than from the scheduler made here.
+    final = 1.0 if ddim.config.set_alpha_to_one else alphas[0]
     following = [alphas[t] for t in timesteps[1:]] + [final]
     steps = tuple(
-        Step(index, t, alphas[t], previous) for index, (t, previous) in enumerate(zip(timesteps, following, strict=True))
+        Step(index, t, alphas[t], previous)
+        for index, (t, previous) in enumerate(zip(timesteps, following, strict=True))
     )
-    return Schedule(steps, str(getattr(config, "prediction_type", "epsilon")))
+    return Schedule(steps, str(ddim.config.prediction_type))

@@ -29,7 +29,9 @@ class LatentOptimization:
             `sgool.callbacks.default_callbacks`.
     """
 
-    def __init__(self, name: str, models: DiffusionModels, objective: Objective, optimization: Mapping[str, Any]) -> None:
+    def __init__(
+        self, name: str, models: DiffusionModels, objective: Objective, optimization: Mapping[str, Any]
+    ) -> None:
         self.name = name
         self._models, self._objective = models, objective
         options = dict(optimization)
@@ -40,9 +42,7 @@ class LatentOptimization:
         """One fit for the whole batch."""
         module = LatentPairModule(self._models, pairs, self._objective, **settings.module, **self._module_options)
         callbacks = default_callbacks(**self._callback_options)
-        fit_module(
-            module, callbacks, options=settings.trainer, logger=settings.logger, on_update=settings.on_update
-        )
+        fit_module(module, callbacks, options=settings.trainer, logger=settings.logger, on_update=settings.on_update)
         trajectory = next(c for c in callbacks if isinstance(c, Trajectory))
         return [self._result(module, trajectory, index) for index in range(len(module.pairs))]
 

@@ -15,7 +15,9 @@ from sgool.models.clip import ClipTower
 class ClipScore(Metric):
     """Mean of 100 · max(cos(image, text), 0), the scale of ``torchmetrics.multimodal.CLIPScore``, in [0, 100].
 
-    (Hessel et al. 2021 weigh by 2.5 instead of 100.) ``update`` takes images (B, 3, H, W) in [0, 1] and B prompts.
+    (Hessel et al. 2021 weigh by 2.5 instead of 100. torchmetrics sets only a negative *mean* to 0, here as in that
+    paper each image counts at least 0, so that the mean of the images' scores is the score of the set.) ``update``
+    takes images (B, 3, H, W) in [0, 1] and B prompts.
     """
 
     total: Tensor
@@ -29,7 +31,13 @@ class ClipScore(Metric):
 
     @torch.no_grad()
     def score(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
-        """(B,) scores."""
+        """(B,) scores.
+
+        Raises:
+            ValueError: The numbers of images and prompts differ.
+        """
+        if len(images) != len(prompts):
+            raise ValueError(f"expected as many prompts as images, got {len(prompts)} and {len(images)}")
         clip = self._clip[0]
         cosine = (clip.encode_image(images.clamp(0, 1)) * clip.encode_text(list(prompts))).sum(dim=-1)
         return 100 * cosine.clamp_min(0)

@@ -46,7 +46,7 @@ class JudgePanel:
 def aggregate(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """Mean of every metric over the rows that have it, by torchmetrics (so that ranks can be joined)."""
     names = sorted({name for row in rows for name in row})
-    means = {name: MeanMetric() for name in names}
+    means = {name: MeanMetric().set_dtype(torch.float64) for name in names}
     for row in rows:
         for name, value in row.items():
             means[name].update(value)

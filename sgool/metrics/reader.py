@@ -18,6 +18,8 @@ from torch import Tensor, nn
 from sgool.errors import SgoolError
 
 _STRIDE = 4
+#: Cells around a peak in which no other object is read.
+_REACH = 2
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,8 @@ class SceneReader(nn.Module):
 
     def __init__(self, nouns: list[str], tints: list[str], backgrounds: list[str], width: int = 64) -> None:
         super().__init__()
-        self.config = {"nouns": list(nouns), "tints": list(tints), "backgrounds": list(backgrounds), "width": width}
+        self.nouns, self.tints, self.backgrounds = list(nouns), list(tints), list(backgrounds)
+        self.width = width
         self.stem = nn.Sequential(_down(3, width // 2), _down(width // 2, width), _Block(width), _Block(width))
         self.context = nn.Sequential(_down(width, width * 2), _Block(width * 2), _Block(width * 2))
         self.lateral = nn.Conv2d(width * 2, width, 1)
@@ -78,6 +81,7 @@ class SceneReader(nn.Module):
         self.heat = nn.Conv2d(width, len(nouns), 1)
         self.tint = nn.Conv2d(width, len(tints), 1)
         self.background = nn.Linear(width, len(backgrounds))
+        assert self.heat.bias is not None
         nn.init.constant_(self.heat.bias, -4.0)  # rare positives: start from p = 0.02
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -94,12 +98,13 @@ class SceneReader(nn.Module):
         heat = heat.float().sigmoid()
         strongest = heat.amax(dim=1, keepdim=True)
         # 5x5 over all nouns: two nouns at one place are one object, read as the more confident of them.
-        peaks = (heat == strongest) & (F.max_pool2d(strongest, 5, stride=1, padding=2) == strongest)
+        around = F.max_pool2d(strongest, 2 * _REACH + 1, stride=1, padding=_REACH)
+        peaks = (heat == strongest) & (around == strongest)
         peaks &= heat >= threshold
         return [
             SceneReading(
                 self._detections(heat[i], tint[i], peaks[i]),
-                self.config["backgrounds"][int(background[i].argmax())],
+                self.backgrounds[int(background[i].argmax())],
             )
             for i in range(len(images))
         ]
@@ -107,21 +112,28 @@ class SceneReader(nn.Module):
     def _detections(self, heat: Tensor, tint: Tensor, peaks: Tensor) -> tuple[Detection, ...]:
         found = [
             Detection(
-                noun=self.config["nouns"][noun],
-                tint=self.config["tints"][int(tint[:, row, column].argmax())],
+                noun=self.nouns[noun],
+                tint=self.tints[int(tint[:, row, column].argmax())],
                 row=(row + 0.5) * _STRIDE,
                 column=(column + 0.5) * _STRIDE,
                 score=float(heat[noun, row, column]),
             )
             for noun, row, column in peaks.nonzero().tolist()
         ]
-        return tuple(sorted(found, key=lambda d: -d.score))
+        kept: list[Detection] = []
+        for new in sorted(found, key=lambda d: -d.score):
+            # Neighbours of exactly the same confidence (a saturated sigmoid) are all peaks: one object.
+            reach = _REACH * _STRIDE
+            if all(max(abs(new.row - old.row), abs(new.column - old.column)) > reach for old in kept):
+                kept.append(new)
+        return tuple(kept)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Writes config.json and model.safetensors (float16)."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "config.json").write_text(json.dumps(self.config, indent=1) + "\n")
+        config = {"nouns": self.nouns, "tints": self.tints, "backgrounds": self.backgrounds, "width": self.width}
+        (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n")
         state = {k: v.half().contiguous() if v.is_floating_point() else v for k, v in self.state_dict().items()}
         save_file(state, folder / "model.safetensors")
 

@@ -26,15 +26,16 @@ def scene_checks(scene: Mapping[str, Any], reading: SceneReading) -> dict[str, f
 
     Returns:
         ``objects`` (each noun is there and no other object is), ``count`` (each noun as often as asked),
-        ``colours`` (each stated tint is that of every object of its noun), ``relation``, ``background``; those that the scene does
-        not state are left out; ``all``: every stated fact holds.
+        ``colours`` (each stated tint is that of every object of its noun), ``relation``, ``background``; those that
+        the scene does not state are left out; ``all``: every stated fact holds.
 
     Raises:
-        SgoolError: The scene lacks ``objects``.
+        SgoolError: The scene lacks ``objects``, names a noun twice, or its relation is unknown or lacks an object.
     """
     if not scene.get("objects"):
         raise SgoolError(f"`scene`: expected a mapping with a list `objects`, got {dict(scene)!r}")
     wanted = list(scene["objects"])
+    _check_scene(wanted, scene.get("relation"))
     found = {item["noun"]: [d for d in reading.detections if d.noun == item["noun"]] for item in wanted}
     nouns = {d.noun for d in reading.detections}
     checks = {
@@ -59,9 +60,17 @@ def _related(first: Detection, second: Detection, relation: str) -> bool:
     across, down = second.column - first.column, second.row - first.row
     if relation == "left_right":
         return across > _MARGIN and across > abs(down)
-    if relation == "top_bottom":
-        return down > _MARGIN and down > abs(across)
-    raise SgoolError(f"`scene.relation`: expected left_right or top_bottom, got {relation!r}")
+    return down > _MARGIN and down > abs(across)
+
+
+def _check_scene(wanted: Sequence[Mapping[str, Any]], relation: str | None) -> None:
+    names = [item["noun"] for item in wanted]
+    if len(set(names)) < len(names):
+        raise SgoolError(f"`scene.objects`: expected each noun once (with its count), got {names}")
+    if relation and relation not in ("left_right", "top_bottom"):
+        raise SgoolError(f"`scene.relation`: expected left_right or top_bottom, got {relation!r}")
+    if relation and len(wanted) != 2:
+        raise SgoolError(f"`scene.relation`: {relation} expects two objects, got {names}")
 
 
 class SceneAccuracy(Metric):

@@ -1,0 +1,1 @@
+"""Frozen networks: diffusion components and CLIP towers, and where they come from."""

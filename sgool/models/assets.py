@@ -1,11 +1,10 @@
-"""Where the embedded models lie."""
+"""From the names of embedded models to their folders."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-#: Folder of all embedded models and prompt sets.
-ASSETS = Path(__file__).resolve().parent.parent / "assets"
+from sgool.paths import ASSETS
 
 
 def resolve_asset(path: str) -> str:
@@ -17,4 +16,4 @@ def resolve_asset(path: str) -> str:
     own = Path(path).expanduser()
     if head == "emoji_world" and not own.exists() and (ASSETS / path).exists():
         return str(ASSETS / path)
-    return str(own) if own.exists() else path
+    return str(own) if path and own.exists() else path

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sgool.errors import SgoolError
-from sgool.models.assets import ASSETS
+from sgool.paths import ASSETS
 
 CONFIG_FILE = "open_clip_config.json"
 _LOCAL, _HUB, _EMBEDDED = "local-dir:", "hf-hub:", "emoji_world/"

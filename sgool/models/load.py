@@ -37,6 +37,11 @@ class DiffusionModels:
         dtype: torch.dtype = self.unet.dtype
         return dtype
 
+    @property
+    def num_tokens(self) -> int:
+        """Length of ``prompt_embeds``; a tokenizer may be saved without its limit, the text encoder always has one."""
+        return int(min(self.tokenizer.model_max_length, self.text_encoder.config.max_position_embeddings))
+
     def to(self, device: torch.device | str) -> DiffusionModels:
         """Moves the networks in place; returns itself."""
         for network in (self.vae, self.unet, self.text_encoder):
@@ -71,11 +76,11 @@ class DiffusionModels:
         """``prompt_embeds`` (B, L, D). Warns with the words that the tokenizer's length cuts off."""
         for prompt, cut in zip(prompts, self.truncated(prompts), strict=True):
             if cut:
-                warnings.warn(f"prompt over {self.tokenizer.model_max_length} tokens: {cut!r} of {prompt!r} is cut off", stacklevel=2)
+                warnings.warn(f"prompt over {self.num_tokens} tokens: {cut!r} of {prompt!r} is cut off", stacklevel=2)
         tokens = self.tokenizer(
             list(prompts),
             padding="max_length",
-            max_length=self.tokenizer.model_max_length,
+            max_length=self.num_tokens,
             truncation=True,
             return_tensors="pt",
         )
@@ -84,7 +89,7 @@ class DiffusionModels:
 
     def truncated(self, prompts: Sequence[str]) -> list[str]:
         """Per prompt, the text that the tokenizer cuts off (empty: nothing)."""
-        limit = self.tokenizer.model_max_length
+        limit = self.num_tokens
         cut = []
         for prompt in prompts:
             ids = self.tokenizer(prompt, truncation=False, verbose=False).input_ids
@@ -101,6 +106,9 @@ def load_models(
 ) -> DiffusionModels:
     """Loads the components of a ``StableDiffusionPipeline``, frozen and in evaluation mode.
 
+    Like the pipeline itself, it reads an old scheduler config's ``steps_offset`` 0 as 1; for another schedule replace
+    the ``scheduler`` of what it returns.
+
     Args:
         path: A folder written by ``save_pretrained``, a hub id, or "emoji_world" for the embedded model.
         device: Where the networks go.
@@ -111,17 +119,20 @@ def load_models(
         SgoolError: The folder is not a pipeline, or the hub cannot be reached.
     """
     resolved = resolve_asset(str(path))
-    local = Path(resolved).is_dir()
+    local = bool(resolved) and Path(resolved).is_dir()
     _check_folder(str(path), Path(resolved), local)
-    from diffusers import StableDiffusionPipeline
+    import diffusers
 
+    # Renamed in 0.42: each name is refused or deprecated on the other side.
+    name = "dtype" if tuple(map(int, diffusers.__version__.split(".")[:2])) >= (0, 42) else "torch_dtype"
+    options: dict[str, Any] = {name: dtype, "safety_checker": None, "requires_safety_checker": False}
     try:
-        pipeline = StableDiffusionPipeline.from_pretrained(
-            resolved, torch_dtype=dtype, safety_checker=None, requires_safety_checker=False, local_files_only=local
-        )
+        pipeline = diffusers.StableDiffusionPipeline.from_pretrained(resolved, local_files_only=local, **options)
     except (OSError, ValueError, TypeError) as error:
+        why = (str(error).strip() or type(error).__name__).splitlines()[0]
+        mend = "a missing file: write the folder again" if local else "check the id and the network, or give a folder"
         raise SgoolError(
-            f"`models.path`: could not load a Stable Diffusion pipeline from {path!r}: {str(error).strip().splitlines()[0]}"
+            f"`models.path`: could not load a Stable Diffusion pipeline from {str(path)!r}: {why} ({mend})"
         ) from error
     models = DiffusionModels(
         pipeline.vae, pipeline.unet, pipeline.text_encoder, pipeline.tokenizer, pipeline.scheduler, str(path)
@@ -138,10 +149,10 @@ def load_models(
 def _check_folder(path: str, resolved: Path, local: bool) -> None:
     if local and not (resolved / "model_index.json").is_file():
         raise SgoolError(
-            f"`models.path`: expected a folder of a diffusers pipeline (with model_index.json), got {path!r}, which has "
-            f"{sorted(p.name for p in resolved.iterdir())[:8]}; write one with `pipeline.save_pretrained(folder)`"
+            f"`models.path`: expected a folder of a diffusers pipeline (with model_index.json), got {path!r}, which "
+            f"has {sorted(p.name for p in resolved.iterdir())[:8]}; write one with `pipeline.save_pretrained(folder)`"
         )
-    looks_local = path.startswith((".", "/", "~")) or path.count("/") > 1
+    looks_local = not path or path.startswith((".", "/", "~")) or path.count("/") > 1
     if not local and looks_local:
         raise SgoolError(f"`models.path`: expected an existing folder or a hub id (owner/name), got {path!r}")
 

@@ -196,6 +196,12 @@ class RunFolder:
             atomic_write(folder / "record.json", text.encode())
         return folder
 
+    def replace_record(self, record: PairRecord) -> None:
+        """Write a finished pair's record anew (other metrics), leaving its other files as they are."""
+        path = self.pair_folder(record.method, record.pair_id) / "record.json"
+        with explain_os_errors(f"write {path}", _KEPT):
+            atomic_write(path, encode_record(record).encode())
+
     def scan(self) -> Scan:
         """Read all records; see ``Scan``. Does not import torch."""
         records, problems = [], []

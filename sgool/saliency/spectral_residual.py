@@ -64,10 +64,12 @@ class SpectralResidual:
         """
         if images.ndim != 4 or images.shape[1] != 3:
             raise ValueError(f"expected images of shape (B, 3, H, W), got {tuple(images.shape)}")
-        lab = rgb_to_lab(images.to(torch.promote_types(images.dtype, torch.float32)))
-        size = lab.shape[-2:]
-        total = torch.stack([self._at_scale(lab, scale, size) for scale in self.scales]).mean(dim=0)
-        return normalise_map(total)
+        # Fourier transforms and antialiased resizing exist in full precision only.
+        with torch.autocast(images.device.type, enabled=False):
+            lab = rgb_to_lab(images.to(torch.promote_types(images.dtype, torch.float32)))
+            size = lab.shape[-2:]
+            total = torch.stack([self._at_scale(lab, scale, size) for scale in self.scales]).mean(dim=0)
+            return normalise_map(total)
 
     def _at_scale(self, lab: Tensor, scale: int, size: Sequence[int]) -> Tensor:
         """(B, 1, H, W), mean 1 (0 for a flat image), so that scales count alike."""

@@ -172,3 +172,11 @@ def test_images_have_three_channels() -> None:
 def test_wrong_settings(scales: tuple[float, ...], sigma: float, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         SpectralResidual(scales, sigma)  # type: ignore[arg-type]
+
+
+def test_autocast_changes_nothing() -> None:
+    images = torch.rand(2, 3, 48, 48, generator=torch.Generator().manual_seed(0))
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = SpectralResidual()(images)
+    assert inside.dtype == torch.float32
+    assert torch.equal(inside, SpectralResidual()(images))

@@ -1,0 +1,96 @@
+"""Writes the trained networks in public layouts: diffusers' pipeline, open_clip's folders, the scene reader's."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, StableDiffusionPipeline
+from safetensors.torch import save_file
+from transformers import AutoTokenizer, CLIPTextModel, CLIPTokenizer
+
+from experiments.emoji_world.clip import CONFIGS, new_clip
+from experiments.emoji_world.common import trained_state
+from experiments.emoji_world.denoiser import new_scheduler, new_unet
+from experiments.emoji_world.reader import new_reader
+from sgool.errors import SgoolError
+
+LIMIT_MIB = 64
+
+
+def export(work: Path, assets: Path) -> float:
+    """Writes everything that is to be committed (the model card apart) as float16 safetensors.
+
+    Args:
+        work: Work folder with finished stages.
+        assets: ``sgool/assets/emoji_world``.
+
+    Returns:
+        The size of ``assets`` in MiB, prompts and card included.
+
+    Raises:
+        SgoolError: It is more than 64 MiB, or a stage has not been trained.
+    """
+    _require(work)
+    _export_pipeline(work, assets)
+    _export_clip(work, assets, "guide", "tok_clip")
+    _export_clip(work, assets, "judge", "tok_wp")
+    reader = new_reader()
+    reader.load_state_dict(trained_state(work / "reader", "reader."))
+    reader.save_pretrained(assets / "reader")
+    return check_size(assets)
+
+
+def check_size(assets: Path) -> float:
+    """The size of a folder in MiB; SgoolError above the limit."""
+    size = sum(f.stat().st_size for f in assets.rglob("*") if f.is_file()) / 2**20
+    if size > LIMIT_MIB:
+        raise SgoolError(f"{assets}: expected at most {LIMIT_MIB} MiB, got {size:.1f} MiB; make the networks smaller")
+    return size
+
+
+def _require(work: Path) -> None:
+    parts = {"vae": "pipeline/vae", "text_encoder": "pipeline/text_encoder", "tokenizers": "tok_wp"}
+    parts |= {"guide": "guide/last.ckpt", "denoiser": "unet/last.ckpt", "judge": "judge/last.ckpt"}
+    parts |= {"reader": "reader/refreshed.pt"}
+    missing = [stage for stage, path in parts.items() if not (work / path).exists()]
+    if missing:
+        raise SgoolError(f"{work}: expected all stages to be finished, got nothing of {', '.join(missing)}; run these")
+
+
+def _export_pipeline(work: Path, assets: Path) -> None:
+    unet = new_unet()
+    unet.load_state_dict(trained_state(work / "unet", "unet."))
+    folder = work / "pipeline"
+    pipeline = StableDiffusionPipeline(
+        vae=AutoencoderKL.from_pretrained(folder / "vae"),
+        text_encoder=CLIPTextModel.from_pretrained(folder / "text_encoder"),
+        tokenizer=CLIPTokenizer.from_pretrained(str(folder / "tokenizer")),
+        unet=unet,
+        scheduler=new_scheduler(),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    pipeline.to(torch.float16).save_pretrained(assets, safe_serialization=True)
+    # transformers loads in the type that the configuration names: with float16 there, the text encoder and the float32
+    # UNet of `StableDiffusionPipeline.from_pretrained` do not fit together.
+    file = assets / "text_encoder" / "config.json"
+    config = json.loads(file.read_text(encoding="utf-8")) | {"dtype": "float32"}
+    file.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
+def _export_clip(work: Path, assets: Path, name: str, tokenizer_folder: str) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(str(work / tokenizer_folder))
+    model = new_clip(name, len(tokenizer))
+    model.load_state_dict(trained_state(work / name, "clip."))
+    folder = assets / name
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer.save_pretrained(folder)
+    config = copy.deepcopy(CONFIGS[name])
+    config["model_cfg"]["text_cfg"]["vocab_size"] = len(tokenizer)
+    (folder / "open_clip_config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
+    state = {k: (v.half() if v.is_floating_point() else v).contiguous() for k, v in model.state_dict().items()}
+    save_file(state, folder / "open_clip_model.safetensors")

@@ -1,0 +1,106 @@
+"""Trains, exports and measures the embedded models: ``python -m experiments.emoji_world.train all``.
+
+Stages in order: fetch, tokenizers, vae, guide, text_encoder, denoiser, reader, judge, export, evaluate, logs, card.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sgool.errors import SgoolError
+
+if TYPE_CHECKING:
+    from experiments.emoji_world.stages import Setup
+
+HERE = Path(__file__).resolve().parent
+ASSETS = HERE.parents[1] / "sgool" / "assets" / "emoji_world"
+#: What `experiments.emoji_world.stages` does.
+TRAINING = ("fetch", "tokenizers", "vae", "guide", "text_encoder", "denoiser", "reader", "judge")
+STAGES = (*TRAINING, "export", "evaluate", "logs", "card")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    result = argparse.ArgumentParser(prog="python -m experiments.emoji_world.train", description=__doc__)
+    result.add_argument(
+        "stages", nargs="+", choices=(*STAGES, "all"), metavar="STAGE", help=", ".join((*STAGES, "all"))
+    )
+    result.add_argument("--work", type=Path, default=Path("runs/emoji_world"), help="checkpoints and logs")
+    result.add_argument("--emoji", type=Path, help="an unpacked emoji-datasource-google instead of a download")
+    result.add_argument("--assets", type=Path, default=ASSETS, help="where `export` writes")
+    result.add_argument("--results", type=Path, default=HERE / "results", help="where metrics and logs go")
+    result.add_argument("--steps", type=_positive, help="of each training stage, for trials")
+    result.add_argument("--seed-offset", type=int, default=0, help="added to the seeds of training")
+    result.add_argument("--threads", type=_positive, default=1, help="of PyTorch; two processes beat two threads")
+    result.add_argument("--number", type=_positive, default=400, help="scenes per measurement of `evaluate`")
+    result.add_argument("--prompts", type=_positive, help="held-out prompts that `evaluate` samples (default: all)")
+    return result
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"expected a positive number, got {text}")
+    return value
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Runs the stages in order; with "all", finished ones are skipped.
+
+    A stage that is named is run again: training ones then go on from their last checkpoint, if steps are left.
+    """
+    from experiments.emoji_world.stages import Setup
+
+    work = arguments.work.resolve()
+    setup = Setup(work, arguments.emoji, arguments.steps, arguments.seed_offset)
+    everything = "all" in arguments.stages
+    for stage in STAGES if everything else tuple(dict.fromkeys(arguments.stages)):
+        marker = work / "done" / stage
+        if everything and marker.is_file():
+            logging.info("%s: done before (%s)", stage, marker)
+            continue
+        logging.info("%s: begins", stage)
+        _function(stage, setup, arguments)()
+        marker.parent.mkdir(parents=True, exist_ok=True)
+        marker.touch()
+
+
+def _function(stage: str, setup: Setup, arguments: argparse.Namespace) -> Callable[[], object]:
+    """What a stage does; imports only what it needs."""
+    module = importlib.import_module(f"experiments.emoji_world.{'stages' if stage in TRAINING else stage}")
+    actions: dict[str, Callable[[], object]] = {
+        "export": lambda: module.export(setup.work, arguments.assets),
+        "evaluate": lambda: module.evaluate(
+            arguments.assets, setup.painter(), arguments.results, number=arguments.number, prompts=arguments.prompts
+        ),
+        "logs": lambda: module.collect(setup.work, arguments.results / "logs"),
+        "card": lambda: module.write_card(arguments.results, arguments.assets),
+    }
+    return actions[stage] if stage in actions else lambda: getattr(module, stage)(setup)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit code 0, or 2 with one paragraph for what a user can mend."""
+    import torch
+
+    arguments = parser().parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    logging.getLogger("lightning.pytorch").propagate = False  # it has a handler of its own
+    torch.set_num_threads(arguments.threads)
+    try:
+        run(arguments)
+    except SgoolError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

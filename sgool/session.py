@@ -1,0 +1,112 @@
+"""What a run needs once: networks, methods and judges, built from the configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any
+
+import torch
+
+from sgool.diffusion import build_engine, build_sampler
+from sgool.errors import SgoolError
+from sgool.methods import LatentOptimization, Method, Vanilla
+from sgool.metrics import JudgePanel, SceneReader
+from sgool.models.assets import resolve_asset
+from sgool.models.clip import ClipTower, load_clip
+from sgool.models.load import DiffusionModels, load_models
+from sgool.objectives import CropSettings, Objective, SaliencySettings, TextAlignment
+from sgool.saliency import SpectralResidual
+
+
+class Session:
+    """Builds each network once, when it is first needed, and shares it between terms, methods and judges.
+
+    Args:
+        config: The plain, validated configuration.
+    """
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        self._config = config
+        self._clips: dict[tuple[str, str | None], ClipTower] = {}
+
+    @cached_property
+    def device(self) -> torch.device:
+        """The device of all networks."""
+        wanted = str(self._config["models"]["device"])
+        if wanted != "auto":
+            if wanted.startswith("cuda") and not torch.cuda.is_available():
+                raise SgoolError(
+                    f"`models.device`: {wanted!r} was asked for, but torch sees no CUDA device; use auto or cpu"
+                )
+            return torch.device(wanted)
+        if self._config["trainer"]["accelerator"] == "cpu":
+            return torch.device("cpu")
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+    @cached_property
+    def models(self) -> DiffusionModels:
+        """The frozen diffusion components."""
+        options = self._config["models"]
+        return load_models(
+            options["path"],
+            device=self.device,
+            dtype=getattr(torch, options["dtype"]),
+            channels_last=options["channels_last"],
+        )
+
+    def clip(self, model: str, pretrained: str | None = None) -> ClipTower:
+        """A frozen CLIP, loaded once however many terms and judges use it."""
+        key = (model, pretrained)
+        if key not in self._clips:
+            self._clips[key] = load_clip(model, pretrained, device=str(self.device))
+        return self._clips[key]
+
+    @cached_property
+    def judges(self) -> JudgePanel:
+        """All judges of the run, and the guide under its own name: what was optimised is shown beside them."""
+        options = self._config["models"]
+        towers = {name: self.clip(**reference) for name, reference in options["judges"].items()}
+        towers["guide"] = self.clip(**options["guide"])
+        reader = None
+        if options["scene_reader"]:
+            reader = SceneReader.from_pretrained(resolve_asset(options["scene_reader"])).to(self.device)
+        return JudgePanel(towers, reader)
+
+    def method(self, name: str) -> Method:
+        """A method by its name in the configuration."""
+        options = self._config["method"][name]
+        if not options["optimize"]:
+            return Vanilla(self.models)
+        return LatentOptimization(name, self.models, self._objective(options), self._config["optimization"])
+
+    def _objective(self, options: Mapping[str, Any]) -> Objective:
+        described = self._config["objective"]
+        terms = {name: TextAlignment(self.clip(**term["clip"]), name) for name, term in described["terms"].items()}
+        weights = {name: float(term["weight"]) for name, term in described["terms"].items()}
+        saliency = self._saliency() if options["use_saliency"] else None
+        return Objective(terms, weights, CropSettings(**described["crops"]), saliency)
+
+    def _saliency(self) -> SaliencySettings:
+        options = dict(self._config["saliency"])
+        detector = dict(options.pop("detector"))
+        detector.pop("name")
+        return SaliencySettings(SpectralResidual(**detector), **options)
+
+    def module_options(self) -> dict[str, Any]:
+        """Keyword arguments of LatentPairModule that all methods share."""
+        sampler = dict(self._config["sampler"])
+        engine = build_engine(sampler.pop("engine"))
+        options = {key: sampler.pop(key) for key in ("num_inference_steps", "guidance_scale")}
+        options |= {key: self._config["models"][key] for key in ("height", "width")}
+        return {"sampler": build_sampler(**sampler), "engine": engine, **options}
+
+    def trainer_options(self) -> dict[str, Any]:
+        """Keyword arguments of the Lightning Trainer."""
+        options = self._config["trainer"]
+        accelerator = {"cpu": "cpu", "cuda": "gpu", "mps": "mps"}[self.device.type]
+        index = self.device.index
+        devices = options["devices"] if index is None or accelerator == "cpu" else [index]
+        return {"accelerator": accelerator, "devices": devices, "precision": options["precision"]}

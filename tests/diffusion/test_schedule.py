@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+from dataclasses import FrozenInstanceError
+from typing import Any
+
+import pytest
+import torch
+from diffusers import DDIMScheduler, EulerDiscreteScheduler, FlowMatchEulerDiscreteScheduler, PNDMScheduler
+
+from sgool.diffusion import Step, build_schedule
+from sgool.errors import SgoolError
+
+SD: dict[str, Any] = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+
+
+@pytest.mark.parametrize("steps", [1, 2, 5, 7, 20, 50, 300])
+@pytest.mark.parametrize("offset", [0, 1])
+@pytest.mark.parametrize("to_one", [False, True])
+def test_equals_what_diffusers_reads_from_its_scheduler(steps: int, offset: int, to_one: bool) -> None:
+    scheduler = DDIMScheduler(**SD, steps_offset=offset, set_alpha_to_one=to_one, clip_sample=False)
+    schedule = build_schedule(scheduler, steps)
+    scheduler.set_timesteps(steps)
+    assert [step.timestep for step in schedule.steps] == scheduler.timesteps.tolist()
+    assert [step.index for step in schedule.steps] == list(range(steps)) and len(schedule) == steps
+    for step in schedule.steps:
+        previous = step.timestep - 1000 // steps
+        expected = scheduler.alphas_cumprod[previous] if previous >= 0 else scheduler.final_alpha_cumprod
+        assert step.alpha_prod_t == float(scheduler.alphas_cumprod[step.timestep])
+        assert step.alpha_prod_t_prev == float(expected)
+
+
+def test_scheduler_is_left_alone() -> None:
+    scheduler = DDIMScheduler(**SD)
+    scheduler.set_timesteps(10)
+    before = scheduler.timesteps.clone(), dict(scheduler.config)
+    build_schedule(scheduler, 4)
+    assert scheduler.num_inference_steps == 10
+    assert (scheduler.timesteps.equal(before[0]), dict(scheduler.config)) == (True, before[1])
+
+
+@pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace"])
+@pytest.mark.parametrize("steps", [3, 7, 11, 1000])
+def test_each_step_begins_where_the_last_one_ended(spacing: str, steps: int) -> None:
+    """Also where the number of steps does not divide 1000 and a rounded quotient would leave gaps."""
+    schedule = build_schedule(DDIMScheduler(**SD, timestep_spacing=spacing, steps_offset=1), steps)
+    ends = [step.alpha_prod_t_prev for step in schedule.steps]
+    assert ends[:-1] == [step.alpha_prod_t for step in schedule.steps[1:]]
+    assert ends == sorted(ends) and ends[-1] == 1.0  # DDIMScheduler's own default: set_alpha_to_one
+    assert all(0 <= step.timestep < 1000 for step in schedule.steps)
+
+
+@pytest.mark.parametrize("kind", [PNDMScheduler, EulerDiscreteScheduler])
+def test_other_schedulers_of_the_same_noise(kind: Any) -> None:
+    scheduler = kind(**SD, timestep_spacing="leading", steps_offset=1, prediction_type="v_prediction")
+    schedule = build_schedule(scheduler, 4)
+    assert [step.timestep for step in schedule.steps] == [751, 501, 251, 1]
+    assert schedule.prediction_type == "v_prediction"
+    table = torch.cumprod(1 - torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2, 0)
+    # The schedulers' tables are float32: 1e-7 relative times 1000 products.
+    assert [step.alpha_prod_t for step in schedule.steps] == pytest.approx(table[[751, 501, 251, 1]].tolist(), rel=1e-5)
+
+
+def test_a_float64_table_stays_float64() -> None:
+    scheduler = DDIMScheduler(**SD, set_alpha_to_one=False, steps_offset=0)
+    scheduler.alphas_cumprod = torch.cumprod(1 - torch.linspace(0.03, 0.1, 1000, dtype=torch.float64) ** 2, 0)
+    last = build_schedule(scheduler, 10).steps[-1]
+    assert last.alpha_prod_t == last.alpha_prod_t_prev == float(scheduler.alphas_cumprod[0])
+
+
+@pytest.mark.parametrize("steps", [0, -3, 1001])
+def test_number_of_steps_out_of_range(steps: int) -> None:
+    with pytest.raises(SgoolError, match=rf"num_inference_steps`: expected 1 to 1000, got {steps}"):
+        build_schedule(DDIMScheduler(**SD), steps)
+
+
+def test_flow_matching_is_refused() -> None:
+    with pytest.raises(SgoolError, match=r"`alphas_cumprod`.*got FlowMatchEulerDiscreteScheduler"):
+        build_schedule(FlowMatchEulerDiscreteScheduler(), 4)
+
+
+def test_zero_terminal_signal_is_refused_where_it_is_reached() -> None:
+    zero: dict[str, Any] = {**SD, "rescale_betas_zero_snr": True}
+    with pytest.raises(SgoolError, match=r"rescale_betas_zero_snr.*leading in DDIMScheduler"):
+        build_schedule(DDIMScheduler(**zero, timestep_spacing="trailing"), 4)
+    assert len(build_schedule(DDIMScheduler(**zero), 4)) == 4
+
+
+def test_steps_are_values() -> None:
+    step = Step(0, 981, 0.1, 0.2)
+    with pytest.raises(FrozenInstanceError):
+        step.index = 1  # type: ignore[misc]

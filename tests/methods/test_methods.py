@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import pytest
+import torch
+
+from sgool.diffusion import build_engine, build_sampler
+from sgool.methods import FitSettings, LatentOptimization, PairResult, Vanilla
+from sgool.models.clip import ClipTower
+from sgool.models.load import DiffusionModels
+from sgool.module import LatentPairModule
+from sgool.objectives import CropSettings, Objective, SaliencySettings, TextAlignment
+from sgool.saliency import SpectralResidual
+from sgool.types import PromptSeed
+
+PAIRS = (PromptSeed("a red cat", 1), PromptSeed("two green trees", 2), PromptSeed("a panda", 3))
+TRAINER = {"accelerator": "cpu"}
+
+
+def settings(sampler: str = "ddim", **trainer: Any) -> FitSettings:
+    module = {"sampler": build_sampler(sampler), "num_inference_steps": 3, "guidance_scale": 3.0}
+    return FitSettings(module, {**TRAINER, **trainer})
+
+
+def method(
+    models: DiffusionModels, clip: ClipTower, *, salient: bool = False, **optimization: Any
+) -> LatentOptimization:
+    saliency = SaliencySettings(SpectralResidual()) if salient else None
+    objective = Objective({"text": TextAlignment(clip)}, {"text": 1.0}, CropSettings(num=4), saliency)
+    return LatentOptimization("it", models, objective, {"num_optimization_steps": 4, "lr": 30.0, **optimization})
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "edict"])
+def test_vanilla_is_plain_sampling(models: DiffusionModels, sampler: str) -> None:
+    results = Vanilla(models).run(PAIRS, settings(sampler))
+    module = LatentPairModule(models, PAIRS, **settings(sampler).module)
+    images = module.sample()
+    for index, (pair, result) in enumerate(zip(PAIRS, results, strict=True)):
+        assert result.pair is pair and result.error is None and result.history == []
+        assert result.final_image.equal(images[index]) and result.initial_image.equal(images[index])
+        assert result.initial_latents.equal(module.latents.detach()[:, index])
+        assert (result.best_step, result.num_optimization_steps) == (0, 0)
+        assert result.network_evaluations == 3 * len(module.latents)
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "edict"])
+@pytest.mark.parametrize("salient", [False, True])
+def test_optimisation_starts_at_vanilla_and_keeps_the_best(
+    models: DiffusionModels, clip_tower: ClipTower, sampler: str, salient: bool
+) -> None:
+    results = method(models, clip_tower, salient=salient, gradient_rms=1e-3).run(PAIRS, settings(sampler))
+    vanilla = Vanilla(models).run(PAIRS, settings(sampler))
+    for base, result in zip(vanilla, results, strict=True):
+        torch.testing.assert_close(result.initial_image, base.final_image, rtol=0, atol=1e-6)
+        assert result.initial_latents.equal(base.initial_latents)
+        selections = [row["selection"] for row in result.history]
+        assert len(selections) == 5 and selections[result.best_step] == min(selections) <= selections[0]
+        assert (result.saliency_map is None) == (not salient)
+        # 4 updates with recomputation, and the evaluation of the last latents without.
+        assert result.network_evaluations == (4 * 2 + 1) * 3 * len(result.initial_latents)
+    assert any(result.best_step > 0 for result in results)
+    if salient:
+        assert all(r.saliency_map is not None and r.saliency_map.shape == (1, 32, 32) for r in results)
+
+
+def test_final_image_belongs_to_the_final_latents(models: DiffusionModels, clip_tower: ClipTower) -> None:
+    results = method(models, clip_tower, keep="last", snapshot_every=2).run(PAIRS, settings())
+    latents = torch.stack([result.final_latents[0] for result in results])
+    module = LatentPairModule(models, PAIRS, initial_latents=latents, **settings().module)
+    torch.testing.assert_close(module.sample(), torch.stack([r.final_image for r in results]), rtol=0, atol=1e-5)
+    assert [result.best_step for result in results] == [4, 4, 4]
+    for result in results:
+        assert [update for update, _ in result.snapshots] == [0, 2, 4]
+        assert result.snapshots[0][1].equal(result.initial_image)
+        assert result.snapshots[-1][1].equal(result.final_image)
+
+
+def test_batch_mates_do_not_change_a_result(models64: DiffusionModels, clip64: ClipTower) -> None:
+    def images(pairs: tuple[PromptSeed, ...]) -> list[PairResult]:
+        return method(models64, clip64, salient=True).run(pairs, settings())
+
+    (alone,) = images(PAIRS[1:2])
+    together = images(PAIRS)[1]
+    # float64: only the order of sums differs, amplified by four updates.
+    torch.testing.assert_close(together.final_image, alone.final_image, rtol=0, atol=1e-8)
+    assert together.best_step == alone.best_step
+
+
+def test_engines_give_the_same_result(models64: DiffusionModels, clip64: ClipTower) -> None:
+    results = []
+    for engine in ("direct", "checkpoint"):
+        options = settings("edict")
+        options.module["engine"] = build_engine(engine)
+        results.append(method(models64, clip64, num_optimization_steps=2).run(PAIRS[:1], options)[0])
+    torch.testing.assert_close(results[0].final_latents, results[1].final_latents, rtol=0, atol=1e-10)
+    assert results[0].network_evaluations == (2 + 1) * 6 and results[1].network_evaluations == (2 * 2 + 1) * 6
+
+
+@pytest.mark.parametrize("salient", [False, True])
+def test_mixed_bfloat16(models: DiffusionModels, clip_tower: ClipTower, salient: bool) -> None:
+    results = method(models, clip_tower, salient=salient).run(PAIRS, settings(precision="bf16-mixed"))
+    vanilla = Vanilla(models).run(PAIRS, settings(precision="bf16-mixed"))
+    exact = Vanilla(models).run(PAIRS, settings())
+    for result, base, full in zip(results, vanilla, exact, strict=True):
+        assert result.error is None
+        tensors = [result.final_image, result.final_latents, result.initial_image, base.final_image]
+        assert {tensor.dtype for tensor in tensors} == {torch.float32}
+        # The same autocast in and outside the Trainer.
+        torch.testing.assert_close(result.initial_image, base.final_image, rtol=0, atol=1e-6)
+        assert not base.final_image.equal(full.final_image)  # it did run in bfloat16
+        # Eight bits of mantissa through three steps and the decoder.
+        torch.testing.assert_close(base.final_image, full.final_image, rtol=0, atol=0.1)
+        assert result.history[result.best_step]["selection"] <= result.history[0]["selection"]
+
+
+def test_an_objective_that_is_never_finite_fails_the_pair(models: DiffusionModels, clip_tower: ClipTower) -> None:
+    class Broken(TextAlignment):
+        def __call__(self, views: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+            return super().__call__(views, targets) * torch.nan
+
+    objective = Objective({"text": Broken(clip_tower)}, {"text": 1.0}, CropSettings(num=1))
+    results = LatentOptimization("it", models, objective, {"num_optimization_steps": 2}).run(PAIRS[:1], settings())
+    assert results[0].error == "non-finite loss at update 0"
+    assert results[0].final_image.equal(results[0].initial_image)
+    assert results[0].final_latents.equal(results[0].initial_latents)
+
+
+def test_fits_are_quiet(models: DiffusionModels, clip_tower: ClipTower, capsys: pytest.CaptureFixture[str]) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        method(models, clip_tower, num_optimization_steps=1).run(PAIRS[:1], settings())
+    captured = capsys.readouterr()
+    assert captured.out == "" and captured.err == ""

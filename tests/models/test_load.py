@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+
+from sgool import paths
+from sgool.errors import SgoolError
+from sgool.models import assets
+from sgool.models.load import DiffusionModels, load_models
+
+
+def test_a_pipeline_folder_loads_frozen(models: DiffusionModels, pipeline_folder: Path) -> None:
+    assert models.name == str(pipeline_folder) and models.dtype == torch.float32
+    assert models.vae_scale_factor == 4 and models.latent_shape() == (4, 8, 8) and models.num_tokens == 16
+    for network in (models.vae, models.unet, models.text_encoder):
+        assert not network.training and not any(p.requires_grad for p in network.parameters())
+    assert models.scheduler.config.prediction_type == "epsilon" and models.scheduler.config.steps_offset == 1
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_dtype_and_memory_format(pipeline_folder: Path, dtype: torch.dtype) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        loaded = load_models(pipeline_folder, dtype=dtype, channels_last=True)
+    for network in (loaded.vae, loaded.unet, loaded.text_encoder):
+        assert {p.dtype for p in network.parameters()} == {dtype}
+    assert loaded.unet.conv_in.weight.is_contiguous(memory_format=torch.channels_last)
+    assert loaded.encode_prompts(["a red cat"]).dtype == dtype
+
+
+def test_prompt_embeddings_are_those_of_the_pipeline(models: DiffusionModels, pipeline_folder: Path) -> None:
+    pipeline = StableDiffusionPipeline.from_pretrained(pipeline_folder, local_files_only=True)
+    expected, negative = pipeline.encode_prompt(["a red cat", "trees"], "cpu", 1, True, negative_prompt=["", "a house"])
+    got = models.encode_prompts(["a red cat", "trees"])
+    assert got.shape == (2, 16, 16)
+    torch.testing.assert_close(got, expected)
+    torch.testing.assert_close(models.encode_prompts(["", "a house"]), negative)
+
+
+def test_sizes(models: DiffusionModels) -> None:
+    assert models.latent_shape(64, 40) == (4, 16, 10) and models.latent_shape(width=64) == (4, 8, 16)
+    with pytest.raises(SgoolError, match=r"`models\.height`: expected a multiple of 8 pixels.*got 30; 32 would do"):
+        models.latent_shape(height=30)
+    with pytest.raises(SgoolError, match=r"`models\.width`: expected a multiple of 8 pixels.*got 0; 8 would do"):
+        models.latent_shape(width=0)
+
+
+def test_what_the_tokenizer_cuts_off_is_said(models: DiffusionModels) -> None:
+    long = "a red cat to the left of a blue house and a photo of two green trees on a yellow background"
+    (cut,) = models.truncated([long])
+    assert cut and long.replace(" ", "").endswith(cut.replace(" ", ""))
+    with pytest.warns(UserWarning, match="prompt over 16 tokens: '.*yellow background' of .* is cut off"):
+        embeds = models.encode_prompts([long, "a red cat"])
+    assert embeds.shape == (2, 16, 16)
+    kept = long[: long.index(cut.split()[0], 40)] if cut.split()[0] in long[40:] else long
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        torch.testing.assert_close(models.encode_prompts([kept]), embeds[:1])  # the rest had no effect
+
+
+def test_exactly_full_prompts_are_not_cut(models: DiffusionModels) -> None:
+    words = "cat " * 40
+    (cut,) = models.truncated([words])
+    fits = "cat " * (40 - len(cut.split()))
+    assert models.truncated([fits]) == [""] and models.truncated([fits + "cat"]) == ["cat"]
+
+
+def test_a_tokenizer_without_limit_uses_the_text_encoders(models: DiffusionModels, pipeline_folder: Path) -> None:
+    loaded = load_models(pipeline_folder)
+    loaded.tokenizer.model_max_length = int(1e30)
+    torch.testing.assert_close(loaded.encode_prompts(["a red cat"]), models.encode_prompts(["a red cat"]))
+
+
+def test_a_folder_that_is_no_pipeline(tmp_path: Path) -> None:
+    (tmp_path / "weights.bin").touch()
+    with pytest.raises(SgoolError, match=r"with model_index\.json.*\['weights\.bin'\].*save_pretrained"):
+        load_models(tmp_path)
+
+
+@pytest.mark.parametrize("path", ["./nowhere", "/no/such/folder", "a/b/c", ""])
+def test_a_folder_that_is_not_there(path: str) -> None:
+    with pytest.raises(SgoolError, match=f"expected an existing folder or a hub id .*got '{path}'"):
+        load_models(path)
+
+
+def test_a_folder_with_a_part_missing(pipeline_folder: Path, tmp_path: Path) -> None:
+    broken = shutil.copytree(pipeline_folder, tmp_path / "broken")
+    for file in (broken / "unet").glob("*.safetensors"):
+        file.unlink()
+    with pytest.raises(SgoolError, match=r"could not load a Stable Diffusion pipeline from '.*broken'"):
+        load_models(broken)
+
+
+def test_a_hub_id_that_cannot_be_reached(tmp_path: Path) -> None:
+    code = (
+        "from sgool.models.load import load_models\nfrom sgool.errors import SgoolError\n"
+        "try:\n    load_models('nobody/no-such-model')\nexcept SgoolError as error:\n    print(error)\n"
+    )
+    env = {
+        "HF_HUB_OFFLINE": "1",
+        "HF_HOME": str(tmp_path),
+        "PYTHONPATH": str(paths.PACKAGE.parent),
+        "PATH": "/usr/bin:/bin",
+    }
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "could not load a Stable Diffusion pipeline from 'nobody/no-such-model'" in done.stdout
+    assert "check the id and the network, or give a folder" in done.stdout and done.stdout.count("\n") == 1
+
+
+def test_names_of_embedded_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert assets.ASSETS is paths.ASSETS
+    monkeypatch.setattr(assets, "ASSETS", tmp_path / "assets")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "assets" / "emoji_world" / "reader").mkdir(parents=True)
+    assert assets.resolve_asset("emoji_world/reader") == str(tmp_path / "assets" / "emoji_world" / "reader")
+    assert assets.resolve_asset("emoji_world/nothing") == "emoji_world/nothing"
+    assert assets.resolve_asset("owner/model") == "owner/model" and assets.resolve_asset("") == ""
+    (tmp_path / "emoji_world").mkdir()  # the user's own wins
+    assert assets.resolve_asset("emoji_world") == "emoji_world"
