@@ -92,7 +92,7 @@ _DATA: dict[str, Schema] = {
 _TRAINER: dict[str, Schema] = {
     "accelerator": choice("auto", "cpu", "gpu", "cuda", "mps"),
     "devices": either(integer(1), choice("auto"), list_of(integer(0))),
-    "precision": choice("64-true", "32-true", "16-true", "bf16-true", "16-mixed", "bf16-mixed"),
+    "precision": choice("64-true", "32-true", "bf16-mixed"),
     "pairs_per_fit": integer(1),
     "threads": optional(integer(1)),
 }

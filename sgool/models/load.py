@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -127,7 +128,8 @@ def load_models(
     name = "dtype" if tuple(map(int, diffusers.__version__.split(".")[:2])) >= (0, 42) else "torch_dtype"
     options: dict[str, Any] = {name: dtype, "safety_checker": None, "requires_safety_checker": False}
     try:
-        pipeline = diffusers.StableDiffusionPipeline.from_pretrained(resolved, local_files_only=local, **options)
+        with _no_progress_bars():
+            pipeline = diffusers.StableDiffusionPipeline.from_pretrained(resolved, local_files_only=local, **options)
     except (OSError, ValueError, TypeError) as error:
         why = (str(error).strip() or type(error).__name__).splitlines()[0]
         mend = "a missing file: write the folder again" if local else "check the id and the network, or give a folder"
@@ -144,6 +146,22 @@ def load_models(
     if torch.device(device).type == "cpu":
         _use_plain_attention(models)
     return models.to(device)
+
+
+@contextmanager
+def _no_progress_bars() -> Iterator[None]:
+    """Loading takes seconds; its bars would break the terminal's own."""
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    libraries = [library for library in (diffusers_logging, transformers_logging) if library.is_progress_bar_enabled()]
+    for library in libraries:
+        library.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for library in libraries:
+            library.enable_progress_bar()
 
 
 def _check_folder(path: str, resolved: Path, local: bool) -> None:
