@@ -26,7 +26,7 @@ METRICS = {
 
 
 def difference_text(frame: pd.DataFrame, method: str, other: str, metric: str) -> str:
-    """ "+1.20 [+0.50, +1.90], 40/10/14" (wins/draws/losses)."""
+    """Mean difference, 95 % interval and wins/draws/losses: `+1.20 [+0.50, +1.90], 40/10/14`."""
     _, factor, digits = METRICS[metric]
     rows = {
         name: frame[(frame["method"] == name) & (frame["status"] == "done")].set_index("pair_id")
