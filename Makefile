@@ -1,6 +1,6 @@
 # demo, test, lint and bench each make .venv if there is none and install what they need; a second call is instant.
 # Your own Python:                make PYTHON=python3.12 CONSTRAINTS= test
-# Your own releases or torch:     make CONSTRAINTS= test   (or a constraints file of yours)
+# Your own releases or torch:     make clean; make CONSTRAINTS= test   (or a constraints file of yours)
 PYTHON ?= python3
 VENV ?= .venv
 CONSTRAINTS ?= constraints/tested.txt
@@ -14,8 +14,12 @@ LINTED := sgool tests experiments $(wildcard benchmarks)
 .DEFAULT_GOAL := help
 .PHONY: help install demo test test-slow lint format bench clean
 
+# Tests reach for no network.
+test test-slow: export HF_HUB_OFFLINE = 1
+test test-slow: export WANDB_MODE = offline
+
 help:
-	@echo "make demo       repair six prompts of the embedded world; minutes, no GPU, no downloads of weights"
+	@echo "make demo       repair eight prompts of the embedded world; minutes, no GPU, no downloads of weights"
 	@echo "make test       all tests but the slow ones; ARGS='-k NAME' picks some"
 	@echo "make test-slow  the slow tests"
 	@echo "make lint       ruff and mypy; make format mends what ruff can"
@@ -26,7 +30,7 @@ install: $(STAMP)
 
 # The stamp depends on what decides the installation; sources need no new one, the install is editable.
 $(STAMP): pyproject.toml $(CONSTRAINTS)
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS)) --editable '.[dev]'
 	touch $@
 

@@ -176,8 +176,11 @@ class Trajectory(_LatentCallback):
         for index, history in enumerate(self.history):
             loss, selection = float(seen.loss[index]), float(seen.selection[index])
             terms = {name: float(value[index]) for name, value in seen.output.terms.items()}
-            norm = float(seen.latents[0, index].norm())
-            history.append({"update": seen.update, "loss": loss, "selection": selection, "latent_norm": norm, **terms})
+            row = {"update": seen.update, "loss": loss, "selection": selection, **terms}
+            row["latent_norm"] = float(seen.latents[0, index].norm())
+            if seen.output.saliency_map is not None:
+                row["regions"] = len(seen.output.regions[index])
+            history.append(row)
             usable = index not in module.failures and math.isfinite(selection)
             if usable and (self.keep == "last" or selection < self.best[index]["selection"]):
                 saliency = seen.output.saliency_map

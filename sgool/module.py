@@ -130,6 +130,8 @@ class LatentPairModule(L.LightningModule):
     def forward(self, latents: Tensor | None = None) -> Denoised:
         """Denoises and decodes latents (S, B, C, h, w), by default the module's own."""
         latents = self.latents if latents is None else latents
+        # Lightning moves the module to the CPU after a fit, but not the networks, which are no children of it.
+        latents = latents.to(self.models.unet.device)
         final = denoise(latents, self.schedule, self.sampler, self._predict, self.engine)
         images = torch.stack([decode_latents(self.models.vae, stream.to(self.models.dtype)) for stream in final])
         return Denoised(final, images)

@@ -17,6 +17,18 @@ def config_folder() -> Path:
     return packaged if packaged.is_dir() else PACKAGE.parent / "configs"
 
 
+def asset_path(path: str, assets: Path = ASSETS) -> str:
+    """Maps "emoji_world" and what lies below it to the packaged folder; leaves every other path as it is.
+
+    A folder of the user's own with that name, relative to the current directory, wins.
+    """
+    head = Path(path).parts[0] if path else ""
+    own = Path(path).expanduser()
+    if head == "emoji_world" and not own.exists() and (assets / path).exists():
+        return str(assets / path)
+    return str(own) if path and own.exists() else path
+
+
 def prompt_sets(assets: Path = ASSETS) -> dict[str, Path]:
     """The built-in prompt sets, sorted: "emoji_world/demo" -> its CSV file."""
     files = {f"{path.parent.parent.name}/{path.stem}": path for path in assets.glob("*/prompts/*.csv")}

@@ -28,6 +28,8 @@ def rescore(run: Path) -> Outcome:
         SgoolError: ``run`` is not a run folder, or holds no finished pair.
     """
     folder = RunFolder(run)
+    if not folder.config_path.is_file():
+        raise SgoolError(f"{run} is no run folder: expected config.yaml in it, as `sgool fit` writes it")
     config = folder.config()
     records = [record for record in folder.records() if record.status == "done"]
     if not records:
@@ -44,7 +46,9 @@ def rescore(run: Path) -> Outcome:
         for record, metrics in zip(batch, rows, strict=True):
             folder.replace_record(replace(record, metrics=metrics))
     folder.collate()
-    return Outcome(folder.path, tuple(folder.records()), len(records))
+    methods = list(config["methods"])
+    ordered = sorted(folder.records(), key=lambda record: methods.index(record.method))
+    return Outcome(folder.path, tuple(ordered), len(records))
 
 
 def _pair_of(record: PairRecord) -> PromptSeed:

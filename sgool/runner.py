@@ -157,7 +157,7 @@ def _run_method(
         seconds = (time.perf_counter() - started) / len(batch)
         records = [_write(folder, name, r, m, seconds) for r, m in zip(results, metrics, strict=True)]
         log_results(loggers, results, metrics)
-        all_metrics += metrics
+        all_metrics += [row for row, result in zip(metrics, results, strict=True) if result.error is None]
         progress.done(records)
     close_loggers(loggers, aggregate(all_metrics))
 
@@ -201,7 +201,9 @@ def _write(folder: RunFolder, method: str, result: PairResult, metrics: dict[str
     finite = bool(result.initial_image.isfinite().all()) and bool(result.final_image.isfinite().all())
     images = {"initial": result.initial_image, "final": result.final_image} if finite else {}
     latents = {"initial": result.initial_latents, "best": result.final_latents}
-    folder.write(record, images, result.saliency_map if finite else None, result.history, latents)
+    saliency_map = result.saliency_map if finite else None
+    snapshots = [(update, image) for update, image in result.snapshots if bool(image.isfinite().all())]
+    folder.write(record, images, saliency_map, result.history, latents, snapshots)
     return record
 
 

@@ -39,11 +39,11 @@ class Session:
                 raise SgoolError(
                     f"`models.device`: {wanted!r} was asked for, but torch sees no CUDA device; use auto or cpu"
                 )
-            return torch.device(wanted)
-        if self._config["trainer"]["accelerator"] == "cpu":
-            return torch.device("cpu")
+            if wanted == "mps" and not torch.backends.mps.is_available():
+                raise SgoolError("`models.device`: 'mps' was asked for, but torch sees no MPS device; use auto or cpu")
+            return self._numbered(torch.device(wanted))
         if torch.cuda.is_available():
-            return torch.device("cuda")
+            return self._numbered(torch.device("cuda"))
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
     @cached_property
@@ -107,6 +107,13 @@ class Session:
         """Keyword arguments of the Lightning Trainer."""
         options = self._config["trainer"]
         accelerator = {"cpu": "cpu", "cuda": "gpu", "mps": "mps"}[self.device.type]
-        index = self.device.index
-        devices = options["devices"] if index is None or accelerator == "cpu" else [index]
+        index = self.device.index if accelerator == "gpu" else None
+        devices = 1 if index is None else [index]
         return {"accelerator": accelerator, "devices": devices, "precision": options["precision"]}
+
+    def _numbered(self, device: torch.device) -> torch.device:
+        """A CUDA device without a number gets that of ``trainer.devices``, so that networks and trainer agree."""
+        devices = self._config["trainer"]["devices"]
+        if device.type == "cuda" and device.index is None and isinstance(devices, list):
+            return torch.device("cuda", devices[0])
+        return device

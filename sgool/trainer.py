@@ -27,7 +27,7 @@ class UpdateProgress(L.Callback):
 
 
 class LossLogger(L.Callback):
-    """Logs each update's mean loss and latent norm over the batch to the trainer's loggers."""
+    """Logs each update's mean loss, selection score and terms over the batch to the trainer's loggers."""
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Logs what this update saw before its step."""

@@ -34,7 +34,7 @@ def fake_config(methods: Sequence[str] = METHODS, **changes: Any) -> dict[str, A
         "objective": {
             "terms": {"text_alignment": {"weight": 1.0, "clip": {"model": "emoji_world/guide", "pretrained": None}}}
         },
-        "trainer": {"accelerator": "cpu"},
+        "trainer": {"devices": 1},
     }
     return config | changes
 

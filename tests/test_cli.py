@@ -6,7 +6,6 @@ import os
 import resource
 import subprocess
 import sys
-import types
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,9 @@ import sgool
 from sgool.cli import app
 from sgool.config import to_plain
 from sgool.errors import ConfigError, SgoolError
+from sgool.runner import Outcome
+from sgool.types import PairRecord
+from tests.fake_run import fake_pairs, fake_record
 
 ROOT = Path(__file__).parents[1]
 HEAVY = {
@@ -112,35 +114,65 @@ def test_mistakes_are_one_paragraph_and_exit_code_two(args: list[str], words: st
     assert len(result.stderr.strip().splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["data.prompts=FOLDER/empty.csv"], "expected at least one prompt, found none"),
+        (["models.path=FOLDER"], "is a folder without model_index.json"),
+        (["models.height=30", "models.width=64"], "expected a multiple of 8 pixels"),
+        (["run_dir=FOLDER/empty.csv/run"], "Use a run_dir where you may write"),
+        (["sampler.name=edict"], "use `sampler=edict`"),
+    ],
+)
+def test_a_run_that_cannot_start_is_one_paragraph(tmp_path: Path, args: list[str], words: str) -> None:
+    (tmp_path / "empty.csv").write_text("prompt\n", encoding="utf-8")
+    overrides = [f"run_dir={tmp_path / 'run'}", *(arg.replace("FOLDER", str(tmp_path)) for arg in args)]
+    result = CliRunner().invoke(app, ["fit", *overrides])
+    assert result.exit_code == 2
+    assert result.stderr.startswith("Error: ") and words in result.stderr
+    assert "Traceback" not in result.output and result.stdout.strip() == ""
+    assert len(result.stderr.strip().splitlines()) == 1
+
+
+def test_scores_of_nothing_are_an_error(tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["score", str(tmp_path / "none")])
+    assert result.exit_code == 2
+    assert result.stderr.startswith("Error: ") and f"{tmp_path / 'none'} is no run folder" in result.stderr
+
+
 def test_the_traceback_is_shown_on_request() -> None:
     result = _run("fit", "lr=1", "--debug")
     assert result.returncode == 1
     assert "Traceback" in result.stderr and "ConfigError: unknown key `lr`" in result.stderr
 
 
-class _Runner(types.ModuleType):
-    """Stands in for sgool.runner, whose own tests run real pairs: here only what the command makes of it matters."""
+class _Runner:
+    """Stands in for `run_experiment`, whose own tests run real pairs: here only what is made of its end matters."""
 
-    def __init__(self, result: int | Exception) -> None:
-        super().__init__("sgool.runner")
+    def __init__(self, result: PairRecord | Exception | None) -> None:
         self.result, self.config = result, None
 
-    def run_experiment(self, config: Any) -> int:
+    def __call__(self, config: Any, progress: Any) -> Outcome:
         self.config = config
         if isinstance(self.result, Exception):
             raise self.result
-        return self.result
+        records = () if self.result is None else (self.result,)
+        return Outcome(Path("runs/none"), records, len(records))
 
 
 @pytest.fixture
 def runner(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> _Runner:
     """The stand-in with the result that the test asks for."""
-    module = _Runner(getattr(request, "param", 0))
-    monkeypatch.setitem(sys.modules, "sgool.runner", module)
-    return module
+    stand_in = _Runner(getattr(request, "param", None))
+    monkeypatch.setattr("sgool.runner.run_experiment", stand_in)
+    return stand_in
 
 
-@pytest.mark.parametrize(("runner", "code"), [(0, 0), (1, 1)], indirect=["runner"])
+DONE = fake_record(fake_pairs()[0])
+FAILED = fake_record(fake_pairs()[0], status="failed", error="the loss is not finite")
+
+
+@pytest.mark.parametrize(("runner", "code"), [(DONE, 0), (FAILED, 1)], indirect=["runner"])
 def test_the_exit_code_is_that_of_the_run(runner: _Runner, code: int) -> None:
     assert CliRunner().invoke(app, ["fit", "experiment=demo"]).exit_code == code
 

@@ -114,6 +114,33 @@ def test_make_targets(target: str) -> None:
     assert "--constraint" not in free.stdout
 
 
+def test_tests_reach_for_no_network(tmp_path: Path) -> None:
+    """With a stand-in for Python: what does make give to pytest?"""
+    folder = tmp_path / "venv" / "bin"
+    folder.mkdir(parents=True)
+    (folder / "python").write_text('#!/bin/sh\necho "$HF_HUB_OFFLINE $WANDB_MODE $*"\n', encoding="utf-8")
+    (folder / "python").chmod(0o755)
+    make = ["make", "--no-print-directory", f"VENV={folder.parent}", "test"]
+    result = subprocess.run(make, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert "1 offline -m pytest -m not slow" in result.stdout
+
+
+def test_the_help_counts_the_demo_s_prompts() -> None:
+    from sgool.prompts import read_prompts
+
+    assert len(read_prompts("emoji_world/demo")) == 8
+    assert "repair eight prompts" in (ROOT / "Makefile").read_text(encoding="utf-8")
+
+
+def test_a_half_made_environment_is_made_anew(tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "python").write_text("#!/bin/sh\nexit 1\n", encoding="utf-8")
+    (tmp_path / "bin" / "python").chmod(0o755)
+    make = ["make", "--no-print-directory", f"VENV={tmp_path}", "PYTHON=echo made", "install"]
+    result = subprocess.run(make, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert f"made -m venv --clear {tmp_path}" in result.stdout and result.returncode != 0
+
+
 def test_the_ci_script_is_sound() -> None:
     script = ROOT / ".ci" / "run"
     assert subprocess.run(["bash", "-n", str(script)], timeout=60).returncode == 0

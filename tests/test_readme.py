@@ -27,6 +27,8 @@ def test_the_python_example_runs() -> None:
     exec(compile(code, "README.md", "exec"), names)
     image = names["image"]
     assert isinstance(image, torch.Tensor) and image.shape == (1, 3, 64, 64)
+    best = names["best"]
+    assert isinstance(best, torch.Tensor) and best.shape == (3, 64, 64)
     assert float(image.min()) >= 0 and float(image.max()) <= 1 and float(image.std()) > 0.02
 
 
@@ -41,7 +43,7 @@ def test_every_command_is_one_that_exists(command: str, tmp_path: Path) -> None:
         prompts.write_text("prompt\na cat\n")
         model = tmp_path / "model"
         model.mkdir()
-        (model / "model_index.json").write_text("{}")
+        (model / "model_index.json").write_text('{"_class_name": "StableDiffusionPipeline"}')
         # Files of the reader's own stand in for the placeholders.
         places = {"prompts.csv": str(prompts), "/path/to/stable-diffusion-v1-4": str(model)}
         overrides = [word for old in words[2:] for word in [_replace(old, places)]]

@@ -209,3 +209,10 @@ def test_rescoring_gives_the_same_scores_up_to_8_bits(options: list[str], tmp_pa
 def test_rescoring_needs_finished_pairs(tmp_path: Path) -> None:
     with pytest.raises(SgoolError, match=r"config\.yaml"):
         rescore(tmp_path)
+
+
+def test_snapshots_show_the_trajectory(options: list[str], tmp_path: Path) -> None:
+    outcome = run(options, tmp_path, "methods=[doodl]", "data.limit=1", "optimization.snapshot_every=2")
+    folder = tmp_path / "pairs" / "doodl" / outcome.records[0].pair_id
+    assert sorted(path.name for path in (folder / "snapshots").iterdir()) == ["0000.png", "0002.png"]
+    assert (folder / "snapshots" / "0000.png").read_bytes() == (folder / "initial.png").read_bytes()

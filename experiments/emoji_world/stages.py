@@ -27,7 +27,7 @@ from experiments.emoji_world.tokenizers import CONTEXT_LENGTH, new_clip_tokenize
 from sgool.errors import SgoolError
 
 #: Steps of each training stage.
-STEPS = {"vae": 5500, "guide": 2300, "denoiser": 4400, "reader": 2200, "judge": 1500}
+STEPS = {"vae": 5500, "guide": 2300, "denoiser": 4400, "reader": 2200, "judge": 2000}
 #: Of the guide's steps: those before the text encoder is taken and the autoencoder's distortions begin.
 GUIDE_EARLY = 1697
 #: Of the reader's steps: those before colour channels are exchanged, at half the learning rate.

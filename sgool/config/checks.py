@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from sgool.config.pipeline import kind_problems, size_problems, steps_problems
 from sgool.config.rules import check
 from sgool.config.schema import SCHEMA
 from sgool.config.suggest import did_you_mean
@@ -52,17 +53,21 @@ def _size(config: Config) -> Iterator[str]:
     height, width = config["models"]["height"], config["models"]["width"]
     if (height is None) != (width is None):
         yield f"`models.height` and `models.width`: expected both or neither, got {height} and {width}"
+    else:
+        yield from size_problems(config["models"]["path"], height, width)
+
+
+def _steps(config: Config) -> Iterator[str]:
+    yield from steps_problems(config["models"]["path"], config["sampler"]["num_inference_steps"])
 
 
 def _model_folder(config: Config) -> Iterator[str]:
     path = config["models"]["path"]
     folder = Path(path).expanduser()
-    if folder.is_dir():
-        if not (folder / "model_index.json").is_file():
-            yield f"`models.path`: {path!r} is a folder without model_index.json, so no pipeline as diffusers saves it"
-    elif folder.exists():
+    yield from kind_problems(path)
+    if folder.is_file():
         yield f"`models.path`: expected a pipeline's folder or a hub id, got the file {path!r}"
-    elif path.startswith((".", "~", os.sep)):
+    elif not folder.exists() and path.startswith((".", "~", os.sep)):
         yield f"`models.path`: there is no folder {path!r} (relative paths start at {Path.cwd()})"
 
 
@@ -86,7 +91,8 @@ def _prompts(config: Config) -> Iterator[str]:
 _CHECKS: tuple[tuple[tuple[str, ...], Callable[[Config], Iterator[str]]], ...] = (
     (("methods", "method"), _methods),
     (("method",), _method_flags),
-    (("models.height", "models.width"), _size),
+    (("models.path", "models.height", "models.width"), _size),
+    (("models.path", "sampler"), _steps),
     (("models.path",), _model_folder),
     (("objective.terms",), _weights),
     (("saliency.w_global", "saliency.w_salient"), _saliency_weights),

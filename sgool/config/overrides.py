@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from sgool.config.schema import NAMED
+from sgool.config.rules import Variants
+from sgool.config.schema import NAMED, SCHEMA
 from sgool.config.suggest import did_you_mean, known_keys, unknown_key
 
 if TYPE_CHECKING:
@@ -47,7 +48,10 @@ def read_overrides(overrides: Sequence[str], folders: Sequence[Path]) -> Overrid
             key, _, value = line.partition("=")
             found.problems.append(f"`{line}`: one run has one value per key; a list is written {key}=[{value}]")
         elif not any((folder / group).is_dir() for folder in folders):
-            found.values.append(override)
+            if hint := _choice_hint(override, folders):
+                found.problems.append(hint)
+            else:
+                found.values.append(override)
         elif problem := _unknown_choice(override, folders):
             found.problems.append(problem)
         else:
@@ -91,6 +95,15 @@ def _unknown_choice(override: Override, folders: Sequence[Path]) -> str | None:
         return None
     hint = did_you_mean(str(wrong[0]), options) or "."
     return f"`{group}`: there is no choice {str(wrong[0])!r}{hint} Choices: {', '.join(options)}."
+
+
+def _choice_hint(override: Override, folders: Sequence[Path]) -> str | None:
+    """``sampler.name=edict`` would leave the keys of the other sampler: a sentence on what to write."""
+    group, _, key = override.key_or_group.partition(".")
+    variants, value = SCHEMA.get(group), override.value()
+    if isinstance(variants, Variants) and key == variants.key and value in choices(group, folders):
+        return f"`{override.input_line}`: use `{group}={value}`, which brings the other keys of {value} along"
+    return None
 
 
 def _has(config: Any, key: str) -> bool:

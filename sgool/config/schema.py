@@ -6,6 +6,7 @@ from typing import Any
 
 from sgool.config.rules import (
     Each,
+    Rule,
     Schema,
     Variants,
     choice,
@@ -18,6 +19,17 @@ from sgool.config.rules import (
     optional,
     text,
 )
+
+_ONE_DEVICE = (
+    "1 or a list with one device's number (for more devices start one process per device, each with its own data.seeds "
+    "or data filter, in its own run folder)"
+)
+
+
+def _is_one_device(value: Any) -> bool:
+    number = value[0] if isinstance(value, list) and len(value) == 1 else None
+    return (type(value) is int and value == 1) or (type(number) is int and number >= 0)
+
 
 #: A CLIP: arguments of `sgool.models.clip.load_clip`. `sgool.config` expands a plain name to this form.
 _CLIP: dict[str, Schema] = {"model": text(), "pretrained": optional(text())}
@@ -57,6 +69,7 @@ _OPTIMIZATION: dict[str, Schema] = {
     "tie": flag(),
     "renormalize": flag(),
     "keep": choice("best", "last"),
+    "snapshot_every": optional(integer(1)),
 }
 
 _OBJECTIVE: dict[str, Schema] = {
@@ -90,8 +103,7 @@ _DATA: dict[str, Schema] = {
 }
 
 _TRAINER: dict[str, Schema] = {
-    "accelerator": choice("auto", "cpu", "gpu", "cuda", "mps"),
-    "devices": either(integer(1), choice("auto"), list_of(integer(0))),
+    "devices": Rule(_ONE_DEVICE, _is_one_device),
     "precision": choice("64-true", "32-true", "bf16-mixed"),
     "pairs_per_fit": integer(1),
     "threads": optional(integer(1)),

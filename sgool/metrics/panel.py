@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -35,12 +36,20 @@ class JudgePanel:
             for row, value in zip(rows, metric.score(images, [p.prompt for p in pairs]).tolist(), strict=True):
                 row[f"{name}/clip_score"] = value
         if self._scene is not None:
-            scenes = [pair.metadata.get("scene") or None for pair in pairs]
+            scenes = [_scene(pair) for pair in pairs]
             for row, checks in zip(rows, self._scene.score(images, scenes), strict=True):
                 if checks:
                     row["scene_accuracy"] = checks.pop("all")
                     row |= {f"scene/{name}": value for name, value in checks.items()}
         return rows
+
+
+def _scene(pair: PromptSeed) -> Mapping[str, Any] | None:
+    """The pair's scene; None where the user's ``scene`` is something else."""
+    scene = pair.metadata.get("scene")
+    objects = scene.get("objects") if isinstance(scene, Mapping) else None
+    real = isinstance(objects, list) and objects and all(isinstance(o, Mapping) and "noun" in o for o in objects)
+    return scene if real else None
 
 
 def aggregate(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from sgool.paths import ASSETS
+from sgool.paths import ASSETS, asset_path
 
 
 def resolve_asset(path: str) -> str:
@@ -12,8 +10,4 @@ def resolve_asset(path: str) -> str:
 
     A folder of the user's own with that name, relative to the current directory, wins.
     """
-    head = Path(path).parts[0] if path else ""
-    own = Path(path).expanduser()
-    if head == "emoji_world" and not own.exists() and (ASSETS / path).exists():
-        return str(ASSETS / path)
-    return str(own) if path and own.exists() else path
+    return asset_path(path, ASSETS)

@@ -77,7 +77,8 @@ class DiffusionModels:
         """``prompt_embeds`` (B, L, D). Warns with the words that the tokenizer's length cuts off."""
         for prompt, cut in zip(prompts, self.truncated(prompts), strict=True):
             if cut:
-                warnings.warn(f"prompt over {self.num_tokens} tokens: {cut!r} of {prompt!r} is cut off", stacklevel=2)
+                # 3: past torch's wrapper for no_grad, so that the warning names the caller.
+                warnings.warn(f"prompt over {self.num_tokens} tokens: {cut!r} of {prompt!r} is cut off", stacklevel=3)
         tokens = self.tokenizer(
             list(prompts),
             padding="max_length",

@@ -93,8 +93,8 @@ class BoundObjective:
 
         Returns:
             Losses (B,) = sum over terms of weight * (w_global * reduced crops + w_salient * sum of mass * region),
-            differentiable; the terms before their weights; the last maps and regions. Without regions the second
-            summand is 0, without a detector w_global is 1.
+            differentiable; the terms before their weights; the last maps and regions. Without regions the
+            reduced crops have weight w_global + w_salient, without a detector 1.
 
         Raises:
             ValueError: Images or generators that do not match the bound pairs.
@@ -174,11 +174,10 @@ class BoundObjective:
         saliency = self.objective.saliency
         if saliency is None:
             return reduced
-        total = saliency.w_global * reduced
-        if regions:
-            masses = losses.new_tensor([region.mass for region in regions])
-            total = total + saliency.w_salient * (masses * losses[num_crops:]).sum()
-        return total
+        if not regions:  # at full weight, else a flat image would score better than any other
+            return (saliency.w_global + saliency.w_salient) * reduced
+        masses = losses.new_tensor([region.mass for region in regions])
+        return saliency.w_global * reduced + saliency.w_salient * (masses * losses[num_crops:]).sum()
 
 
 class _Views:

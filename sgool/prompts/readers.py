@@ -16,7 +16,7 @@ from sgool.prompts.text import Problems, read_text
 #: Names of the columns, upper and lower case alike; the first that a file has is taken.
 PROMPT_COLUMNS = ("prompt", "prompts", "text", "caption")
 CATEGORY_COLUMNS = ("category", "phenomenon", "label")
-#: Columns whose text is JSON.
+#: Columns whose text may be a scene in JSON: an object with a list `objects` that is not empty.
 JSON_COLUMNS = ("scene",)
 SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".txt")
 
@@ -29,7 +29,7 @@ class PromptRow:
         prompt: Stripped, never empty.
         index: Position among the file's prompts, from 0.
         category: Stripped; empty if the file has none.
-        metadata: The other columns by their names; ``scene`` parsed from JSON, empty cells left out.
+        metadata: The other columns by their names; a scene in ``scene`` parsed from JSON, empty cells left out.
     """
 
     prompt: str
@@ -148,7 +148,7 @@ def _row(line: int, record: Any, index: int, problems: Problems) -> PromptRow:
         prompt_key, prompt = _pick(record, PROMPT_COLUMNS)
         category_key, category = _pick(record, CATEGORY_COLUMNS)
         others = {str(key): value for key, value in record.items() if key not in (prompt_key, category_key)}
-        metadata = _metadata(others, line, where, problems)
+        metadata = _metadata(others)
     else:
         prompt_key, prompt, category, metadata = "prompt", record, "", {}
     if prompt_key is None:
@@ -172,7 +172,7 @@ def _pick(record: Mapping[str, Any], names: tuple[str, ...]) -> tuple[str | None
     return None, None
 
 
-def _metadata(others: Mapping[str, Any], line: int, where: str, problems: Problems) -> dict[str, Any]:
+def _metadata(others: Mapping[str, Any]) -> dict[str, Any]:
     metadata = {}
     for name, value in others.items():
         if isinstance(value, str):
@@ -180,9 +180,17 @@ def _metadata(others: Mapping[str, Any], line: int, where: str, problems: Proble
         if value is None or value == "" or not name.strip():
             continue
         if name.strip().lower() in JSON_COLUMNS and isinstance(value, str):
-            try:
-                value = json.loads(value)
-            except ValueError as error:
-                problems.add(line, f"{where}malformed JSON in column {name} ({getattr(error, 'msg', error)})")
+            value = _scene(value)
         metadata[name.strip()] = value
     return metadata
+
+
+def _scene(text: str) -> Any:
+    """The scene that a cell holds; the text as it is where it is something else of the user's own."""
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return text
+    if isinstance(value, dict) and isinstance(value.get("objects"), list) and value["objects"]:
+        return value
+    return text

@@ -16,7 +16,6 @@ NOT_COMPARED: tuple[str, ...] = (
     "run_dir",
     "resume",
     "debug",
-    "trainer.accelerator",
     "trainer.devices",
     "trainer.pairs_per_fit",
     "trainer.threads",
@@ -24,6 +23,7 @@ NOT_COMPARED: tuple[str, ...] = (
     "methods",
     "data.limit",
     "models.device",
+    "optimization.snapshot_every",
 )
 """Keys (with all below them) that change where, how fast or for which pairs a run works, not what a pair becomes.
 

@@ -6,13 +6,14 @@ import hashlib
 import json
 import logging
 import re
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sgool.errors import SgoolError
-from sgool.results.artifacts import ARTIFACTS, encode_artifacts
+from sgool.results.artifacts import ARTIFACTS, encode_artifacts, encode_image
 from sgool.results.atomic import atomic_write, explain_os_errors, remove_leftovers, sync_folder
 from sgool.results.collate import collate
 from sgool.results.compare import NOT_COMPARED, config_text, plain_config, read_config, refuse_other_config
@@ -84,15 +85,20 @@ class RunFolder:
 
         Raises:
             SgoolError: The folder cannot be made or written, or holds results without ``config.yaml``.
-            ConfigError: The folder was made by another configuration; lists the changed keys.
+            ConfigError: The folder has records of another configuration; lists the changed keys.
         """
         self._make_writable()
         new = plain_config(config)
+        has_records = any(self._record_paths())
         if self.config_path.exists():
-            old = read_config(self.config_path)
-            refuse_other_config(self.path, old, new, not_compared)
-            new = _join_methods(old, new)
-        elif any(self._record_paths()):
+            try:
+                old = read_config(self.config_path)
+                refuse_other_config(self.path, old, new, not_compared)
+                new = _join_methods(old, new)
+            except SgoolError:
+                if has_records:  # else there is nothing to mix: a failed start must not keep the mended command out
+                    raise
+        elif has_records:
             raise SgoolError(
                 f"{self.path} holds results but no config.yaml, so nobody can tell what made them. "
                 "Use another run_dir, or delete the folder."
@@ -161,6 +167,7 @@ class RunFolder:
         saliency_map: Array | None = None,
         history: Sequence[Mapping[str, float]] = (),
         latents: Mapping[str, Array] | None = None,
+        snapshots: Sequence[tuple[int, Array]] = (),
     ) -> Path:
         """Write a pair's results, ``record.json`` last: a crash at any point leaves the pair not done.
 
@@ -172,6 +179,7 @@ class RunFolder:
             saliency_map: (H, W) or (1, H, W) in [0, 1]; resized to the image's size if it differs.
             history: One mapping of name to number per update; empty: no file.
             latents: ``initial``, ``best``, ``last``, any shape; stored in float32.
+            snapshots: (update, image) along the trajectory, for ``snapshots/UPDATE.png``.
 
         Returns:
             The pair's folder.
@@ -182,6 +190,7 @@ class RunFolder:
         """
         folder = self.pair_folder(record.method, record.pair_id)
         files = encode_artifacts(images or {}, saliency_map, history, latents or {})
+        pictures = {f"{update:04d}.png": encode_image(image) for update, image in snapshots}
         text = encode_record(record)  # before anything is touched: a bad record must not cost the old one
         with explain_os_errors(f"write the results of {record.method}/{record.pair_id} to {folder}", _KEPT):
             folder.mkdir(parents=True, exist_ok=True)
@@ -193,6 +202,10 @@ class RunFolder:
                     atomic_write(folder / name, files[name])
                 else:
                     (folder / name).unlink(missing_ok=True)
+            shutil.rmtree(folder / "snapshots", ignore_errors=True)
+            for name, picture in pictures.items():
+                (folder / "snapshots").mkdir(exist_ok=True)
+                atomic_write(folder / "snapshots" / name, picture)
             atomic_write(folder / "record.json", text.encode())
         return folder
 

@@ -100,6 +100,12 @@ def test_an_unknown_key_is_answered_with_a_guess_and_the_valid_keys() -> None:
         ("saliency.threshold=0", "expected a number above 0 and at most 1, got 0"),
         ("logger.name=tensorboard", "`logger.name`: expected csv, none or wandb"),
         ("~models.guide", "Interpolation key 'models.guide' not found"),
+        ("trainer.devices=2", "expected 1 or a list with one device's number (for more devices start one process per"),
+        ("trainer.devices=[0,1]", "each with its own data.seeds or data filter, in its own run folder), got [0, 1]"),
+        ("trainer.devices=auto", "`trainer.devices`: expected 1"),
+        ("trainer.accelerator=cpu", "unknown key `trainer.accelerator`"),
+        ("sampler.name=edict", "`sampler.name=edict`: use `sampler=edict`"),
+        ("sampler.num_inference_steps=1001", "expected at most 1000, those 'emoji_world' was trained with"),
         ("~trainer.devices", "`trainer.devices`: is missing"),
     ],
 )
@@ -136,6 +142,33 @@ def test_a_folder_that_is_no_pipeline(tmp_path: Path) -> None:
     assert "is a folder without model_index.json" in _problems(f"models.path={tmp_path}")[0]
     (tmp_path / "weights.ckpt").write_bytes(b"")
     assert "got the file" in _problems(f"models.path={tmp_path / 'weights.ckpt'}")[0]
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "words"),
+    [
+        ("model_index.json", "{}", "expected a StableDiffusionPipeline, but '{}' is of no named class"),
+        ("model_index.json", '{"_class_name": "StableDiffusionXLPipeline"}', "is a StableDiffusionXLPipeline"),
+        ("model_index.json", '{"_class_name": "FluxPipeline"}', "other pipelines are not supported yet"),
+        ("model_index.json", "{", "model_index.json cannot be read as JSON"),
+        ("unet/config.json", "[1]", "should hold a JSON object, but holds a list"),
+        ("unet/config.json", '{"block_out_channels": [8, 8], "sample_size": 9}', "multiple of 8 pixels (VAE factor 4)"),
+        ("scheduler/scheduler_config.json", '{"num_train_timesteps": 4}', "expected at most 4"),
+    ],
+)
+def test_a_folder_that_cannot_be_used(tmp_path: Path, file: str, text: str, words: str) -> None:
+    _write(tmp_path, "model_index.json", '{"_class_name": "StableDiffusionPipeline"}')
+    _write(tmp_path, "vae/config.json", '{"block_out_channels": [8, 8, 8]}')
+    _write(tmp_path, file, text)
+    problems = _problems(f"models.path={tmp_path}")
+    assert words.replace("{}", str(tmp_path)) in problems[0]
+    assert len(problems) == (2 if "sample_size" in text else 1)
+
+
+def test_sizes_are_looked_at_before_a_model_loads() -> None:
+    problems = _problems("models.height=30", "models.width=64")
+    assert problems == ("`models.height`: expected a multiple of 8 pixels (VAE factor 4), got 30; 32 would do",)
+    assert load_config(["models.height=72", "models.width=64"]).models.height == 72
 
 
 def _write(folder: Path, file: str, text: str) -> None:

@@ -49,9 +49,14 @@ def test_the_default_is_the_three_methods_on_the_embedded_world() -> None:
     assert config.models.path == "emoji_world"
     assert (config.sampler.name, config.sampler.num_inference_steps, config.sampler.engine) == (
         "ddim",
-        20,
+        12,
         "checkpoint",
     )
+    optimization, saliency = config.optimization, config.saliency
+    assert (optimization.num_optimization_steps, optimization.gradient_rms) == (16, 0.006)
+    assert (optimization.grad_clip_value, optimization.keep) == (0.02, "best")
+    assert (saliency.min_side, saliency.margin, saliency.w_global, saliency.w_salient) == (0.6, 0.25, 0.8, 0.2)
+    assert (saliency.threshold, saliency.detector.blur_sigma) == (0.35, 0.05)
     flags = {name: (method.optimize, method.use_saliency) for name, method in config.method.items()}
     assert flags == {"vanilla": (False, False), "doodl": (True, False), "sgool": (True, True)}
 

@@ -41,6 +41,12 @@ def test_every_judge_and_the_scene(clip_tower: ClipTower, wordpiece_tower: ClipT
     assert rows[2]["scene_accuracy"] == 0.0 and rows[2]["scene/objects"] == 0.0 and "scene/background" not in rows[2]
 
 
+@pytest.mark.parametrize("scene", ["in the park", 3, ["cat"], {"n": 1}, {"objects": ["cat"]}])
+def test_a_scene_of_the_user_s_own_gets_no_verdict(scene: Any) -> None:
+    reader: Any = _AlwaysACat()
+    assert JudgePanel({}, reader).score(images()[:1], [PromptSeed("a", 0, metadata={"scene": scene})]) == [{}]
+
+
 def test_without_reader_or_judges(clip_tower: ClipTower) -> None:
     assert set(JudgePanel({"judge": clip_tower}).score(images(), PAIRS)[0]) == {"judge/clip_score"}
     assert JudgePanel({}).score(images(), PAIRS) == [{}, {}, {}]

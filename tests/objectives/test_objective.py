@@ -82,7 +82,8 @@ def test_formula_by_hand(reduction: str) -> None:
         of_crops = losses(random_boxes((SIZE, SIZE), 5, generator, power=0.5, min_side=0.3))
         bright = image.mean(dim=1)[0].round()
         regions = find_regions(bright, max_regions=2, margin=0.2, min_side=0.25)
-        expected = 0.75 * (of_crops.min() if reduction == "min" else of_crops.mean())
+        reduced = of_crops.min() if reduction == "min" else of_crops.mean()
+        expected = (0.75 if regions else 0.75 + 0.5) * reduced
         if regions:
             masses = torch.tensor([region.mass for region in regions], dtype=torch.float64)
             expected = expected + 0.5 * (masses * losses(regions)).sum()

@@ -60,10 +60,11 @@ class TestOpen:
         assert [entry["device"] for entry in run.environments()] == ["test device", "another device"]
 
     def test_refuses_another_configuration_with_one_line_per_key(self, run: RunFolder) -> None:
+        write(run)
         changed = fake_config(
             sampler={"name": "edict", "num_inference_steps": 50, "guidance_scale": 4.0, "mixing_coeff": 0.93},
             models={"path": "emoji_world", "guide": {"model": "emoji_world/guide", "pretrained": None}},
-            trainer={"accelerator": "gpu"},
+            trainer={"devices": [1]},
             run_dir="elsewhere",
         )
         with pytest.raises(ConfigError) as caught:
@@ -83,7 +84,7 @@ class TestOpen:
         "change",
         [
             {"run_dir": "other", "name": "other", "resume": False, "debug": True},
-            {"trainer": {"accelerator": "gpu", "devices": 8}},
+            {"trainer": {"devices": [1], "threads": 2}},
             {"logger": {"wandb": True}},
             {"data": {"prompts": "prompts.csv", "seeds": [0, 1], "limit": 4}},
         ],
@@ -91,6 +92,16 @@ class TestOpen:
     def test_keys_that_change_no_result_do_not_count(self, run: RunFolder, change: dict) -> None:
         run.open(fake_config(**change))
         assert run.config() == fake_config(**change)
+
+    @pytest.mark.parametrize("text", [None, "a: [1"])
+    def test_a_start_that_left_no_record_binds_nobody(self, run: RunFolder, text: str | None) -> None:
+        if text is not None:
+            run.config_path.write_text(text)
+        other = fake_config(optimization={"num_optimization_steps": 1, "keep": "last"})
+        assert run.open(other, device="test device").config() == other
+        write(run)
+        with pytest.raises(ConfigError, match=r"optimization\.keep: was \"last\", is \"best\""):
+            run.open(fake_config())
 
     def test_methods_may_be_added(self, tmp_path: Path) -> None:
         run = RunFolder(tmp_path / "run").open(fake_config(["vanilla"]), device="test device")
@@ -101,6 +112,7 @@ class TestOpen:
     @pytest.mark.parametrize("new", [1, 1.0, True, "1", None])
     def test_values_compare_with_their_type(self, tmp_path: Path, old: object, new: object) -> None:
         run = RunFolder(tmp_path / "run").open({"key": old}, device="test device")
+        write(run)
         if type(old) is type(new):
             run.open({"key": new}, device="test device")
         else:
@@ -110,6 +122,7 @@ class TestOpen:
     @pytest.mark.parametrize("value", [1e-05, 1e30, float("nan"), [1, [2, None]], {}, "a: b\n", "2026-11-22", "é"])
     def test_values_survive_the_file(self, tmp_path: Path, value: object) -> None:
         run = RunFolder(tmp_path / "run").open({"key": value}, device="test device")
+        write(run)
         run.open({"key": value}, device="test device")
         assert repr(run.config()["key"]) == repr(value)
 
@@ -121,6 +134,7 @@ class TestOpen:
 
     @pytest.mark.parametrize("text", ["a: [1", "- list", ""])
     def test_refuses_a_damaged_config(self, run: RunFolder, text: str) -> None:
+        write(run)
         run.config_path.write_text(text)
         with pytest.raises(SgoolError, match=r"config\.yaml.*Use another run_dir"):
             run.open(fake_config())

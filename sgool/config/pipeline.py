@@ -1,0 +1,90 @@
+"""What the JSON files of a local pipeline folder tell before any model is loaded."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from sgool.paths import asset_path
+
+#: The one class of pipeline that sgool reads.
+PIPELINE = "StableDiffusionPipeline"
+_INDEX = "model_index.json"
+_FILES = (_INDEX, "unet/config.json", "vae/config.json", "scheduler/scheduler_config.json")
+
+
+def kind_problems(path: str) -> Iterator[str]:
+    """Whether a folder (the name of an embedded model is one) is a pipeline that sgool can use; hub ids pass."""
+    folder = Path(asset_path(path))
+    if not folder.is_dir():
+        return
+    if not (folder / _INDEX).is_file():
+        yield f"`models.path`: {path!r} is a folder without {_INDEX}, so no pipeline as diffusers saves it"
+        return
+    broken = [problem for name in _FILES if (problem := _broken(folder / name))]
+    yield from broken
+    kind = _read(folder / _INDEX).get("_class_name")
+    if not broken and kind != PIPELINE:
+        what = f"a {kind}" if kind else "of no named class"
+        yield (
+            f"`models.path`: expected a {PIPELINE}, but {path!r} is {what} "
+            f"(`_class_name` in its {_INDEX}); SDXL, Stable Diffusion 3, Flux and other pipelines are not supported yet"
+        )
+
+
+def size_problems(path: str, height: int | None, width: int | None) -> Iterator[str]:
+    """Whether the networks of a folder can halve both sides as often as they do; silent where files do not tell."""
+    unet, vae = (_read(Path(asset_path(path)) / part / "config.json") for part in ("unet", "vae"))
+    halvings, factors = unet.get("block_out_channels"), vae.get("block_out_channels")
+    if _is_foreign(path) or not (isinstance(halvings, list) and isinstance(factors, list) and halvings and factors):
+        return
+    factor = 2 ** (len(factors) - 1)
+    multiple = factor * 2 ** (len(halvings) - 1)  # the rule of DiffusionModels.latent_shape
+    sample = unet.get("sample_size")
+    default = sample if isinstance(sample, list) and len(sample) == 2 else [sample, sample]
+    for name, side, latent in (("height", height, default[0]), ("width", width, default[1])):
+        pixels = latent * factor if side is None and isinstance(latent, int) else side
+        if pixels is not None and (pixels < multiple or pixels % multiple):
+            near = max(multiple, round(pixels / multiple) * multiple)
+            yield (
+                f"`models.{name}`: expected a multiple of {multiple} pixels (VAE factor {factor}), got {pixels}; "
+                f"{near} would do"
+            )
+
+
+def steps_problems(path: str, steps: int) -> Iterator[str]:
+    """Whether a folder's schedule has as many steps as are asked for; silent where its file does not tell."""
+    most = _read(Path(asset_path(path)) / "scheduler" / "scheduler_config.json").get("num_train_timesteps")
+    if not _is_foreign(path) and isinstance(most, int) and steps > most:
+        yield f"`sampler.num_inference_steps`: expected at most {most}, those {path!r} was trained with, got {steps}"
+
+
+def _is_foreign(path: str) -> bool:
+    """Of another pipeline's class, which `kind_problems` reports: its sizes and steps follow other rules."""
+    return bool(_read(Path(asset_path(path)) / _INDEX).get("_class_name") != PIPELINE)
+
+
+def _load(file: Path) -> Any:
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+def _read(file: Path) -> Mapping[str, Any]:
+    """The file's content; empty where it is missing or broken."""
+    try:
+        content = _load(file)
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _broken(file: Path) -> str | None:
+    """What is wrong with a file that is there."""
+    try:
+        content = _load(file) if file.is_file() else {}
+    except (OSError, ValueError) as error:
+        return f"`models.path`: {file} cannot be read as JSON ({error}); write the folder again"
+    if not isinstance(content, dict):
+        return f"`models.path`: {file} should hold a JSON object, but holds a {type(content).__name__}"
+    return None
