@@ -9,7 +9,7 @@ import lightning as L
 import open_clip
 import pytest
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from sgool import LatentPairModule, Objective, PromptSeed, TextAlignment, default_callbacks
@@ -17,6 +17,7 @@ from sgool.callbacks import Trajectory
 from sgool.models.clip import ClipTower
 from sgool.models.load import DiffusionModels
 from sgool.objectives import CropSettings
+from tests.tiny import sd_scheduler
 
 
 class _Tokenizer:
@@ -47,17 +48,9 @@ def stable_diffusion_14() -> DiffusionModels:
     text_encoder = CLIPTextModel(
         CLIPTextConfig(hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12)
     )
-    scheduler = DDIMScheduler(
-        beta_start=0.00085,
-        beta_end=0.012,
-        beta_schedule="scaled_linear",
-        clip_sample=False,
-        set_alpha_to_one=False,
-        steps_offset=1,
-    )
     for network in (unet, vae, text_encoder):
         network.requires_grad_(False).eval()
-    return DiffusionModels(vae, unet, text_encoder, _Tokenizer(), scheduler, "sd14-random")
+    return DiffusionModels(vae, unet, text_encoder, _Tokenizer(), sd_scheduler(), "sd14-random")
 
 
 @pytest.mark.slow

@@ -136,7 +136,7 @@ def tiny_pipeline(path: Path, *, seed: int = 0) -> Path:
         ``path``.
     """
     import torch
-    from diffusers import DDIMScheduler, StableDiffusionPipeline
+    from diffusers import StableDiffusionPipeline
 
     path.mkdir(parents=True, exist_ok=True)
     with torch.random.fork_rng():
@@ -145,7 +145,20 @@ def tiny_pipeline(path: Path, *, seed: int = 0) -> Path:
     # A fresh network's noise depends little on the latents; a trained one's is of unit variance.
     with torch.no_grad():
         networks["unet"].conv_out.weight *= 4
-    scheduler = DDIMScheduler(
+    pipeline = StableDiffusionPipeline(
+        **networks, scheduler=sd_scheduler(), safety_checker=None, feature_extractor=None, requires_safety_checker=False
+    )
+    for file in ("vocab.json", "merges.txt"):
+        (path / file).unlink()  # of the tokenizer's making; save_pretrained writes its own folder
+    pipeline.save_pretrained(path)
+    return path
+
+
+def sd_scheduler() -> Any:
+    """DDIM on the schedule of Stable Diffusion 1.x."""
+    from diffusers import DDIMScheduler
+
+    return DDIMScheduler(
         beta_start=0.00085,
         beta_end=0.012,
         beta_schedule="scaled_linear",
@@ -153,13 +166,6 @@ def tiny_pipeline(path: Path, *, seed: int = 0) -> Path:
         set_alpha_to_one=False,
         steps_offset=1,
     )
-    pipeline = StableDiffusionPipeline(
-        **networks, scheduler=scheduler, safety_checker=None, feature_extractor=None, requires_safety_checker=False
-    )
-    for file in ("vocab.json", "merges.txt"):
-        (path / file).unlink()  # of the tokenizer's making; save_pretrained writes its own folder
-    pipeline.save_pretrained(path)
-    return path
 
 
 def _tiny_networks(tokenizer: Any) -> dict[str, Any]:
