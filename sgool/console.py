@@ -46,6 +46,10 @@ class ConsoleProgress:
         self._all = self._bars.add_task("pairs", total=left)
         self._updates = self._bars.add_task("updates", total=None, visible=False)
 
+    def note(self, text: str) -> None:
+        """Prints a line."""
+        self.console.print(f"note: {text}", markup=False, soft_wrap=True)
+
     def batch(self, method: str, pairs: Sequence[PromptSeed]) -> None:
         """Shows the batch's method and first prompt."""
         more = f" and {len(pairs) - 1} more" if len(pairs) > 1 else ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 import sys
 import time
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,10 @@ class Progress(Protocol):
         """The run begins: pairs, methods, and (method, pair) problems left to do."""
         ...
 
+    def note(self, text: str) -> None:
+        """Something that the user should know before the work begins."""
+        ...
+
     def batch(self, method: str, pairs: Sequence[PromptSeed]) -> None:
         """A batch of pairs begins."""
         ...
@@ -46,6 +51,9 @@ class Silent:
     """Tells nothing."""
 
     def start(self, pairs: int, methods: Sequence[str], left: int) -> None:
+        """Nothing."""
+
+    def note(self, text: str) -> None:
         """Nothing."""
 
     def batch(self, method: str, pairs: Sequence[PromptSeed]) -> None:
@@ -105,9 +113,13 @@ def run_experiment(config: DictConfig, progress: Progress | None = None) -> Outc
 
         _limit_threads(plain["trainer"]["threads"])
         session = Session(plain)
-        for method in methods:
-            if left[method]:
-                _run_method(session, plain, folder, method, left[method], progress)
+        for text in session.truncations(pair.prompt for pair in pairs):
+            progress.note(text)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="prompt over")  # said once above, not at every fit
+            for method in methods:
+                if left[method]:
+                    _run_method(session, plain, folder, method, left[method], progress)
     folder.collate()
     wanted = {(method, pair.pair_id) for method in methods for pair in pairs}
     records = tuple(record for record in folder.records() if (record.method, record.pair_id) in wanted)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import Any
 
@@ -65,15 +65,32 @@ class Session:
         return self._clips[key]
 
     @cached_property
-    def judges(self) -> JudgePanel:
-        """All judges of the run, and the guide under its own name: what was optimised is shown beside them."""
+    def towers(self) -> dict[str, ClipTower]:
+        """The judges by name, and the guide under its own: what was optimised is shown beside them."""
         options = self._config["models"]
         towers = {name: self.clip(**reference) for name, reference in options["judges"].items()}
-        towers["guide"] = self.clip(**options["guide"])
+        return {**towers, "guide": self.clip(**options["guide"])}
+
+    def truncations(self, prompts: Iterable[str]) -> list[str]:
+        """One sentence per prompt that the pipeline's or a CLIP's tokenizer cuts off, with the text that is lost."""
+        unique = list(dict.fromkeys(prompts))
+        cuts = {"the pipeline": self.models.truncated(unique)}
+        cuts |= {f"{name} CLIP": [cut or "" for cut in tower.truncated(unique)] for name, tower in self.towers.items()}
+        return [
+            f"over-long prompt {prompt!r}: {reader} does not see {cut!r}"
+            for reader, texts in cuts.items()
+            for prompt, cut in zip(unique, texts, strict=True)
+            if cut
+        ]
+
+    @cached_property
+    def judges(self) -> JudgePanel:
+        """All judges of the run and the scene reader."""
+        options = self._config["models"]
         reader = None
         if options["scene_reader"]:
             reader = SceneReader.from_pretrained(resolve_asset(options["scene_reader"])).to(self.device)
-        return JudgePanel(towers, reader)
+        return JudgePanel(self.towers, reader)
 
     def method(self, name: str) -> Method:
         """A method by its name in the configuration."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import warnings
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from sgool.config import load_config
 from sgool.errors import ConfigError, SgoolError
 from sgool.report import build_report
 from sgool.rescore import rescore
-from sgool.runner import Outcome, run_experiment
+from sgool.runner import Outcome, Silent, run_experiment
 from tests.wandb_files import read_wandb
 
 METHODS = ("vanilla", "doodl", "sgool")
@@ -216,3 +217,25 @@ def test_snapshots_show_the_trajectory(options: list[str], tmp_path: Path) -> No
     folder = tmp_path / "pairs" / "doodl" / outcome.records[0].pair_id
     assert sorted(path.name for path in (folder / "snapshots").iterdir()) == ["0000.png", "0002.png"]
     assert (folder / "snapshots" / "0000.png").read_bytes() == (folder / "initial.png").read_bytes()
+
+
+class Notes(Silent):
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.texts.append(text)
+
+
+def test_an_over_long_prompt_is_said_once_with_what_is_cut(options: list[str], tmp_path: Path) -> None:
+    long = "a cat and " * 30 + "zebra"
+    (tmp_path / "long.txt").write_text(f"{long}\na cat\n")
+    notes = Notes()
+    overrides = [*options, f"run_dir={tmp_path / 'run'}", f"data.prompts={tmp_path / 'long.txt'}", "methods=[vanilla]"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        outcome = run_experiment(load_config(overrides), notes)
+    assert outcome.exit_code == 0
+    assert len(notes.texts) == 3  # the pipeline, the judge and the guide
+    for text, reader in zip(notes.texts, ("the pipeline", "judge CLIP", "guide CLIP"), strict=True):
+        assert reader in text and text.rstrip("'").endswith("zebra")
