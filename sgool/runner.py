@@ -168,8 +168,10 @@ def _run_method(
         metrics = _score(session, results)
         seconds = (time.perf_counter() - started) / len(batch)
         records = [_write(folder, name, r, m, seconds) for r, m in zip(results, metrics, strict=True)]
-        log_results(loggers, results, metrics)
-        all_metrics += [row for row, result in zip(metrics, results, strict=True) if result.error is None]
+        # Failed pairs may hold images that are not finite; their records say why they failed.
+        good = [index for index, result in enumerate(results) if result.error is None]
+        log_results(loggers, [results[i] for i in good], [metrics[i] for i in good])
+        all_metrics += [metrics[i] for i in good]
         progress.done(records)
     close_loggers(loggers, aggregate(all_metrics))
 
