@@ -11,10 +11,16 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from sgool.diffusion import NoisePredictor, build_schedule, decode_latents, denoise
-from sgool.diffusion.chain import Sampler
-from sgool.diffusion.ddim import DDIM
-from sgool.diffusion.engines import CheckpointEngine, Engine
+from sgool.diffusion import (
+    Engine,
+    GuidedModel,
+    Sampler,
+    build_engine,
+    build_sampler,
+    build_schedule,
+    decode_latents,
+    denoise,
+)
 from sgool.errors import SgoolError
 from sgool.models.load import DiffusionModels
 from sgool.objectives import BoundObjective, Objective
@@ -48,8 +54,8 @@ class LatentPairModule(L.LightningModule):
 
     ``latents`` (S, B, C, h, w) is the only parameter; S = 2 for EDICT's pair (x, y), else 1. The frozen networks are
     not children of the module, so checkpoints hold latents and optimiser state alone. ``training_step`` denoises,
-    decodes and returns the sum over the pairs of the objective (mean over the streams: DOODL's factor 0.5 on the sum
-    of both); clipping, tying, perturbing and renormalising are callbacks.
+    decodes and returns the sum over the pairs of the objective (mean over the decoded streams: DOODL's factor 0.5
+    on the sum of both); clipping, tying, perturbing and renormalising are callbacks.
 
     Args:
         models: Frozen diffusion components.
@@ -65,6 +71,8 @@ class LatentPairModule(L.LightningModule):
         height: Of the image in pixels; by default the model's own.
         width: Of the image in pixels; by default the model's own.
         initial_latents: (B, C, h, w); by default drawn from each pair's seed, as diffusers draws them.
+        split_guidance: Conditional and unconditional pass one after the other: half the activations.
+        decode_first_only: Decode and judge the first stream alone (EDICT's x), not both.
 
     Raises:
         SgoolError: No pairs, no updates, sizes that do not fit the model, or initial latents of a wrong shape.
@@ -86,6 +94,8 @@ class LatentPairModule(L.LightningModule):
         height: int | None = None,
         width: int | None = None,
         initial_latents: Tensor | None = None,
+        split_guidance: bool = False,
+        decode_first_only: bool = False,
     ) -> None:
         super().__init__()
         if not pairs:
@@ -96,17 +106,20 @@ class LatentPairModule(L.LightningModule):
                 "the method `vanilla` makes images without updates"
             )
         self.models, self.pairs = models, tuple(pairs)
-        self.sampler, self.engine = sampler or DDIM(), engine or CheckpointEngine()
-        self.schedule = build_schedule(models.scheduler, num_inference_steps)
+        self.sampler, self.engine = sampler or build_sampler("ddim"), engine or build_engine("checkpoint")
+        self.schedule = build_schedule(models.scheduler, num_inference_steps, self.sampler.spacing)
+        self.engine.check(self.sampler.name, self.sampler.moves(self.schedule), self._latents_dtype)
         self.guidance_scale, self.num_optimization_steps = guidance_scale, num_optimization_steps
         self.lr, self.momentum = lr, momentum
         first = self._first_latents(models.latent_shape(height, width), initial_latents)
         self.latents = nn.Parameter(first.expand(self.sampler.num_streams, *first.shape[1:]).clone())
-        #: One per stream, since each remembers the salient regions of its own images; none without an objective.
+        self.decode_first_only = decode_first_only
+        #: One per decoded stream, since each remembers the salient regions of its own images.
         self.objectives: tuple[BoundObjective, ...] = ()
         if objective is not None:
-            self.objectives = tuple(objective.bind(self.pairs) for _ in range(self.sampler.num_streams))
-        self.predictor = self._predictor()
+            decoded = 1 if decode_first_only else self.sampler.num_streams
+            self.objectives = tuple(objective.bind(self.pairs) for _ in range(decoded))
+        self.guided_model = self._guided_model(split_guidance)
         #: Pair index -> why it failed; failed pairs keep their last good latents.
         self.failures: dict[int, str] = {}
         self.evaluation: Evaluation | None = None
@@ -117,27 +130,29 @@ class LatentPairModule(L.LightningModule):
             given = torch.stack([first_latents(pair.seed, shape) for pair in self.pairs])
         if tuple(given.shape) != expected:
             raise SgoolError(f"`initial_latents`: expected shape {expected}, got {tuple(given.shape)}")
-        dtype = torch.float64 if self.models.dtype == torch.float64 else torch.float32
-        return given.to(device=self.models.unet.device, dtype=dtype)[None]
+        return given.to(device=self.models.unet.device, dtype=self._latents_dtype)[None]
 
-    def _predictor(self) -> NoisePredictor:
+    @property
+    def _latents_dtype(self) -> torch.dtype:
+        """Latents and the sampler's arithmetic stay in float32 at least, whatever the network's dtype is."""
+        return torch.float64 if self.models.dtype == torch.float64 else torch.float32
+
+    def _guided_model(self, split_guidance: bool) -> GuidedModel:
         embeds = self.models.encode_prompts([pair.prompt for pair in self.pairs])
         negative = None
         if self.guidance_scale != 1:
             negative = self.models.encode_prompts([pair.negative_prompt for pair in self.pairs])
-        return NoisePredictor(self.models.unet, embeds, negative, self.guidance_scale, self.schedule.prediction_type)
+        return GuidedModel(self.models.unet, embeds, negative, self.guidance_scale, split_guidance=split_guidance)
 
     def forward(self, latents: Tensor | None = None) -> Denoised:
         """Denoises and decodes latents (S, B, C, h, w), by default the module's own."""
         latents = self.latents if latents is None else latents
         # Lightning moves the module to the CPU after a fit, but not the networks, which are no children of it.
         latents = latents.to(self.models.unet.device)
-        final = denoise(latents, self.schedule, self.sampler, self._predict, self.engine)
-        images = torch.stack([decode_latents(self.models.vae, stream.to(self.models.dtype)) for stream in final])
+        final = denoise(latents, self.schedule, self.sampler, self.guided_model, self.engine)
+        streams = final[:1] if self.decode_first_only else final
+        images = torch.stack([decode_latents(self.models.vae, stream.to(self.models.dtype)) for stream in streams])
         return Denoised(final, images)
-
-    def _predict(self, latents: Tensor, step: Any) -> Tensor:
-        return self.predictor(latents.to(self.models.dtype), step).to(latents.dtype)
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Loss of the current latents, summed over the pairs; what it saw stands in ``self.evaluation``."""

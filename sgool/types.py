@@ -49,7 +49,8 @@ class Denoised:
 
     Attributes:
         latents: (S, B, C, h, w), S = 2 for EDICT's (x, y), else 1.
-        images: (S, B, 3, H, W), nominally in [0, 1], not clamped so that gradients flow.
+        images: (S, B, 3, H, W), nominally in [0, 1], not clamped so that gradients flow; S = 1 if only the first
+            stream was decoded.
     """
 
     latents: Tensor

@@ -1,12 +1,17 @@
-"""The differentiable denoising chain: schedule, samplers, gradient engines, noise prediction, decoding."""
+"""The differentiable denoising chain: schedule, samplers, gradient engines, the network, decoding, inversion."""
 
-from sgool.diffusion.chain import build_engine, build_sampler, denoise
-from sgool.diffusion.decode import decode_latents
-from sgool.diffusion.guidance import NoisePredictor
+from sgool.diffusion.chain import Sampler, build_engine, build_sampler, denoise, network_calls
+from sgool.diffusion.decode import decode_latents, encode_images
+from sgool.diffusion.engines import Engine
+from sgool.diffusion.invert import Inversion, invert
+from sgool.diffusion.network import GuidedModel
 from sgool.diffusion.schedule import Schedule, Step, build_schedule
 
 __all__ = [
-    "NoisePredictor",
+    "Engine",
+    "GuidedModel",
+    "Inversion",
+    "Sampler",
     "Schedule",
     "Step",
     "build_engine",
@@ -14,4 +19,7 @@ __all__ = [
     "build_schedule",
     "decode_latents",
     "denoise",
+    "encode_images",
+    "invert",
+    "network_calls",
 ]

@@ -1,85 +1,148 @@
-"""The denoising loop: a sampler's steps run by a gradient engine."""
+"""The denoising loop: a sampler's moves run by a gradient engine, and its way back."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from sgool.diffusion.ddim import DDIM, Predict
+from sgool.diffusion.ddim import DDIM
+from sgool.diffusion.dpm_solver import DPMSolver
 from sgool.diffusion.edict import EDICT
-from sgool.diffusion.engines import CheckpointEngine, DirectEngine, Engine
-from sgool.diffusion.schedule import Schedule, Step
+from sgool.diffusion.engines import Checkpoint, Direct, Engine, Reversible, Truncated
+from sgool.diffusion.moves import Move, State
+from sgool.diffusion.network import GuidedModel
+from sgool.diffusion.schedule import Schedule, Spacing
+from sgool.diffusion.two_step import BDIA, BELM
 from sgool.errors import SgoolError
 
 
 class Sampler(Protocol):
-    """A pure, differentiable step over ``num_streams`` latents."""
+    """A rule that turns a schedule into moves of a state.
+
+    Attributes:
+        name: In the configuration.
+        num_streams: S, how many latents a chain starts from and ends with (2: EDICT's x and y).
+        accepted_streams: The numbers of latents it can start from: S, and for two-step samplers an inverted pair.
+        spacing: Whose rules space the timesteps, an argument of `build_schedule`.
+    """
 
     name: str
     num_streams: int
+    accepted_streams: tuple[int, ...]
+    spacing: Spacing
 
-    def step(self, latents: Tensor, step: Step, predict: Predict) -> Tensor:
-        """Latents (num_streams, B, C, h, w) after one step."""
+    def moves(self, schedule: Schedule) -> tuple[Move, ...]:
+        """All moves, in order."""
         ...
 
-    def network_calls(self, steps: tuple[Step, ...]) -> int:
-        """Network calls of one forward pass through these steps."""
+    def begin(self, latents: Tensor) -> State:
+        """The state that latents (S, B, C, h, w) start from."""
+        ...
+
+    def finish(self, state: State) -> State:
+        """The latents of images, of a last state."""
         ...
 
 
-_SAMPLERS: dict[str, Callable[..., Sampler]] = {"ddim": DDIM, "edict": EDICT}
-_ENGINES: dict[str, Callable[[], Engine]] = {"direct": DirectEngine, "checkpoint": CheckpointEngine}
+_SAMPLERS: dict[str, Callable[..., Sampler]] = {
+    "ddim": DDIM,
+    "edict": EDICT,
+    "belm": BELM,
+    "bdia": BDIA,
+    "dpm_solver": DPMSolver,
+}
+_ENGINES: dict[str, Callable[..., Engine]] = {"direct": Direct, "checkpoint": Checkpoint, "reversible": Reversible}
 
 
 def build_sampler(name: str, **options: Any) -> Sampler:
-    """A sampler by name ("ddim", "edict") with its own options.
+    """A sampler by name ("ddim", "edict", "belm", "bdia", "dpm_solver") with its own options.
 
     Raises:
         SgoolError: Unknown name or option.
     """
-    if name not in _SAMPLERS:
-        raise SgoolError(f"`sampler.name`: expected one of {', '.join(_SAMPLERS)}, got {name!r}")
-    try:
-        return _SAMPLERS[name](**options)
-    except TypeError as error:
-        raise SgoolError(f"`sampler`: {name} does not take {sorted(options)}: {error}") from error
+    return _build("sampler", _SAMPLERS, name, options)
 
 
-def build_engine(name: str) -> Engine:
-    """A gradient engine by name ("direct", "checkpoint").
+def build_engine(name: str, *, gradient_steps: int | None = None, **options: Any) -> Engine:
+    """A gradient engine by name ("direct", "checkpoint", "reversible") with its own options.
+
+    Args:
+        name: Of the engine.
+        gradient_steps: Differentiate the last so many steps only (`Truncated`, biased); None: all.
+        **options: ``memory_mib`` of checkpoint; ``warn_drift`` and ``max_drift`` of reversible.
 
     Raises:
-        SgoolError: Unknown name.
+        SgoolError: Unknown name or option.
     """
-    if name not in _ENGINES:
-        raise SgoolError(f"`sampler.engine`: expected one of {', '.join(_ENGINES)}, got {name!r}")
-    return _ENGINES[name]()
+    engine = _build("engine", _ENGINES, name, options)
+    return engine if gradient_steps is None else Truncated(gradient_steps, engine)
 
 
-def denoise(latents: Tensor, schedule: Schedule, sampler: Sampler, predict: Predict, engine: Engine) -> Tensor:
+def _build(kind: str, known: dict[str, Callable[..., Any]], name: str, options: dict[str, Any]) -> Any:
+    if name not in known:
+        raise SgoolError(f"`{kind}.name`: expected one of {', '.join(known)}, got {name!r}")
+    try:
+        return known[name](**options)
+    except TypeError as error:
+        raise SgoolError(f"`{kind}`: {name} does not take {sorted(options)}: {error}") from error
+
+
+def network_calls(sampler: Sampler, schedule: Schedule) -> int:
+    """Guided predictions of one forward pass through the chain."""
+    return sum(move.calls_network for move in sampler.moves(schedule))
+
+
+def denoise(latents: Tensor, schedule: Schedule, sampler: Sampler, model: GuidedModel, engine: Engine) -> Tensor:
     """Runs the chain from the first latents to the last.
 
     Args:
-        latents: (num_streams, B, C, h, w), unit variance.
+        latents: (S, B, C, h, w), unit variance; or the result of `sgool.diffusion.invert`.
         schedule: The steps, noisiest first.
         sampler: How one step is made.
-        predict: ``noise_pred`` from latents (B, C, h, w) and a step.
+        model: The network, with prompts for each of the B items.
         engine: How gradients are made.
 
     Returns:
-        Latents of the same shape, at the end of the schedule.
+        Latents at the end of the schedule: (S, B, C, h, w), S = ``sampler.num_streams``.
 
     Raises:
-        SgoolError: Wrong number of streams or dimensions, or latents that are not finite.
+        SgoolError: Before any network call: wrong shape, dtype or device, latents that are not finite, a sampler that
+            the engine cannot run, an unknown prediction type.
     """
-    if latents.ndim != 5 or latents.shape[0] != sampler.num_streams:
-        raise SgoolError(
-            f"`latents`: {sampler.name} expects shape ({sampler.num_streams}, B, C, h, w), got {tuple(latents.shape)}"
-        )
-    if not torch.isfinite(latents.detach()).all():
-        raise SgoolError("`latents`: expected finite numbers, got NaN or infinity before the first step")
-    return engine.run(latents, [partial(sampler.step, step=step, predict=predict) for step in schedule.steps])
+    return torch.stack(sampler.finish(run_state(latents, schedule, sampler, model, engine)))
+
+
+def run_state(latents: Tensor, schedule: Schedule, sampler: Sampler, model: GuidedModel, engine: Engine) -> State:
+    """`denoise`, but for the sampler's whole last state, from which an exact inverse leads back."""
+    moves = sampler.moves(schedule)
+    check_latents(latents, sampler.name, sampler.accepted_streams, model)
+    engine.check(sampler.name, moves, latents.dtype)
+    return engine.run(sampler.begin(latents), moves, model)
+
+
+def check_latents(latents: Tensor, name: str, streams: Sequence[int], model: GuidedModel) -> None:
+    """Everything that can be wrong with latents, before the network sees them.
+
+    Raises:
+        SgoolError: Wrong shape, dtype or device, or numbers that are not finite.
+    """
+    problems = list(_latent_problems(latents, name, streams, model))
+    if problems:
+        raise SgoolError("`latents`: " + "; ".join(problems))
+
+
+def _latent_problems(latents: Tensor, name: str, streams: Sequence[int], model: GuidedModel) -> Iterator[str]:
+    channels = model.unet.config.in_channels
+    expected = f"({' or '.join(map(str, streams))}, {model.batch_size}, {channels}, h, w)"
+    shape = tuple(latents.shape)
+    if latents.ndim != 5 or shape[0] not in streams or shape[1:3] != (model.batch_size, channels):
+        yield f"{name} expects shape {expected}, for one prompt an item and the network's channels, got {shape}"
+    if not latents.is_floating_point():
+        yield f"expected a floating dtype, got {latents.dtype}"
+    if latents.device != model.device:
+        yield f"expected the network's device {model.device}, got {latents.device}"
+    elif not torch.isfinite(latents.detach()).all():
+        yield "expected finite numbers, got NaN or infinity before the first step"

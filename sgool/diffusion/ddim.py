@@ -1,14 +1,13 @@
-"""DDIM with eta 0 (Song et al. 2021, eq. 12)."""
+"""DDIM with eta 0 (Song et al. 2021, "Denoising Diffusion Implicit Models", eq. 12)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from torch import Tensor
 
-from sgool.diffusion.schedule import Step
-
-Predict = Callable[[Tensor, Step], Tensor]
+from sgool.diffusion.moves import Move, State, linear
+from sgool.diffusion.prediction import noise_from
+from sgool.diffusion.schedule import Schedule, Spacing, Step
+from sgool.errors import SgoolError
 
 
 def ddim_coefficients(step: Step) -> tuple[float, float]:
@@ -29,18 +28,44 @@ def ddim_coefficients(step: Step) -> tuple[float, float]:
 
 
 class DDIM:
-    """One stream of latents, one network call a step; not exactly invertible."""
+    """One stream of latents, one network call a step; its inverse is approximate (`sgool.diffusion.invert`).
+
+    Args:
+        eta: Must be 0: with random noise in each step, the image is no function of the first latents.
+
+    Raises:
+        SgoolError: ``eta`` is not 0.
+    """
 
     name = "ddim"
     num_streams = 1
+    accepted_streams: tuple[int, ...] = (1,)
+    spacing: Spacing = "ddim"
 
-    def step(self, latents: Tensor, step: Step, predict: Predict) -> Tensor:
-        """One step of latents (1, B, C, h, w)."""
-        scale, noise = ddim_coefficients(step)
-        if noise == 0:
-            return scale * latents
-        return scale * latents + noise * predict(latents[0], step)[None]
+    def __init__(self, eta: float = 0.0) -> None:
+        if eta != 0:
+            raise SgoolError(
+                f"`sampler.eta`: expected 0, got {eta}: random steps have no inverse and no gradient that two runs "
+                "share; use eta 0"
+            )
 
-    def network_calls(self, steps: tuple[Step, ...]) -> int:
-        """Network calls of one forward pass through the chain."""
-        return sum(ddim_coefficients(step)[1] != 0 for step in steps)
+    def moves(self, schedule: Schedule) -> tuple[Move, ...]:
+        """One a step: x' = scale x + noise eps(x)."""
+        moves = []
+        for step in schedule.steps:
+            scale, noise = ddim_coefficients(step)
+            eps = noise_from(step, schedule.prediction_type)
+            moves.append(
+                linear(((scale,),), step)
+                if noise == 0
+                else Move(((scale + noise * eps.latents,),), (noise * eps.output,), 0, step)
+            )
+        return tuple(moves)
+
+    def begin(self, latents: Tensor) -> State:
+        """The latents."""
+        return (latents[0],)
+
+    def finish(self, state: State) -> State:
+        """The streams that are images, of the state at the end of the chain."""
+        return state

@@ -1,4 +1,4 @@
-"""From latents to pixels."""
+"""From latents to pixels and back."""
 
 from __future__ import annotations
 
@@ -17,8 +17,7 @@ def decode_latents(vae: Any, latents: Tensor, *, use_checkpoint: bool = True) ->
         latents: As the chain leaves them.
         use_checkpoint: Recompute the decoder in backward instead of storing its activations.
     """
-    shift = getattr(vae.config, "shift_factor", None) or 0.0
-    scaled = latents / vae.config.scaling_factor + shift
+    scaled = latents / vae.config.scaling_factor + _shift(vae)
 
     def run(x: Tensor) -> Tensor:
         return vae.decode(x, return_dict=False)[0]
@@ -28,3 +27,20 @@ def decode_latents(vae: Any, latents: Tensor, *, use_checkpoint: bool = True) ->
     else:
         decoded = run(scaled)
     return decoded.float() / 2 + 0.5 if decoded.dtype in (torch.float16, torch.bfloat16) else decoded / 2 + 0.5
+
+
+@torch.no_grad()
+def encode_images(vae: Any, images: Tensor) -> Tensor:
+    """Latents (B, C, h, w) of images (B, 3, H, W) in [0, 1]: the mean of the encoder's distribution, scaled.
+
+    Args:
+        vae: A frozen ``AutoencoderKL``.
+        images: Sides that are multiples of the VAE's factor.
+    """
+    distribution = vae.encode(images.to(vae.dtype) * 2 - 1).latent_dist
+    latents: Tensor = (distribution.mode() - _shift(vae)) * vae.config.scaling_factor
+    return latents
+
+
+def _shift(vae: Any) -> float:
+    return float(getattr(vae.config, "shift_factor", None) or 0.0)

@@ -6,16 +6,25 @@ stream always first, images do not reproduce.
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
-from sgool.diffusion.ddim import Predict, ddim_coefficients
-from sgool.diffusion.schedule import Step
+from sgool.diffusion.ddim import ddim_coefficients
+from sgool.diffusion.moves import Move, Row, State, linear
+from sgool.diffusion.prediction import noise_from
+from sgool.diffusion.schedule import Schedule, Spacing, Step
 from sgool.errors import SgoolError
 
 
 class EDICT:
     """Two streams (x, y), two network calls a step, exactly invertible.
+
+    One step, with the DDIM coefficients ``scale`` and ``noise`` of t, x first:
+
+        x = scale x + noise eps(y)      y = scale y + noise eps(x)      the half-updates, both at the same t
+        x = p x + (1 - p) y             y = (1 - p) x + p y             mixing; the second with the new x
+
+    Each line is undone by solving it for what it replaced, the last one first. Un-mixing amplifies the difference
+    x - y by p^-2 a step: invert in float32 or float64.
 
     Args:
         mixing_coeff: p in (0.5, 1]; 1 switches mixing off.
@@ -27,41 +36,44 @@ class EDICT:
 
     name = "edict"
     num_streams = 2
+    accepted_streams: tuple[int, ...] = (2,)
+    spacing: Spacing = "ddim"
 
     def __init__(self, mixing_coeff: float = 0.93, leapfrog: bool = True) -> None:
         if not 0.5 < mixing_coeff <= 1:
             raise SgoolError(f"`sampler.mixing_coeff`: expected a number in (0.5, 1], got {mixing_coeff}")
         self.mixing_coeff, self.leapfrog = float(mixing_coeff), bool(leapfrog)
 
-    def _order(self, step: Step) -> tuple[int, int]:
-        return (1, 0) if self.leapfrog and step.index % 2 else (0, 1)
+    def moves(self, schedule: Schedule) -> tuple[Move, ...]:
+        """Two half-updates and the mixing for each step."""
+        moves = []
+        for step in schedule.steps:
+            odd = self.leapfrog and step.index % 2 == 1
+            moves += [_half_update(stream, step, schedule.prediction_type) for stream in ((1, 0) if odd else (0, 1))]
+            if self.mixing_coeff != 1:
+                moves.append(self._mixing(step))
+        return tuple(moves)
 
-    def step(self, latents: Tensor, step: Step, predict: Predict) -> Tensor:
-        """One step of the latent pair (2, B, C, h, w): two half-updates at the same t, then mixing."""
-        pair = list(latents)
-        scale, noise = ddim_coefficients(step)
-        for i in self._order(step):
-            pair[i] = scale * pair[i] if noise == 0 else scale * pair[i] + noise * predict(pair[1 - i], step)
+    def _mixing(self, step: Step) -> Move:
         p = self.mixing_coeff
-        x = p * pair[0] + (1 - p) * pair[1]
-        y = (1 - p) * x + p * pair[1]
-        return torch.stack([x, y])
+        return linear(((p, 1 - p), ((1 - p) * p, (1 - p) ** 2 + p)), step)
 
-    def inverse(self, latents: Tensor, step: Step, predict: Predict) -> Tensor:
-        """The latent pair before ``step``: un-mixing, then the half-updates undone in the opposite order.
+    def begin(self, latents: Tensor) -> State:
+        """The pair (x, y)."""
+        return latents[0], latents[1]
 
-        Un-mixing amplifies the difference x - y by p^-2 a step: use float32 or float64.
-        """
-        x, y = latents
-        p = self.mixing_coeff
-        y = (y - (1 - p) * x) / p
-        x = (x - (1 - p) * y) / p
-        pair = [x, y]
-        scale, noise = ddim_coefficients(step)
-        for i in reversed(self._order(step)):
-            pair[i] = pair[i] / scale if noise == 0 else (pair[i] - noise * predict(pair[1 - i], step)) / scale
-        return torch.stack(pair)
+    def finish(self, state: State) -> State:
+        """Both streams are images."""
+        return state
 
-    def network_calls(self, steps: tuple[Step, ...]) -> int:
-        """Network calls of one forward pass through the chain."""
-        return 2 * sum(ddim_coefficients(step)[1] != 0 for step in steps)
+
+def _half_update(stream: int, step: Step, prediction_type: str) -> Move:
+    """``stream`` moves with the noise that the network sees in the other stream."""
+    scale, noise = ddim_coefficients(step)
+    eps = noise_from(step, prediction_type)
+    own, other = scale, noise * eps.latents if noise else 0.0
+    kept: Row = (0.0, 1.0) if stream == 0 else (1.0, 0.0)
+    moved: Row = (own, other) if stream == 0 else (other, own)
+    weight = noise * eps.output if noise else 0.0
+    matrix = (moved, kept) if stream == 0 else (kept, moved)
+    return Move(matrix, (weight, 0.0) if stream == 0 else (0.0, weight), 1 - stream, step)

@@ -1,59 +1,173 @@
-"""Gradient engines: how the chain keeps, or recomputes, what backward needs. All give the same gradient."""
+"""Gradient engines: what of the chain is kept for backward, and what is computed again. All are exact but `Truncated`.
+
+With N network calls in a forward pass (those of both halves of classifier-free guidance together count as one):
+
+=============  ======================  ==========================================================
+engine         calls in backward       memory between forward and backward
+=============  ======================  ==========================================================
+`Direct`       0                       activations of N calls
+`Checkpoint`   N - kept                N latents, and the activations of the calls that fit ``memory_mib``
+`Reversible`   N                       2 states, whatever N is
+=============  ======================  ==========================================================
+
+Weights are frozen, so that backward computes input gradients alone; its cost is about one more call each.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
-from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
-StepFunction = Callable[[Tensor], Tensor]
+from sgool.diffusion.backward import run_chain
+from sgool.diffusion.drift import DriftGuard
+from sgool.diffusion.moves import Move, State
+from sgool.diffusion.network import GuidedModel
+from sgool.errors import SgoolError
 
 
 class Engine(Protocol):
-    """Runs the steps of a chain one after the other."""
+    """Runs the moves of a chain one after the other."""
 
     name: str
-    #: Network calls of forward and backward together, as a multiple of those of forward.
-    calls_factor: int
 
-    def run(self, latents: Tensor, steps: Sequence[StepFunction]) -> Tensor:
-        """The latents after all steps, differentiable with respect to the first ones."""
+    def check(self, sampler: str, moves: Sequence[Move], dtype: torch.dtype) -> None:
+        """Raises a SgoolError, before any network call, where the engine cannot run these moves."""
+        ...
+
+    def run(self, state: State, moves: Sequence[Move], model: GuidedModel) -> State:
+        """The state after all moves, differentiable with respect to the first one."""
         ...
 
 
-class DirectEngine:
-    """Plain autograd: fastest and exact, but stores every activation (gigabytes a step for Stable Diffusion).
+class Direct:
+    """Plain autograd: every activation is stored (gigabytes a step for Stable Diffusion).
 
-    Use it as the oracle in tests and for a few steps of a small network.
+    Fastest where it fits, differentiable twice, and the oracle of the tests.
     """
 
     name = "direct"
-    calls_factor = 1
 
-    def run(self, latents: Tensor, steps: Sequence[StepFunction]) -> Tensor:
-        """The latents after all steps."""
-        for step in steps:
-            latents = step(latents)
-        return latents
+    def check(self, sampler: str, moves: Sequence[Move], dtype: torch.dtype) -> None:
+        """Runs everything."""
+
+    def run(self, state: State, moves: Sequence[Move], model: GuidedModel) -> State:
+        """The state after all moves."""
+        for move in moves:
+            output = model(state[move.source], move.step) if move.calls_network else None
+            state = move.apply(state, output)
+        return state
 
 
-class CheckpointEngine:
-    """Stores the latents of each step and recomputes the network, with graph, in backward.
+class Checkpoint:
+    """Stores what the network saw in each call and calls it again, with activations, in backward.
 
-    Memory: that of one step's activations, plus one copy of the latents a step. Time: one more forward pass of the
-    chain. Works with every sampler and dtype. The chain has no randomness, so no RNG state is kept.
+    Works with every sampler and dtype: the recomputation starts from the very same numbers.
+
+    Args:
+        memory_mib: Budget for activations that are kept instead of recomputed: those of as many of the last calls as
+            fit, measured at the first one. 0 keeps none. A large GPU trades free memory for a third of the time.
+
+    Raises:
+        SgoolError: A negative budget.
     """
 
     name = "checkpoint"
-    calls_factor = 2
 
-    def run(self, latents: Tensor, steps: Sequence[StepFunction]) -> Tensor:
-        """The latents after all steps."""
-        if not torch.is_grad_enabled() or not latents.requires_grad:
-            return DirectEngine().run(latents, steps)
-        for step in steps:
-            latents = checkpoint(step, latents, use_reentrant=False, preserve_rng_state=False, determinism_check="none")
-        return latents
+    def __init__(self, memory_mib: float = 0) -> None:
+        if not memory_mib >= 0:
+            raise SgoolError(f"`engine.memory_mib`: expected 0 or more MiB, got {memory_mib}")
+        self.memory_mib = float(memory_mib)
+
+    def check(self, sampler: str, moves: Sequence[Move], dtype: torch.dtype) -> None:
+        """Runs everything."""
+
+    def run(self, state: State, moves: Sequence[Move], model: GuidedModel) -> State:
+        """The state after all moves."""
+        return run_chain(state, moves, model, budget=int(self.memory_mib * 2**20))
+
+
+class Reversible:
+    """Stores the last state alone and runs the sampler backwards: nothing grows with the number of steps.
+
+    One network call gives both the inverse and the vector-Jacobian product, so it costs no more calls than
+    `Checkpoint`; what it saves is one copy of the latents a call. Inversion amplifies rounding: after each backward
+    pass the first latents that it arrived at are compared with the true ones.
+
+    Args:
+        warn_drift: Relative error of the first latents (largest difference over their standard deviation) at which
+            to warn.
+        max_drift: At which to fail, since the gradient is then that of another point.
+
+    Raises:
+        SgoolError: Thresholds that are not 0 < warn_drift <= max_drift.
+    """
+
+    name = "reversible"
+
+    def __init__(self, warn_drift: float = 1e-3, max_drift: float = 5e-2) -> None:
+        if not 0 < warn_drift <= max_drift:
+            raise SgoolError(
+                "`engine.warn_drift`, `engine.max_drift`: expected 0 < warn_drift <= max_drift, got "
+                f"{warn_drift} and {max_drift}"
+            )
+        self._guard = DriftGuard(warn_drift, max_drift)
+
+    def check(self, sampler: str, moves: Sequence[Move], dtype: torch.dtype) -> None:
+        """Refuses samplers without an inverse, and latents in half precision."""
+        if not all(move.invertible for move in moves):
+            raise SgoolError(
+                f"`engine`: reversible needs a sampler with an exact inverse (edict, bdia, belm); {sampler} has none: "
+                "its steps change the very latents that the network saw; use engine=checkpoint"
+            )
+        if dtype in (torch.float16, torch.bfloat16):
+            raise SgoolError(
+                f"`engine`: reversible needs latents in float32 or float64, got {dtype}: rounding would be amplified "
+                "beyond use; use engine=checkpoint"
+            )
+
+    def run(self, state: State, moves: Sequence[Move], model: GuidedModel) -> State:
+        """The state after all moves."""
+        return run_chain(state, moves, model, guard=self._guard)
+
+
+class Truncated:
+    """Gradients through the last steps only (DRaFT-K, Clark et al. 2024): cheaper, and **biased**.
+
+    In the steps before them the network's output counts as a constant: the gradient passes through the sampler's own
+    coefficients, not through the network's Jacobian.
+
+    Args:
+        gradient_steps: K, how many of the last steps are differentiated in full.
+        inner: The engine of those steps.
+
+    Raises:
+        SgoolError: K below 1.
+    """
+
+    name = "truncated"
+
+    def __init__(self, gradient_steps: int, inner: Engine) -> None:
+        if gradient_steps < 1:
+            raise SgoolError(f"`engine.gradient_steps`: expected 1 or more, or null for all, got {gradient_steps}")
+        self.gradient_steps, self.inner = gradient_steps, inner
+
+    def check(self, sampler: str, moves: Sequence[Move], dtype: torch.dtype) -> None:
+        """What the inner engine says of the last steps."""
+        self.inner.check(sampler, self._split(moves)[1], dtype)
+
+    def run(self, state: State, moves: Sequence[Move], model: GuidedModel) -> State:
+        """The state after all moves."""
+        frozen, differentiated = self._split(moves)
+        for move in frozen:
+            with torch.no_grad():
+                output = model(state[move.source], move.step) if move.calls_network else None
+            state = move.apply(state, output)
+        return self.inner.run(state, differentiated, model)
+
+    def _split(self, moves: Sequence[Move]) -> tuple[Sequence[Move], Sequence[Move]]:
+        indices = sorted({move.step.index for move in moves})
+        first = indices[-self.gradient_steps] if self.gradient_steps <= len(indices) else 0
+        frozen = sum(move.step.index < first for move in moves)
+        return moves[:frozen], moves[frozen:]

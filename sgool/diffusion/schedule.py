@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from sgool.errors import SgoolError
+
+#: Whose rules space the timesteps: diffusers' DDIMScheduler or its DPMSolverMultistepScheduler.
+Spacing = Literal["ddim", "dpm"]
 
 
 @dataclass(frozen=True)
@@ -27,32 +30,39 @@ class Step:
 
 @dataclass(frozen=True)
 class Schedule:
-    """All steps of the chain and what the network predicts ("epsilon", "v_prediction" or "sample")."""
+    """All steps of the chain.
+
+    Attributes:
+        steps: Noisiest first.
+        prediction_type: What the network predicts: "epsilon", "v_prediction" or "sample".
+        first_order_end: Whether a multistep solver makes its last step of first order.
+    """
 
     steps: tuple[Step, ...]
     prediction_type: str = "epsilon"
+    first_order_end: bool = True
 
     def __len__(self) -> int:
         return len(self.steps)
 
 
-def build_schedule(scheduler: Any, num_inference_steps: int) -> Schedule:
+def build_schedule(scheduler: Any, num_inference_steps: int, spacing: Spacing = "ddim") -> Schedule:
     """Reads timesteps and coefficients from a diffusers scheduler's own configuration.
 
     Previous timesteps are the next entries of the scheduler's list, not a rounded quotient, so that any number of
-    steps is consistent; after the last step stands ``final_alpha_cumprod`` (1 with ``set_alpha_to_one``, else the
-    first training alpha). Coefficients are computed in Python floats (float64) from the scheduler's table.
+    steps is consistent. Coefficients are computed in Python floats (float64) from the scheduler's table.
 
     Args:
         scheduler: A diffusers scheduler with ``alphas_cumprod``; it is not changed.
         num_inference_steps: From 1 to ``scheduler.config.num_train_timesteps``.
+        spacing: "ddim": timesteps of DDIMScheduler; after the last step stands ``final_alpha_cumprod`` (1 with
+            ``set_alpha_to_one``, else the first training alpha). "dpm": timesteps and sigmas of
+            DPMSolverMultistepScheduler, after the last one what its ``final_sigmas_type`` says (by default no noise).
 
     Raises:
         SgoolError: The number of steps is out of range, or the scheduler's schedule is not one of DDPM's or ends in
             pure noise (zero terminal signal), where a DDIM step has no finite coefficients.
     """
-    from diffusers import DDIMScheduler
-
     config = scheduler.config
     if not hasattr(scheduler, "alphas_cumprod"):
         raise SgoolError(
@@ -60,11 +70,19 @@ def build_schedule(scheduler: Any, num_inference_steps: int) -> Schedule:
             f"got {type(scheduler).__name__}; flow-matching models are not supported yet"
         )
     total = int(config.num_train_timesteps)
+    if isinstance(num_inference_steps, bool) or int(num_inference_steps) != num_inference_steps:
+        raise SgoolError(f"`sampler.num_inference_steps`: expected a whole number, got {num_inference_steps!r}")
     if not 1 <= num_inference_steps <= total:
         raise SgoolError(f"`sampler.num_inference_steps`: expected 1 to {total}, got {num_inference_steps}")
-    ddim = DDIMScheduler.from_config(config)
+    return (_dpm if spacing == "dpm" else _ddim)(scheduler, int(num_inference_steps))
+
+
+def _ddim(scheduler: Any, num_inference_steps: int) -> Schedule:
+    from diffusers import DDIMScheduler
+
+    ddim = DDIMScheduler.from_config(scheduler.config)
     ddim.set_timesteps(num_inference_steps)
-    timesteps = [min(int(t), total - 1) for t in ddim.timesteps]
+    timesteps = [min(int(t), int(scheduler.config.num_train_timesteps) - 1) for t in ddim.timesteps]
     alphas = [float(a) for a in scheduler.alphas_cumprod]
     if min(alphas[t] for t in timesteps) <= 0:
         raise SgoolError(
@@ -73,9 +91,25 @@ def build_schedule(scheduler: Any, num_inference_steps: int) -> Schedule:
         )
     # Read from the same table, in its precision, rather than from the scheduler made here.
     final = 1.0 if ddim.config.set_alpha_to_one else alphas[0]
-    following = [alphas[t] for t in timesteps[1:]] + [final]
-    steps = tuple(
-        Step(index, t, alphas[t], previous)
-        for index, (t, previous) in enumerate(zip(timesteps, following, strict=True))
-    )
-    return Schedule(steps, str(ddim.config.prediction_type))
+    return Schedule(_steps(timesteps, [*(alphas[t] for t in timesteps), final]), str(ddim.config.prediction_type))
+
+
+def _dpm(scheduler: Any, num_inference_steps: int) -> Schedule:
+    from diffusers import DPMSolverMultistepScheduler
+
+    options = {"algorithm_type": "dpmsolver++", "solver_order": 2, "solver_type": "midpoint", "thresholding": False}
+    if num_inference_steps == scheduler.config.num_train_timesteps:
+        options["timestep_spacing"] = "linspace"  # "leading" divides by one step more and would stand still at t = 0
+    dpm = DPMSolverMultistepScheduler.from_config(scheduler.config, **options)
+    dpm.set_timesteps(num_inference_steps)
+    # sigmas are those of x = x0 + sigma eps: alpha_prod = 1 / (1 + sigma^2).
+    alphas = [1 / (1 + float(sigma) ** 2) for sigma in dpm.sigmas]
+    config = dpm.config
+    first_order_end = bool(config.euler_at_final or (config.lower_order_final and num_inference_steps < 15))
+    return Schedule(_steps([int(t) for t in dpm.timesteps], alphas), str(config.prediction_type), first_order_end)
+
+
+def _steps(timesteps: list[int], alphas: list[float]) -> tuple[Step, ...]:
+    """Steps from their timesteps and the alphas before each and after the last."""
+    rows = zip(timesteps, alphas[:-1], alphas[1:], strict=True)
+    return tuple(Step(index, t, before, after) for index, (t, before, after) in enumerate(rows))

@@ -65,6 +65,6 @@ class LatentOptimization:
             history=trajectory.history[index],
             error=error,
             num_optimization_steps=module.num_optimization_steps,
-            network_evaluations=module.predictor.calls,
+            network_evaluations=module.guided_model.calls,
             snapshots=[(update, torch.clone(images[index])) for update, images in trajectory.snapshots],
         )

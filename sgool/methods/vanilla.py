@@ -29,7 +29,7 @@ class Vanilla:
         latents = module.latents.detach().cpu()
         return [
             PairResult(
-                pair, images[i], images[i], latents[:, i], latents[:, i], network_evaluations=module.predictor.calls
+                pair, images[i], images[i], latents[:, i], latents[:, i], network_evaluations=module.guided_model.calls
             )
             for i, pair in enumerate(pairs)
         ]

@@ -1,0 +1,34 @@
+"""How many bytes autograd keeps for one network call."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass
+class Counted:
+    """Bytes of the distinct storages that autograd saved, without those of the network's weights."""
+
+    total: int = 0
+
+
+@contextmanager
+def activation_bytes(network: nn.Module) -> Iterator[Counted]:
+    """Counts what is saved for backward inside the block."""
+    counted = Counted()
+    seen = {tensor.untyped_storage().data_ptr() for tensor in (*network.parameters(), *network.buffers())}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in seen:
+            seen.add(storage.data_ptr())
+            counted.total += storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        yield counted

@@ -1,0 +1,147 @@
+"""The whole chain as one autograd function: forward without a graph, backward call by call."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from sgool.diffusion.activations import activation_bytes
+from sgool.diffusion.drift import DriftGuard
+from sgool.diffusion.moves import Gradients, Move, State
+from sgool.diffusion.network import GuidedModel, Trace
+
+
+def run_chain(
+    state: State, moves: Sequence[Move], model: GuidedModel, *, budget: int = 0, guard: DriftGuard | None = None
+) -> State:
+    """The state after all moves; backward recomputes each network call once.
+
+    Args:
+        state: K tensors (B, C, h, w).
+        moves: What happens to them.
+        model: The network.
+        budget: Bytes of activations that may be kept instead of recomputed; ignored with a guard.
+        guard: None: what the network saw is stored. Otherwise only the last state is, the moves (all of which are
+            invertible) are undone in backward, and the guard compares where that ends with the first state.
+    """
+    if not torch.is_grad_enabled() or not any(tensor.requires_grad for tensor in state):
+        for move in moves:
+            state = move.apply(state, model(state[move.source], move.step) if move.calls_network else None)
+        return state
+    plan = _Plan(tuple(moves), model, budget if guard is None else 0, guard, _autocast(state[0].device.type))
+    return tuple(_Chain.apply(plan, *state))
+
+
+def _autocast(device: str) -> dict[str, Any]:
+    """The caller's autocast settings: backward runs after the caller has left them."""
+    if not torch.amp.is_autocast_available(device):
+        return {}
+    return {
+        "device_type": device,
+        "enabled": torch.is_autocast_enabled(device),
+        "dtype": torch.get_autocast_dtype(device),
+        "cache_enabled": torch.is_autocast_cache_enabled(),
+    }
+
+
+@dataclass
+class _Plan:
+    moves: tuple[Move, ...]
+    model: GuidedModel
+    budget: int
+    guard: DriftGuard | None
+    autocast: dict[str, Any]
+    #: Activations that are kept, by the index of their move.
+    traces: dict[int, Trace] = field(default_factory=dict)
+
+    def forward(self, state: State) -> tuple[State, list[Tensor]]:
+        """The last state, and what the network saw in each call."""
+        seen: list[Tensor] = []
+        kept: range | None = None if self.budget else range(0)
+        for index, move in enumerate(self.moves):
+            output = None
+            if move.calls_network:
+                source = state[move.source]
+                seen.append(source)
+                if kept is None:
+                    output, kept = self._measure(index, source)
+                elif index in kept:
+                    self.traces[index] = self.model.trace(source, move.step)
+                    output = self.traces[index].output
+                else:
+                    output = self.model(source, move.step)
+            state = move.apply(state, output)
+        return state, seen
+
+    def _measure(self, index: int, source: Tensor) -> tuple[Tensor, range]:
+        """Output of the first network call, and the range of the last moves whose activations fit the budget."""
+        with activation_bytes(self.model.unet) as counted:
+            trace = self.model.trace(source, self.moves[index].step)
+        calls = [at for at, move in enumerate(self.moves) if move.calls_network]
+        fitting = min(len(calls), self.budget // max(counted.total, 1))
+        if fitting == len(calls):
+            self.traces[index] = trace
+        return trace.output, range(calls[-fitting] if fitting else len(self.moves), len(self.moves))
+
+    def recompute(self) -> AbstractContextManager[Any]:
+        """The caller's autocast, for network calls in backward."""
+        return torch.autocast(**self.autocast) if self.autocast else nullcontext()
+
+    def backward_stored(self, gradients: Gradients, seen: Sequence[Tensor]) -> Gradients:
+        """Gradients of the first state, the network's inputs being stored."""
+        remaining = list(seen)
+        for index, move in reversed(list(enumerate(self.moves))):
+            source_gradient = None
+            if move.calls_network:
+                source, trace = remaining.pop(), self.traces.pop(index, None)
+                cotangent = move.output_gradient(gradients)
+                if cotangent is not None:
+                    if trace is not None:
+                        source_gradient = trace.pull_back(cotangent)
+                    else:
+                        source_gradient = self.model.vjp(source, move.step, cotangent, self.recompute)[1]
+            gradients = move.pull_back(gradients, source_gradient)
+        return gradients
+
+    def backward_inverted(self, gradients: Gradients, first: State, state: State) -> Gradients:
+        """The same, each state being found by undoing the move after it."""
+        for move in reversed(self.moves):
+            output = source_gradient = None
+            if move.calls_network:
+                source, cotangent = move.source_before(state), move.output_gradient(gradients)
+                if cotangent is not None:
+                    output, source_gradient = self.model.vjp(source, move.step, cotangent, self.recompute)
+                else:
+                    with self.recompute():
+                        output = self.model(source, move.step)
+            state, gradients = move.undo(state, output), move.pull_back(gradients, source_gradient)
+        assert self.guard is not None
+        self.guard.check(state, first)
+        return gradients
+
+
+class _Chain(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, plan: _Plan, *state: Tensor) -> State:
+        ctx.plan, ctx.streams = plan, len(state)
+        ctx.set_materialize_grads(False)
+        final, seen = plan.forward(state)
+        # A move may hand a latent on as it is; an output that is an input needs its own tensor.
+        final = tuple(tensor.clone() if any(tensor is given for given in state) else tensor for tensor in final)
+        ctx.save_for_backward(*(seen if plan.guard is None else (*state, *final)))
+        return final
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor | None) -> Any:
+        plan: _Plan = ctx.plan
+        saved = ctx.saved_tensors
+        if plan.guard is None:
+            return None, *plan.backward_stored(gradients, saved)
+        return None, *plan.backward_inverted(gradients, saved[: ctx.streams], saved[ctx.streams :])

@@ -1,0 +1,60 @@
+"""How far a chain that was run backwards ended from where it began."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from sgool.errors import SgoolError
+
+
+def relative_drift(found: Sequence[Tensor], true: Sequence[Tensor]) -> float:
+    """Largest difference over the true latents' standard deviation, of the worst item of the batch.
+
+    Args:
+        found: Tensors (B, C, h, w).
+        true: Tensors of the same shapes.
+    """
+    worst = 0.0
+    for got, expected in zip(found, true, strict=True):
+        difference = (got - expected).abs().flatten(1).amax(dim=1)
+        spread = expected.flatten(1).std(dim=1).clamp_min(torch.finfo(expected.dtype).tiny)
+        # Not a number stays one in amax, and is a drift beyond every threshold.
+        worst = max(worst, float((difference / spread).nan_to_num(nan=torch.inf).amax()))
+    return worst
+
+
+class DriftGuard:
+    """Warns once and fails where inversion is too inexact.
+
+    Args:
+        warn: Relative drift at which to warn.
+        fail: At which to raise.
+    """
+
+    def __init__(self, warn: float, fail: float) -> None:
+        self.warn, self.fail = warn, fail
+        self._warned = False
+
+    def check(self, found: Sequence[Tensor], true: Sequence[Tensor]) -> None:
+        """Compares the first latents that backward arrived at with the true ones.
+
+        Raises:
+            SgoolError: The drift is above ``fail``.
+        """
+        drift = relative_drift(found, true)
+        advice = "use engine=checkpoint, fewer steps, or float64 (trainer.precision=64-true models.dtype=float64)"
+        if drift > self.fail:
+            raise SgoolError(
+                f"`engine`: reversible arrived at first latents that are {drift:.1e} standard deviations off, above "
+                f"`max_drift` {self.fail:g}, so its gradient is wrong; {advice}"
+            )
+        if drift > self.warn and not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"engine reversible: round-trip drift of {drift:.1e} standard deviations in {true[0].dtype}; {advice}",
+                stacklevel=2,
+            )

@@ -1,0 +1,128 @@
+"""The one kind of operation that every sampler here is made of.
+
+DDIM, EDICT, BDIA, O-BELM and DPM-Solver++ differ in their coefficients alone. Each step of each of them is one or more
+*moves* on a state of K latents, linear but for one call of the network:
+
+    state' = matrix · state + output · model_output(state[source], t)
+
+So gradients (`pull_back`), the exact inverse (`source_before`, `undo`), the number of network calls and whether an
+inverse exists at all follow from the coefficients, once for all samplers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from sgool.diffusion.schedule import Step
+
+Row = tuple[float, ...]
+State = tuple[Tensor, ...]
+Gradients = tuple[Tensor | None, ...]
+
+
+@dataclass(frozen=True)
+class Move:
+    """``state' = matrix · state + output · model_output(state[source], step.timestep)``.
+
+    Attributes:
+        matrix: K rows of K coefficients, K being 1 or 2.
+        output: K coefficients of the network's output; all exactly 0: the network is not called.
+        source: Which of the K latents the network sees.
+        step: The denoising step that the move belongs to.
+    """
+
+    matrix: tuple[Row, ...]
+    output: Row
+    source: int
+    step: Step
+
+    @property
+    def calls_network(self) -> bool:
+        """Whether the output has any weight."""
+        return any(self.output)
+
+    def apply(self, state: State, model_output: Tensor | None) -> State:
+        """The state after the move."""
+        return _affine(self.matrix, state, self.output, model_output)
+
+    @cached_property
+    def inverse_matrix(self) -> tuple[Row, ...] | None:
+        """Inverse of ``matrix``; None where it has none."""
+        if len(self.matrix) == 1:
+            ((a,),) = self.matrix
+            return ((1 / a,),) if a else None
+        (a, b), (c, d) = self.matrix
+        determinant = a * d - b * c
+        if determinant == 0:
+            return None
+        return ((d / determinant, -b / determinant), (-c / determinant, a / determinant))
+
+    @cached_property
+    def invertible(self) -> bool:
+        """Whether ``state`` can be computed from ``state'``.
+
+        It can if the latents that the network saw are recovered without its output: their weight of the output, in
+        ``matrix⁻¹ · state'``, is exactly 0.
+        """
+        return self.inverse_matrix is not None and (not self.calls_network or self._undone_output[self.source] == 0)
+
+    @cached_property
+    def _undone_output(self) -> Row:
+        assert self.inverse_matrix is not None
+        return tuple(sum(a * b for a, b in zip(row, self.output, strict=True)) for row in self.inverse_matrix)
+
+    def source_before(self, state: State) -> Tensor:
+        """What the network saw, from the state after an invertible move."""
+        assert self.inverse_matrix is not None
+        return _affine((self.inverse_matrix[self.source],), state, (0.0,), None)[0]
+
+    def undo(self, state: State, model_output: Tensor | None) -> State:
+        """The state before the move, from that after it and the network's output."""
+        assert self.inverse_matrix is not None
+        return _affine(self.inverse_matrix, state, tuple(-weight for weight in self._undone_output), model_output)
+
+    def output_gradient(self, gradients: Gradients) -> Tensor | None:
+        """Gradient with respect to the network's output, from those with respect to ``state'``."""
+        return _combine(self.output, gradients)
+
+    def pull_back(self, gradients: Gradients, source_gradient: Tensor | None) -> Gradients:
+        """Gradients with respect to ``state``; None stands for zero.
+
+        Args:
+            gradients: With respect to ``state'``.
+            source_gradient: What the network contributes to the gradient of ``state[source]``.
+        """
+        columns = [tuple(row[k] for row in self.matrix) for k in range(len(self.matrix))]
+        return tuple(
+            _combine((*column, 1.0 if k == self.source else 0.0), (*gradients, source_gradient))
+            for k, column in enumerate(columns)
+        )
+
+
+def linear(matrix: tuple[Row, ...], step: Step) -> Move:
+    """A move without a network call."""
+    return Move(matrix, (0.0,) * len(matrix), 0, step)
+
+
+def _combine(weights: Sequence[float], tensors: Sequence[Tensor | None]) -> Tensor | None:
+    """Σ weight · tensor over the weights that are not 0, None without any; a single weight of 1 makes no copy."""
+    total: Tensor | None = None
+    for weight, tensor in zip(weights, tensors, strict=True):
+        if weight == 0 or tensor is None:
+            continue
+        if total is None:
+            total = tensor if weight == 1 else tensor * weight
+        else:
+            total = total + tensor if weight == 1 else total.add(tensor, alpha=weight)
+    return total
+
+
+def _affine(matrix: tuple[Row, ...], state: State, weights: Row, output: Tensor | None) -> State:
+    """``matrix · state + weights · output``."""
+    rows = [_combine((*row, weight), (*state, output)) for row, weight in zip(matrix, weights, strict=True)]
+    return tuple(torch.zeros_like(state[0]) if row is None else row for row in rows)

@@ -1,0 +1,58 @@
+"""What a network predicts, as coefficients: Ho et al. 2020 (epsilon), Salimans and Ho 2022, appendix D (v)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sgool.diffusion.schedule import Step
+from sgool.errors import SgoolError
+
+PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
+
+
+@dataclass(frozen=True)
+class Affine:
+    """``latents · weight + model_output · output``."""
+
+    latents: float
+    output: float
+
+
+def noise_from(step: Step, prediction_type: str) -> Affine:
+    """How the noise follows from the latents and the network's output.
+
+    =================  ===========================================
+    ``epsilon``        eps = output
+    ``v_prediction``   eps = sqrt(1 - a) latents + sqrt(a) output
+    ``sample``         eps = (latents - sqrt(a) output) / sqrt(1 - a)
+    =================  ===========================================
+
+    Raises:
+        SgoolError: Unknown prediction type.
+    """
+    alpha, sigma = step.alpha_prod_t**0.5, (1 - step.alpha_prod_t) ** 0.5
+    if prediction_type == "epsilon":
+        return Affine(0.0, 1.0)
+    if prediction_type == "v_prediction":
+        return Affine(sigma, alpha)
+    if prediction_type == "sample":
+        return Affine(1 / sigma, -alpha / sigma)
+    raise SgoolError(
+        f"`prediction_type`: expected {', '.join(PREDICTION_TYPES[:-1])} or {PREDICTION_TYPES[-1]}, got "
+        f"{prediction_type!r}; it comes from the model's scheduler config"
+    )
+
+
+def sample_from(step: Step, prediction_type: str) -> Affine:
+    """How the clean latents follow: x0 = (latents - sqrt(1 - a) eps) / sqrt(a), simplified for each type.
+
+    Raises:
+        SgoolError: Unknown prediction type.
+    """
+    alpha, sigma = step.alpha_prod_t**0.5, (1 - step.alpha_prod_t) ** 0.5
+    if prediction_type == "v_prediction":
+        return Affine(alpha, -sigma)
+    if prediction_type == "sample":
+        return Affine(0.0, 1.0)
+    noise_from(step, prediction_type)
+    return Affine(1 / alpha, -sigma / alpha)

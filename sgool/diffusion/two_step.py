@@ -1,0 +1,114 @@
+"""Exactly invertible samplers with one network call a step: they remember the latents before the current ones.
+
+Both are explicit two-step rules, x_{i-1} = A x_{i+1} + B x_i + C eps(x_i) with i falling to 0, so that
+x_{i+1} = (x_{i-1} - B x_i - C eps(x_i)) / A takes a step back exactly. The first step, which has none before it, is
+DDIM's.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from itertools import pairwise
+from typing import ClassVar
+
+from torch import Tensor
+
+from sgool.diffusion.ddim import ddim_coefficients
+from sgool.diffusion.moves import Move, State
+from sgool.diffusion.prediction import noise_from
+from sgool.diffusion.schedule import Schedule, Spacing, Step
+from sgool.errors import SgoolError
+
+
+class TwoStep(ABC):
+    """State (x_i, x_{i+1}): the current latents and the noisier ones before them."""
+
+    name: ClassVar[str]
+    num_streams = 1
+    accepted_streams: tuple[int, ...] = (1, 2)
+    spacing: Spacing = "ddim"
+
+    @abstractmethod
+    def coefficients(self, previous: Step, step: Step) -> tuple[float, float, float]:
+        """(A, B, C) of ``step``, which came after ``previous``."""
+
+    def moves(self, schedule: Schedule) -> tuple[Move, ...]:
+        """One a step. A step that leaves the noise level as it is does nothing and is left out."""
+        steps = [step for step in schedule.steps if step.alpha_prod_t != step.alpha_prod_t_prev]
+        moves = [_first(step, schedule.prediction_type) for step in steps[:1]]
+        for previous, step in pairwise(steps):
+            older, current, noise = self.coefficients(previous, step)
+            eps = noise_from(step, schedule.prediction_type)
+            matrix = ((current + noise * eps.latents, older), (1.0, 0.0))
+            moves.append(Move(matrix, (noise * eps.output, 0.0), 0, step))
+        return tuple(moves)
+
+    def begin(self, latents: Tensor) -> State:
+        """From first latents (1, B, C, h, w), which stand for both of the state, or from an inverted pair."""
+        return latents[0], latents[-1]
+
+    def finish(self, state: State) -> State:
+        """The current latents."""
+        return state[:1]
+
+
+def _first(step: Step, prediction_type: str) -> Move:
+    """DDIM's step of the first of two latents, with the noise of the second one, which stays: invertible like EDICT."""
+    scale, noise = ddim_coefficients(step)
+    eps = noise_from(step, prediction_type)
+    return Move(((scale, noise * eps.latents), (0.0, 1.0)), (noise * eps.output, 0.0), 1, step)
+
+
+class BDIA(TwoStep):
+    """BDIA-DDIM (Zhang et al. 2023, "Exact Diffusion Inversion via Bi-directional Integration Approximation").
+
+    With DDIM's step x_{i-1} = a_i x_i + b_i eps, and the same step backwards, x_{i+1} = (x_i - b_{i+1} eps) / a_{i+1}:
+
+        x_{i-1} = gamma (x_{i+1} - (x_i - b_{i+1} eps(x_i)) / a_{i+1}) + a_i x_i + b_i eps(x_i)
+
+    Args:
+        gamma: In (0, 1], weight of the integration backwards in time; a step of the inversion amplifies by 1 / gamma.
+
+    Raises:
+        SgoolError: ``gamma`` is out of range.
+    """
+
+    name = "bdia"
+
+    def __init__(self, gamma: float = 1.0) -> None:
+        if not 0 < gamma <= 1:
+            raise SgoolError(f"`sampler.gamma`: expected a number in (0, 1], got {gamma}")
+        self.gamma = float(gamma)
+
+    def coefficients(self, previous: Step, step: Step) -> tuple[float, float, float]:
+        """(A, B, C) from DDIM's coefficients of both steps."""
+        (before, before_noise), (scale, noise) = ddim_coefficients(previous), ddim_coefficients(step)
+        return self.gamma, scale - self.gamma / before, noise + self.gamma * before_noise / before
+
+
+class BELM(TwoStep):
+    """O-BELM (Wang et al. 2024, "BELM: Bidirectional Explicit Linear Multi-step Sampler", two steps, optimal).
+
+    In z = x / sqrt(a) and s = sqrt((1 - a) / a), where sampling is dz = eps ds, with h_i = s_i - s_{i-1}:
+
+        z_{i-1} = (h_i / h_{i+1})^2 z_{i+1} + (1 - (h_i / h_{i+1})^2) z_i - h_i (h_i + h_{i+1}) / h_{i+1} eps(z_i)
+
+    the rule with the least local error (third order in h) of all that are explicit in both directions. Where steps
+    shrink, as Stable Diffusion's do, it damps while sampling and amplifies as much in inversion.
+    """
+
+    name = "belm"
+
+    def coefficients(self, previous: Step, step: Step) -> tuple[float, float, float]:
+        """(A, B, C) in x itself."""
+        length, before = _length(step), _length(previous)
+        ratio, end = (length / before) ** 2, step.alpha_prod_t_prev**0.5
+        older = ratio * end / previous.alpha_prod_t**0.5
+        current = (1 - ratio) * end / step.alpha_prod_t**0.5
+        return older, current, -length * (length + before) / before * end
+
+
+def _length(step: Step) -> float:
+    """h: by how much the ratio of noise to signal falls."""
+    begin, end = (((1 - a) / a) ** 0.5 for a in (step.alpha_prod_t, step.alpha_prod_t_prev))
+    return begin - end
