@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from itertools import pairwise
-from typing import ClassVar
 
 from torch import Tensor
 
@@ -23,7 +22,7 @@ from sgool.errors import SgoolError
 class TwoStep(ABC):
     """State (x_i, x_{i+1}): the current latents and the noisier ones before them."""
 
-    name: ClassVar[str]
+    name: str
     num_streams = 1
     accepted_streams: tuple[int, ...] = (1, 2)
     spacing: Spacing = "ddim"
