@@ -98,13 +98,7 @@ class LatentPairModule(L.LightningModule):
         decode_first_only: bool = False,
     ) -> None:
         super().__init__()
-        if not pairs:
-            raise SgoolError("`pairs`: expected at least one prompt-seed pair, got none")
-        if num_optimization_steps < 1:
-            raise SgoolError(
-                f"`optimization.num_optimization_steps`: expected 1 or more, got {num_optimization_steps}; "
-                "the method `vanilla` makes images without updates"
-            )
+        _check(pairs, num_optimization_steps)
         self.models, self.pairs = models, tuple(pairs)
         self.sampler, self.engine = sampler or build_sampler("ddim"), engine or build_engine("checkpoint")
         self.schedule = build_schedule(models.scheduler, num_inference_steps, self.sampler.spacing)
@@ -196,6 +190,16 @@ class LatentPairModule(L.LightningModule):
     def sample(self) -> Tensor:
         """Images (B, 3, H, W) in [0, 1] of the current latents' first stream."""
         return self().images[0].clamp(0, 1)
+
+
+def _check(pairs: Sequence[PromptSeed], num_optimization_steps: int) -> None:
+    if not pairs:
+        raise SgoolError("`pairs`: expected at least one prompt-seed pair, got none")
+    if num_optimization_steps < 1:
+        raise SgoolError(
+            f"`optimization.num_optimization_steps`: expected 1 or more, got {num_optimization_steps}; "
+            "the method `vanilla` makes images without updates"
+        )
 
 
 def _detached(output: ObjectiveOutput) -> ObjectiveOutput:

@@ -55,6 +55,7 @@ class Session:
             device=self.device,
             dtype=getattr(torch, options["dtype"]),
             channels_last=options["channels_last"],
+            compile=options["compile"],
         )
 
     def clip(self, model: str, pretrained: str | None = None) -> ClipTower:
@@ -114,11 +115,17 @@ class Session:
 
     def module_options(self) -> dict[str, Any]:
         """Keyword arguments of LatentPairModule that all methods share."""
-        sampler = dict(self._config["sampler"])
-        engine = build_engine(sampler.pop("engine"))
-        options = {key: sampler.pop(key) for key in ("num_inference_steps", "guidance_scale")}
-        options |= {key: self._config["models"][key] for key in ("height", "width")}
-        return {"sampler": build_sampler(**sampler), "engine": engine, **options}
+        sampler, engine = dict(self._config["sampler"]), dict(self._config["engine"])
+        return {
+            "num_inference_steps": sampler.pop("num_inference_steps"),
+            "guidance_scale": sampler.pop("guidance_scale"),
+            "decode_first_only": sampler.pop("decode", "both") == "x",
+            "split_guidance": engine.pop("split_guidance"),
+            "height": self._config["models"]["height"],
+            "width": self._config["models"]["width"],
+            "sampler": build_sampler(**sampler),
+            "engine": build_engine(**engine),
+        }
 
     def trainer_options(self) -> dict[str, Any]:
         """Keyword arguments of the Lightning Trainer."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from sgool.config.pipeline import kind_problems, size_problems, steps_problems
 from sgool.config.rules import check
-from sgool.config.schema import SCHEMA
+from sgool.config.schema import INVERTIBLE, SCHEMA
 from sgool.config.suggest import did_you_mean
 from sgool.errors import ConfigError
 from sgool.paths import prompt_file
@@ -61,6 +61,27 @@ def _steps(config: Config) -> Iterator[str]:
     yield from steps_problems(config["models"]["path"], config["sampler"]["num_inference_steps"])
 
 
+def _engine(config: Config) -> Iterator[str]:
+    engine, sampler = config["engine"], config["sampler"]
+    if engine["name"] == "reversible":
+        if sampler["name"] not in INVERTIBLE:
+            yield (
+                f"`engine`: reversible needs a sampler with an exact inverse ({', '.join(INVERTIBLE)}), and "
+                f"{sampler['name']} has none; use engine=checkpoint"
+            )
+        if engine["warn_drift"] > engine["max_drift"]:
+            yield (
+                f"`engine.warn_drift`: expected at most `engine.max_drift`, {engine['max_drift']}, got "
+                f"{engine['warn_drift']}"
+            )
+    steps = sampler["num_inference_steps"]
+    if engine["gradient_steps"] is not None and engine["gradient_steps"] > steps:
+        yield (
+            f"`engine.gradient_steps`: expected at most `sampler.num_inference_steps`, {steps}, or null for all, got "
+            f"{engine['gradient_steps']}"
+        )
+
+
 def _model_folder(config: Config) -> Iterator[str]:
     path = config["models"]["path"]
     folder = Path(path).expanduser()
@@ -93,6 +114,7 @@ _CHECKS: tuple[tuple[tuple[str, ...], Callable[[Config], Iterator[str]]], ...] =
     (("method",), _method_flags),
     (("models.path", "models.height", "models.width"), _size),
     (("models.path", "sampler"), _steps),
+    (("engine", "sampler"), _engine),
     (("models.path",), _model_folder),
     (("objective.terms",), _weights),
     (("saliency.w_global", "saliency.w_salient"), _saliency_weights),

@@ -44,18 +44,38 @@ _MODELS: dict[str, Schema] = {
     "dtype": choice("float64", "float32", "float16", "bfloat16"),
     "device": matching(r"auto|cpu|mps|cuda(:\d+)?", "auto, cpu, mps, cuda or cuda:NUMBER"),
     "channels_last": flag(),
+    "compile": flag(),
 }
 
 _ANY_SAMPLER: dict[str, Schema] = {
     "num_inference_steps": integer(1),
     "guidance_scale": number(least=0),
-    "engine": choice("checkpoint", "direct"),
 }
 _SAMPLER = Variants(
     "name",
     {
         "ddim": _ANY_SAMPLER,
-        "edict": {**_ANY_SAMPLER, "mixing_coeff": number(above=0.5, most=1), "leapfrog": flag()},
+        "dpm_solver": _ANY_SAMPLER,
+        "belm": _ANY_SAMPLER,
+        "bdia": {**_ANY_SAMPLER, "gamma": number(above=0, most=1)},
+        "edict": {
+            **_ANY_SAMPLER,
+            "mixing_coeff": number(above=0.5, most=1),
+            "leapfrog": flag(),
+            "decode": choice("both", "x"),
+        },
+    },
+)
+#: Samplers with an exact inverse.
+INVERTIBLE = ("edict", "belm", "bdia")
+
+_ANY_ENGINE: dict[str, Schema] = {"gradient_steps": optional(integer(1)), "split_guidance": flag()}
+_ENGINE = Variants(
+    "name",
+    {
+        "checkpoint": {**_ANY_ENGINE, "memory_mib": number(least=0)},
+        "reversible": {**_ANY_ENGINE, "warn_drift": number(above=0), "max_drift": number(above=0)},
+        "direct": _ANY_ENGINE,
     },
 )
 
@@ -133,6 +153,7 @@ SCHEMA: dict[str, Any] = {
     "debug": flag(),
     "models": _MODELS,
     "sampler": _SAMPLER,
+    "engine": _ENGINE,
     "optimization": _OPTIMIZATION,
     "objective": _OBJECTIVE,
     "saliency": _SALIENCY,

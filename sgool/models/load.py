@@ -105,6 +105,7 @@ def load_models(
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float32,
     channels_last: bool = False,
+    compile: bool = False,
 ) -> DiffusionModels:
     """Loads the components of a ``StableDiffusionPipeline``, frozen and in evaluation mode.
 
@@ -116,6 +117,7 @@ def load_models(
         device: Where the networks go.
         dtype: Of the networks' weights.
         channels_last: Memory format of the convolutions.
+        compile: Let torch.compile translate the denoising network at its first calls.
 
     Raises:
         SgoolError: The folder is not a pipeline, or the hub cannot be reached.
@@ -146,7 +148,10 @@ def load_models(
             network.to(memory_format=torch.channels_last)
     if torch.device(device).type == "cpu":
         _use_plain_attention(models)
-    return models.to(device)
+    models.to(device)
+    if compile:
+        models.unet.compile()
+    return models
 
 
 @contextmanager

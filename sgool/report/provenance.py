@@ -14,7 +14,7 @@ from sgool.results.compare import config_text, flatten
 
 _TELLING = (
     "models.path", "models.guide*", "models.judges.*", "models.scene_reader", "models.height", "models.dtype",
-    "sampler.*", "optimization.*", "objective.terms.*", "objective.crops.num", "objective.crops.reduction",
+    "sampler.*", "engine.*", "optimization.*", "objective.terms.*", "objective.crops.num", "objective.crops.reduction",
     "saliency.detector.name", "saliency.threshold", "saliency.max_regions", "saliency.w_*", "data.prompts",
     "data.seeds",
 )  # fmt: skip

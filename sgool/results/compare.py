@@ -23,6 +23,12 @@ NOT_COMPARED: tuple[str, ...] = (
     "methods",
     "data.limit",
     "models.device",
+    "models.compile",
+    "engine.name",
+    "engine.memory_mib",
+    "engine.split_guidance",
+    "engine.warn_drift",
+    "engine.max_drift",
     "optimization.snapshot_every",
 )
 """Keys (with all below them) that change where, how fast or for which pairs a run works, not what a pair becomes.

@@ -72,7 +72,10 @@ def test_an_unknown_key_is_answered_with_a_guess_and_the_valid_keys() -> None:
         ("models.judges.second=x", "A new name is added with +models.judges.second=VALUE"),
         ("~models.gide", "unknown key `models.gide`; did you mean `models.guide`"),
         ("+optimization.extra=1", "unknown key `optimization.extra`"),
-        ("sampler=edit", "`sampler`: there is no choice 'edit'; did you mean `edict`? Choices: ddim, edict"),
+        (
+            "sampler=edit",
+            "`sampler`: there is no choice 'edit'; did you mean `edict`? Choices: bdia, belm, ddim, dpm_solver, edict",
+        ),
         ("experiment=papr", "did you mean `paper`? Choices: demo, first_light, paper"),
         ("method=doodl", "choose those to run with methods=[doodl]"),
         ("methods=[sgol]", "unknown method 'sgol'; did you mean `sgool`? Methods: vanilla, doodl, sgool"),
@@ -107,6 +110,16 @@ def test_an_unknown_key_is_answered_with_a_guess_and_the_valid_keys() -> None:
         ("sampler.name=edict", "`sampler.name=edict`: use `sampler=edict`"),
         ("sampler.num_inference_steps=1001", "expected at most 1000, those 'emoji_world' was trained with"),
         ("~trainer.devices", "`trainer.devices`: is missing"),
+        (
+            "engine=reversible",
+            "reversible needs a sampler with an exact inverse (edict, belm, bdia), and ddim has none",
+        ),
+        ("engine=reversibel", "`engine`: there is no choice 'reversibel'; did you mean `reversible`?"),
+        ("engine.memory_mib=-1", "`engine.memory_mib`: expected a number at least 0, got -1"),
+        ("engine.gradient_steps=0", "`engine.gradient_steps`: expected a whole number of at least 1, or null, got 0"),
+        ("engine.gradient_steps=13", "expected at most `sampler.num_inference_steps`, 12, or null for all, got 13"),
+        ("sampler.decode=x", "It belongs to sampler=edict"),
+        ("sampler.eta=0.5", "unknown key `sampler.eta`"),
     ],
 )
 def test_one_mistake_one_message(override: str, words: str) -> None:
@@ -118,6 +131,29 @@ def test_one_mistake_one_message(override: str, words: str) -> None:
 def test_the_mixing_coefficient_is_in_its_range(mixing: str) -> None:
     (problem,) = _problems("sampler=edict", f"sampler.mixing_coeff={mixing}")
     assert problem.startswith("`sampler.mixing_coeff`: expected a number above 0.5 and at most 1")
+
+
+@pytest.mark.parametrize("gamma", ["0", "1.5", "-1", "half"])
+def test_gamma_is_in_its_range(gamma: str) -> None:
+    (problem,) = _problems("sampler=bdia", f"sampler.gamma={gamma}")
+    assert problem.startswith("`sampler.gamma`: expected a number above 0 and at most 1")
+
+
+def test_the_drift_that_warns_is_below_the_one_that_fails() -> None:
+    (problem,) = _problems("sampler=edict", "engine=reversible", "engine.warn_drift=0.1")
+    assert problem == "`engine.warn_drift`: expected at most `engine.max_drift`, 0.05, got 0.1"
+
+
+def test_the_configuration_knows_which_samplers_are_invertible() -> None:
+    """It checks before torch is imported, so it has its own list."""
+    from sgool.config.schema import INVERTIBLE, SCHEMA
+    from sgool.diffusion import build_sampler, build_schedule
+    from tests.reference import scheduler64
+
+    for name in SCHEMA["sampler"].schemas:
+        sampler = build_sampler(name)
+        moves = sampler.moves(build_schedule(scheduler64(), 5, sampler.spacing))
+        assert all(move.invertible for move in moves) == (name in INVERTIBLE)
 
 
 def test_both_saliency_weights_cannot_be_zero() -> None:

@@ -12,8 +12,8 @@ from sgool.config import load_config, to_plain
 from sgool.paths import config_folder
 
 FILES = sorted(path.relative_to(config_folder()) for path in config_folder().rglob("*.yaml"))
-#: Choices that are incomplete by nature, and what completes them.
-_ALSO = {"data=file": ["data.prompts=emoji_world/demo"]}
+#: Choices that do not stand alone, and what completes them.
+_ALSO = {"data=file": ["data.prompts=emoji_world/demo"], "engine=reversible": ["sampler=edict"]}
 #: Keys that the file's first line explains, or whose parent's comment does.
 _OBVIOUS = ("defaults", "name", "detector", "judge", "text_alignment")
 
@@ -47,11 +47,13 @@ def test_the_default_is_the_three_methods_on_the_embedded_world() -> None:
     config = load_config()
     assert list(config.methods) == ["vanilla", "doodl", "sgool"]
     assert config.models.path == "emoji_world"
-    assert (config.sampler.name, config.sampler.num_inference_steps, config.sampler.engine) == (
-        "ddim",
-        12,
-        "checkpoint",
-    )
+    assert (config.sampler.name, config.sampler.num_inference_steps) == ("ddim", 12)
+    assert dict(config.engine) == {
+        "name": "checkpoint",
+        "memory_mib": 0,
+        "gradient_steps": None,
+        "split_guidance": False,
+    }
     optimization, saliency = config.optimization, config.saliency
     assert (optimization.num_optimization_steps, optimization.gradient_rms) == (16, 0.006)
     assert (optimization.grad_clip_value, optimization.keep) == (0.02, "best")
@@ -70,7 +72,7 @@ def test_the_papers_experiment_has_the_papers_settings() -> None:
         "guidance_scale": 7.5,
         "mixing_coeff": 0.93,
         "leapfrog": True,
-        "engine": "checkpoint",
+        "decode": "both",
     }
     assert (optimization["num_optimization_steps"], optimization["grad_clip_value"]) == (50, 1e-3)
     assert (optimization["momentum"], optimization["perturb_std"], optimization["keep"]) == (0.9, 1e-4, "last")
@@ -90,12 +92,17 @@ def test_every_file_says_what_it_is(file: Path) -> None:
     [
         "config",
         "data/emoji_world",
+        "engine/checkpoint",
+        "engine/reversible",
         "method/vanilla",
         "models/emoji_world",
         "objective/text_alignment",
         "optimization/fast",
         "saliency/spectral_residual",
+        "sampler/bdia",
+        "sampler/belm",
         "sampler/ddim",
+        "sampler/dpm_solver",
         "sampler/edict",
         "trainer/default",
     ],
