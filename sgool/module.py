@@ -52,10 +52,10 @@ class Evaluation:
 class LatentPairModule(L.LightningModule):
     """A batch of independent prompt-seed pairs as one optimisation problem.
 
-    ``latents`` (S, B, C, h, w) is the only parameter; S = 2 for EDICT's pair (x, y), else 1. The frozen networks are
-    not children of the module, so checkpoints hold latents and optimiser state alone. ``training_step`` denoises,
-    decodes and returns the sum over the pairs of the objective (mean over the decoded streams: DOODL's factor 0.5
-    on the sum of both); clipping, tying, perturbing and renormalising are callbacks.
+    ``latents`` (S, B, C, h, w) is the only parameter; S = 2 for EDICT's pair (x, y) and a two-step sampler's inverted
+    pair, else 1. The frozen networks are not children of the module, so checkpoints hold latents and optimiser state
+    alone. ``training_step`` denoises, decodes and returns the sum over the pairs of the objective (mean over the
+    decoded streams: DOODL's factor 0.5 on the sum of both); clipping, tying, perturbing and renormalising are callbacks.
 
     Args:
         models: Frozen diffusion components.
@@ -68,14 +68,18 @@ class LatentPairModule(L.LightningModule):
         num_optimization_steps: Updates; the length of the training data loader.
         lr: Learning rate of SGD.
         momentum: Momentum of SGD.
+        nesterov: Nesterov's momentum.
         height: Of the image in pixels; by default the model's own.
         width: Of the image in pixels; by default the model's own.
-        initial_latents: (B, C, h, w); by default drawn from each pair's seed, as diffusers draws them.
+        initial_latents: (B, C, h, w), or what an inversion found, (S, B, C, h, w); by default drawn from each pair's
+            seed, as diffusers draws them.
+        network_prompts: What the network is told, one a pair; by default the pairs' prompts, which the objective sees.
         split_guidance: Conditional and unconditional pass one after the other: half the activations.
         decode_first_only: Decode and judge the first stream alone (EDICT's x), not both.
 
     Raises:
-        SgoolError: No pairs, no updates, sizes that do not fit the model, or initial latents of a wrong shape.
+        SgoolError: No pairs, no updates, Nesterov without momentum, sizes that do not fit the model, or initial
+            latents of a wrong shape.
     """
 
     def __init__(
@@ -91,48 +95,58 @@ class LatentPairModule(L.LightningModule):
         num_optimization_steps: int = 50,
         lr: float = 1.0,
         momentum: float = 0.9,
+        nesterov: bool = False,
         height: int | None = None,
         width: int | None = None,
         initial_latents: Tensor | None = None,
+        network_prompts: Sequence[str] | None = None,
         split_guidance: bool = False,
         decode_first_only: bool = False,
     ) -> None:
         super().__init__()
-        _check(pairs, num_optimization_steps)
+        _check(pairs, num_optimization_steps, nesterov and not momentum)
         self.models, self.pairs = models, tuple(pairs)
         self.sampler, self.engine = sampler or build_sampler("ddim"), engine or build_engine("checkpoint")
         self.schedule = build_schedule(models.scheduler, num_inference_steps, self.sampler.spacing)
         self.engine.check(self.sampler.name, self.sampler.moves(self.schedule), self._latents_dtype)
         self.guidance_scale, self.num_optimization_steps = guidance_scale, num_optimization_steps
-        self.lr, self.momentum = lr, momentum
-        first = self._first_latents(models.latent_shape(height, width), initial_latents)
-        self.latents = nn.Parameter(first.expand(self.sampler.num_streams, *first.shape[1:]).clone())
+        self.lr, self.momentum, self.nesterov = lr, momentum, nesterov
+        self.latents = nn.Parameter(self._first_latents(models.latent_shape(height, width), initial_latents))
         self.decode_first_only = decode_first_only
         #: One per decoded stream, since each remembers the salient regions of its own images.
-        self.objectives: tuple[BoundObjective, ...] = ()
-        if objective is not None:
-            decoded = 1 if decode_first_only else self.sampler.num_streams
-            self.objectives = tuple(objective.bind(self.pairs) for _ in range(decoded))
-        self.guided_model = self._guided_model(split_guidance)
+        self.objectives: tuple[BoundObjective, ...] = () if objective is None else self._bound(objective)
+        self.guided_model = self._guided_model(network_prompts, split_guidance)
         #: Pair index -> why it failed; failed pairs keep their last good latents.
         self.failures: dict[int, str] = {}
+        #: Pair index -> (update at which it was stopped, network calls until then).
+        self.stopped: dict[int, tuple[int, int]] = {}
         self.evaluation: Evaluation | None = None
 
     def _first_latents(self, shape: tuple[int, int, int], given: Tensor | None) -> Tensor:
         expected = (len(self.pairs), *shape)
         if given is None:
             given = torch.stack([first_latents(pair.seed, shape) for pair in self.pairs])
-        if tuple(given.shape) != expected:
+        inverted = given.ndim == 5 and len(given) in self.sampler.accepted_streams
+        if tuple(given.shape[1:] if inverted else given.shape) != expected:
             raise SgoolError(f"`initial_latents`: expected shape {expected}, got {tuple(given.shape)}")
-        return given.to(device=self.models.unet.device, dtype=self._latents_dtype)[None]
+        streams = given if inverted else given.expand(self.sampler.num_streams, *expected)
+        # A copy: a caller's tensor must not change with the updates.
+        return streams.to(device=self.models.unet.device, dtype=self._latents_dtype).clone()
+
+    def _bound(self, objective: Objective) -> tuple[BoundObjective, ...]:
+        decoded = 1 if self.decode_first_only else self.sampler.num_streams
+        return tuple(objective.bind(self.pairs) for _ in range(decoded))
 
     @property
     def _latents_dtype(self) -> torch.dtype:
         """Latents and the sampler's arithmetic stay in float32 at least, whatever the network's dtype is."""
         return torch.float64 if self.models.dtype == torch.float64 else torch.float32
 
-    def _guided_model(self, split_guidance: bool) -> GuidedModel:
-        embeds = self.models.encode_prompts([pair.prompt for pair in self.pairs])
+    def _guided_model(self, prompts: Sequence[str] | None, split_guidance: bool) -> GuidedModel:
+        prompts = [pair.prompt for pair in self.pairs] if prompts is None else prompts
+        if len(prompts) != len(self.pairs):
+            raise SgoolError(f"`network_prompts`: expected one a pair, {len(self.pairs)}, got {len(prompts)}")
+        embeds = self.models.encode_prompts(prompts)
         negative = None
         if self.guidance_scale != 1:
             negative = self.models.encode_prompts([pair.negative_prompt for pair in self.pairs])
@@ -149,9 +163,12 @@ class LatentPairModule(L.LightningModule):
         return Denoised(final, images)
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        """Loss of the current latents, summed over the pairs; what it saw stands in ``self.evaluation``."""
+        """Loss of the current latents, summed over the pairs; what it saw stands in ``self.evaluation``.
+
+        DOODL's factor on the gradient is 0.5 whether one or both of EDICT's images are judged.
+        """
         loss, self.evaluation = self._evaluate(self.global_step)
-        return loss.sum()
+        return loss.sum() * (len(self.objectives) / self.sampler.num_streams)
 
     @torch.no_grad()
     def evaluate(self) -> Evaluation:
@@ -179,12 +196,24 @@ class LatentPairModule(L.LightningModule):
         return loss, evaluation
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """SGD with momentum, as DOODL: b = 0.9 b + g, no Nesterov, no dampening."""
-        return torch.optim.SGD([self.latents], lr=self.lr, momentum=self.momentum)
+        """SGD with momentum, as DOODL: b = 0.9 b + g, no dampening, and Nesterov's only where asked for."""
+        return torch.optim.SGD([self.latents], lr=self.lr, momentum=self.momentum, nesterov=self.nesterov)
 
     def train_dataloader(self) -> DataLoader:
         """One item an update: the pairs are the problem, not the data."""
         return DataLoader(range(self.num_optimization_steps), batch_size=None)  # type: ignore[arg-type]
+
+    def stop(self, index: int, update: int) -> None:
+        """Lets a pair rest from ``update`` on; what it costs ends here."""
+        self.stopped[index] = (update, self.guided_model.calls)
+
+    def rests(self, index: int) -> bool:
+        """Whether a pair has failed or was stopped: its latents stay."""
+        return index in self.failures or index in self.stopped
+
+    def has_stopped_before(self, index: int, update: int) -> bool:
+        """Whether a pair was stopped at an earlier update."""
+        return index in self.stopped and self.stopped[index][0] < update
 
     @torch.no_grad()
     def sample(self) -> Tensor:
@@ -192,7 +221,7 @@ class LatentPairModule(L.LightningModule):
         return self().images[0].clamp(0, 1)
 
 
-def _check(pairs: Sequence[PromptSeed], num_optimization_steps: int) -> None:
+def _check(pairs: Sequence[PromptSeed], num_optimization_steps: int, nesterov_alone: bool) -> None:
     if not pairs:
         raise SgoolError("`pairs`: expected at least one prompt-seed pair, got none")
     if num_optimization_steps < 1:
@@ -200,6 +229,8 @@ def _check(pairs: Sequence[PromptSeed], num_optimization_steps: int) -> None:
             f"`optimization.num_optimization_steps`: expected 1 or more, got {num_optimization_steps}; "
             "the method `vanilla` makes images without updates"
         )
+    if nesterov_alone:
+        raise SgoolError("`optimization.nesterov`: expected a momentum above 0, got 0; there is nothing to look ahead")
 
 
 def _detached(output: ObjectiveOutput) -> ObjectiveOutput:

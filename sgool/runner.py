@@ -103,7 +103,7 @@ def run_experiment(config: DictConfig, progress: Progress | None = None) -> Outc
     progress = progress or Silent()
     plain = to_plain(config)
     pairs = load_pairs(**plain["data"])
-    folder = RunFolder(plain["run_dir"]).open(plain, device=_device_name(plain))
+    folder = RunFolder(plain["run_dir"]).open(plain, device=device_name(plain))
     methods = list(plain["methods"])
     left = {method: _left(folder, method, pairs, plain["resume"]) for method in methods}
     number = sum(map(len, left.values()))
@@ -111,7 +111,7 @@ def run_experiment(config: DictConfig, progress: Progress | None = None) -> Outc
     if number:
         from sgool.session import Session
 
-        _limit_threads(plain["trainer"]["threads"])
+        limit_threads(plain["trainer"]["threads"])
         session = Session(plain)
         for text in session.truncations(pair.prompt for pair in pairs):
             progress.note(text)
@@ -167,7 +167,7 @@ def _run_method(
         results = method.run(batch, settings)
         metrics = _score(session, results)
         seconds = (time.perf_counter() - started) / len(batch)
-        records = [_write(folder, name, r, m, seconds) for r, m in zip(results, metrics, strict=True)]
+        records = [write_result(folder, name, r, m, seconds) for r, m in zip(results, metrics, strict=True)]
         # Failed pairs may hold images that are not finite; their records say why they failed.
         good = [index for index, result in enumerate(results) if result.error is None]
         log_results(loggers, [results[i] for i in good], [metrics[i] for i in good])
@@ -196,7 +196,10 @@ def _score(session: Session, results: Sequence[PairResult]) -> list[dict[str, fl
     return rows
 
 
-def _write(folder: RunFolder, method: str, result: PairResult, metrics: dict[str, float], seconds: float) -> PairRecord:
+def write_result(
+    folder: RunFolder, method: str, result: PairResult, metrics: dict[str, float], seconds: float
+) -> PairRecord:
+    """Writes a pair's files and its record, which it returns."""
     record = PairRecord(
         pair_id=result.pair.pair_id,
         method=method,
@@ -231,11 +234,13 @@ def _peak_memory_mib() -> float:
     return peak / 2**20 if sys.platform == "darwin" else peak / 2**10  # bytes there, KiB here
 
 
-def _device_name(config: dict[str, Any]) -> str | None:
+def device_name(config: dict[str, Any]) -> str | None:
+    """For `RunFolder.open`: "cpu" where that was asked for; None: to be found out."""
     return "cpu" if config["models"]["device"] == "cpu" else None
 
 
-def _limit_threads(threads: int | None) -> None:
+def limit_threads(threads: int | None) -> None:
+    """Sets torch's CPU threads; None: as torch decides."""
     if threads:
         import torch
 

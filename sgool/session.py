@@ -8,19 +8,20 @@ from typing import Any
 
 import torch
 
+from sgool.config.schema_method import method_optimization
 from sgool.diffusion import build_engine, build_sampler
-from sgool.errors import SgoolError
-from sgool.methods import LatentOptimization, Method, Vanilla
+from sgool.methods import Method, build_method
 from sgool.metrics import JudgePanel, SceneReader
 from sgool.models.assets import resolve_asset
-from sgool.models.clip import ClipTower, load_clip
-from sgool.models.load import DiffusionModels, load_models
-from sgool.objectives import CropSettings, Objective, SaliencySettings, TextAlignment
-from sgool.saliency import SpectralResidual
+from sgool.models.clip import ClipTower
+from sgool.models.load import DiffusionModels
+from sgool.models.networks import Networks
+from sgool.objectives import Objective, SaliencySettings, Term, build_objective, build_term
+from sgool.saliency import build_detector
 
 
 class Session:
-    """Builds each network once, when it is first needed, and shares it between terms, methods and judges.
+    """Methods and judges from a configuration, over networks that are loaded once.
 
     Args:
         config: The plain, validated configuration.
@@ -28,49 +29,28 @@ class Session:
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         self._config = config
-        self._clips: dict[tuple[str, str | None], ClipTower] = {}
 
     @cached_property
+    def networks(self) -> Networks:
+        """All networks of the run."""
+        return Networks(self._config["models"], self._config["trainer"]["devices"])
+
+    @property
     def device(self) -> torch.device:
         """The device of all networks."""
-        wanted = str(self._config["models"]["device"])
-        if wanted != "auto":
-            if wanted.startswith("cuda") and not torch.cuda.is_available():
-                raise SgoolError(
-                    f"`models.device`: {wanted!r} was asked for, but torch sees no CUDA device; use auto or cpu"
-                )
-            if wanted == "mps" and not torch.backends.mps.is_available():
-                raise SgoolError("`models.device`: 'mps' was asked for, but torch sees no MPS device; use auto or cpu")
-            return self._numbered(torch.device(wanted))
-        if torch.cuda.is_available():
-            return self._numbered(torch.device("cuda"))
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+        return self.networks.device
 
-    @cached_property
+    @property
     def models(self) -> DiffusionModels:
         """The frozen diffusion components."""
-        options = self._config["models"]
-        return load_models(
-            options["path"],
-            device=self.device,
-            dtype=getattr(torch, options["dtype"]),
-            channels_last=options["channels_last"],
-            compile=options["compile"],
-        )
-
-    def clip(self, model: str, pretrained: str | None = None) -> ClipTower:
-        """A frozen CLIP, loaded once however many terms and judges use it."""
-        key = (model, pretrained)
-        if key not in self._clips:
-            self._clips[key] = load_clip(model, pretrained, device=str(self.device))
-        return self._clips[key]
+        return self.networks.models
 
     @cached_property
     def towers(self) -> dict[str, ClipTower]:
         """The judges by name, and the guide under its own: what was optimised is shown beside them."""
         options = self._config["models"]
-        towers = {name: self.clip(**reference) for name, reference in options["judges"].items()}
-        return {**towers, "guide": self.clip(**options["guide"])}
+        towers = {name: self.networks.clip(**reference) for name, reference in options["judges"].items()}
+        return {**towers, "guide": self.networks.clip(**options["guide"])}
 
     def truncations(self, prompts: Iterable[str]) -> list[str]:
         """One sentence per prompt that the pipeline's or a CLIP's tokenizer cuts off, with the text that is lost."""
@@ -96,22 +76,32 @@ class Session:
     def method(self, name: str) -> Method:
         """A method by its name in the configuration."""
         options = self._config["method"][name]
-        if not options["optimize"]:
-            return Vanilla(self.models)
-        return LatentOptimization(name, self.models, self._objective(options), self._config["optimization"])
+        settings = method_optimization(self._config, name)
+        # A term that stops pairs early is measured apart: in the objective it would have no weight, only a cost.
+        held_out = settings["early_stop"]["term"] if options["kind"] == "optimize" else None
+        return build_method(
+            name,
+            options,
+            settings,
+            self.models,
+            lambda: self._objective(options, held_out),
+            lambda: self._term(held_out) if held_out else None,
+        )
 
-    def _objective(self, options: Mapping[str, Any]) -> Objective:
-        described = self._config["objective"]
-        terms = {name: TextAlignment(self.clip(**term["clip"]), name) for name, term in described["terms"].items()}
-        weights = {name: float(term["weight"]) for name, term in described["terms"].items()}
+    def _objective(self, options: Mapping[str, Any], held_out: str | None) -> Objective:
+        objective = dict(self._config["objective"])
+        objective["terms"] = {name: term for name, term in objective["terms"].items() if name != held_out}
+        if not options.get("use_crops", True):
+            objective["crops"] = {**objective["crops"], "num": 0}
         saliency = self._saliency() if options["use_saliency"] else None
-        return Objective(terms, weights, CropSettings(**described["crops"]), saliency)
+        return build_objective(objective, self.networks, saliency)
+
+    def _term(self, name: str) -> Term:
+        return build_term(name, self._config["objective"]["terms"][name], self.networks)
 
     def _saliency(self) -> SaliencySettings:
         options = dict(self._config["saliency"])
-        detector = dict(options.pop("detector"))
-        detector.pop("name")
-        return SaliencySettings(SpectralResidual(**detector), **options)
+        return SaliencySettings(build_detector(options.pop("detector"), self.networks), **options)
 
     def module_options(self) -> dict[str, Any]:
         """Keyword arguments of LatentPairModule that all methods share."""
@@ -134,10 +124,3 @@ class Session:
         index = self.device.index if accelerator == "gpu" else None
         devices = 1 if index is None else [index]
         return {"accelerator": accelerator, "devices": devices, "precision": options["precision"]}
-
-    def _numbered(self, device: torch.device) -> torch.device:
-        """A CUDA device without a number gets that of ``trainer.devices``, so that networks and trainer agree."""
-        devices = self._config["trainer"]["devices"]
-        if device.type == "cuda" and device.index is None and isinstance(devices, list):
-            return torch.device("cuda", devices[0])
-        return device

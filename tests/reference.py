@@ -118,13 +118,15 @@ def spherical(u: Tensor, v: Tensor) -> Tensor:
 
 @dataclass
 class Update:
-    """DOODL's knobs; the defaults are the paper's."""
+    """DOODL's knobs; the defaults are the paper's. ``longest``: ReNO's limit on the norm of the whole step."""
 
     clip: float = 1e-3
     momentum: float = 0.9
     tie: bool = True
     renormalise: bool = True
     rate: float = 1.0
+    nesterov: bool = False
+    longest: float | None = None
 
 
 def optimise(
@@ -133,26 +135,38 @@ def optimise(
     updates: int,
     knobs: Update,
     noise: Callable[[int], Tensor],
+    penalty: Callable[[Tensor], Tensor] | None = None,
 ) -> list[list[Tensor]]:
     """The latents (one or two streams of one prompt) before each update and after the last.
 
-    ``losses(pair, update)``: the loss of each stream's image; ``noise(update)``: what is added to every stream.
+    ``losses(pair, update)``: the loss of each image, or of the first one alone; ``noise(update)``: what is added to
+    every stream; ``penalty(latents)``: a further loss of each stream's own latents.
     """
     radii = [latents.norm() for latents in pair]
     velocity: list[Tensor] | None = None
     visited = [[latents.clone() for latents in pair]]
     for update in range(updates):
         leaves = [latents.clone().requires_grad_(True) for latents in pair]
-        gradients = list(torch.autograd.grad(sum(losses(leaves, update)), leaves))
+        total = sum(losses(leaves, update))
+        if penalty is not None:
+            total = total + sum(penalty(leaf) for leaf in leaves)
+        gradients = list(torch.autograd.grad(total, leaves))
+        # The authors' factor is 0.5 for the pair, also where only its first image is judged.
         steps = [-gradient / len(pair) for gradient in gradients]
         if knobs.tie:
             steps = [sum(steps) / len(steps)] * len(steps)  # type: ignore[list-item]
+        if knobs.longest is not None:
+            length = math.sqrt(sum(float((step**2).sum()) for step in steps))
+            steps = [step * min(1.0, knobs.longest / length) for step in steps]
         steps = [step.clamp(-knobs.clip, knobs.clip) for step in steps]
         if velocity is None:
             velocity = steps
         else:
             velocity = [knobs.momentum * v + step for v, step in zip(velocity, steps, strict=True)]
-        pair = [latents + knobs.rate * v + noise(update) for latents, v in zip(pair, velocity, strict=True)]
+        moved = velocity
+        if knobs.nesterov:
+            moved = [step + knobs.momentum * v for step, v in zip(steps, velocity, strict=True)]
+        pair = [latents + knobs.rate * v + noise(update) for latents, v in zip(pair, moved, strict=True)]
         if knobs.tie:
             pair = [sum(pair) / len(pair)] * len(pair)  # type: ignore[list-item]
         if knobs.renormalise:

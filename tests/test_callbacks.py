@@ -12,8 +12,13 @@ from torch import Tensor
 
 from sgool.callbacks import (
     ClipGradient,
+    ClipGradientNorm,
+    EarlyStop,
+    Gaussianity,
+    MaskGradient,
     NonFiniteGuard,
     NormalizeGradient,
+    NormRegularizer,
     Perturb,
     Renormalize,
     TieGradients,
@@ -49,6 +54,8 @@ def fitted(
     pairs: Sequence[PromptSeed] = PAIRS,
     lr: float = 1.0,
     momentum: float = 0.9,
+    nesterov: bool = False,
+    first_only: bool = False,
     **callbacks: Any,
 ) -> tuple[LatentPairModule, Trajectory]:
     module = LatentPairModule(
@@ -60,6 +67,8 @@ def fitted(
         num_optimization_steps=updates,
         lr=lr,
         momentum=momentum,
+        nesterov=nesterov,
+        decode_first_only=first_only,
     )
     listed = default_callbacks(**callbacks)
     fit_module(module, listed, options=CPU)
@@ -67,9 +76,17 @@ def fitted(
 
 
 def plain_loop(
-    models: DiffusionModels, clip: ClipTower, pair: PromptSeed, streams: int, updates: int, knobs: Update, std: float
+    models: DiffusionModels,
+    clip: ClipTower,
+    pair: PromptSeed,
+    streams: int,
+    updates: int,
+    knobs: Update,
+    std: float,
+    first_only: bool = False,
+    norm_weight: float = 0.0,
 ) -> tuple[list[list[Tensor]], list[float]]:
-    """Latents visited by one pair and the losses (mean over the streams) seen there."""
+    """Latents visited by one pair and the losses (mean over the images) seen there."""
     chain = Chain(
         models.unet, models.encode_prompts([pair.prompt]), models.encode_prompts([pair.negative_prompt]), STEPS
     )
@@ -78,6 +95,7 @@ def plain_loop(
 
     def losses(latents: list[Tensor], update: int) -> list[Tensor]:
         final = chain.edict(*latents) if streams == 2 else (chain.ddim(latents[0]),)
+        final = final[:1] if first_only else final
         values = []
         for stream, last in enumerate(final):
             image = (models.vae.decode(last / models.vae.config.scaling_factor).sample + 1) / 2
@@ -96,8 +114,12 @@ def plain_loop(
     def noise(update: int) -> Tensor:
         return std * torch.randn((4, 8, 8), generator=pair_generator(pair.seed, "perturb", update)).double()
 
+    def penalty(latents: Tensor) -> Tensor:
+        """Eyring et al. 2024, section 3.2, for the 4 * 8 * 8 latents of these tests."""
+        return norm_weight * (latents.norm() ** 2 / 2 - (256 - 1) * torch.log(latents.norm()))
+
     start = first_latents(pair.seed, (4, 8, 8)).double()[None]
-    visited = optimise([start] * streams, losses, updates, knobs, noise)
+    visited = optimise([start] * streams, losses, updates, knobs, noise, penalty if norm_weight else None)
     losses(visited[-1], updates)
     return visited, seen
 
@@ -113,13 +135,19 @@ def objective(clip64: ClipTower) -> Objective:
         ("edict", 1, Update(clip=CLIP), 1e-4),
         ("edict", 5, Update(clip=CLIP), 1e-4),
         ("edict", 2, Update(clip=CLIP, tie=False), 1e-4),
+        ("edict", 5, Update(clip=CLIP, tie=False), 1e-4),
         ("edict", 2, Update(clip=CLIP, tie=False, renormalise=False), 0.0),
         ("edict", 2, Update(clip=CLIP, momentum=0.0), 1e-2),
         ("edict", 2, Update(clip=CLIP, renormalise=False, rate=30.0), 0.0),
+        ("edict", 5, Update(clip=CLIP, nesterov=True), 1e-4),
+        ("edict", 2, Update(clip=CLIP, nesterov=True, tie=False, renormalise=False), 1e-4),
+        ("edict", 2, Update(clip=CLIP, tie=False, longest=1e-4, rate=30.0), 0.0),
         ("ddim", 1, Update(clip=CLIP), 0.0),
+        ("ddim", 1, Update(clip=CLIP, nesterov=True), 0.0),
         ("ddim", 2, Update(clip=CLIP, momentum=0.0, rate=100.0), 1e-2),
         ("ddim", 5, Update(clip=CLIP, rate=50.0), 1e-4),
         ("ddim", 2, Update(clip=CLIP, renormalise=False, tie=False), 1e-4),
+        ("ddim", 2, Update(clip=CLIP, longest=2e-4, rate=30.0), 0.0),
     ],
     ids=str,
 )
@@ -132,12 +160,57 @@ def test_fit_equals_the_plain_loop(
     knobs: Update,
     std: float,
 ) -> None:
+    check_against_the_plain_loop(models64, clip64, objective, sampler, updates, knobs, std)
+
+
+@pytest.mark.parametrize(
+    "knobs",
+    [
+        Update(clip=CLIP),
+        Update(clip=CLIP, tie=False),
+        # Unclipped, so that DOODL's factor 0.5 is seen.
+        Update(clip=1.0, tie=False, renormalise=False, momentum=0.0),
+        Update(clip=CLIP, nesterov=True),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("updates", [1, 2])
+def test_first_image_only(
+    models64: DiffusionModels, clip64: ClipTower, objective: Objective, knobs: Update, updates: int
+) -> None:
+    check_against_the_plain_loop(models64, clip64, objective, "edict", updates, knobs, 1e-4, first_only=True)
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "edict"])
+def test_reno_equals_the_plain_loop(
+    models64: DiffusionModels, clip64: ClipTower, objective: Objective, sampler: str
+) -> None:
+    """Norm regulariser, clipping of the whole gradient's norm, Nesterov; no noise, no renormalisation."""
+    knobs = Update(clip=1.0, longest=0.01, nesterov=True, renormalise=False, rate=5.0)
+    check_against_the_plain_loop(models64, clip64, objective, sampler, 5, knobs, 0.0, norm_weight=0.01)
+
+
+def check_against_the_plain_loop(
+    models: DiffusionModels,
+    clip: ClipTower,
+    objective: Objective,
+    sampler: str,
+    updates: int,
+    knobs: Update,
+    std: float,
+    *,
+    first_only: bool = False,
+    norm_weight: float = 0.0,
+) -> None:
     module, trajectory = fitted(
-        models64, objective, sampler, updates, lr=knobs.rate, momentum=knobs.momentum,
-        grad_clip_value=knobs.clip, perturb_std=std, tie=knobs.tie, renormalize=knobs.renormalise, keep="last",
+        models, objective, sampler, updates, lr=knobs.rate, momentum=knobs.momentum, nesterov=knobs.nesterov,
+        grad_clip_value=knobs.clip, grad_clip_norm=knobs.longest, perturb_std=std, tie=knobs.tie, first_only=first_only,
+        renormalize=knobs.renormalise, norm_regularizer=norm_weight, keep="last",
     )  # fmt: skip
     for index, pair in enumerate(PAIRS):
-        visited, losses = plain_loop(models64, clip64, pair, len(module.latents), updates, knobs, std)
+        visited, losses = plain_loop(
+            models, clip, pair, len(module.latents), updates, knobs, std, first_only, norm_weight
+        )
         expected = torch.stack(visited[-1])[:, 0]
         got = module.latents.detach()[:, index]
         assert float((got - torch.stack(visited[0])[:, 0]).abs().max()) > 1e-5  # it moved
@@ -156,18 +229,33 @@ def test_the_clip_value_of_these_tests_cuts_some_elements(models64: DiffusionMod
     assert 0.05 < cut < 0.95
 
 
-def test_order_of_the_callbacks() -> None:
+def test_order_of_the_callbacks(clip_tower: ClipTower) -> None:
     order = [
+        NormRegularizer,
+        Gaussianity,
+        EarlyStop,
         NonFiniteGuard,
         TieGradients,
+        MaskGradient,
         NormalizeGradient,
+        ClipGradientNorm,
         ClipGradient,
         Perturb,
         TieLatents,
         Renormalize,
         Trajectory,
     ]
-    assert [type(c) for c in default_callbacks(gradient_rms=1e-3)] == order
+    everything = default_callbacks(
+        gradient_rms=1e-3,
+        grad_clip_norm=1.0,
+        norm_regularizer=0.1,
+        gaussianity={"weight": 0.1},
+        saliency_mask=True,
+        early_stop=EarlyStop(TextAlignment(clip_tower), 2),
+    )
+    assert [type(c) for c in everything] == order
+    plain = [NonFiniteGuard, TieGradients, ClipGradient, Perturb, TieLatents, Renormalize, Trajectory]
+    assert [type(c) for c in default_callbacks(norm_regularizer=0, gaussianity={"weight": 0})] == plain
     without = default_callbacks(grad_clip_value=None, perturb_std=0, tie=False, renormalize=False)
     assert [type(c) for c in without] == [NonFiniteGuard, Trajectory]
 
@@ -306,6 +394,16 @@ def test_bad_knobs() -> None:
         ({"grad_clip_value": 0.0}, r"`optimization\.grad_clip_value`: expected a positive number, got 0"),
         ({"gradient_rms": -1.0}, r"`optimization\.gradient_rms`: expected a positive number, got -1"),
         ({"perturb_std": -0.1}, r"`optimization\.perturb_std`: expected a number of at least 0, got -0\.1"),
+        (
+            {"perturb_schedule": "wild"},
+            r"`optimization\.perturb_schedule`: expected one of constant, linear, sph.* 'wild'",
+        ),
+        ({"grad_clip_norm": 0.0}, r"`optimization\.grad_clip_norm`: expected a positive number, got 0"),
+        ({"norm_regularizer": -1.0}, r"`optimization\.norm_regularizer`: expected a positive number, got -1"),
+        (
+            {"gaussianity": {"weight": 1, "dim": 0}},
+            r"`optimization\.gaussianity\.dim`: expected a positive number, got 0",
+        ),
         ({"keep": "first"}, r"`optimization\.keep`: expected best or last, got 'first'"),
     ]
     for options, message in cases:

@@ -10,6 +10,7 @@ from typing import Any
 from sgool.config.pipeline import kind_problems, size_problems, steps_problems
 from sgool.config.rules import check
 from sgool.config.schema import INVERTIBLE, SCHEMA
+from sgool.config.schema_method import GUIDABLE, OPTIMIZATION, method_optimization
 from sgool.config.suggest import did_you_mean
 from sgool.errors import ConfigError
 from sgool.paths import prompt_file
@@ -43,10 +44,70 @@ def _methods(config: Config) -> Iterator[str]:
             yield f"`methods`: {method!r} stands there {config['methods'].count(method)} times; once is enough"
 
 
-def _method_flags(config: Config) -> Iterator[str]:
+def _own_optimization(config: Config) -> Iterator[str]:
+    """A method's own values of ``optimization`` follow the rules of that."""
     for name, method in config["method"].items():
-        if method["use_saliency"] and not method["optimize"]:
-            yield f"`method.{name}`: expected optimize=true where use_saliency=true; saliency is part of the objective"
+        if method.get("optimization"):
+            merged = method_optimization(config, name)
+            yield from (problem.text for problem in check(merged, OPTIMIZATION, f"method.{name}.optimization"))
+
+
+def _optimizers(config: Config) -> Iterator[str]:
+    """What spans several keys of one optimisation; only for methods that run, since all are composed."""
+    for name in _chosen(config, "optimize"):
+        settings = method_optimization(config, name)
+        where = f"`method.{name}`: "
+        if settings["nesterov"] and not settings["momentum"]:
+            yield f"{where}expected a momentum above 0 where nesterov=true, got {settings['momentum']}"
+        if settings["saliency_mask"] and not config["method"][name]["use_saliency"]:
+            yield (
+                f"{where}expected use_saliency=true where `optimization.saliency_mask` is, which weights the gradient "
+                "with the map; for one method alone set +method.NAME.optimization.saliency_mask=true"
+            )
+        yield from _early_stop(config, where, settings["early_stop"]["term"])
+
+
+def _early_stop(config: Config, where: str, term: str | None) -> Iterator[str]:
+    terms = config["objective"]["terms"]
+    if term is None:
+        return
+    if term not in terms:
+        hint = did_you_mean(term, terms) or "."
+        yield f"{where}`optimization.early_stop.term`: there is no term {term!r}{hint} Terms: {', '.join(terms)}."
+    elif terms[term].get("weight") != 0:
+        yield (
+            f"{where}`optimization.early_stop.term`: expected a term that is not optimised, with "
+            f"objective.terms.{term}.weight=0, got weight {terms[term].get('weight')}"
+        )
+
+
+def _guidance(config: Config) -> Iterator[str]:
+    sampler = config["sampler"]["name"]
+    for name in _chosen(config, "clip_guidance"):
+        if sampler not in GUIDABLE:
+            yield (
+                f"`method.{name}`: classifier guidance changes the noise of each step of {' or '.join(GUIDABLE)}, not "
+                f"that of {sampler}; use sampler=ddim, or leave {name} out of `methods`"
+            )
+
+
+def _best_of_n(config: Config) -> Iterator[str]:
+    methods = config["method"]
+    for name in _chosen(config, "best_of_n"):
+        other = methods[name]["same_budget_as"]
+        known = [entry for entry, method in methods.items() if method["kind"] == "optimize"]
+        if methods[name]["num_candidates"] is None and other not in known:
+            hint = did_you_mean(other, known) or "."
+            yield (
+                f"`method.{name}.same_budget_as`: expected a method of kind optimize, got {other!r}{hint} Those are: "
+                f"{', '.join(known) or 'none; set num_candidates'}."
+            )
+
+
+def _chosen(config: Config, kind: str) -> list[str]:
+    """The methods of a kind that are to run."""
+    chosen = dict.fromkeys(config["methods"])
+    return [name for name in chosen if name in config["method"] and config["method"][name]["kind"] == kind]
 
 
 def _size(config: Config) -> Iterator[str]:
@@ -111,7 +172,10 @@ def _prompts(config: Config) -> Iterator[str]:
 
 _CHECKS: tuple[tuple[tuple[str, ...], Callable[[Config], Iterator[str]]], ...] = (
     (("methods", "method"), _methods),
-    (("method",), _method_flags),
+    (("method", "optimization"), _own_optimization),
+    (("method", "methods", "optimization", "objective.terms"), _optimizers),
+    (("method", "methods", "sampler"), _guidance),
+    (("method", "methods"), _best_of_n),
     (("models.path", "models.height", "models.width"), _size),
     (("models.path", "sampler"), _steps),
     (("engine", "sampler"), _engine),

@@ -138,7 +138,9 @@ def _container(config: DictConfig, *, resolve: bool) -> dict[str, Any]:
 
 
 def _expand_clips(config: dict[str, Any]) -> None:
-    """Writes a CLIP that is given by its name alone (``models.guide=emoji_world/judge``) in the full form, in place."""
+    """Writes short forms in full, in place: a CLIP given by its name alone, what terms may leave out."""
+    from sgool.config.schema_objective import complete_term
+
     models, objective = config.get("models"), config.get("objective")
     places = []
     if isinstance(models, dict):
@@ -147,7 +149,9 @@ def _expand_clips(config: dict[str, Any]) -> None:
         places += [(judges, name) for name in judges] if isinstance(judges, dict) else []
     terms = objective.get("terms") if isinstance(objective, dict) else None
     for term in terms.values() if isinstance(terms, dict) else ():
-        places += [(term, "clip")] if isinstance(term, dict) else []
+        if isinstance(term, dict):
+            complete_term(term)
+            places.append((term, "clip"))
     for holder, name in places:
         if isinstance(holder.get(name), str) and holder[name] != "???":
             holder[name] = {"model": holder[name], "pretrained": None}

@@ -19,6 +19,9 @@ from sgool.config.rules import (
     optional,
     text,
 )
+from sgool.config.schema_method import METHOD, OPTIMIZATION
+from sgool.config.schema_objective import CLIP, OBJECTIVE
+from sgool.config.schema_saliency import SALIENCY
 
 _ONE_DEVICE = (
     "1 or a list with one device's number (for more devices start one process per device, each with its own data.seeds "
@@ -31,13 +34,10 @@ def _is_one_device(value: Any) -> bool:
     return (type(value) is int and value == 1) or (type(number) is int and number >= 0)
 
 
-#: A CLIP: arguments of `sgool.models.clip.load_clip`. `sgool.config` expands a plain name to this form.
-_CLIP: dict[str, Schema] = {"model": text(), "pretrained": optional(text())}
-
 _MODELS: dict[str, Schema] = {
     "path": text(),
-    "guide": _CLIP,
-    "judges": Each(_CLIP),
+    "guide": CLIP,
+    "judges": Each(CLIP),
     "scene_reader": optional(text()),
     "height": optional(integer(1)),
     "width": optional(integer(1)),
@@ -78,40 +78,6 @@ _ENGINE = Variants(
         "direct": _ANY_ENGINE,
     },
 )
-
-_OPTIMIZATION: dict[str, Schema] = {
-    "num_optimization_steps": integer(1),
-    "lr": number(above=0),
-    "momentum": number(least=0, below=1),
-    "grad_clip_value": optional(number(above=0)),
-    "gradient_rms": optional(number(above=0)),
-    "perturb_std": number(least=0),
-    "tie": flag(),
-    "renormalize": flag(),
-    "keep": choice("best", "last"),
-    "snapshot_every": optional(integer(1)),
-}
-
-_OBJECTIVE: dict[str, Schema] = {
-    "terms": Each({"weight": number(), "clip": _CLIP}, at_least=1),
-    "crops": {
-        "num": integer(0),
-        "power": number(above=0),
-        "min_side": number(above=0, most=1),
-        "reduction": choice("min", "mean"),
-    },
-}
-
-_SALIENCY: dict[str, Schema] = {
-    "detector": Variants("name", {"spectral_residual": {"scales": list_of(integer(8)), "blur_sigma": number(above=0)}}),
-    "threshold": number(above=0, most=1),
-    "max_regions": integer(0),
-    "margin": number(least=0),
-    "min_side": number(least=0, most=1),
-    "every_n_steps": integer(1),
-    "w_global": number(least=0),
-    "w_salient": number(least=0),
-}
 
 _DATA: dict[str, Schema] = {
     "prompts": text(),
@@ -154,10 +120,10 @@ SCHEMA: dict[str, Any] = {
     "models": _MODELS,
     "sampler": _SAMPLER,
     "engine": _ENGINE,
-    "optimization": _OPTIMIZATION,
-    "objective": _OBJECTIVE,
-    "saliency": _SALIENCY,
-    "method": Each({"optimize": flag(), "use_saliency": flag()}, at_least=1),
+    "optimization": OPTIMIZATION,
+    "objective": OBJECTIVE,
+    "saliency": SALIENCY,
+    "method": Each(METHOD, at_least=1),
     "data": _DATA,
     "trainer": _TRAINER,
     "logger": _LOGGER,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ from torch import Tensor
 from sgool.errors import ConfigError
 from sgool.objectives.crops import crop_resize, random_boxes
 from sgool.objectives.settings import CropSettings, SaliencySettings
-from sgool.objectives.terms import Term
+from sgool.objectives.terms import SeededTerm, Term
 from sgool.saliency.regions import find_regions
 from sgool.types import ObjectiveOutput, PromptSeed, Region
 
@@ -23,7 +24,8 @@ class Objective:
     """What to optimise, for any pairs; `bind` makes it specific.
 
     Args:
-        terms: Name -> term. Terms see the same boxes, each resized to the term's input size.
+        terms: Name -> term. Terms see the same boxes, each resized to the term's input size; a term without one sees
+            the whole image once.
         weights: Name -> finite weight, for the same names.
         crops: Global crops.
         saliency: Salient regions; None: global crops alone.
@@ -51,7 +53,14 @@ class Objective:
         """The objective of these pairs, one image each (EDICT's two images per pair: bind the pairs twice)."""
         if not pairs:
             raise ValueError("expected at least one pair to bind an objective to, got none")
-        return BoundObjective(self, {name: term.targets(pairs) for name, term in self.terms.items()}, len(pairs))
+        objective = copy.copy(self)
+        objective.saliency = self.saliency.bind(pairs) if self.saliency else None
+        return BoundObjective(objective, {name: term.targets(pairs) for name, term in self.terms.items()}, len(pairs))
+
+    def truncated(self, prompts: Sequence[str]) -> dict[str, list[str | None]]:
+        """Term -> per prompt the text that it does not read, or None; terms that read no prompts are left out."""
+        cut = {name: getattr(term, "truncated", None) for name, term in self.terms.items()}
+        return {name: truncated(prompts) for name, truncated in cut.items() if truncated is not None}
 
 
 @dataclass(frozen=True)
@@ -94,7 +103,7 @@ class BoundObjective:
         Returns:
             Losses (B,) = sum over terms of weight * (w_global * reduced crops + w_salient * sum of mass * region),
             differentiable; the terms before their weights; the last maps and regions. Without regions the
-            reduced crops have weight w_global + w_salient, without a detector 1.
+            reduced crops have weight w_global + w_salient, without a detector 1; so has a term of the whole image.
 
         Raises:
             ValueError: Images or generators that do not match the bound pairs.
@@ -110,7 +119,11 @@ class BoundObjective:
             random_boxes(size, crops.num, generator, power=crops.power, min_side=crops.min_side)
             for generator in generators
         ]
-        return self._combine(images, boxes, self._detection)
+        # Drawn after the crops, so that a term with randomness of its own does not change them.
+        seeds = None
+        if any(isinstance(term, SeededTerm) for term in self.objective.terms.values()):
+            seeds = [int(torch.randint(2**62, (), generator=own, device=own.device)) for own in generators]
+        return self._combine(images, boxes, self._detection, seeds)
 
     @torch.no_grad()
     def evaluate(self, images: Tensor) -> Tensor:
@@ -151,18 +164,28 @@ class BoundObjective:
         return last
 
     def _combine(
-        self, images: Tensor, boxes: Sequence[Sequence[Region]], detection: _Detection | None
+        self,
+        images: Tensor,
+        boxes: Sequence[Sequence[Region]],
+        detection: _Detection | None,
+        seeds: Sequence[int] | None = None,
     ) -> ObjectiveOutput:
-        """``boxes``: global boxes per image; none: the whole image."""
+        """``boxes``: global boxes per image; none: the whole image. ``seeds``: for estimates, per image."""
         whole = Region(0, 0, images.shape[-2], images.shape[-1])
         crops = [tuple(own) or (whole,) for own in boxes]
         regions = detection.regions if detection else ((),) * len(crops)
         views = _Views(images, [own + found for own, found in zip(crops, regions, strict=True)])
         values = {}
         for name, term in self.objective.terms.items():
+            if term.input_size is None:
+                whole_losses = _evaluate(term, images, self.targets[name], seeds)
+                values[name] = self._full_weight() * whole_losses
+                continue
             of_size, owner = views.at(term.input_size)
-            losses = term(of_size, self.targets[name][owner]).split([len(own) for own in views.boxes])
-            parts = zip(losses, crops, regions, strict=True)
+            targets = self.targets[name]
+            of_views = seeds and [seeds[index] for index in owner.tolist()]
+            losses = _evaluate(term, of_size, targets[owner.to(targets.device)], of_views)
+            parts = zip(losses.split([len(own) for own in views.boxes]), crops, regions, strict=True)
             values[name] = torch.stack([self._image_loss(loss, len(own), found) for loss, own, found in parts])
         loss = torch.stack([weight * values[name] for name, weight in self.objective.weights.items()]).sum(dim=0)
         return ObjectiveOutput(loss, values, detection.maps if detection else None, tuple(regions))
@@ -175,9 +198,20 @@ class BoundObjective:
         if saliency is None:
             return reduced
         if not regions:  # at full weight, else a flat image would score better than any other
-            return (saliency.w_global + saliency.w_salient) * reduced
+            return self._full_weight() * reduced
         masses = losses.new_tensor([region.mass for region in regions])
         return saliency.w_global * reduced + saliency.w_salient * (masses * losses[num_crops:]).sum()
+
+    def _full_weight(self) -> float:
+        """Of what sees the whole image: the weights of crops and regions together."""
+        saliency = self.objective.saliency
+        return 1.0 if saliency is None else saliency.w_global + saliency.w_salient
+
+
+def _evaluate(term: Term, views: Tensor, targets: Tensor, seeds: Sequence[int] | None) -> Tensor:
+    if seeds is not None and isinstance(term, SeededTerm):
+        return term.seeded(views, targets, seeds)
+    return term(views, targets)
 
 
 class _Views:

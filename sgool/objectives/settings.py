@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from sgool.errors import ConfigError
-from sgool.saliency.base import SaliencyDetector
+from sgool.saliency.base import BindableDetector, SaliencyDetector
 from sgool.saliency.regions import region_problems
+from sgool.types import PromptSeed
 
 
 @dataclass(frozen=True)
@@ -86,3 +88,9 @@ class SaliencySettings:
             problems.append("saliency.w_global and saliency.w_salient are both 0: nothing would be optimised.")
         if problems:
             raise ConfigError(problems)
+
+    def bind(self, pairs: Sequence[PromptSeed]) -> SaliencySettings:
+        """With the detector of these pairs, if it is one that looks at the prompts too."""
+        if not isinstance(self.detector, BindableDetector):
+            return self
+        return replace(self, detector=self.detector.bind(pairs))

@@ -1,25 +1,30 @@
-"""Loss terms: each judges views of an image against something made from the pair's prompt."""
+"""What a loss term is. Terms judge views of an image; `docs/objectives.md` shows how to write one."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
-import torch
 from torch import Tensor
 
-from sgool.models.clip import ClipTower
-from sgool.objectives.spherical import spherical_distance
 from sgool.types import PromptSeed
+
+#: What to do with a score: raise it, lower it, or bring it to a number.
+Goal = Literal["maximize", "minimize"] | float
 
 
 @runtime_checkable
 class Term(Protocol):
     """One differentiable loss on views, each view on its own.
 
+    A term whose loss is a random estimate also has ``seeded(views, targets, seeds)``, called instead of the term itself
+    while the latents are optimised, with one whole number per view. It depends on the pair, the stream and the update.
+    A term that cuts prompts off may have ``truncated(prompts)``: per prompt what it does not read, or None.
+
     Attributes:
         name: Short name for logs.
-        input_size: Side in pixels of the views that the term wants.
+        input_size: Side in pixels of the views that the term wants: random crops and salient regions, resized. None:
+            the whole image as it is, once, neither crops nor regions.
     """
 
     @property
@@ -28,8 +33,8 @@ class Term(Protocol):
         ...
 
     @property
-    def input_size(self) -> int:
-        """Side in pixels of the views that the term wants."""
+    def input_size(self) -> int | None:
+        """Side in pixels of the views that the term wants; None: the whole image as it is."""
         ...
 
     def targets(self, pairs: Sequence[PromptSeed]) -> Tensor:
@@ -41,23 +46,24 @@ class Term(Protocol):
         ...
 
 
-class TextAlignment:
-    """Spherical distance of a view to the prompt in a CLIP's space (the loss of DOODL and SGOOL).
+@runtime_checkable
+class SeededTerm(Term, Protocol):
+    """A term whose loss, or its gradient, is a random estimate."""
 
-    Args:
-        clip: The tower.
-        name: Name in logs; several towers in one objective need different ones.
-    """
+    def seeded(self, views: Tensor, targets: Tensor, seeds: Sequence[int]) -> Tensor:
+        """The loss (N,) with randomness from ``seeds``, one per view."""
+        ...
 
-    def __init__(self, clip: ClipTower, name: str = "text") -> None:
-        self.clip = clip
-        self.name = name
-        self.input_size = clip.input_size
 
-    def targets(self, pairs: Sequence[PromptSeed]) -> Tensor:
-        """(B, D): the prompts' embeddings, each computed alone, so that rounding is the same in every batch."""
-        return torch.cat([self.clip.encode_text([pair.prompt]) for pair in pairs])
+def towards(scores: Tensor, goal: Goal) -> Tensor:
+    """The loss of scores for a goal; its slope is 1, -1 or a sign, so that weights keep their meaning."""
+    if goal == "maximize":
+        return -scores
+    if goal == "minimize":
+        return scores
+    return (scores - float(goal)).abs()
 
-    def __call__(self, views: Tensor, targets: Tensor) -> Tensor:
-        """(N,) in [0, pi^2 / 2] for views (N, 3, s, s) and targets (N, D)."""
-        return spherical_distance(self.clip.encode_image(views), targets)
+
+def view_size(views: Literal["crops", "whole"], input_size: int) -> int | None:
+    """A term's ``input_size`` for the configuration's ``views``."""
+    return input_size if views == "crops" else None

@@ -104,7 +104,8 @@ def _choice_note(runs: Sequence[Run]) -> tuple[str, str]:
         return "After means after the last update", "No judge chose the image."
     return (
         "After means the best along the way",
-        "The image kept is the one with the lowest loss of the optimisation. The objective chose it, never a judge.",
+        "The image kept is the one with the lowest loss of the optimisation, or of the candidates of best_of_n. The "
+        "objective chose it, never a judge.",
     )
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from sgool.errors import SgoolError
+from sgool.types import PromptSeed
 
 
 @runtime_checkable
@@ -24,6 +26,21 @@ class SaliencyDetector(Protocol):
             (B, 1, H, W) in [0, 1], maximum 1 per image; all zeros for an image in which nothing stands out.
         """
         ...
+
+
+@runtime_checkable
+class BindableDetector(SaliencyDetector, Protocol):
+    """A detector whose maps depend on the pairs as well, for example on their prompts."""
+
+    def bind(self, pairs: Sequence[PromptSeed]) -> SaliencyDetector:
+        """The detector of these pairs: it takes one image per pair, in their order."""
+        ...
+
+
+def check_images(images: Tensor) -> None:
+    """Raises ValueError unless images are of shape (B, 3, H, W)."""
+    if images.ndim != 4 or images.shape[1] != 3:
+        raise ValueError(f"expected images of shape (B, 3, H, W), got {tuple(images.shape)}")
 
 
 def normalise_map(saliency: Tensor) -> Tensor:

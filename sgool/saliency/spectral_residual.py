@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sgool.errors import ConfigError
-from sgool.saliency.base import normalise_map
+from sgool.saliency.base import check_images, normalise_map
 
 #: Linear sRGB to XYZ (IEC 61966-2-1), rows divided by the D65 white point (0.95047, 1, 1.08883).
 _RGB_TO_XYZ = (
@@ -62,8 +62,7 @@ class SpectralResidual:
             SgoolError: Images that are not finite.
             ValueError: Another shape.
         """
-        if images.ndim != 4 or images.shape[1] != 3:
-            raise ValueError(f"expected images of shape (B, 3, H, W), got {tuple(images.shape)}")
+        check_images(images)
         # Fourier transforms and antialiased resizing exist in full precision only.
         with torch.autocast(images.device.type, enabled=False):
             lab = rgb_to_lab(images.to(torch.promote_types(images.dtype, torch.float32)))

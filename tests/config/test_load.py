@@ -76,9 +76,9 @@ def test_an_unknown_key_is_answered_with_a_guess_and_the_valid_keys() -> None:
             "sampler=edit",
             "`sampler`: there is no choice 'edit'; did you mean `edict`? Choices: bdia, belm, ddim, dpm_solver, edict",
         ),
-        ("experiment=papr", "did you mean `paper`? Choices: demo, first_light, paper"),
+        ("experiment=papr", "did you mean `paper`? Choices: compare_embedded, demo, first_light, paper"),
         ("method=doodl", "choose those to run with methods=[doodl]"),
-        ("methods=[sgol]", "unknown method 'sgol'; did you mean `sgool`? Methods: vanilla, doodl, sgool"),
+        ("methods=[sgol]", "unknown method 'sgol'; did you mean `sgool`? Methods: vanilla, doodl, sgool, reno"),
         ("methods=[zzz]", "unknown method 'zzz'. Methods: vanilla"),
         ("methods=[sgool,sgool]", "stands there 2 times"),
         ("methods=[]", "`methods`: expected a list that is not empty"),
@@ -98,7 +98,17 @@ def test_an_unknown_key_is_answered_with_a_guess_and_the_valid_keys() -> None:
         ("optimization.lr=fast", "expected a number above 0, got 'fast'"),
         ("optimization.tie=2", "`optimization.tie`: expected true or false, got 2"),
         ("objective.terms.text_alignment.weight=0", "expected at least one weight other than 0"),
-        ("method.vanilla.use_saliency=true", "expected optimize=true where use_saliency=true"),
+        ("method.vanilla.use_saliency=true", "unknown key `method.vanilla.use_saliency`"),
+        ("method.doodl.kind=optimise", "`method.doodl.kind`: expected vanilla, optimize, clip_guidance or best_of_n"),
+        ("method.reno.optimization.lr=-1", "`method.reno.optimization.lr`: expected a number above 0, got -1"),
+        ("+method.reno.optimization.lrr=1", "unknown key `method.reno.optimization.lrr`; did you mean"),
+        ("method.sgool.optimization=3", "expected a mapping of keys of `optimization`, got 3"),
+        ("method.best_of_n.num_candidates=0", "expected a whole number of at least 1, or null, got 0"),
+        ("method.clip_guidance.estimate=x1", "`method.clip_guidance.estimate`: expected x0 or blended, got 'x1'"),
+        ("method.clip_guidance.clip_guidance_scale=-1", "expected a number at least 0, got -1"),
+        ("optimization.perturb_schedule=cosine", "expected constant, linear or spherical, got 'cosine'"),
+        ("optimization.gaussianity.dim=0", "`optimization.gaussianity.dim`: expected a whole number of at least 1"),
+        ("optimization.saliency_mask=true", "`method.doodl`: expected use_saliency=true where"),
         ("saliency.detector.name=eyes", "`saliency.detector.name`: expected spectral_residual, got 'eyes'"),
         ("saliency.threshold=0", "expected a number above 0 and at most 1, got 0"),
         ("logger.name=tensorboard", "`logger.name`: expected csv, none or wandb"),
@@ -154,6 +164,66 @@ def test_the_configuration_knows_which_samplers_are_invertible() -> None:
         sampler = build_sampler(name)
         moves = sampler.moves(build_schedule(scheduler64(), 5, sampler.spacing))
         assert all(move.invertible for move in moves) == (name in INVERTIBLE)
+
+
+def test_guidance_knows_its_samplers_and_only_matters_where_it_runs() -> None:
+    """The configuration checks before torch is imported, so it has its own list."""
+    from sgool.config.schema_method import GUIDABLE
+    from sgool.methods.clip_guidance import SAMPLERS
+
+    assert GUIDABLE == SAMPLERS
+    for sampler in ("edict", "belm", "bdia"):
+        (problem,) = _problems(f"sampler={sampler}", "methods=[vanilla,clip_guidance]")
+        assert problem == (
+            "`method.clip_guidance`: classifier guidance changes the noise of each step of ddim or dpm_solver, not "
+            f"that of {sampler}; use sampler=ddim, or leave clip_guidance out of `methods`"
+        )
+        assert load_config([f"sampler={sampler}"]).sampler.name == sampler
+    assert load_config(["sampler=dpm_solver", "methods=[clip_guidance]"]).methods == ["clip_guidance"]
+
+
+def test_a_budget_is_that_of_an_optimisation() -> None:
+    (problem,) = _problems("methods=[best_of_n]", "method.best_of_n.same_budget_as=dodl")
+    assert problem == (
+        "`method.best_of_n.same_budget_as`: expected a method of kind optimize, got 'dodl'; did you mean `doodl`? "
+        "Those are: doodl, sgool, reno."
+    )
+    assert "got 'vanilla'" in _problems("methods=[best_of_n]", "method.best_of_n.same_budget_as=vanilla")[0]
+    # Unused where the number is given, or where the method does not run.
+    load_config(["methods=[best_of_n]", "method.best_of_n.same_budget_as=x", "method.best_of_n.num_candidates=4"])
+    load_config(["method.best_of_n.same_budget_as=x"])
+
+
+def test_nesterov_needs_momentum() -> None:
+    (problem,) = _problems("methods=[doodl]", "optimization.nesterov=true", "optimization.momentum=0")
+    assert problem == "`method.doodl`: expected a momentum above 0 where nesterov=true, got 0"
+    assert _problems("methods=[reno]", "method.reno.optimization.momentum=0")[0].startswith("`method.reno`")
+
+
+def test_the_term_of_an_early_stop_exists_and_is_held_out() -> None:
+    run = ("methods=[doodl]", "optimization.early_stop.term=judge")
+    assert "there is no term 'judge'. Terms: text_alignment." in _problems(*run)[0]
+    judge = "+objective.terms.judge={weight: %s, clip: emoji_world/judge}"
+    if "type" in load_config().objective.terms.text_alignment:
+        judge = judge.replace("weight", "type: text_alignment, weight")
+    (problem,) = _problems(*run, judge % 0.5)
+    assert "expected a term that is not optimised, with objective.terms.judge.weight=0, got weight 0.5" in problem
+    assert load_config([*run, judge % 0]).optimization.early_stop.term == "judge"
+
+
+def test_a_methods_own_optimisation_lies_over_the_common_one() -> None:
+    from sgool.config.schema_method import method_optimization
+
+    config = to_plain(
+        load_config(["optimization.momentum=0.5", "+method.doodl.optimization={early_stop: {patience: 7}, lr: 3}"])
+    )
+    common, doodl, reno = config["optimization"], *(method_optimization(config, n) for n in ("doodl", "reno"))
+    assert doodl == {**common, "lr": 3, "early_stop": {"term": None, "patience": 7}}
+    assert (reno["momentum"], reno["nesterov"], reno["renormalize"]) == (0.9, True, False)
+    assert reno["num_optimization_steps"] == common["num_optimization_steps"]
+    # best_of_n spends what the other one does.
+    assert method_optimization(config, "best_of_n") == doodl
+    assert method_optimization(config, "vanilla") == common
 
 
 def test_both_saliency_weights_cannot_be_zero() -> None:
@@ -215,7 +285,7 @@ def _write(folder: Path, file: str, text: str) -> None:
 def test_an_own_folder_adds_choices(tmp_path: Path) -> None:
     folder = tmp_path / 'with space, comma "and quotes"'
     _write(folder, "sampler/quick.yaml", "defaults: [ddim]\nnum_inference_steps: 3\n")
-    _write(folder, "method/mine.yaml", "optimize: true\nuse_saliency: true\n")
+    _write(folder, "method/mine.yaml", "kind: optimize\nuse_saliency: true\noptimization: {lr: 2.0}\n")
     config = load_config(["sampler=quick", "+method@method.mine=mine", "methods=[mine]"], folder)
     assert (config.sampler.num_inference_steps, config.sampler.guidance_scale) == (3, 4.0)
     assert config.method.mine.use_saliency is True

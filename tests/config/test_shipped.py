@@ -13,9 +13,21 @@ from sgool.paths import config_folder
 
 FILES = sorted(path.relative_to(config_folder()) for path in config_folder().rglob("*.yaml"))
 #: Choices that do not stand alone, and what completes them.
-_ALSO = {"data=file": ["data.prompts=emoji_world/demo"], "engine=reversible": ["sampler=edict"]}
+_ALSO = {
+    "data=file": ["data.prompts=emoji_world/demo"],
+    "engine=reversible": ["sampler=edict"],
+    "objective=aesthetic": ["objective.terms.aesthetic.checkpoint=head.pth"],
+    "objective=black_box": ["objective.terms.black_box.function=my_module.score"],
+    "objective=classifier": ["objective.terms.classifier.target=3"],
+    "objective=hps": ["objective.terms.hps.clip.pretrained=hps.pt"],
+    "objective=image_alignment": ["objective.terms.image_alignment.images=[a.png]"],
+    "objective=image_reward": ["objective.terms.image_reward.checkpoint=reward.pt"],
+    "objective=personalization": ["objective.terms.b_32.images=[a.png]"],
+    "objective=wsdan": ["objective.terms.wsdan.checkpoint=bird.pth.tar", "objective.terms.wsdan.target=3"],
+    "saliency=transalnet": ["saliency.detector.weights=emoji_world/saliency/transalnet.safetensors"],
+}
 #: Keys that the file's first line explains, or whose parent's comment does.
-_OBVIOUS = ("defaults", "name", "detector", "judge", "text_alignment")
+_OBVIOUS = ("defaults", "name", "detector", "judge", *(file.stem for file in FILES if file.parent == Path("objective")))
 
 
 def _override(file: Path) -> str:
@@ -59,8 +71,15 @@ def test_the_default_is_the_three_methods_on_the_embedded_world() -> None:
     assert (optimization.grad_clip_value, optimization.keep) == (0.02, "best")
     assert (saliency.min_side, saliency.margin, saliency.w_global, saliency.w_salient) == (0.6, 0.25, 0.8, 0.2)
     assert (saliency.threshold, saliency.detector.blur_sigma) == (0.35, 0.05)
-    flags = {name: (method.optimize, method.use_saliency) for name, method in config.method.items()}
-    assert flags == {"vanilla": (False, False), "doodl": (True, False), "sgool": (True, True)}
+    kinds = {name: (method.kind, method.get("use_saliency")) for name, method in config.method.items()}
+    assert kinds == {
+        "vanilla": ("vanilla", None),
+        "doodl": ("optimize", False),
+        "sgool": ("optimize", True),
+        "reno": ("optimize", False),
+        "clip_guidance": ("clip_guidance", False),
+        "best_of_n": ("best_of_n", False),
+    }
 
 
 def test_the_papers_experiment_has_the_papers_settings() -> None:
@@ -94,11 +113,31 @@ def test_every_file_says_what_it_is(file: Path) -> None:
         "data/emoji_world",
         "engine/checkpoint",
         "engine/reversible",
+        "method/best_of_n",
+        "method/clip_guidance",
+        "method/doodl",
         "method/vanilla",
         "models/emoji_world",
+        "objective/aesthetic",
+        "objective/black_box",
+        "objective/classifier",
+        "objective/color",
+        "objective/hps",
+        "objective/image_alignment",
+        "objective/image_reward",
+        "objective/pickscore",
+        "objective/sharpness",
+        "objective/symmetry",
         "objective/text_alignment",
+        "objective/wsdan",
         "optimization/fast",
+        "saliency/center",
+        "saliency/fixed",
+        "saliency/grad_cam",
+        "saliency/grad_cam_pp",
         "saliency/spectral_residual",
+        "saliency/transalnet",
+        "saliency/transalnet_emoji",
         "sampler/bdia",
         "sampler/belm",
         "sampler/ddim",

@@ -220,6 +220,65 @@ def test_evaluate_before_the_first_step_detects_and_forgets() -> None:
     assert detector.calls == 2
 
 
+class WholeImage:
+    """A term of the whole image: its mean."""
+
+    name, input_size = "whole", None
+
+    def __init__(self) -> None:
+        self.shapes: list[tuple[int, ...]] = []
+
+    def targets(self, pairs: tuple[PromptSeed, ...]) -> Tensor:
+        return torch.tensor([[float(pair.seed)] for pair in pairs], dtype=torch.float64)
+
+    def __call__(self, views: Tensor, targets: Tensor) -> Tensor:
+        self.shapes.append(tuple(views.shape))
+        return views.mean((1, 2, 3)) + targets[:, 0]
+
+
+@pytest.mark.parametrize(("saliency", "factor"), [(None, 1.0), ("on", 0.75 + 0.5)])
+def test_a_term_of_the_whole_image_sees_it_once_at_full_weight(saliency: str | None, factor: float) -> None:
+    terms = {"whole": WholeImage(), "crops": MeanColour()}
+    detector = settings() if saliency else None
+    objective = Objective(terms, {"whole": 2.0, "crops": 1.0}, CropSettings(num=4), detector).bind(PAIRS)
+    output = objective(images(), generators(), 0)
+    assert terms["whole"].shapes == [(3, 3, SIZE, SIZE)]
+    expected = factor * (images().mean((1, 2, 3)) + torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64))
+    torch.testing.assert_close(output.terms["whole"], expected)
+    torch.testing.assert_close(output.loss, 2 * output.terms["whole"] + output.terms["crops"])
+
+
+class Random(WholeImage):
+    """Its loss is its seed, scaled to [0, 1); with crops when it has a size."""
+
+    def __init__(self, input_size: int | None) -> None:
+        super().__init__()
+        self.input_size = input_size  # type: ignore[assignment]
+
+    def seeded(self, views: Tensor, targets: Tensor, seeds: list[int]) -> Tensor:
+        assert len(seeds) == len(views)
+        return torch.tensor(seeds, dtype=torch.float64) / 2**62 + 0 * views.sum()
+
+
+@pytest.mark.parametrize("size", [None, 16])
+def test_terms_with_randomness_get_a_seed_of_their_image_and_leave_the_crops_alone(size: int | None) -> None:
+    crops = CropSettings(num=2)
+    plain = Objective({"a": MeanColour()}, {"a": 1.0}, crops).bind(PAIRS)(images(), generators(), 0)
+    both = Objective({"r": Random(size), "a": MeanColour()}, {"r": 1.0, "a": 1.0}, crops)
+    first = both.bind(PAIRS)(images(), generators(), 0).terms
+    assert torch.equal(first["a"], plain.terms["a"])
+    assert len(set(first["r"].tolist())) == 3 and (first["r"] < 1).all()
+    alone = both.bind(PAIRS[1:2])(images()[1:2], generators()[1:2], 0).terms["r"]
+    assert torch.equal(alone, first["r"][1:2])
+    assert not torch.equal(both.bind(PAIRS)(images(), generators(seed=8), 0).terms["r"], first["r"])
+
+
+def test_truncated_asks_the_terms_that_read_prompts(clip_tower: ClipTower) -> None:
+    objective = Objective({"t": TextAlignment(clip_tower), "m": MeanColour()}, {"t": 1.0, "m": 1.0})
+    long = "a red cat " * 20
+    assert objective.truncated(["a cat", long]) == {"t": clip_tower.truncated(["a cat", long])}
+
+
 def test_evaluate_has_no_gradient() -> None:
     assert not bound().evaluate(images().requires_grad_()).requires_grad
 

@@ -1,11 +1,17 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
+import pytest
 import torch
+from PIL import Image
 
+from sgool.errors import SgoolError
 from sgool.models.clip import ClipTower
-from sgool.objectives import Term, TextAlignment
+from sgool.objectives import ImageAlignment, Term, TextAlignment, spherical_distance
+from sgool.objectives.alignment import read_image
+from sgool.objectives.terms import Goal, towards
 from sgool.types import PromptSeed
 
 PAIRS = (PromptSeed("a red cat"), PromptSeed("two green trees"), PromptSeed("an elephant"))
@@ -43,3 +49,80 @@ def test_descending_the_gradient_lowers_the_loss(clip_tower: ClipTower) -> None:
     with torch.no_grad():
         moved = term(views - 0.01 * gradient / gradient.flatten(1).norm(dim=1).view(-1, 1, 1, 1), targets)
     assert (moved < loss).all()
+
+
+def test_whole_views_are_resized_by_the_tower_itself(clip_tower: ClipTower) -> None:
+    term = TextAlignment(clip_tower, views="whole")
+    assert term.input_size is None
+    images = torch.rand(2, 3, 48, 48, generator=torch.Generator().manual_seed(2))
+    targets = term.targets(PAIRS[:2])
+    expected = spherical_distance(clip_tower.encode_image(images), targets)
+    assert torch.equal(term(images, targets), expected)
+
+
+def reference(*sizes: tuple[int, int]) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(5)
+    return [torch.rand(3, *size, generator=generator) for size in sizes]
+
+
+def test_image_alignment_is_the_distance_to_the_normalised_mean(clip_tower: ClipTower) -> None:
+    images = reference((32, 32), (40, 56))
+    term = ImageAlignment(clip_tower, images)
+    assert isinstance(term, Term) and (term.name, term.input_size) == ("image", 32)
+    embeds = torch.cat([clip_tower.encode_image(image[None]) for image in images])
+    mean = embeds.mean(dim=0)
+    targets = term.targets(PAIRS)
+    torch.testing.assert_close(targets, (mean / mean.norm()).expand(3, -1))
+    views = torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    loss = term(views, targets)
+    torch.testing.assert_close(loss, spherical_distance(clip_tower.encode_image(views), targets))
+    loss.sum().backward()
+    assert views.grad is not None and (views.grad.flatten(1).norm(dim=1) > 0).all()
+
+
+def test_image_alignment_with_one_image_is_zero_at_that_image(clip_tower: ClipTower) -> None:
+    (image,) = reference((32, 32))
+    term = ImageAlignment(clip_tower, [image])
+    # float32 unit vectors: 1e-7 in the angle, squared.
+    assert float(term(image[None], term.targets(PAIRS[:1]))) == pytest.approx(0, abs=1e-10)
+
+
+def test_image_alignment_wants_images(clip_tower: ClipTower) -> None:
+    with pytest.raises(SgoolError, match="at least one reference image"):
+        ImageAlignment(clip_tower, [])
+
+
+@pytest.mark.parametrize(("suffix", "mode"), [("png", "RGB"), ("webp", "RGB"), ("jpg", "RGB"), ("png", "L")])
+def test_reference_images_of_any_kind(tmp_path: Path, suffix: str, mode: str) -> None:
+    colour = 200 if mode == "L" else (200, 100, 50)
+    Image.new(mode, (8, 6), colour).save(tmp_path / f"a.{suffix}")
+    image = read_image(tmp_path / f"a.{suffix}")
+    assert image.shape == (3, 6, 8) and image.dtype == torch.float32
+    expected = torch.tensor([200, 200, 200] if mode == "L" else [200, 100, 50]) / 255
+    # JPEG and WebP round colours by a few levels.
+    torch.testing.assert_close(image.mean(dim=(1, 2)), expected, atol=3 / 255, rtol=0)
+
+
+def test_reference_images_are_upright_and_on_white(tmp_path: Path) -> None:
+    picture = Image.new("RGB", (8, 4), (0, 0, 0))
+    exif = picture.getexif()
+    exif[0x0112] = 6  # rotate by 90 degrees to show
+    picture.save(tmp_path / "a.jpg", exif=exif)
+    assert read_image(tmp_path / "a.jpg").shape == (3, 8, 4)
+    Image.new("RGBA", (4, 4), (255, 0, 0, 0)).save(tmp_path / "b.png")
+    assert torch.equal(read_image(tmp_path / "b.png"), torch.ones(3, 4, 4))
+
+
+def test_reference_images_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(SgoolError, match=r"`a.images`: there is no reference image '.*none.png'"):
+        read_image(tmp_path / "none.png", "a.images")
+    (tmp_path / "bad.png").write_bytes(b"no image")
+    with pytest.raises(SgoolError, match=r"cannot read '.*bad.png' as an image"):
+        read_image(tmp_path / "bad.png")
+
+
+@pytest.mark.parametrize(
+    ("goal", "losses"), [("maximize", [-1, -4]), ("minimize", [1, 4]), (3, [2, 1]), (3.5, [2.5, 0.5])]
+)
+def test_goals(goal: Goal, losses: list[float]) -> None:
+    assert towards(torch.tensor([1.0, 4.0]), goal).tolist() == losses

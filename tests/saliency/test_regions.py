@@ -158,3 +158,37 @@ def test_maps_are_flat() -> None:
 def test_wrong_settings(knobs: dict, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         find_regions(blank(), **knobs)
+
+
+@settings(max_examples=80, deadline=None)
+@given(maps, st.integers(0, 4), st.sampled_from([0.25, 0.5, 4.0]))
+def test_scale_does_not_matter_and_fewer_regions_are_the_first_ones(
+    values: np.ndarray, max_regions: int, factor: float
+) -> None:
+    more = find_regions(values, max_regions=max_regions + 1)
+    # Powers of two: the scaled comparison with the threshold rounds alike.
+    assert find_regions(factor * values, max_regions=max_regions + 1) == more
+    fewer = find_regions(values, max_regions=max_regions)
+    assert [(r.top, r.left, r.height, r.width) for r in fewer] == [
+        (r.top, r.left, r.height, r.width) for r in more[:max_regions]
+    ]
+
+
+@settings(max_examples=80, deadline=None)
+@given(maps, st.floats(0, 1), st.floats(0, 1))
+def test_the_boxes_cover_everything_above_the_threshold(values: np.ndarray, margin: float, min_side: float) -> None:
+    covered = np.zeros(values.shape, bool)
+    for region in find_regions(values, max_regions=values.size, margin=margin, min_side=min_side):
+        covered[region.top : region.top + region.height, region.left : region.left + region.width] = True
+    assert covered[(values >= 0.5 * values.max(initial=0)) & (values > 0)].all()
+
+
+@settings(max_examples=40, deadline=None)
+@given(maps)
+def test_transposing_the_map_transposes_the_boxes(values: np.ndarray) -> None:
+    def boxes(regions: tuple[Region, ...], turned: bool) -> set[tuple[int, int, int, int]]:
+        return {(r.left, r.top, r.width, r.height) if turned else (r.top, r.left, r.height, r.width) for r in regions}
+
+    # All regions: among equal masses, which come first depends on their places.
+    every = {"max_regions": values.size, "margin": 0.2, "min_side": 0.3}
+    assert boxes(find_regions(values.T, **every), True) == boxes(find_regions(values, **every), False)

@@ -1,0 +1,1 @@
+"""Which method wins? Six methods on 64 held-out prompts of the embedded world."""

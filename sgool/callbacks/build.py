@@ -1,0 +1,58 @@
+"""The callbacks of a fit, in their order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import lightning as L
+
+from sgool.callbacks.base import Column
+from sgool.callbacks.gradient import (
+    ClipGradient,
+    ClipGradientNorm,
+    MaskGradient,
+    NonFiniteGuard,
+    NormalizeGradient,
+    TieGradients,
+)
+from sgool.callbacks.latents import Perturb, Renormalize, TieLatents
+from sgool.callbacks.penalties import Gaussianity, NormRegularizer, Penalty
+from sgool.callbacks.stopping import EarlyStop
+from sgool.callbacks.trajectory import Trajectory
+
+
+def default_callbacks(
+    *,
+    grad_clip_value: float | None = 1e-3,
+    grad_clip_norm: float | None = None,
+    gradient_rms: float | None = None,
+    perturb_std: float = 1e-4,
+    perturb_schedule: str = "constant",
+    tie: bool = True,
+    renormalize: bool = True,
+    norm_regularizer: float = 0,
+    gaussianity: Mapping[str, Any] | None = None,
+    saliency_mask: bool = False,
+    early_stop: EarlyStop | None = None,
+    keep: str = "best",
+    snapshot_every: int | None = None,
+) -> list[L.Callback]:
+    """DOODL's callbacks in their order, with those of other methods where they are asked for.
+
+    None, 0 or False leaves one out; so does a ``gaussianity`` (arguments of `Gaussianity`) of weight 0.
+    """
+    penalties: list[Penalty] = [NormRegularizer(norm_regularizer)] if norm_regularizer else []
+    penalties += [Gaussianity(**gaussianity)] if gaussianity and gaussianity["weight"] else []
+    stopping = [early_stop] if early_stop is not None else []
+    before: list[L.Callback] = [*penalties, *stopping, NonFiniteGuard()]
+    before += [TieGradients()] if tie else []
+    before += [MaskGradient()] if saliency_mask else []
+    before += [NormalizeGradient(gradient_rms)] if gradient_rms is not None else []
+    before += [ClipGradientNorm(grad_clip_norm)] if grad_clip_norm is not None else []
+    before += [ClipGradient(grad_clip_value)] if grad_clip_value is not None else []
+    after: list[L.Callback] = [Perturb(perturb_std, perturb_schedule)] if perturb_std else []
+    after += [TieLatents()] if tie else []
+    after += [Renormalize()] if renormalize else []
+    columns: list[Column] = [*penalties, *stopping]
+    return [*before, *after, Trajectory(keep, snapshot_every, columns)]

@@ -1,0 +1,105 @@
+"""Before the step: what is done to the gradient."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning as L
+import torch
+from torch.nn import functional as F
+
+from sgool.callbacks.base import LatentCallback, require_positive
+from sgool.errors import SgoolError
+
+
+class NonFiniteGuard(LatentCallback):
+    """Stops a pair whose loss or gradient is NaN or infinite: it rests where it is and the reason is recorded.
+
+    Pairs that rest for another reason (`EarlyStop`) are held here, too.
+    """
+
+    def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: Any, optimizer: Any) -> None:
+        """Zeroes the gradients and the momentum of resting pairs."""
+        gradient = self.gradient(pl_module)
+        momentum = optimizer.state[pl_module.latents].get("momentum_buffer")
+        for index, loss in enumerate(pl_module.evaluation.loss):
+            for what, value in (("loss", loss), ("gradient", gradient[:, index])):
+                if index not in pl_module.stopped and not torch.isfinite(value).all():
+                    pl_module.failures.setdefault(index, f"non-finite {what} at update {pl_module.global_step}")
+            if pl_module.rests(index):
+                gradient[:, index] = 0
+                if momentum is not None:
+                    momentum[:, index] = 0
+
+
+class TieGradients(LatentCallback):
+    """Both streams get the mean of their gradients."""
+
+    def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: Any, optimizer: Any) -> None:
+        """Averages over the streams."""
+        gradient = self.gradient(pl_module)
+        gradient.copy_(gradient.mean(dim=0, keepdim=True).expand_as(gradient))
+
+
+class MaskGradient(LatentCallback):
+    """Weights the gradient with the saliency map of the current image, averaged over the pixels of each latent.
+
+    Latents of the background get little of the step. Noise and renormalisation still move all latents: switch them off
+    (``perturb_std`` 0, ``renormalize`` false) where the background has to stay.
+    """
+
+    def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: Any, optimizer: Any) -> None:
+        """Weights in place; both streams with the map of the first one's image."""
+        saliency = pl_module.evaluation.output.saliency_map
+        if saliency is None:
+            raise SgoolError(
+                "`optimization.saliency_mask`: expected an objective with saliency, got none; use a method with "
+                "use_saliency=true"
+            )
+        gradient = self.gradient(pl_module)
+        height, width = gradient.shape[-2:]
+        gradient.mul_(F.adaptive_avg_pool2d(saliency.to(gradient), (height, width)))
+
+
+class NormalizeGradient(LatentCallback):
+    """Scales each pair's gradient to a root mean square of ``rms`` per element.
+
+    The papers clip raw gradients at 1e-3, which suits Stable Diffusion's scale only; a normalised gradient makes the
+    step size independent of the model, the objective's scale and the number of crops.
+    """
+
+    def __init__(self, rms: float) -> None:
+        require_positive("gradient_rms", rms)
+        self.rms = rms
+
+    def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: Any, optimizer: Any) -> None:
+        """Scales in place."""
+        gradient = self.gradient(pl_module)
+        size = gradient.square().mean(dim=(0, 2, 3, 4), keepdim=True).sqrt()
+        gradient.mul_(self.rms / size.clamp_min(1e-12))
+
+
+class ClipGradientNorm(LatentCallback):
+    """Shortens each pair's gradient, over all its elements and streams, to a Euclidean norm of at most ``value``."""
+
+    def __init__(self, value: float) -> None:
+        require_positive("grad_clip_norm", value)
+        self.value = value
+
+    def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: Any, optimizer: Any) -> None:
+        """Scales in place."""
+        gradient = self.gradient(pl_module)
+        norm = gradient.square().sum(dim=(0, 2, 3, 4), keepdim=True).sqrt()
+        gradient.mul_(self.value / norm.clamp_min(self.value))
+
+
+class ClipGradient(LatentCallback):
+    """Clips each element of the gradient to ±``value``."""
+
+    def __init__(self, value: float) -> None:
+        require_positive("grad_clip_value", value)
+        self.value = value
+
+    def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: Any, optimizer: Any) -> None:
+        """Clips in place."""
+        self.gradient(pl_module).clamp_(-self.value, self.value)

@@ -1,0 +1,96 @@
+"""After the step: what is done to the latents."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor
+
+from sgool.callbacks.base import LatentCallback
+from sgool.errors import SgoolError
+from sgool.seeding import pair_generator
+
+SCHEDULES = ("constant", "linear", "spherical")
+
+
+class Perturb(LatentCallback):
+    """Mixes the same noise n ~ N(0, 1) into all streams z of a pair, outside the momentum.
+
+    =============  =========================================  ==============================================
+    ``schedule``   after update u of N                        reading
+    =============  =========================================  ==============================================
+    ``constant``   z + std n                                  DOODL
+    ``linear``     z + std (1 - u / N) n                      noise that has gone when the updates end
+    ``spherical``  cos(std) z + sin(std) (|z| / |n|) n        the same angle each time, on the sphere of z
+    =============  =========================================  ==============================================
+
+    ``spherical`` keeps the norm but for the cosine between z and n, which is near 0 in many dimensions. ``std`` is
+    then an angle in radians, which for latents of unit variance is the same size of step.
+
+    Args:
+        std: Standard deviation per element, or the angle.
+        schedule: One of the above.
+    """
+
+    def __init__(self, std: float, schedule: str = "constant") -> None:
+        if not std >= 0:
+            raise SgoolError(f"`optimization.perturb_std`: expected a number of at least 0, got {std}")
+        if schedule not in SCHEDULES:
+            raise SgoolError(
+                f"`optimization.perturb_schedule`: expected one of {', '.join(SCHEDULES)}, got {schedule!r}"
+            )
+        self.std, self.schedule = std, schedule
+
+    @torch.no_grad()
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Draws from each pair's generator of this update."""
+        latents, update = pl_module.latents, pl_module.global_step - 1
+        share = 1 - update / pl_module.num_optimization_steps if self.schedule == "linear" else 1.0
+        for index, pair in enumerate(pl_module.pairs):
+            if pl_module.rests(index):
+                continue
+            generator = pair_generator(pair.seed, "perturb", update)
+            noise = torch.randn(latents.shape[2:], generator=generator).to(latents)
+            if self.schedule == "spherical":
+                latents[:, index] = self._rotated(latents[:, index], noise)
+            else:
+                latents[:, index] += share * self.std * noise
+
+    def _rotated(self, streams: Tensor, noise: Tensor) -> Tensor:
+        norms = streams.square().sum(dim=(1, 2, 3), keepdim=True).sqrt()
+        return math.cos(self.std) * streams + math.sin(self.std) * norms / noise.norm() * noise
+
+
+class TieLatents(LatentCallback):
+    """Replaces the streams of each pair by their mean."""
+
+    @torch.no_grad()
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Averages over the streams."""
+        latents = pl_module.latents
+        latents.copy_(latents.mean(dim=0, keepdim=True).expand_as(latents))
+
+
+class Renormalize(LatentCallback):
+    """Rescales each stream of each pair to the norm of its first draw."""
+
+    def __init__(self) -> None:
+        self._norm: Tensor | None = None
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+        """Remembers the first norms (S, B, 1, 1, 1)."""
+        self._norm = self._norms(pl_module.latents.detach())
+
+    @torch.no_grad()
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Rescales in place."""
+        assert self._norm is not None
+        latents = pl_module.latents
+        latents.mul_(self._norm / self._norms(latents))
+
+    @staticmethod
+    def _norms(latents: Tensor) -> Tensor:
+        return latents.square().sum(dim=(2, 3, 4), keepdim=True).sqrt()

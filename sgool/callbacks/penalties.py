@@ -1,0 +1,132 @@
+"""Penalties on the latents alone, added to the objective: they keep optimised latents like noise.
+
+Their gradients do not pass through the network, so they join it after backward.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor
+
+from sgool.callbacks.base import LatentCallback, require_positive
+from sgool.errors import SgoolError
+from sgool.module import Evaluation, LatentPairModule
+from sgool.seeding import pair_generator
+from sgool.types import PromptSeed
+
+
+def norm_regularizer(latents: Tensor) -> Tensor:
+    """(S, B) 0.5 r^2 - (d - 1) log r of latents (S, B, C, h, w), r their norm and d their number.
+
+    The negative log density, up to a constant, of the norm of d standard normal numbers; least at r^2 = d - 1 (Eyring
+    et al. 2024, "ReNO: Enhancing One-step Text-to-Image Models through Reward-based Noise Optimization").
+    """
+    norm = latents.flatten(2).square().sum(dim=2).sqrt()
+    return 0.5 * norm**2 - (latents[0, 0].numel() - 1) * norm.log()
+
+
+def gaussianity(latents: Tensor, permutations: Tensor, dim: int) -> Tensor:
+    """(S, B) how unlikely latents (S, B, C, h, w) are as independent standard normal numbers.
+
+    Tang et al. 2024, "Inference-Time Alignment of Diffusion Models with Direct Noise Optimization", lemma 1 and the
+    regulariser after it. The n numbers, permuted, are cut into m vectors z_i of ``dim`` = k numbers, whose mean and
+    covariance concentrate:
+
+        M1 = |1/m sum z_i|               P(M1 > M) <= p1 = min(1, 2 exp(-m M^2 / (2 k)))
+        M2 = |1/m sum z_i z_i' - I|_2    P(M2 > M) <= p2 = min(1, 2 exp(-m e^2 / 2)),
+                                         e = max(sqrt(1 + M) - 1 - sqrt(k / m), 0)
+
+    The penalty is -log p1 - log p2, the mean over the permutations: 0, with no gradient, in every permutation whose
+    bounds allow noise to be that far out. It sees latents that are shifted or stretched, hardly those that shrink.
+
+    Args:
+        latents: First latents.
+        permutations: (B, P, n) of each pair's elements.
+        dim: k; a rest of n / k numbers is left out, another one in each permutation.
+    """
+    flat = latents.flatten(2)
+    count = flat.shape[2] // dim
+    if count < 1:
+        raise SgoolError(f"`optimization.gaussianity.dim`: expected at most {flat.shape[2]} latents, got {dim}")
+    own = torch.arange(len(permutations), device=flat.device)[:, None, None]
+    vectors = flat[:, own, permutations[..., : count * dim]].unflatten(-1, (count, dim))
+    mean = vectors.mean(dim=-2).square().sum(dim=-1)
+    covariance = vectors.transpose(-1, -2) @ vectors / count
+    eye = torch.eye(dim, dtype=flat.dtype, device=flat.device)
+    # Symmetric: the spectral norm is the largest eigenvalue by size.
+    spread = torch.linalg.eigvalsh(covariance - eye).abs().amax(dim=-1)
+    excess = ((1 + spread).sqrt() - 1 - math.sqrt(dim / count)).clamp_min(0)
+    unlikely = (count * mean / (2 * dim) - math.log(2)).clamp_min(0)
+    unlikely = unlikely + (count * excess**2 / 2 - math.log(2)).clamp_min(0)
+    return unlikely.mean(dim=-1)
+
+
+class Penalty(LatentCallback):
+    """Adds ``weight`` times a penalty, the mean over the streams, to the loss of each pair."""
+
+    name: str
+    weight: float
+
+    @abstractmethod
+    def of(self, latents: Tensor, pairs: Sequence[PromptSeed], update: int) -> Tensor:
+        """(S, B), before the weight."""
+
+    def values(self, module: LatentPairModule, seen: Evaluation) -> Tensor:
+        """(B,), before the weight."""
+        return self.of(seen.latents, module.pairs, seen.update).mean(dim=0)
+
+    def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: Any, optimizer: Any) -> None:
+        """Adds the gradient in place."""
+        gradient = self.gradient(pl_module)
+        with torch.enable_grad():
+            latents = pl_module.latents.detach().requires_grad_(True)
+            penalty = self.of(latents, pl_module.pairs, pl_module.global_step).mean(dim=0)
+            (own,) = torch.autograd.grad(penalty.sum(), latents)
+        gradient.add_(own, alpha=self.weight)
+
+
+class NormRegularizer(Penalty):
+    """`norm_regularizer`."""
+
+    name = "norm_regularizer"
+
+    def __init__(self, weight: float) -> None:
+        require_positive("norm_regularizer", weight)
+        self.weight = weight
+
+    def of(self, latents: Tensor, pairs: Sequence[PromptSeed], update: int) -> Tensor:
+        """(S, B)."""
+        return norm_regularizer(latents)
+
+
+class Gaussianity(Penalty):
+    """`gaussianity`, with permutations drawn anew at each update, from each pair's own generator.
+
+    Args:
+        weight: Of the penalty.
+        dim: Length k of the vectors.
+        permutations: How many at each update.
+    """
+
+    name = "gaussianity"
+
+    def __init__(self, weight: float, dim: int = 4, permutations: int = 16) -> None:
+        for name, value in (("weight", weight), ("dim", dim), ("permutations", permutations)):
+            require_positive(f"gaussianity.{name}", value)
+        self.weight, self.dim, self.permutations = weight, dim, permutations
+
+    def of(self, latents: Tensor, pairs: Sequence[PromptSeed], update: int) -> Tensor:
+        """(S, B)."""
+        count = latents[0, 0].numel()
+        drawn = []
+        for pair in pairs:
+            generator = pair_generator(pair.seed, "gaussianity", update)
+            own = [torch.randperm(count, generator=generator) for _ in range(self.permutations)]
+            drawn.append(torch.stack(own))
+        return gaussianity(latents, torch.stack(drawn).to(latents.device), self.dim)

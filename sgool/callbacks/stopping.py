@@ -1,0 +1,65 @@
+"""Stopping a pair before its updates are used up."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning as L
+from torch import Tensor
+
+from sgool.callbacks.base import LatentCallback
+from sgool.errors import SgoolError
+from sgool.module import Evaluation, LatentPairModule
+from sgool.objectives import CropSettings, Objective
+from sgool.objectives.terms import Term
+
+
+class EarlyStop(LatentCallback):
+    """Stops a pair once a term that nobody optimises has been above its lowest value for ``patience`` updates in a row.
+
+    The term is measured on the whole image, without crops. A stopped pair rests where it is, while the others of its
+    batch go on; what it costs ends there as well. Which image is kept is not decided here (``optimization.keep``).
+
+    Args:
+        term: Of the held-out term; smaller is better.
+        patience: Updates.
+
+    Raises:
+        SgoolError: A patience below 1.
+    """
+
+    name = "held_out"
+
+    def __init__(self, term: Term, patience: int) -> None:
+        if patience < 1:
+            raise SgoolError(f"`optimization.early_stop.patience`: expected 1 or more, got {patience}")
+        self.patience = patience
+        self._objective = Objective({term.name: term}, {term.name: 1.0}, CropSettings(num=0))
+        self._bound: Any = None
+        self._lowest: list[float] = []
+        self._waited: list[int] = []
+        self._last: tuple[int, Tensor] | None = None
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+        """Starts to count."""
+        self._bound, self._last = self._objective.bind(pl_module.pairs), None
+        self._lowest, self._waited = [float("inf")] * len(pl_module.pairs), [0] * len(pl_module.pairs)
+
+    def values(self, module: LatentPairModule, seen: Evaluation) -> Tensor:
+        """(B,), the term on the whole images."""
+        if self._last is None or self._last[0] != seen.update:
+            self._last = (seen.update, self._bound.evaluate(seen.images))
+        return self._last[1]
+
+    def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: Any, optimizer: Any) -> None:
+        """Marks pairs that have waited long enough, and ends the fit when all are stopped."""
+        seen = pl_module.evaluation
+        for index, value in enumerate(self.values(pl_module, seen).tolist()):
+            if pl_module.rests(index):
+                continue
+            self._waited[index] = 0 if value < self._lowest[index] else self._waited[index] + 1
+            self._lowest[index] = min(value, self._lowest[index])
+            if self._waited[index] >= self.patience:
+                pl_module.stop(index, seen.update)
+        if len(pl_module.stopped) == len(pl_module.pairs):
+            trainer.should_stop = True

@@ -1,0 +1,132 @@
+"""Best of N: many seeds instead of an optimisation, the control that every optimiser has to beat."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sgool.methods.base import FitSettings, PairResult
+from sgool.methods.budget import optimization_calls, sampling_calls
+from sgool.models.load import DiffusionModels
+from sgool.module import LatentPairModule
+from sgool.objectives import Objective
+from sgool.seeding import pair_generator
+from sgool.trainer import autocast_like
+from sgool.types import PromptSeed
+
+
+class BestOfN:
+    """Samples N images of each prompt and keeps the one that the objective likes best.
+
+    Candidate 0 starts from the pair's own first latents, the others from further draws of the pair. The objective
+    judges whole images, without random crops (`BoundObjective.evaluate`), as it does where an optimisation keeps its
+    best update; no judge takes part.
+
+    Args:
+        name: Of the method, as in the run folder.
+        models: Frozen diffusion components.
+        objective: What to choose by.
+        num_optimization_steps: Updates of the optimisation whose network calls may be spent.
+        num_candidates: N; None: as many as those calls allow, and one at least.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        models: DiffusionModels,
+        objective: Objective,
+        num_optimization_steps: int,
+        num_candidates: int | None = None,
+    ) -> None:
+        self.name = name
+        self._models, self._objective = models, objective
+        self._updates, self._candidates = num_optimization_steps, num_candidates
+
+    def run(self, pairs: Sequence[PromptSeed], settings: FitSettings) -> list[PairResult]:
+        """The candidates one after the other, each for all pairs of the batch at once."""
+        # Only the first stream's image is looked at, whatever an optimisation decodes.
+        module = LatentPairModule(
+            self._models, pairs, self._objective, **{**settings.module, "decode_first_only": True}
+        )
+        with torch.no_grad(), autocast_like(settings.trainer, module.latents.device):
+            number = self._candidates or self._affordable(module)
+            search = _Search(module)
+            for index, latents in enumerate(_candidates(module, number)):
+                search.look_at(index, latents)
+                if settings.on_update:
+                    settings.on_update(index + 1, number)
+            return search.results(self._objective)
+
+    def _affordable(self, module: LatentPairModule) -> int:
+        one = sampling_calls(module)
+        return max(1, optimization_calls(module, self._updates) // one) if one else 1
+
+
+def _candidates(module: LatentPairModule, number: int) -> Iterator[Tensor]:
+    """(S, B, C, h, w) each, the module's own first."""
+    own = module.latents.detach()
+    yield own
+    for index in range(1, number):
+        drawn = [
+            torch.randn(own.shape[2:], generator=pair_generator(pair.seed, "best_of_n", index)) for pair in module.pairs
+        ]
+        yield torch.stack(drawn).to(own).expand_as(own)
+
+
+class _Search:
+    """The best of each pair so far."""
+
+    def __init__(self, module: LatentPairModule) -> None:
+        self._module = module
+        self._history: list[list[dict[str, float]]] = [[] for _ in module.pairs]
+        self._best: list[dict[str, Any]] = [{"selection": math.inf} for _ in module.pairs]
+        self._first: tuple[Tensor, Tensor] | None = None
+
+    def look_at(self, index: int, latents: Tensor) -> None:
+        """Samples and judges one candidate of each pair."""
+        images = self._module(latents).images[0].clamp(0, 1)
+        # Salient regions are those of the image itself: evaluating keeps none.
+        selection = self._module.objectives[0].evaluate(images)
+        self._first = self._first or (latents.cpu(), images.cpu())
+        for pair, (history, best) in enumerate(zip(self._history, self._best, strict=True)):
+            value = float(selection[pair])
+            norm = float(latents[0, pair].norm())
+            history.append({"update": index, "loss": value, "selection": value, "latent_norm": norm})
+            if math.isfinite(value) and value < best["selection"]:
+                best |= {"selection": value, "index": index}
+                best |= {"latents": latents[:, pair].cpu(), "image": images[pair].cpu()}
+
+    def results(self, objective: Objective) -> list[PairResult]:
+        """One per pair."""
+        assert self._first is not None
+        latents, images = self._first
+        found = []
+        for pair, best in enumerate(self._best):
+            chosen = best.get("image", images[pair])
+            found.append(
+                PairResult(
+                    self._module.pairs[pair],
+                    initial_image=images[pair],
+                    final_image=chosen,
+                    initial_latents=latents[:, pair],
+                    final_latents=best.get("latents", latents[:, pair]),
+                    saliency_map=self._saliency(objective, pair, chosen),
+                    best_step=best.get("index", 0),
+                    history=self._history[pair],
+                    error=None if "image" in best else "the objective was never finite",
+                    network_evaluations=self._module.guided_model.calls,
+                )
+            )
+        return found
+
+    def _saliency(self, objective: Objective, pair: int, image: Tensor) -> Tensor | None:
+        if objective.saliency is None:
+            return None
+        own = self._module.pairs[pair]
+        seen = image[None].to(self._module.guided_model.device)
+        found = objective.bind([own])(seen, [pair_generator(own.seed, "crops0")], 0).saliency_map
+        return None if found is None else found[0].cpu()

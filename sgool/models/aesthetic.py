@@ -1,0 +1,99 @@
+"""LAION's aesthetic predictors: a small head on the normalised embedding of OpenAI's CLIP (v1 linear, v2 layered)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sgool.errors import SgoolError
+from sgool.models.checkpoints import State, first_tensor, load_strictly, read_state
+from sgool.models.clip import ClipTower
+from sgool.models.preprocess import frozen
+
+#: Places of the linear layers in the head of v2 and ImageReward; dropout stands in between, and no activations.
+_LINEAR = (0, 2, 4, 6, 7)
+
+
+class LayeredHead(nn.Module):
+    """Linear layers in a row as the public files number them (0, 2, 4, 6, 7); in evaluation dropout does nothing.
+
+    Args:
+        sizes: Six widths, from the embedding's to 1.
+    """
+
+    def __init__(self, sizes: Sequence[int]) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(*(nn.Identity() for _ in range(_LINEAR[-1] + 1)))
+        for index, width, following in zip(_LINEAR, sizes, sizes[1:], strict=False):
+            self.layers[index] = nn.Linear(width, following)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(N, 1) from (N, D)."""
+        return self.layers(features)
+
+
+def layered_head(state: State, source: str) -> LayeredHead:
+    """The head with the widths and weights of a state dict (``layers.0.weight``, ...)."""
+    weights = [first_tensor(state, [f"layers.{i}.weight"], source, "aesthetic or reward head") for i in _LINEAR]
+    head = LayeredHead([weights[0].shape[-1], *(weight.shape[0] for weight in weights)])
+    load_strictly(head, state, source)
+    return head
+
+
+class AestheticPredictor(nn.Module):
+    """The rating of an image, about 1 to 10; the prompt plays no part.
+
+    Args:
+        clip: The tower whose embeddings the head was trained on.
+        head: (N, D) to (N, 1).
+        source: Of the head, for messages.
+
+    Raises:
+        SgoolError: A head for embeddings of another width.
+    """
+
+    def __init__(self, clip: ClipTower, head: nn.Module, source: str) -> None:
+        super().__init__()
+        self.clip, self.head = clip, frozen(head)
+        self.input_size = clip.input_size
+        width = next(head.parameters()).shape[-1]
+        given = clip.encode_text([""]).shape[-1]
+        if width != given:
+            raise SgoolError(
+                f"The aesthetic head in {source} takes embeddings of {width} numbers, but the CLIP {clip.name!r} gives "
+                f"{given}. Expected the CLIP that the head was trained on: 512 for ViT-B-32 and ViT-B-16, 768 for "
+                "ViT-L-14, each OpenAI's."
+            )
+
+    def encode_prompts(self, prompts: Sequence[str]) -> Tensor:
+        """(B, 0): nothing is needed of the prompts."""
+        return torch.zeros(len(prompts), 0, device=self.clip.device)
+
+    def forward(self, images: Tensor, prompts: Tensor) -> Tensor:
+        """(N,) of images (N, 3, h, w), nominally in [0, 1]."""
+        features = self.clip.encode_image(images)
+        weight = next(self.head.parameters())
+        return self.head(features.to(weight.dtype))[:, 0].to(features.dtype)
+
+
+def load_aesthetic(clip: ClipTower, checkpoint: str) -> AestheticPredictor:
+    """A predictor from ``sa_0_4_vit_*_linear.pth`` (v1) or ``sac+logos+ava1-l14-linearMSE.pth`` (v2).
+
+    Args:
+        clip: Its tower.
+        checkpoint: The head's file.
+
+    Raises:
+        SgoolError: No such file, another layout, or a head for another CLIP.
+    """
+    state = read_state(checkpoint)
+    head: Any
+    if "weight" in state:
+        head = nn.Linear(state["weight"].shape[-1], 1)
+        load_strictly(head, state, checkpoint)
+    else:
+        head = layered_head(state, checkpoint)
+    return AestheticPredictor(clip, head.to(clip.device), checkpoint).to(clip.device)

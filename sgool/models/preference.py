@@ -1,0 +1,135 @@
+"""Preference scores of CLIP's kind: HPS v2 and v2.1 (Wu et al. 2023), PickScore (Kirstain et al. 2023)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sgool.errors import SgoolError
+from sgool.models.clip import ClipTower
+from sgool.models.preprocess import Preprocess, frozen
+
+
+class HumanPreferenceScore(nn.Module):
+    """The cosine of image and prompt in a CLIP that was tuned on human choices.
+
+    The public package returns this number (0.2 to 0.35); published tables show 100 times it. Scores of v2 and v2.1 are
+    not comparable.
+
+    Args:
+        clip: The tuned tower.
+    """
+
+    def __init__(self, clip: ClipTower) -> None:
+        super().__init__()
+        self.clip, self.input_size = clip, clip.input_size
+
+    def encode_prompts(self, prompts: Sequence[str]) -> Tensor:
+        """(B, D)."""
+        return self.clip.encode_text(prompts)
+
+    def truncated(self, prompts: Sequence[str]) -> list[str | None]:
+        """Per prompt the text that the tower does not read, or None."""
+        return self.clip.truncated(prompts)
+
+    def forward(self, images: Tensor, prompts: Tensor) -> Tensor:
+        """(N,) of images (N, 3, h, w), nominally in [0, 1], and what `encode_prompts` returned."""
+        return (self.clip.encode_image(images) * prompts).sum(dim=-1)
+
+
+class PickScore(nn.Module):
+    """``exp(logit_scale)`` times the cosine of image and prompt, about 15 to 25, as its authors compute it.
+
+    Args:
+        network: transformers' ``CLIPModel``.
+        tokenizer: Its tokenizer.
+        preprocess: What its images must go through.
+    """
+
+    def __init__(self, network: Any, tokenizer: Any, preprocess: Preprocess) -> None:
+        super().__init__()
+        self.network, self.preprocess = frozen(network), preprocess
+        self.input_size = preprocess.size
+        self._tokenizer = tokenizer
+        self._length = int(network.config.text_config.max_position_embeddings)
+
+    def train(self, mode: bool = True) -> PickScore:
+        """Stays in evaluation mode."""
+        return super().train(False)
+
+    @torch.no_grad()
+    def encode_prompts(self, prompts: Sequence[str]) -> Tensor:
+        """(B, D), each row of norm 1."""
+        tokens = self._tokenizer(
+            list(prompts), padding=True, truncation=True, max_length=self._length, return_tensors="pt"
+        ).to(self.network.logit_scale.device)
+        output = self.network.get_text_features(  # type: ignore[operator]
+            input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]
+        )
+        return _unit(output)
+
+    def truncated(self, prompts: Sequence[str]) -> list[str | None]:
+        """Per prompt the text that the network does not read, or None."""
+        cut: list[str | None] = []
+        for prompt in prompts:
+            tokens = self._tokenizer(prompt, add_special_tokens=False, verbose=False)["input_ids"]
+            rest = tokens[self._length - 2 :]
+            cut.append(self._tokenizer.decode(rest).strip() if rest else None)
+        return cut
+
+    def forward(self, images: Tensor, prompts: Tensor) -> Tensor:
+        """(N,) of images (N, 3, h, w), nominally in [0, 1], and what `encode_prompts` returned."""
+        scale = self.network.logit_scale.exp()  # type: ignore[operator]
+        pixels = self.preprocess(images, self.network.logit_scale.dtype)
+        features = _unit(self.network.get_image_features(pixel_values=pixels))  # type: ignore[operator]
+        return scale.to(features.dtype) * (features * prompts).sum(dim=-1)
+
+
+def load_pick_score(model: str, processor: str, *, device: str | torch.device = "cpu") -> PickScore:
+    """Loads PickScore in transformers' layout.
+
+    Args:
+        model: Folder (``config.json``, ``model.safetensors``) or hub id; the public one is yuvalkirstain/PickScore_v1.
+        processor: Folder or hub id of the tokenizer and the image settings (``preprocessor_config.json``).
+        device: Where to put it.
+
+    Raises:
+        SgoolError: Not found, weights that are missing or of another shape, or another kind of model.
+    """
+    from transformers import AutoTokenizer, CLIPImageProcessor, CLIPModel
+
+    try:
+        loaded: Any = CLIPModel.from_pretrained(model, output_loading_info=True, local_files_only=_is_folder(model))
+        tokenizer = AutoTokenizer.from_pretrained(processor, local_files_only=_is_folder(processor))
+        images = CLIPImageProcessor.from_pretrained(processor, local_files_only=_is_folder(processor))
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        raise SgoolError(
+            f"Cannot load PickScore from {model!r} with the processor {processor!r}: "
+            f"{' '.join(str(error).split())[:300]}. Expected a folder in transformers' layout (config.json, "
+            "model.safetensors; tokenizer and preprocessor_config.json), or a hub id that can be reached."
+        ) from error
+    network, info = loaded
+    missing = sorted(info["missing_keys"])
+    if missing:
+        names = ", ".join(missing[:6]) + (f" and {len(missing) - 6} more" if len(missing) > 6 else "")
+        raise SgoolError(f"{model!r} lacks weights of a CLIPModel: {names}. Check that it is PickScore's.")
+    crop: Any = images.crop_size
+    size = int(crop["height"] if isinstance(crop, dict) else getattr(crop, "height", crop))
+    preprocess = Preprocess(size, list(images.image_mean), list(images.image_std), "bicubic")
+    return PickScore(network, tokenizer, preprocess).to(device)
+
+
+def _is_folder(name: str) -> bool:
+    """A folder of the user's must never cause a look at the network."""
+    return Path(name).is_dir()
+
+
+def _unit(output: Any) -> Tensor:
+    """Transformers 4 returns the features, 5 an output that holds them."""
+    features = getattr(output, "pooler_output", output)
+    return F.normalize(features.to(torch.promote_types(features.dtype, torch.float32)), dim=-1)

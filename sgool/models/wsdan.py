@@ -1,0 +1,128 @@
+"""WS-DAN (Hu et al. 2019, "See Better Before Looking Closer"), a classifier of fine-grained kinds.
+
+Inception-v3 up to Mixed_6e, attention maps, bilinear attention pooling, one linear layer. Two public layouts are read:
+
+- GuYuc/WS-DAN.PyTorch: ``features.N``, ``attentions``, ``fc``; a convolution of its own makes the attention maps.
+- wvinzh/WS_DAN_PyTorch (which DOODL uses): torchvision's names, ``Mixed_7a`` and ``fc_new``; the attention maps are the
+  first channels of ``Mixed_7a.branch3x3_1``.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.models.inception import BasicConv2d, InceptionA, InceptionB, InceptionC, InceptionD
+
+from sgool.models.checkpoints import below, first_tensor, load_strictly
+from sgool.models.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
+
+_CHANNELS = 768
+#: Factor on the normalised features before the linear layer, as trained.
+_SCALE = 100.0
+_EPSILON = 1e-12
+
+
+def attention_pool(features: Tensor, attentions: Tensor) -> Tensor:
+    """Bilinear attention pooling: (N, M * C) of unit norm from features (N, C, h, w) and attentions (N, M, h, w).
+
+    Row m * C + c before the signed square root is the mean over the places of ``attentions[m] * features[c]``.
+    """
+    places = features.shape[-2] * features.shape[-1]
+    pooled = torch.einsum("nmhw,nchw->nmc", attentions, features).flatten(1) / places
+    return F.normalize(pooled.sign() * (pooled.abs() + _EPSILON).sqrt(), dim=1)
+
+
+class WsDan(nn.Module):
+    """The network of either layout, up to the class logits of the whole view (no second look at the attended part).
+
+    Args:
+        num_classes: Of the head.
+        num_attentions: Attention maps.
+        separate_attentions: The layout with ``features``, ``attentions`` and ``fc``; else torchvision's names.
+        head: Name of the linear layer, ``fc`` or ``fc_new``.
+        bias: Whether the linear layer has one.
+    """
+
+    def __init__(
+        self, num_classes: int, num_attentions: int, *, separate_attentions: bool, head: str, bias: bool
+    ) -> None:
+        super().__init__()
+        self._head, self._num_attentions = head, num_attentions
+        parts = _inception_parts()
+        if separate_attentions:
+            self.features = nn.Sequential(*parts.values())
+            self.attentions = BasicConv2d(_CHANNELS, num_attentions, kernel_size=1)
+        else:
+            self._parts = [name for name in parts if not name.startswith("pool")]
+            for name in self._parts:
+                self.add_module(name, parts[name])
+            self.Mixed_7a = InceptionD(_CHANNELS)
+        self.add_module(head, nn.Linear(num_attentions * _CHANNELS, num_classes, bias=bias))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (N, classes) of preprocessed images."""
+        if hasattr(self, "attentions"):
+            features = self.features(images)
+            attentions = self.attentions(features)
+        else:
+            features = images
+            for name in self._parts:
+                features = self.get_submodule(name)(features)
+                if name in ("Conv2d_2b_3x3", "Conv2d_4a_3x3"):
+                    features = F.max_pool2d(features, kernel_size=3, stride=2)
+            attentions = self.Mixed_7a.branch3x3_1(features)[:, : self._num_attentions]
+        return self.get_submodule(self._head)(attention_pool(features, attentions) * _SCALE)
+
+
+def build_wsdan(state: Mapping[str, Tensor], source: str) -> tuple[WsDan, Preprocess]:
+    """The network that a checkpoint was saved from, with its weights, and what its images must go through.
+
+    Args:
+        state: As `sgool.models.checkpoints.read_state` returns it.
+        source: For messages.
+
+    Raises:
+        SgoolError: Neither layout, or tensors that are missing, unexpected or of another shape.
+    """
+    head_weight = first_tensor(state, ("fc_new.weight", "fc.weight"), source, "WS-DAN checkpoint")
+    head = "fc_new" if "fc_new.weight" in state else "fc"
+    separate = bool(below(state, "features."))
+    network = WsDan(
+        head_weight.shape[0],
+        head_weight.shape[-1] // _CHANNELS,
+        separate_attentions=separate,
+        head=head,
+        bias=f"{head}.bias" in state,
+    )
+    # The auxiliary classifier of training takes no part in the logits.
+    load_strictly(network, {k: v for k, v in state.items() if not k.startswith("AuxLogits.")}, source)
+    if separate:
+        return network, Preprocess(448, IMAGENET_MEAN, IMAGENET_STD, "bilinear")
+    # That layout changes ImageNet's normalisation to mean and std 0.5 inside the network, as torchvision's
+    # transform_input does.
+    return network, Preprocess(512, (0.5,) * 3, (0.5,) * 3, "bilinear")
+
+
+def _inception_parts() -> OrderedDict[str, nn.Module]:
+    """Parts of torchvision's Inception-v3 from the image to Mixed_6e; the classifiers after it are not built."""
+    return OrderedDict(
+        Conv2d_1a_3x3=BasicConv2d(3, 32, kernel_size=3, stride=2),
+        Conv2d_2a_3x3=BasicConv2d(32, 32, kernel_size=3),
+        Conv2d_2b_3x3=BasicConv2d(32, 64, kernel_size=3, padding=1),
+        pool1=nn.MaxPool2d(kernel_size=3, stride=2),
+        Conv2d_3b_1x1=BasicConv2d(64, 80, kernel_size=1),
+        Conv2d_4a_3x3=BasicConv2d(80, 192, kernel_size=3),
+        pool2=nn.MaxPool2d(kernel_size=3, stride=2),
+        Mixed_5b=InceptionA(192, pool_features=32),
+        Mixed_5c=InceptionA(256, pool_features=64),
+        Mixed_5d=InceptionA(288, pool_features=64),
+        Mixed_6a=InceptionB(288),
+        Mixed_6b=InceptionC(_CHANNELS, channels_7x7=128),
+        Mixed_6c=InceptionC(_CHANNELS, channels_7x7=160),
+        Mixed_6d=InceptionC(_CHANNELS, channels_7x7=160),
+        Mixed_6e=InceptionC(_CHANNELS, channels_7x7=192),
+    )

@@ -1,0 +1,111 @@
+"""Terms in a CLIP's space: nearness to the prompt, or to reference images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+from sgool.errors import SgoolError
+from sgool.models.clip import ClipTower
+from sgool.objectives.spherical import spherical_distance
+from sgool.objectives.terms import view_size
+from sgool.types import PromptSeed
+
+
+class TextAlignment:
+    """Spherical distance of a view to the prompt in a CLIP's space (the loss of DOODL and SGOOL).
+
+    Args:
+        clip: The tower.
+        name: Name in logs; several towers in one objective need different ones.
+        views: Crops and regions, or the whole image.
+    """
+
+    def __init__(self, clip: ClipTower, name: str = "text", views: Literal["crops", "whole"] = "crops") -> None:
+        self.clip = clip
+        self.name = name
+        self.input_size = view_size(views, clip.input_size)
+
+    def targets(self, pairs: Sequence[PromptSeed]) -> Tensor:
+        """(B, D): the prompts' embeddings, each computed alone, so that rounding is the same in every batch."""
+        return torch.cat([self.clip.encode_text([pair.prompt]) for pair in pairs])
+
+    def truncated(self, prompts: Sequence[str]) -> list[str | None]:
+        """Per prompt the text that the tower does not read, or None."""
+        return self.clip.truncated(prompts)
+
+    def __call__(self, views: Tensor, targets: Tensor) -> Tensor:
+        """(N,) in [0, pi^2 / 2] for views (N, 3, s, s) and targets (N, D)."""
+        return spherical_distance(self.clip.encode_image(views), targets)
+
+
+class ImageAlignment:
+    """Spherical distance of a view to the mean of reference images in a CLIP's space (DOODL's personalisation).
+
+    Args:
+        clip: The tower.
+        images: Reference images (3, h, w) in [0, 1], of any sizes.
+        name: Name in logs.
+        views: Crops and regions, or the whole image.
+
+    Raises:
+        SgoolError: No images, or embeddings that cancel each other out.
+    """
+
+    def __init__(
+        self,
+        clip: ClipTower,
+        images: Sequence[Tensor],
+        name: str = "image",
+        views: Literal["crops", "whole"] = "crops",
+    ) -> None:
+        if not images:
+            raise SgoolError("image_alignment: expected at least one reference image, got none")
+        self.clip = clip
+        self.name = name
+        self.input_size = view_size(views, clip.input_size)
+        with torch.no_grad():
+            mean = torch.cat([clip.encode_image(image[None]) for image in images]).mean(dim=0)
+        if not float(mean.norm()) > 1e-6:
+            raise SgoolError("image_alignment: the mean of the reference images' embeddings is 0; give similar images")
+        self._target = F.normalize(mean, dim=0)
+
+    def targets(self, pairs: Sequence[PromptSeed]) -> Tensor:
+        """(B, D): the same row for every pair."""
+        return self._target.expand(len(pairs), -1)
+
+    def __call__(self, views: Tensor, targets: Tensor) -> Tensor:
+        """(N,) in [0, pi^2 / 2] for views (N, 3, s, s) and targets (N, D)."""
+        return spherical_distance(self.clip.encode_image(views), targets)
+
+
+def read_image(path: str | Path, key: str = "images") -> Tensor:
+    """A reference image (3, h, w) in [0, 1]: upright by its EXIF mark, grey made RGB, transparency on white.
+
+    Args:
+        path: PNG, JPEG, WebP or whatever else Pillow reads.
+        key: Of the configuration, for messages.
+
+    Raises:
+        SgoolError: Missing or unreadable.
+    """
+    file = Path(path).expanduser()
+    if not file.is_file():
+        raise SgoolError(f"`{key}`: there is no reference image {str(path)!r} (relative paths start at {Path.cwd()})")
+    try:
+        with Image.open(file) as opened:
+            image = ImageOps.exif_transpose(opened).convert("RGBA")
+    except (UnidentifiedImageError, OSError, ValueError, Image.DecompressionBombError, SyntaxError) as error:
+        raise SgoolError(
+            f"`{key}`: cannot read {str(path)!r} as an image: {error}. Expected PNG, JPEG or WebP."
+        ) from error
+    white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+    pixels = np.asarray(Image.alpha_composite(white, image).convert("RGB"))
+    return torch.from_numpy(pixels.copy()).permute(2, 0, 1).float() / 255

@@ -1,0 +1,157 @@
+"""Any Python function of an image as a term; its gradient is estimated from pairs of perturbed images, or left out."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from sgool.errors import SgoolError
+from sgool.objectives.terms import Goal, towards
+from sgool.seeding import pair_generator
+from sgool.types import PromptSeed
+
+
+class BlackBox:
+    """The score that a function gives to PIL images; the function need not be differentiable, or even smooth.
+
+    The gradient is a zeroth-order estimate (antithetic simultaneous perturbation, Spall 1992): for random directions
+    ``d`` among the image's lowest spatial frequencies, the mean of ``(f(x + h d) - f(x - h d)) / (2 h) * d``. For small
+    ``h`` its expectation is the gradient's part in these frequencies. One update calls the function ``2 * probes + 1``
+    times an image, once more to compare updates.
+
+    Args:
+        function: ``score(image)`` or ``score(image, prompt=...)`` to a number.
+        goal: ``maximize``, ``minimize`` or a number.
+        gradient: ``spsa``, or ``none``: the score only takes part in choosing the best update.
+        probes: Directions an update.
+        sigma: Root mean square of the perturbation, in [0, 1]; below 1 / 255 the images' 8 bits swallow it.
+        frequencies: The lowest so many cosines in each direction and channel are perturbed.
+        name: Name in logs.
+    """
+
+    input_size = None
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        goal: Goal = "maximize",
+        *,
+        gradient: Literal["spsa", "none"] = "spsa",
+        probes: int = 8,
+        sigma: float = 0.05,
+        frequencies: int = 8,
+        name: str = "black_box",
+    ) -> None:
+        self.name, self.goal, self.gradient = name, goal, gradient
+        self.probes, self.sigma, self.frequencies = probes, sigma, frequencies
+        self._function, self._wants_prompt = function, _wants_prompt(function)
+        self._prompts: list[str] = []
+
+    def targets(self, pairs: Sequence[PromptSeed]) -> Tensor:
+        """(B, 1) long: the prompts' places in the term's own list."""
+        for pair in pairs:
+            if pair.prompt not in self._prompts:
+                self._prompts.append(pair.prompt)
+        return torch.tensor([[self._prompts.index(pair.prompt)] for pair in pairs])
+
+    def __call__(self, views: Tensor, targets: Tensor) -> Tensor:
+        """(B,) of images (B, 3, H, W), without gradient."""
+        values = [self._loss(view, prompt) for view, prompt in zip(views.detach(), self._texts(targets), strict=True)]
+        return torch.tensor(values, dtype=torch.promote_types(views.dtype, torch.float32), device=views.device)
+
+    def seeded(self, views: Tensor, targets: Tensor, seeds: Sequence[int]) -> Tensor:
+        """(B,) with an estimated gradient, each image's directions drawn from its own seed."""
+        values = self(views, targets)
+        if not (torch.is_grad_enabled() and views.requires_grad):
+            return values
+        if self.gradient == "none":
+            return _WithGradient.apply(views, values, torch.zeros_like(views))
+        estimates = [
+            self._estimate(view, prompt, seed)
+            for view, prompt, seed in zip(views.detach(), self._texts(targets), seeds, strict=True)
+        ]
+        return _WithGradient.apply(views, values, torch.stack(estimates))
+
+    def _texts(self, targets: Tensor) -> list[str]:
+        return [self._prompts[row] for row in targets[:, 0].tolist()]
+
+    def _estimate(self, image: Tensor, prompt: str, seed: int) -> Tensor:
+        generator = pair_generator(seed, f"probes {self.name}")
+        shape = (self.probes, 3, *(min(self.frequencies, side) for side in image.shape[-2:]))
+        signs = torch.randint(0, 2, shape, generator=generator).to(image.device, image.dtype) * 2 - 1
+        return spsa_gradient(lambda probe: self._loss(probe, prompt), image, signs, self.sigma)
+
+    def _loss(self, image: Tensor, prompt: str) -> float:
+        """NaN for an image that is not finite, as every other term; the function never sees it."""
+        if not bool(image.isfinite().all()):
+            return math.nan
+        pixels = (image.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+        options = {"prompt": prompt} if self._wants_prompt else {}
+        score = self._function(Image.fromarray(np.ascontiguousarray(pixels)), **options)
+        try:
+            value = float(score)
+        except (TypeError, ValueError) as error:
+            raise SgoolError(
+                f"objective.terms.{self.name}: {_name(self._function)} should return a number, got {score!r}"
+            ) from error
+        return float(towards(torch.tensor(value, dtype=torch.float64), self.goal))
+
+
+def spsa_gradient(function: Callable[[Tensor], float], image: Tensor, signs: Tensor, sigma: float) -> Tensor:
+    """The estimate of a function's gradient at an image, within its lowest spatial frequencies.
+
+    Args:
+        function: Image (3, H, W) to a number.
+        image: (3, H, W).
+        signs: (K, 3, m, n) of -1 and 1: the coefficients of K directions.
+        sigma: Root mean square of each perturbation over the pixels.
+
+    Returns:
+        (3, H, W), the mean over the directions.
+    """
+    rows = cosine_basis(image.shape[-2], signs.shape[-2]).to(image)
+    columns = cosine_basis(image.shape[-1], signs.shape[-1]).to(image)
+    directions = torch.einsum("hm,kcmn,wn->kchw", rows, signs.to(image), columns)
+    # A direction's norm is the root of its number of coefficients, because the basis is orthonormal.
+    step = sigma * math.sqrt(image.numel() / signs[0].numel())
+    slopes = [(function(image + step * d) - function(image - step * d)) / (2 * step) for d in directions]
+    return torch.einsum("k,kchw->chw", torch.tensor(slopes).to(image), directions) / len(directions)
+
+
+def cosine_basis(length: int, number: int) -> Tensor:
+    """(length, number): the first orthonormal vectors of the discrete cosine transform (DCT-II), float64."""
+    places = (torch.arange(length, dtype=torch.float64) + 0.5) / length
+    waves = torch.cos(math.pi * places[:, None] * torch.arange(number, dtype=torch.float64))
+    return waves / waves.norm(dim=0)
+
+
+class _WithGradient(torch.autograd.Function):
+    """Values whose gradient with respect to the images was found by other means."""
+
+    @staticmethod
+    def forward(ctx: Any, images: Tensor, values: Tensor, gradient: Tensor) -> Tensor:
+        ctx.save_for_backward(gradient)
+        return values.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None]:
+        (gradient,) = ctx.saved_tensors
+        return grad_outputs[0].to(gradient.dtype).view(-1, 1, 1, 1) * gradient, None, None
+
+
+def _wants_prompt(function: Callable[..., Any]) -> bool:
+    try:
+        return "prompt" in inspect.signature(function).parameters
+    except (TypeError, ValueError):  # builtins without a signature
+        return False
+
+
+def _name(function: Callable[..., Any]) -> str:
+    return getattr(function, "__qualname__", repr(function))

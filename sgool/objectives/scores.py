@@ -1,0 +1,100 @@
+"""Terms of networks that judge whole contents: classifiers, aesthetic predictors, models of human preference."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sgool.models.classifier import ImageClassifier
+from sgool.objectives.terms import Goal, towards, view_size
+from sgool.types import PromptSeed
+
+
+class Classification:
+    """Cross-entropy of a view towards one class.
+
+    Args:
+        classifier: The network.
+        target: Index of the class; see `ImageClassifier.class_index`.
+        loss: ``cross_entropy`` (the class against the others) or ``binary_cross_entropy`` (every class by itself, mean
+            over the classes: also lowers the others' logits).
+        name: Name in logs.
+        views: Crops and regions, or the whole image.
+    """
+
+    def __init__(
+        self,
+        classifier: ImageClassifier,
+        target: int,
+        loss: Literal["cross_entropy", "binary_cross_entropy"] = "cross_entropy",
+        name: str = "classifier",
+        views: Literal["crops", "whole"] = "crops",
+    ) -> None:
+        self.classifier, self.target, self.loss = classifier, target, loss
+        self.name = name
+        self.input_size = view_size(views, classifier.input_size)
+
+    def targets(self, pairs: Sequence[PromptSeed]) -> Tensor:
+        """(B, 1) long: the class."""
+        device = self.classifier.preprocess.mean.device
+        return torch.full((len(pairs), 1), self.target, dtype=torch.long, device=device)
+
+    def __call__(self, views: Tensor, targets: Tensor) -> Tensor:
+        """(N,) of views (N, 3, s, s)."""
+        logits = self.classifier(views)
+        if self.loss == "cross_entropy":
+            return F.cross_entropy(logits, targets[:, 0], reduction="none")
+        wanted = torch.zeros_like(logits).scatter_(1, targets, 1.0)
+        return F.binary_cross_entropy_with_logits(logits, wanted, reduction="none").mean(dim=1)
+
+
+class Scorer(Protocol):
+    """A frozen network that scores images for prompts."""
+
+    @property
+    def input_size(self) -> int:
+        """Side of the images that it sees."""
+        ...
+
+    def encode_prompts(self, prompts: Sequence[str]) -> Tensor:
+        """(B, D), what it needs of the prompts."""
+        ...
+
+    def __call__(self, images: Tensor, prompts: Tensor) -> Tensor:
+        """(N,) scores."""
+        ...
+
+
+class Score:
+    """A network's score, raised, lowered or brought to a number.
+
+    Args:
+        scorer: The network.
+        goal: ``maximize``, ``minimize``, or the number to aim at (absolute difference).
+        name: Name in logs.
+        views: Crops and regions, or the whole image.
+    """
+
+    def __init__(
+        self, scorer: Scorer, goal: Goal = "maximize", name: str = "score", views: Literal["crops", "whole"] = "whole"
+    ) -> None:
+        self.scorer, self.goal = scorer, goal
+        self.name = name
+        self.input_size = view_size(views, scorer.input_size)
+
+    def targets(self, pairs: Sequence[PromptSeed]) -> Tensor:
+        """(B, D): what the network needs of the prompts, each encoded alone."""
+        return torch.cat([self.scorer.encode_prompts([pair.prompt]) for pair in pairs])
+
+    def truncated(self, prompts: Sequence[str]) -> list[str | None]:
+        """Per prompt the text that the network does not read, or None."""
+        truncated = getattr(self.scorer, "truncated", None)
+        return truncated(prompts) if truncated else [None] * len(prompts)
+
+    def __call__(self, views: Tensor, targets: Tensor) -> Tensor:
+        """(N,) of views (N, 3, s, s) and targets (N, D)."""
+        return towards(self.scorer(views, targets), self.goal)

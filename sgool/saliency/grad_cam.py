@@ -1,0 +1,204 @@
+"""Grad-CAM and Grad-CAM++ on a CLIP's image tower: where the tower sees the prompt, or a text of the user's.
+
+Grad-CAM: Selvaraju et al., ICCV 2017. Grad-CAM++: Chattopadhyay et al., WACV 2018.
+"""
+
+from __future__ import annotations
+
+import math
+import string
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sgool.errors import ConfigError, SgoolError
+from sgool.models.clip import ClipTower
+from sgool.saliency.base import check_images, normalise_map
+from sgool.types import PromptSeed
+
+#: Cells along a side that the default layer has at least: as many as the last one of ResNet-50 or ViT-B/32 at 224 px.
+_FEWEST_CELLS = 7
+
+
+class GradCam:
+    """Detector: the channels of one layer, weighted by how much they raise CLIP's logit for a text.
+
+    An image in which no cell raises the logit has a map of zeros. Oblong images are squeezed into the tower's square
+    input, so that the map covers the whole image.
+
+    Args:
+        tower: The CLIP.
+        plus_plus: Grad-CAM++ instead of Grad-CAM: its weights tell several objects of a kind apart.
+        layer: Dotted name of a module below the image tower, whose output is a feature map (B, C, h, w) or tokens
+            (B, N, C) with the grid's last. None: of the residual stages the deepest with at least 7 x 7 cells, or the
+            norm before a transformer's last block.
+        query: None: the pairs' prompts. A text: that one, with the pairs' own values in place of ``{prompt}``,
+            ``{category}`` and ``{COLUMN}``, a further column of the prompt file.
+
+    Raises:
+        SgoolError: No such layer, or a tower whose layers are not known.
+        ConfigError: A query that is empty or whose braces do not match.
+    """
+
+    def __init__(
+        self, tower: ClipTower, *, plus_plus: bool = False, layer: str | None = None, query: str | None = None
+    ) -> None:
+        self.tower, self.plus_plus, self.query = tower, plus_plus, query
+        self._fields = _fields(query) if query is not None else ["prompt"]
+        visual = tower.model.visual
+        assert isinstance(visual, nn.Module)
+        self.layer = _named(visual, layer, tower.name) if layer is not None else _default(visual, tower)
+        self._texts = None if query is None or self._fields else tower.encode_text([query])
+
+    def bind(self, pairs: Sequence[PromptSeed]) -> GradCam:
+        """The detector of these pairs, one image each; their texts are embedded once, each alone.
+
+        Raises:
+            SgoolError: A pair without a column that the query names.
+        """
+        bound = object.__new__(GradCam)
+        bound.__dict__.update(self.__dict__)
+        bound._texts = torch.cat([self.tower.encode_text([self._text(pair)]) for pair in pairs])
+        return bound
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Detects; see `sgool.saliency.base.SaliencyDetector`. Works, and gives no gradient, with and without no_grad.
+
+        Args:
+            images: (B, 3, H, W); clamped to [0, 1]. B pairs must be bound unless the query is one text for all.
+
+        Returns:
+            (B, 1, H, W) in [0, 1], at least float32.
+
+        Raises:
+            SgoolError: No text to look for, maps that are not finite, or a layer without a grid.
+            ValueError: Another shape, or another number of images than of bound pairs.
+        """
+        check_images(images)
+        texts = self._targets(len(images))
+        size = self.tower.input_size
+        with torch.autocast(images.device.type, enabled=False):
+            pixels = images.detach().to(self.tower.device, torch.promote_types(images.dtype, torch.float32)).clamp(0, 1)
+            square = F.interpolate(pixels, (size, size), mode="bilinear", align_corners=False, antialias=True)
+            activations, gradients = self._explain(square, texts)
+            weights = plus_plus_weights(activations, gradients) if self.plus_plus else gradients.mean((2, 3))
+            cells = (weights[:, :, None, None] * activations).sum(dim=1, keepdim=True).relu()
+            maps = F.interpolate(cells, images.shape[-2:], mode="bilinear", align_corners=False)
+            return normalise_map(maps)
+
+    def _targets(self, number: int) -> Tensor:
+        if self._texts is None:
+            raise SgoolError(
+                "Grad-CAM looks for a text, and got none: bind the detector to the pairs, or set "
+                "saliency.detector.query to one text for all images."
+            )
+        if len(self._texts) not in (1, number):
+            raise ValueError(f"expected {len(self._texts)} images, one per bound pair, got {number}")
+        return self._texts.expand(number, -1)
+
+    def _text(self, pair: PromptSeed) -> str:
+        known = {**pair.metadata, "prompt": pair.prompt, "category": pair.category}
+        if missing := [name for name in self._fields if name not in known]:
+            raise SgoolError(
+                f"`saliency.detector.query`: {{{missing[0]}}} is no column of the prompt {pair.prompt!r}; it has "
+                f"{', '.join(sorted(known))}"
+            )
+        return pair.prompt if self.query is None else self.query.format_map({k: str(v) for k, v in known.items()})
+
+    def _explain(self, square: Tensor, texts: Tensor) -> tuple[Tensor, Tensor]:
+        """The layer's output and the logits' gradient with respect to it, each (B, C, h, w), at least float32."""
+        scale = getattr(self.tower.model, "logit_scale", None)
+        factor = scale.detach().exp() if isinstance(scale, Tensor) else 100.0
+        with torch.enable_grad(), _leaf_at(self.layer) as leaves:
+            embeddings = self.tower.encode_image(square)
+            # A sum over images: each image's logit depends on that image alone.
+            logits = factor * (embeddings * texts.to(embeddings)).sum()
+            (leaf,) = leaves
+            (gradient,) = torch.autograd.grad(logits, leaf)
+        precise = torch.promote_types(leaf.dtype, torch.float32)
+        return as_grid(leaf.detach().to(precise)), as_grid(gradient.to(precise))
+
+
+def plus_plus_weights(activations: Tensor, gradients: Tensor) -> Tensor:
+    """Channel weights (B, C) of Grad-CAM++: positive gradients, each weighted by equation (19) of the paper.
+
+    The score whose class is explained is exp(logit), as in the paper, so its higher derivatives are powers of
+    ``gradients``, those of the logit.
+    """
+    square = gradients.square()
+    below = 2 * square + activations.sum((2, 3), keepdim=True) * square * gradients
+    alpha = torch.where(below != 0, square / torch.where(below != 0, below, 1), 0)
+    return (alpha * gradients.relu()).sum((2, 3))
+
+
+def as_grid(features: Tensor) -> Tensor:
+    """(B, C, h, w) as it is; tokens (B, N, C) without those before the grid, as (B, C, h, h)."""
+    if features.ndim == 4:
+        return features
+    side = math.isqrt(features.shape[1]) if features.ndim == 3 else 0
+    if side == 0:
+        raise SgoolError(
+            f"`saliency.detector.layer`: expected a layer whose output is a feature map (B, C, h, w) or tokens "
+            f"(B, N, C), got {tuple(features.shape)}"
+        )
+    return features[:, -side * side :].transpose(1, 2).unflatten(2, (side, side))
+
+
+@contextmanager
+def _leaf_at(layer: nn.Module) -> Iterator[list[Tensor]]:
+    """Records the layer's output and cuts the graph there: nothing before it is differentiated."""
+    leaves: list[Tensor] = []
+
+    def hook(module: nn.Module, arguments: object, output: Tensor) -> Tensor:
+        leaves.append(output.detach().requires_grad_())
+        return leaves[-1].clone()  # what follows may work in place
+
+    handle = layer.register_forward_hook(hook)
+    try:
+        yield leaves
+    finally:
+        handle.remove()
+
+
+def _named(visual: nn.Module, layer: str, name: str) -> nn.Module:
+    try:
+        return visual.get_submodule(layer)
+    except AttributeError as error:
+        known = ", ".join(child for child, _ in visual.named_children())
+        raise SgoolError(
+            f"`saliency.detector.layer`: the image tower of the CLIP {name!r} has no module {layer!r}; at its top are "
+            f"{known}"
+        ) from error
+
+
+def _default(visual: nn.Module, tower: ClipTower) -> nn.Module:
+    trunk = getattr(visual, "trunk", visual)  # of a timm model inside open_clip
+    blocks = getattr(getattr(trunk, "transformer", None), "resblocks", None) or getattr(trunk, "blocks", None)
+    if isinstance(blocks, (nn.ModuleList, nn.Sequential)):
+        # After the last block only the class token matters, so its input is where the patches still do.
+        norm = getattr(blocks[-1], "ln_1", None) or getattr(blocks[-1], "norm1", None)
+        if isinstance(norm, nn.Module):
+            return norm
+    stages = [getattr(trunk, f"layer{number}", None) for number in (4, 3, 2, 1)]
+    if not all(isinstance(stage, nn.Module) for stage in stages):
+        raise SgoolError(
+            f"`saliency.detector.layer`: which layer of the image tower of the CLIP {tower.name!r} "
+            f"({type(trunk).__name__}) to look at is not known; give a module's name, at its top are "
+            f"{', '.join(child for child, _ in visual.named_children())}"
+        )
+    strides = (32, 16, 8, 4)
+    fitting = [s for s, stride in zip(stages, strides, strict=True) if tower.input_size // stride >= _FEWEST_CELLS]
+    return (fitting or stages[-1:])[0]  # type: ignore[return-value]
+
+
+def _fields(query: str) -> list[str]:
+    try:
+        fields = [name for _, name, _, _ in string.Formatter().parse(query) if name is not None]
+    except ValueError as error:
+        raise ConfigError([f"saliency.detector.query: {error} in {query!r}; write {{{{ for a brace itself."]) from error
+    if not query.strip() or not all(name.isidentifier() for name in fields):
+        raise ConfigError([f"saliency.detector.query must be null or a text, with columns in braces, got {query!r}."])
+    return fields

@@ -1,0 +1,67 @@
+"""Symmetry, colour, sharpness: by hand and by finite differences."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from sgool.objectives import Color, Sharpness, Symmetry, Term
+from sgool.types import PromptSeed
+
+PAIRS = (PromptSeed("a", 1), PromptSeed("b", 2))
+
+
+def images(height: int = 6, width: int = 8) -> Tensor:
+    return torch.rand(2, 3, height, width, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize(
+    "term",
+    [Symmetry(), Symmetry("vertical"), Color([0.2, 0.4, 0.9], [0.1, 0.2, 0.8, 0.9]), Sharpness(), Sharpness(0.5)],
+    ids=["horizontal", "vertical", "color", "sharpness", "aimed sharpness"],
+)
+def test_terms_of_the_whole_image_with_exact_gradients(term: Term) -> None:
+    assert isinstance(term, Term) and term.input_size is None
+    targets = term.targets(PAIRS)
+    assert len(targets) == 2
+    assert torch.autograd.gradcheck(lambda x: term(x, targets), (images().requires_grad_(),))
+    alone = torch.cat([term(image[None], row[None]) for image, row in zip(images(), targets, strict=True)])
+    torch.testing.assert_close(term(images(), targets), alone)
+
+
+def test_symmetry() -> None:
+    image = images()
+    mirrored = torch.cat([image, image.flip(-1)], dim=-1)
+    assert Symmetry()(mirrored, torch.zeros(2, 0)).tolist() == [0, 0]
+    assert (Symmetry("vertical")(mirrored, torch.zeros(2, 0)) > 0).all()
+    expected = sum(
+        float(image[0, c, y, x] - image[0, c, y, 7 - x]) ** 2 for c in range(3) for y in range(6) for x in range(8)
+    )
+    assert float(Symmetry()(image, torch.zeros(2, 0))[0]) == pytest.approx(expected / (3 * 6 * 8))
+
+
+def test_color_of_the_image_and_of_a_box() -> None:
+    image = torch.zeros(1, 3, 10, 10)
+    image[:, 0, :5, :5] = 1  # a red quarter
+    whole = Color([0.25, 0, 0])
+    assert float(whole(image, whole.targets(PAIRS[:1]))) == pytest.approx(0, abs=1e-12)
+    box = Color([0, 0, 0], [0.0, 0.0, 0.5, 1.0])
+    assert float(box(image, box.targets(PAIRS[:1]))) == pytest.approx(0.5**2 / 3)
+
+
+def test_a_box_has_at_least_one_pixel() -> None:
+    term = Color([0, 0, 0], [0.99, 0.99, 1.0, 1.0])
+    assert term(torch.ones(1, 3, 4, 4), term.targets(PAIRS[:1])).tolist() == [1]
+    thin = Color([0, 0, 0], [0.5, 0.0, 0.501, 1.0])
+    assert thin(torch.ones(1, 3, 4, 4), thin.targets(PAIRS[:1])).tolist() == [1]
+
+
+def test_sharpness_is_the_laplacian_s_mean_square() -> None:
+    flat = torch.full((1, 3, 5, 5), 0.7)
+    # float32 products of 0.7: rounding 1e-7, squared.
+    assert float(Sharpness("minimize")(flat, torch.zeros(1, 0))) == pytest.approx(0, abs=1e-12)
+    dot = torch.zeros(1, 3, 5, 5)
+    dot[..., 2, 2] = 1  # inner 3x3 places see -4 once and 1 four times
+    assert float(Sharpness("minimize")(dot, torch.zeros(1, 0))) == pytest.approx((16 + 4) / 9)
+    assert float(Sharpness()(dot, torch.zeros(1, 0))) == pytest.approx(-(16 + 4) / 9)
