@@ -81,6 +81,7 @@ class GuidedModel:
                 self._passes = (_Pass(negative_prompt_embeds, 1 - guidance_scale), _Pass(prompt_embeds, guidance_scale))
             else:
                 self._passes = (_Pass(torch.cat([negative_prompt_embeds, prompt_embeds]), both=True),)
+        self._timesteps: dict[int, Tensor] = {}
         self.calls = 0
 
     @property
@@ -132,11 +133,17 @@ class GuidedModel:
             del output
         return _weighted(outputs), _weighted(gradients)
 
+    def _timestep(self, step: Step) -> Tensor:
+        """As a tensor, made once: a number would be copied to the GPU at every call, and compiled for every value."""
+        if step.timestep not in self._timesteps:
+            self._timesteps[step.timestep] = torch.tensor(step.timestep, device=self.device)
+        return self._timesteps[step.timestep]
+
     def _run(self, part: _Pass, latents: Tensor, step: Step) -> Tensor:
         x = latents.to(self.dtype)
         if part.both:
             x = torch.cat([x, x])
-        output = self.unet(x, step.timestep, encoder_hidden_states=part.embeds, return_dict=False)[0]
+        output = self.unet(x, self._timestep(step), encoder_hidden_states=part.embeds, return_dict=False)[0]
         output = output.to(latents.dtype)
         if not part.both:
             return output
