@@ -15,6 +15,7 @@ Weights are frozen, so that backward computes input gradients alone; its cost is
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -76,8 +77,8 @@ class Checkpoint:
     name = "checkpoint"
 
     def __init__(self, memory_mib: float = 0) -> None:
-        if not memory_mib >= 0:
-            raise SgoolError(f"`engine.memory_mib`: expected 0 or more MiB, got {memory_mib}")
+        if not (memory_mib >= 0 and math.isfinite(memory_mib)):
+            raise SgoolError(f"`engine.memory_mib`: expected a finite number of MiB, 0 or more, got {memory_mib}")
         self.memory_mib = float(memory_mib)
 
     def check(self, sampler: str, moves: Sequence[Move], dtype: torch.dtype) -> None:
@@ -149,8 +150,10 @@ class Truncated:
     name = "truncated"
 
     def __init__(self, gradient_steps: int, inner: Engine) -> None:
-        if gradient_steps < 1:
-            raise SgoolError(f"`engine.gradient_steps`: expected 1 or more, or null for all, got {gradient_steps}")
+        if not (isinstance(gradient_steps, int) and gradient_steps >= 1):
+            raise SgoolError(
+                f"`engine.gradient_steps`: expected a whole number, 1 or more, or null for all, got {gradient_steps}"
+            )
         self.gradient_steps, self.inner = gradient_steps, inner
 
     def check(self, sampler: str, moves: Sequence[Move], dtype: torch.dtype) -> None:

@@ -61,8 +61,8 @@ def invert(
             f"`sampler`: {sampler.name} has no inverse: its steps start from a prediction made before; use edict, "
             "belm or bdia (exact), or ddim (approximate)"
         )
-    if refinements < 0:
-        raise SgoolError(f"`refinements`: expected 0 or more, got {refinements}")
+    if not (isinstance(refinements, int) and refinements >= 0):
+        raise SgoolError(f"`refinements`: expected a whole number, 0 or more, got {refinements}")
     single = isinstance(sampler, DDIM)
     check_latents(latents, sampler.name, (1,) if single else (1, 2), model)
     moves = sampler.moves(schedule)

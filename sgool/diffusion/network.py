@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -60,7 +61,8 @@ class GuidedModel:
             classifier-free guidance count as one.
 
     Raises:
-        SgoolError: The network is not frozen, or the negative embeddings are missing or of another shape.
+        SgoolError: The network is not frozen, or the embeddings want gradients or are of another dtype, the negative
+            ones are missing or of another shape, or the guidance scale is not finite.
     """
 
     def __init__(
@@ -161,12 +163,19 @@ def _weighted(parts: Sequence[tuple[Tensor, float]]) -> Tensor:
 
 def _check(unet: Any, prompt_embeds: Tensor, negative: Tensor | None, guidance_scale: float) -> None:
     trained = sum(parameter.requires_grad for parameter in unet.parameters())
-    if trained or prompt_embeds.requires_grad:
-        what = f"{trained} weights that require gradients" if trained else "prompt_embeds that require them"
+    embeds = {"prompt_embeds": prompt_embeds, "negative_prompt_embeds": negative}
+    wanting = [name for name, tensor in embeds.items() if tensor is not None and tensor.requires_grad]
+    if trained or wanting:
+        what = f"{trained} weights" if trained else f"`{wanting[0]}`"
         raise SgoolError(
-            f"`unet`: expected a frozen network, got {what}; gradients go to the latents alone: call "
-            "`requires_grad_(False)` first"
+            f"`unet`: expected a frozen network, got {what} with requires_grad; gradients go to the latents alone: "
+            "call `requires_grad_(False)` first"
         )
+    if not math.isfinite(guidance_scale):
+        raise SgoolError(f"`guidance_scale`: expected a finite number, got {guidance_scale}")
+    for name, tensor in embeds.items():
+        if tensor is not None and tensor.dtype != unet.dtype and not torch.is_autocast_enabled(tensor.device.type):
+            raise SgoolError(f"`{name}`: expected the network's dtype {unet.dtype}, got {tensor.dtype}")
     if guidance_scale != 1 and negative is None:
         raise SgoolError(f"`guidance_scale` {guidance_scale} needs `negative_prompt_embeds`, got None")
     if guidance_scale != 1 and negative is not None and negative.shape != prompt_embeds.shape:
