@@ -198,17 +198,17 @@ def test_samplers(name: str, options: dict[str, Any], message: str) -> None:
         (
             "checkpoint",
             {"gradient_steps": 0},
-            "`engine.gradient_steps`: expected a whole number of at least 1, or null for all, got 0",
+            "`engine.gradient_steps`: expected a whole number, 1 or more, or null for all, got 0",
         ),
         (
             "direct",
             {"gradient_steps": -2},
-            "`engine.gradient_steps`: expected a whole number of at least 1, or null for all, got -2",
+            "`engine.gradient_steps`: expected a whole number, 1 or more, or null for all, got -2",
         ),
         (
             "direct",
             {"gradient_steps": 2.5},
-            "`engine.gradient_steps`: expected a whole number of at least 1, or null for all, got 2.5",
+            "`engine.gradient_steps`: expected a whole number, 1 or more, or null for all, got 2.5",
         ),
     ],
 )
