@@ -37,9 +37,7 @@ class Trace:
 
     def pull_back(self, cotangent: Tensor) -> Tensor:
         """Gradient with respect to the latents; frees the activations."""
-        return _weighted(
-            [(torch.autograd.grad(part, leaf, cotangent)[0], weight) for leaf, part, weight in self._parts]
-        )
+        return _weighted([(_gradient(part, leaf, cotangent, weight), 1.0) for leaf, part, weight in self._parts])
 
 
 class GuidedModel:
@@ -130,7 +128,7 @@ class GuidedModel:
             leaf = latents.detach().requires_grad_(True)
             with torch.enable_grad(), context():
                 output = self._run(part, leaf, step)
-            gradients.append((torch.autograd.grad(output, leaf, cotangent)[0], part.weight))
+            gradients.append((_gradient(output, leaf, cotangent, part.weight), 1.0))
             outputs.append((output.detach(), part.weight))
             del output
         return _weighted(outputs), _weighted(gradients)
@@ -151,6 +149,12 @@ class GuidedModel:
             return output
         unconditional, text = output.chunk(2)
         return unconditional + self.guidance_scale * (text - unconditional)
+
+
+def _gradient(output: Tensor, leaf: Tensor, cotangent: Tensor, weight: float) -> Tensor:
+    """Of ``weight · output``. Weighted before backward, as plain autograd does: in bfloat16 the order shows."""
+    (gradient,) = torch.autograd.grad(output, leaf, cotangent if weight == 1 else cotangent * weight)
+    return gradient
 
 
 def _weighted(parts: Sequence[tuple[Tensor, float]]) -> Tensor:

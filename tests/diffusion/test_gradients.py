@@ -116,7 +116,7 @@ def test_weights_get_no_gradient(models64: DiffusionModels) -> None:
 
 def test_prompts_or_weights_that_ask_for_gradients_are_refused(models64: DiffusionModels) -> None:
     text = models64.encode_prompts(["a red cat"])
-    with pytest.raises(SgoolError, match="prompt_embeds that require them"):
+    with pytest.raises(SgoolError, match="got `prompt_embeds` with requires_grad"):
         GuidedModel(models64.unet, text.clone().requires_grad_(True))
 
 
