@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from itertools import pairwise
 from typing import Any
 
@@ -192,6 +193,27 @@ def test_dpm_solver_has_no_inverse(models64: DiffusionModels) -> None:
     with pytest.raises(SgoolError, match=r"dpm_solver has no inverse: its steps start from a prediction made before"):
         invert(randn(1, 2, 4, 8, 8), *chosen)
     assert chosen[2].calls == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "steps", "lossy"),
+    [
+        ("edict", {}, 50, False),
+        ("edict", {"mixing_coeff": 0.6}, 50, True),
+        ("belm", {}, 10, False),
+        ("bdia", {"gamma": 0.5}, 20, False),
+        ("bdia", {"gamma": 0.5}, 50, True),
+    ],
+)
+def test_a_way_back_that_loses_all_digits_is_said(
+    models64: DiffusionModels, name: str, options: dict[str, Any], steps: int, lossy: bool
+) -> None:
+    chosen = setting(models64, name, steps, guidance=1.0, **options)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        invert(randn(1, 2, 4, 8, 8), *chosen)
+    said = [str(warning.message) for warning in caught if "enlarges rounding errors" in str(warning.message)]
+    assert len(said) == lossy
 
 
 @pytest.mark.parametrize("changes", [{}, {"scaling_factor": 0.5, "shift_factor": 0.3}, {"shift_factor": None}])
