@@ -1,4 +1,4 @@
-"""DOODL's chain and update written a second time, slowly, from the papers' formulas; shares no code with sgool.
+"""The samplers and DOODL's update written a second time, slowly, from the papers; shares no code with sgool.
 
 Everything is float64. Randomness (first latents, crop boxes, perturbations) is given by the caller.
 """
@@ -20,6 +20,18 @@ def alphas_cumprod() -> Tensor:
     """Stable Diffusion 1.x: betas are the squares of evenly spaced roots; (1000,) float64."""
     roots = torch.linspace(0.00085**0.5, 0.012**0.5, TRAINING_STEPS, dtype=torch.float64)
     return torch.cumprod(1 - roots**2, dim=0)
+
+
+def randn(*shape: int, seed: int = 0) -> Tensor:
+    """Normal numbers that depend on the seed alone."""
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def assert_close(got: Tensor, expected: Tensor, relative: float) -> None:
+    """Largest difference against the largest number."""
+    assert got.shape == expected.shape
+    error = float((got - expected).abs().max()) / float(expected.abs().max())
+    assert error <= relative, f"relative error {error:.1e}, above {relative:.0e}"
 
 
 def scheduler64(**changes: Any) -> Any:
@@ -49,6 +61,7 @@ class Chain:
         leapfrog: Whether odd steps start with the second stream.
         prediction: What the network predicts.
         alpha_after: Cumulative alpha after the last step; None: the first of training.
+        spacing: Of the timesteps, by the names of Lin et al. 2023, table 2.
     """
 
     unet: Any
@@ -62,17 +75,23 @@ class Chain:
     prediction: str = "epsilon"
     alpha_after: float | None = None
     alphas: Tensor = field(default_factory=alphas_cumprod)
+    spacing: str = "leading"
+
+    def timesteps(self) -> list[int]:
+        """Noisiest first."""
+        count = self.steps
+        if self.spacing == "trailing":
+            return [round(TRAINING_STEPS * (count - index) / count) - 1 for index in range(count)]
+        if self.spacing == "linspace":
+            return [round((TRAINING_STEPS - 1) * (1 - index / (count - 1))) for index in range(count)]
+        return [(count - 1 - index) * (TRAINING_STEPS // count) + self.offset for index in range(count)]
 
     def times(self) -> list[tuple[int, int, float, float]]:
-        """(index, t, alpha, alpha after) of each step; leading spacing."""
-        distance = TRAINING_STEPS // self.steps
-        rows = []
-        for index in range(self.steps):
-            t = (self.steps - 1 - index) * distance + self.offset
-            before = t - distance
-            last = float(self.alphas[0]) if self.alpha_after is None else self.alpha_after
-            rows.append((index, t, float(self.alphas[t]), float(self.alphas[before]) if before >= 0 else last))
-        return rows
+        """(index, t, alpha, alpha after) of each step: after it stands the next one's alpha."""
+        timesteps = self.timesteps()
+        alphas = [float(self.alphas[t]) for t in timesteps]
+        last = float(self.alphas[0]) if self.alpha_after is None else self.alpha_after
+        return list(zip(range(self.steps), timesteps, alphas, [*alphas[1:], last], strict=True))
 
     def eps(self, x: Tensor, t: int) -> Tensor:
         """Noise under guidance, from two separate passes."""
@@ -89,9 +108,16 @@ class Chain:
     def ddim(self, x: Tensor) -> Tensor:
         """Song et al. 2021: predict the clean latents, then point from there to the noise."""
         for _, t, alpha, after in self.times():
-            eps = self.eps(x, t)
-            clean = (x - math.sqrt(1 - alpha) * eps) / math.sqrt(alpha)
-            x = math.sqrt(after) * clean + math.sqrt(1 - after) * eps
+            x = jump(x, self.eps(x, t), alpha, after)
+        return x
+
+    def ddim_back(self, x: Tensor, refinements: int) -> Tensor:
+        """Song et al. 2021, section 4.3, with the noise at a guess: x itself first, then what came of the last one."""
+        for _, t, alpha, after in reversed(self.times()):
+            guess = x
+            for _ in range(1 + refinements):
+                guess = jump(x, self.eps(guess, t), after, alpha)
+            x = guess
         return x
 
     def edict(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -109,6 +135,70 @@ class Chain:
             x = p * x + (1 - p) * y
             y = (1 - p) * x + p * y
         return x, y
+
+    def edict_back(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Equations (13) and (14) solved for what they replace, the last line first."""
+        p = self.mixing
+        for index, t, alpha, after in reversed(self.times()):
+            ratio = math.sqrt(after / alpha)
+            factor = math.sqrt(1 - after) - math.sqrt(after * (1 - alpha) / alpha)
+            y = (y - (1 - p) * x) / p
+            x = (x - (1 - p) * y) / p
+            if index % 2 == 0 or not self.leapfrog:
+                y = (y - factor * self.eps(x, t)) / ratio
+                x = (x - factor * self.eps(y, t)) / ratio
+            else:
+                x = (x - factor * self.eps(y, t)) / ratio
+                y = (y - factor * self.eps(x, t)) / ratio
+        return x, y
+
+    def bdia(self, x: Tensor, gamma: float) -> Tensor:
+        """Zhang et al. 2023: DDIM's step, and what the same step backwards misses x_{i+1} by, weighted with gamma.
+
+        A step that changes no noise level ends the chain: nothing is left to correct.
+        """
+        older, before = None, 0.0
+        for _, t, alpha, after in self.times():
+            if alpha == after:
+                break
+            eps = self.eps(x, t)
+            missed = 0.0 if older is None else older - jump(x, eps, alpha, before)
+            older, before, x = x, alpha, jump(x, eps, alpha, after) + gamma * missed
+        return x
+
+    def belm(self, x: Tensor) -> Tensor:
+        """Wang et al. 2024: in z = x / sqrt(a), the weights that are exact for z a polynomial of degree 2 in s.
+
+        s is noise over signal and dz = eps ds; z is known at i + 1 and i, its slope at i.
+        """
+        points: list[tuple[Tensor, float]] = []
+        for _, t, alpha, after in self.times():
+            eps, z = self.eps(x, t), x / math.sqrt(alpha)
+            points.append((z, noise_over_signal(alpha)))
+            distance = noise_over_signal(after) - points[-1][1]
+            if len(points) == 1:
+                z = z + distance * eps
+            else:
+                older, unit = points[-2][0], points[-2][1] - points[-1][1]
+                # 1, u, u^2 with u = (s - s_i) / unit: at i + 1 (u = 1), at i (u = 0), and their slopes at i.
+                known = torch.tensor([[1.0, 1.0, 0.0], [1.0, 0.0, 1.0], [1.0, 0.0, 0.0]], dtype=torch.float64)
+                u = distance / unit
+                wanted = torch.tensor([1.0, u, u**2], dtype=torch.float64)
+                a, b, c = torch.linalg.solve(known, wanted).tolist()
+                z = a * older + b * z + c * unit * eps
+            x = math.sqrt(after) * z
+        return x
+
+
+def jump(x: Tensor, eps: Tensor, alpha: float, after: float) -> Tensor:
+    """DDIM from one noise level to any other: the clean latents that eps implies, with that noise added again."""
+    clean = (x - math.sqrt(1 - alpha) * eps) / math.sqrt(alpha)
+    return math.sqrt(after) * clean + math.sqrt(1 - after) * eps
+
+
+def noise_over_signal(alpha: float) -> float:
+    """s = sigma / alpha."""
+    return math.sqrt((1 - alpha) / alpha)
 
 
 def spherical(u: Tensor, v: Tensor) -> Tensor:

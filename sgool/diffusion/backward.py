@@ -16,6 +16,9 @@ from sgool.diffusion.drift import DriftGuard
 from sgool.diffusion.moves import Gradients, Move, State
 from sgool.diffusion.network import GuidedModel, Trace
 
+#: An inverse that enlarges errors more than this costs float32 too many digits.
+_LOSS_OF_DIGITS = 10.0
+
 
 def run_chain(
     state: State, moves: Sequence[Move], model: GuidedModel, *, budget: int = 0, guard: DriftGuard | None = None
@@ -60,12 +63,21 @@ class _Plan:
     #: Activations that are kept, by the index of their move.
     traces: dict[int, Trace] = field(default_factory=dict)
 
+    @property
+    def restarts(self) -> list[int]:
+        """Moves that are not undone in backward: the state before them is stored."""
+        return [index for index, move in enumerate(self.moves) if move.amplification > _LOSS_OF_DIGITS]
+
     def forward(self, state: State) -> tuple[State, list[Tensor]]:
-        """The last state, and what the network saw in each call."""
+        """The last state, and what is stored: what the network saw in each call, or the states to restart from."""
         seen: list[Tensor] = []
+        states: list[Tensor] = []
+        restarts = self.restarts if self.guard is not None else []
         kept: range | None = None if self.budget else range(0)
         for index, move in enumerate(self.moves):
             output = None
+            if index in restarts:
+                states += state
             if move.calls_network:
                 source = state[move.source]
                 seen.append(source)
@@ -77,7 +89,7 @@ class _Plan:
                 else:
                     output = self.model(source, move.step)
             state = move.apply(state, output)
-        return state, seen
+        return state, seen if self.guard is None else states
 
     def _measure(self, index: int, source: Tensor) -> tuple[Tensor, range]:
         """Output of the first network call, and the range of the last moves whose activations fit the budget."""
@@ -109,18 +121,24 @@ class _Plan:
             gradients = move.pull_back(gradients, source_gradient)
         return gradients
 
-    def backward_inverted(self, gradients: Gradients, first: State, state: State) -> Gradients:
-        """The same, each state being found by undoing the move after it."""
-        for move in reversed(self.moves):
-            output = source_gradient = None
+    def backward_inverted(self, gradients: Gradients, first: State, last: State, stored: Sequence[Tensor]) -> Gradients:
+        """The same, each state being found by undoing the move after it, or stored."""
+        state, remaining, restarts = last, list(stored), set(self.restarts)
+        for index, move in reversed(list(enumerate(self.moves))):
+            output = source_gradient = before = None
+            if index in restarts:
+                before = tuple(remaining[-len(state) :])
+                del remaining[-len(state) :]
             if move.calls_network:
-                source, cotangent = move.source_before(state), move.output_gradient(gradients)
+                source = move.source_before(state) if before is None else before[move.source]
+                cotangent = move.output_gradient(gradients)
                 if cotangent is not None:
                     output, source_gradient = self.model.vjp(source, move.step, cotangent, self.recompute)
-                else:
+                elif before is None:
                     with self.recompute():
                         output = self.model(source, move.step)
-            state, gradients = move.undo(state, output), move.pull_back(gradients, source_gradient)
+            state = move.undo(state, output) if before is None else before
+            gradients = move.pull_back(gradients, source_gradient)
         assert self.guard is not None
         self.guard.check(state, first)
         return gradients
@@ -131,17 +149,17 @@ class _Chain(torch.autograd.Function):
     def forward(ctx: Any, plan: _Plan, *state: Tensor) -> State:
         ctx.plan, ctx.streams = plan, len(state)
         ctx.set_materialize_grads(False)
-        final, seen = plan.forward(state)
+        final, stored = plan.forward(state)
         # A move may hand a latent on as it is; an output that is an input needs its own tensor.
         final = tuple(tensor.clone() if any(tensor is given for given in state) else tensor for tensor in final)
-        ctx.save_for_backward(*(seen if plan.guard is None else (*state, *final)))
+        ctx.save_for_backward(*(stored if plan.guard is None else (*state, *final, *stored)))
         return final
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor | None) -> Any:
-        plan: _Plan = ctx.plan
-        saved = ctx.saved_tensors
+        plan, streams, saved = ctx.plan, ctx.streams, ctx.saved_tensors
         if plan.guard is None:
             return None, *plan.backward_stored(gradients, saved)
-        return None, *plan.backward_inverted(gradients, saved[: ctx.streams], saved[ctx.streams :])
+        first, last, stored = saved[:streams], saved[streams : 2 * streams], saved[2 * streams :]
+        return None, *plan.backward_inverted(gradients, first, last, stored)

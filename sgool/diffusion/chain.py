@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
@@ -85,9 +86,10 @@ def _build(kind: str, known: dict[str, Callable[..., Any]], name: str, options: 
     if name not in known:
         raise SgoolError(f"`{kind}.name`: expected one of {', '.join(known)}, got {name!r}")
     try:
-        return known[name](**options)
+        inspect.signature(known[name]).bind(**options)
     except TypeError as error:
         raise SgoolError(f"`{kind}`: {name} does not take {sorted(options)}: {error}") from error
+    return known[name](**options)
 
 
 def network_calls(sampler: Sampler, schedule: Schedule) -> int:
@@ -138,7 +140,7 @@ def _latent_problems(latents: Tensor, name: str, streams: Sequence[int], model: 
     channels = model.unet.config.in_channels
     expected = f"({' or '.join(map(str, streams))}, {model.batch_size}, {channels}, h, w)"
     shape = tuple(latents.shape)
-    if latents.ndim != 5 or shape[0] not in streams or shape[1:3] != (model.batch_size, channels):
+    if latents.ndim != 5 or shape[0] not in streams or shape[1:3] != (model.batch_size, channels) or 0 in shape:
         yield f"{name} expects shape {expected}, for one prompt an item and the network's channels, got {shape}"
     if not latents.is_floating_point():
         yield f"expected a floating dtype, got {latents.dtype}"

@@ -38,7 +38,7 @@ class DPMSolver:
         steps = [step for step in schedule.steps if step.alpha_prod_t != step.alpha_prod_t_prev]
         moves = []
         for index, step in enumerate(steps):
-            ends = index == len(steps) - 1 and (schedule.first_order_end or step.alpha_prod_t_prev >= 1)
+            ends = step is schedule.steps[-1] and (schedule.first_order_end or step.alpha_prod_t_prev >= 1)
             first_order = index == 0 or ends
             kept, now, before = _coefficients(None if first_order else steps[index - 1], step)
             clean = sample_from(step, schedule.prediction_type)

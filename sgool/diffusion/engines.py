@@ -7,7 +7,7 @@ engine         calls in backward       memory between forward and backward
 =============  ======================  ==========================================================
 `Direct`       0                       activations of N calls
 `Checkpoint`   N - kept                N latents, and the activations of the calls that fit ``memory_mib``
-`Reversible`   N                       2 states, whatever N is
+`Reversible`   N                       2 states, and one before each move that is undone with a loss of digits
 =============  ======================  ==========================================================
 
 Weights are frozen, so that backward computes input gradients alone; its cost is about one more call each.
@@ -15,6 +15,7 @@ Weights are frozen, so that backward computes input gradients alone; its cost is
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -76,8 +77,8 @@ class Checkpoint:
     name = "checkpoint"
 
     def __init__(self, memory_mib: float = 0) -> None:
-        if not memory_mib >= 0:
-            raise SgoolError(f"`engine.memory_mib`: expected 0 or more MiB, got {memory_mib}")
+        if not (memory_mib >= 0 and math.isfinite(memory_mib)):
+            raise SgoolError(f"`engine.memory_mib`: expected a finite number of MiB, 0 or more, got {memory_mib}")
         self.memory_mib = float(memory_mib)
 
     def check(self, sampler: str, moves: Sequence[Move], dtype: torch.dtype) -> None:
@@ -89,11 +90,13 @@ class Checkpoint:
 
 
 class Reversible:
-    """Stores the last state alone and runs the sampler backwards: nothing grows with the number of steps.
+    """Stores the last state and runs the sampler backwards: nothing grows with the number of steps.
 
     One network call gives both the inverse and the vector-Jacobian product, so it costs no more calls than
-    `Checkpoint`; what it saves is one copy of the latents a call. Inversion amplifies rounding: after each backward
-    pass the first latents that it arrived at are compared with the true ones.
+    `Checkpoint`; what it saves is one copy of the latents a call. Inversion amplifies rounding. Before a move that is
+    undone with a large loss of digits (O-BELM's last step after a large one) the state is stored as well, and after
+    each backward pass the first latents that it arrived at are compared with the true ones. A network in half
+    precision may round its recovered input to another number than the first time: expect drift there.
 
     Args:
         warn_drift: Relative error of the first latents (largest difference over their standard deviation) at which
@@ -139,7 +142,7 @@ class Truncated:
     coefficients, not through the network's Jacobian.
 
     Args:
-        gradient_steps: K, how many of the last steps are differentiated in full.
+        gradient_steps: K, how many of the last steps (of those with a network call) are differentiated in full.
         inner: The engine of those steps.
 
     Raises:
@@ -149,8 +152,10 @@ class Truncated:
     name = "truncated"
 
     def __init__(self, gradient_steps: int, inner: Engine) -> None:
-        if gradient_steps < 1:
-            raise SgoolError(f"`engine.gradient_steps`: expected 1 or more, or null for all, got {gradient_steps}")
+        if not (isinstance(gradient_steps, int) and gradient_steps >= 1):
+            raise SgoolError(
+                f"`engine.gradient_steps`: expected a whole number, 1 or more, or null for all, got {gradient_steps}"
+            )
         self.gradient_steps, self.inner = gradient_steps, inner
 
     def check(self, sampler: str, moves: Sequence[Move], dtype: torch.dtype) -> None:
@@ -167,7 +172,7 @@ class Truncated:
         return self.inner.run(state, differentiated, model)
 
     def _split(self, moves: Sequence[Move]) -> tuple[Sequence[Move], Sequence[Move]]:
-        indices = sorted({move.step.index for move in moves})
+        indices = sorted({move.step.index for move in moves if move.calls_network})
         first = indices[-self.gradient_steps] if self.gradient_steps <= len(indices) else 0
         frozen = sum(move.step.index < first for move in moves)
         return moves[:frozen], moves[frozen:]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -16,6 +17,9 @@ from sgool.diffusion.network import GuidedModel
 from sgool.diffusion.schedule import Schedule
 from sgool.diffusion.two_step import TwoStep
 from sgool.errors import SgoolError
+
+#: Above this the latents that an inversion finds are not those of the image.
+_RELATIVE_ERROR = 0.01
 
 
 @dataclass(frozen=True)
@@ -61,8 +65,8 @@ def invert(
             f"`sampler`: {sampler.name} has no inverse: its steps start from a prediction made before; use edict, "
             "belm or bdia (exact), or ddim (approximate)"
         )
-    if refinements < 0:
-        raise SgoolError(f"`refinements`: expected 0 or more, got {refinements}")
+    if not (isinstance(refinements, int) and refinements >= 0):
+        raise SgoolError(f"`refinements`: expected a whole number, 0 or more, got {refinements}")
     single = isinstance(sampler, DDIM)
     check_latents(latents, sampler.name, (1,) if single else (1, 2), model)
     moves = sampler.moves(schedule)
@@ -71,10 +75,25 @@ def invert(
     state: State = (latents[0], latents[-1])
     if isinstance(sampler, TwoStep) and len(latents) == 1:
         state = _with_noisier(latents[0], schedule, model, refinements)
+    _warn_of_rounding(moves, latents.dtype)
     for move in reversed(moves):
         output = model(move.source_before(state), move.step) if move.calls_network else None
         state = move.undo(state, output)
     return Inversion(torch.stack(state), exact=True)
+
+
+def _warn_of_rounding(moves: Sequence[Move], dtype: torch.dtype) -> None:
+    """Says so where the sampler alone, whatever the network does, enlarges rounding errors beyond use."""
+    total = torch.eye(2, dtype=torch.float64)
+    for move in reversed(moves):
+        total = torch.tensor(move.inverse_matrix, dtype=torch.float64) @ total
+    error = float(torch.linalg.matrix_norm(total, 2)) * torch.finfo(dtype).eps
+    if error > _RELATIVE_ERROR:
+        warnings.warn(
+            f"inversion in {dtype}: the sampler's way back enlarges rounding errors to about {error:.0e} of the "
+            "latents; use float64, fewer steps, belm, or bdia with gamma 1",
+            stacklevel=3,
+        )
 
 
 def _with_noisier(latents: Tensor, schedule: Schedule, model: GuidedModel, refinements: int) -> State:

@@ -72,6 +72,12 @@ class Move:
         return self.inverse_matrix is not None and (not self.calls_network or self._undone_output[self.source] == 0)
 
     @cached_property
+    def amplification(self) -> float:
+        """By how much undoing the move enlarges rounding errors: the largest entry of the inverse matrix."""
+        assert self.inverse_matrix is not None
+        return max(abs(entry) for row in self.inverse_matrix for entry in row)
+
+    @cached_property
     def _undone_output(self) -> Row:
         assert self.inverse_matrix is not None
         return tuple(sum(a * b for a, b in zip(row, self.output, strict=True)) for row in self.inverse_matrix)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -36,9 +37,7 @@ class Trace:
 
     def pull_back(self, cotangent: Tensor) -> Tensor:
         """Gradient with respect to the latents; frees the activations."""
-        return _weighted(
-            [(torch.autograd.grad(part, leaf, cotangent)[0], weight) for leaf, part, weight in self._parts]
-        )
+        return _weighted([(_gradient(part, leaf, cotangent, weight), 1.0) for leaf, part, weight in self._parts])
 
 
 class GuidedModel:
@@ -60,7 +59,8 @@ class GuidedModel:
             classifier-free guidance count as one.
 
     Raises:
-        SgoolError: The network is not frozen, or the negative embeddings are missing or of another shape.
+        SgoolError: The network is not frozen, or the embeddings want gradients or are of another dtype, the negative
+            ones are missing or of another shape, or the guidance scale is not finite.
     """
 
     def __init__(
@@ -81,6 +81,7 @@ class GuidedModel:
                 self._passes = (_Pass(negative_prompt_embeds, 1 - guidance_scale), _Pass(prompt_embeds, guidance_scale))
             else:
                 self._passes = (_Pass(torch.cat([negative_prompt_embeds, prompt_embeds]), both=True),)
+        self._timesteps: dict[int, Tensor] = {}
         self.calls = 0
 
     @property
@@ -127,21 +128,33 @@ class GuidedModel:
             leaf = latents.detach().requires_grad_(True)
             with torch.enable_grad(), context():
                 output = self._run(part, leaf, step)
-            gradients.append((torch.autograd.grad(output, leaf, cotangent)[0], part.weight))
+            gradients.append((_gradient(output, leaf, cotangent, part.weight), 1.0))
             outputs.append((output.detach(), part.weight))
             del output
         return _weighted(outputs), _weighted(gradients)
+
+    def _timestep(self, step: Step) -> Tensor:
+        """As a tensor, made once: a number would be copied to the GPU at every call, and compiled for every value."""
+        if step.timestep not in self._timesteps:
+            self._timesteps[step.timestep] = torch.tensor(step.timestep, device=self.device)
+        return self._timesteps[step.timestep]
 
     def _run(self, part: _Pass, latents: Tensor, step: Step) -> Tensor:
         x = latents.to(self.dtype)
         if part.both:
             x = torch.cat([x, x])
-        output = self.unet(x, step.timestep, encoder_hidden_states=part.embeds, return_dict=False)[0]
+        output = self.unet(x, self._timestep(step), encoder_hidden_states=part.embeds, return_dict=False)[0]
         output = output.to(latents.dtype)
         if not part.both:
             return output
         unconditional, text = output.chunk(2)
         return unconditional + self.guidance_scale * (text - unconditional)
+
+
+def _gradient(output: Tensor, leaf: Tensor, cotangent: Tensor, weight: float) -> Tensor:
+    """Of ``weight · output``. Weighted before backward, as plain autograd does: in bfloat16 the order shows."""
+    (gradient,) = torch.autograd.grad(output, leaf, cotangent if weight == 1 else cotangent * weight)
+    return gradient
 
 
 def _weighted(parts: Sequence[tuple[Tensor, float]]) -> Tensor:
@@ -154,12 +167,19 @@ def _weighted(parts: Sequence[tuple[Tensor, float]]) -> Tensor:
 
 def _check(unet: Any, prompt_embeds: Tensor, negative: Tensor | None, guidance_scale: float) -> None:
     trained = sum(parameter.requires_grad for parameter in unet.parameters())
-    if trained or prompt_embeds.requires_grad:
-        what = f"{trained} weights that require gradients" if trained else "prompt_embeds that require them"
+    embeds = {"prompt_embeds": prompt_embeds, "negative_prompt_embeds": negative}
+    wanting = [name for name, tensor in embeds.items() if tensor is not None and tensor.requires_grad]
+    if trained or wanting:
+        what = f"{trained} weights" if trained else f"`{wanting[0]}`"
         raise SgoolError(
-            f"`unet`: expected a frozen network, got {what}; gradients go to the latents alone: call "
-            "`requires_grad_(False)` first"
+            f"`unet`: expected a frozen network, got {what} with requires_grad; gradients go to the latents alone: "
+            "call `requires_grad_(False)` first"
         )
+    if not math.isfinite(guidance_scale):
+        raise SgoolError(f"`guidance_scale`: expected a finite number, got {guidance_scale}")
+    for name, tensor in embeds.items():
+        if tensor is not None and tensor.dtype != unet.dtype and not torch.is_autocast_enabled(tensor.device.type):
+            raise SgoolError(f"`{name}`: expected the network's dtype {unet.dtype}, got {tensor.dtype}")
     if guidance_scale != 1 and negative is None:
         raise SgoolError(f"`guidance_scale` {guidance_scale} needs `negative_prompt_embeds`, got None")
     if guidance_scale != 1 and negative is not None and negative.shape != prompt_embeds.shape:

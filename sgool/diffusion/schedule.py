@@ -69,12 +69,16 @@ def build_schedule(scheduler: Any, num_inference_steps: int, spacing: Spacing = 
             "`models.path`: expected a model whose scheduler has `alphas_cumprod` (DDIM, PNDM, Euler, ...), "
             f"got {type(scheduler).__name__}; flow-matching models are not supported yet"
         )
+    if config.get("use_flow_sigmas"):
+        raise SgoolError(
+            "`models.path`: the scheduler has `use_flow_sigmas`; flow-matching models are not supported yet"
+        )
     total = int(config.num_train_timesteps)
-    if isinstance(num_inference_steps, bool) or int(num_inference_steps) != num_inference_steps:
+    if isinstance(num_inference_steps, bool) or not isinstance(num_inference_steps, int):
         raise SgoolError(f"`sampler.num_inference_steps`: expected a whole number, got {num_inference_steps!r}")
     if not 1 <= num_inference_steps <= total:
         raise SgoolError(f"`sampler.num_inference_steps`: expected 1 to {total}, got {num_inference_steps}")
-    return (_dpm if spacing == "dpm" else _ddim)(scheduler, int(num_inference_steps))
+    return (_dpm if spacing == "dpm" else _ddim)(scheduler, num_inference_steps)
 
 
 def _ddim(scheduler: Any, num_inference_steps: int) -> Schedule:
@@ -98,10 +102,12 @@ def _dpm(scheduler: Any, num_inference_steps: int) -> Schedule:
     from diffusers import DPMSolverMultistepScheduler
 
     options = {"algorithm_type": "dpmsolver++", "solver_order": 2, "solver_type": "midpoint", "thresholding": False}
-    if num_inference_steps == scheduler.config.num_train_timesteps:
-        options["timestep_spacing"] = "linspace"  # "leading" divides by one step more and would stand still at t = 0
     dpm = DPMSolverMultistepScheduler.from_config(scheduler.config, **options)
     dpm.set_timesteps(num_inference_steps)
+    if num_inference_steps > 1 and dpm.timesteps[0] == dpm.timesteps[-1]:
+        # "leading" divides by one step more: with about all the training steps it stands still at t = 0.
+        dpm = DPMSolverMultistepScheduler.from_config(scheduler.config, **options, timestep_spacing="linspace")
+        dpm.set_timesteps(num_inference_steps)
     # sigmas are those of x = x0 + sigma eps: alpha_prod = 1 / (1 + sigma^2).
     alphas = [1 / (1 + float(sigma) ** 2) for sigma in dpm.sigmas]
     config = dpm.config

@@ -32,7 +32,11 @@ class TwoStep(ABC):
         """(A, B, C) of ``step``, which came after ``previous``."""
 
     def moves(self, schedule: Schedule) -> tuple[Move, ...]:
-        """One a step. A step that leaves the noise level as it is does nothing and is left out."""
+        """One a step.
+
+        A step that leaves the noise level as it is is left out: O-BELM's does nothing, and BDIA's correction of the
+        step before is not worth a network call.
+        """
         steps = [step for step in schedule.steps if step.alpha_prod_t != step.alpha_prod_t_prev]
         moves = [_first(step, schedule.prediction_type) for step in steps[:1]]
         for previous, step in pairwise(steps):

@@ -1,3 +1,5 @@
+"""Timesteps and noise levels, against what diffusers' own schedulers have."""
+
 from __future__ import annotations
 
 from dataclasses import FrozenInstanceError
@@ -5,9 +7,15 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import DDIMScheduler, EulerDiscreteScheduler, FlowMatchEulerDiscreteScheduler, PNDMScheduler
+from diffusers import (
+    DDIMScheduler,
+    DPMSolverMultistepScheduler,
+    EulerDiscreteScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    PNDMScheduler,
+)
 
-from sgool.diffusion import Step, build_schedule
+from sgool.diffusion import Step, build_sampler, build_schedule, network_calls
 from sgool.errors import SgoolError
 
 SD: dict[str, Any] = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
@@ -67,10 +75,83 @@ def test_a_float64_table_stays_float64() -> None:
     assert last.alpha_prod_t == last.alpha_prod_t_prev == float(scheduler.alphas_cumprod[0])
 
 
-@pytest.mark.parametrize("steps", [0, -3, 1001])
-def test_number_of_steps_out_of_range(steps: int) -> None:
-    with pytest.raises(SgoolError, match=rf"num_inference_steps`: expected 1 to 1000, got {steps}"):
+@pytest.mark.parametrize("steps", [1, 7, 20, 300])
+@pytest.mark.parametrize(
+    "config",
+    [
+        {},
+        {"timestep_spacing": "leading", "steps_offset": 1},
+        {"timestep_spacing": "trailing", "final_sigmas_type": "sigma_min"},
+        {"use_karras_sigmas": True},
+    ],
+)
+def test_dpm_spacing_equals_diffusers_solver(steps: int, config: dict[str, Any]) -> None:
+    scheduler = DPMSolverMultistepScheduler(**SD, **config)
+    schedule = build_schedule(scheduler, steps, "dpm")
+    scheduler.set_timesteps(steps)
+    assert [step.timestep for step in schedule.steps] == scheduler.timesteps.tolist()
+    alphas = [step.alpha_prod_t for step in schedule.steps] + [schedule.steps[-1].alpha_prod_t_prev]
+    # diffusers' own conversion, in float32.
+    expected = [float(scheduler._sigma_to_alpha_sigma_t(sigma)[0]) ** 2 for sigma in scheduler.sigmas]
+    assert alphas == pytest.approx(expected, rel=1e-6)
+    assert [step.alpha_prod_t_prev for step in schedule.steps] == alphas[1:]
+    assert schedule.steps[-1].alpha_prod_t_prev == 1 or config.get("final_sigmas_type") == "sigma_min"
+
+
+@pytest.mark.parametrize(
+    ("config", "steps", "first_order"),
+    [
+        ({}, 14, True),
+        ({}, 15, False),
+        ({"euler_at_final": True}, 15, True),
+        ({"lower_order_final": False}, 14, False),
+    ],
+)
+def test_when_a_multistep_solver_ends_in_first_order(config: dict[str, Any], steps: int, first_order: bool) -> None:
+    scheduler = DPMSolverMultistepScheduler(**SD, **config)
+    assert build_schedule(scheduler, steps, "dpm").first_order_end is first_order
+
+
+def test_dpm_spacing_of_a_model_with_another_scheduler() -> None:
+    """As a pipeline's scheduler is exchanged: by the config that both have in common."""
+    shared = {"timestep_spacing": "leading", "steps_offset": 1, "prediction_type": "v_prediction"}
+    ddim = DDIMScheduler(**SD, **shared, clip_sample=False)
+    other = DPMSolverMultistepScheduler.from_config(ddim.config)
+    schedule = build_schedule(ddim, 10, "dpm")
+    other.set_timesteps(10)
+    assert [step.timestep for step in schedule.steps] == other.timesteps.tolist() and other.timesteps[-1] == 91
+    assert schedule.prediction_type == "v_prediction"
+
+
+@pytest.mark.parametrize("name", ["ddim", "edict", "belm", "bdia", "dpm_solver"])
+@pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace"])
+@pytest.mark.parametrize("offset", [0, 1])
+def test_as_many_steps_as_in_training(name: str, spacing: str, offset: int) -> None:
+    sampler = build_sampler(name)
+    scheduler = DDIMScheduler(**SD, timestep_spacing=spacing, steps_offset=offset, set_alpha_to_one=False)
+    schedule = build_schedule(scheduler, 1000, sampler.spacing)
+    timesteps = [step.timestep for step in schedule.steps]
+    assert len(timesteps) == 1000 and timesteps == sorted(timesteps, reverse=True)
+    assert timesteps[0] == 999 and 0 <= timesteps[-1] <= 1
+    levels = [step.alpha_prod_t for step in schedule.steps] + [schedule.steps[-1].alpha_prod_t_prev]
+    assert levels == sorted(levels)
+    # Finite coefficients, also of the steps that stand still where two timesteps are the same.
+    numbers = [weight for move in sampler.moves(schedule) for row in (*move.matrix, move.output) for weight in row]
+    assert torch.isfinite(torch.tensor(numbers, dtype=torch.float64)).all()
+    assert 998 * sampler.num_streams <= network_calls(sampler, schedule) <= 1000 * sampler.num_streams
+
+
+@pytest.mark.parametrize("steps", [2.5, True])
+def test_number_of_steps_that_is_no_whole_number(steps: Any) -> None:
+    with pytest.raises(SgoolError, match=rf"num_inference_steps`: expected a whole number, got {steps!r}"):
         build_schedule(DDIMScheduler(**SD), steps)
+
+
+@pytest.mark.parametrize("spacing", ["ddim", "dpm"])
+@pytest.mark.parametrize("steps", [0, -3, 1001])
+def test_number_of_steps_out_of_range(steps: int, spacing: Any) -> None:
+    with pytest.raises(SgoolError, match=rf"num_inference_steps`: expected 1 to 1000, got {steps}"):
+        build_schedule(DDIMScheduler(**SD), steps, spacing)
 
 
 def test_flow_matching_is_refused() -> None:
