@@ -1,4 +1,4 @@
-"""Trains the emoji world's small classifier of nouns: ``python -m experiments.vocabulary.train_classifier --emoji DIR``."""
+"""Trains the emoji world's classifier of nouns: ``python -m experiments.vocabulary.train_classifier --emoji DIR``."""
 
 from __future__ import annotations
 
@@ -37,19 +37,17 @@ CONFIG = {
     "interpolation": "bilinear",
     "labels": NOUNS,
 }
-STEPS = 1000
+STEPS = 600
 BATCH = 48
 #: Euclidean length of the adversarial change of an image (3, 64, 64) in [0, 1].
 RADIUS = 1.5
-#: Of `sgool.prompts`' layouts: half of the scenes have one object, one in six has two of different kinds.
+#: Of `words.LAYOUTS`: half of the scenes have one object, one in six has two of different kinds.
 WEIGHTS = (6.0, 1.0, 1.0, 1.0, 1.5, 1.5)
 
 
 def new_network() -> torch.nn.Module:
     """An untrained classifier."""
-    return timm.create_model(
-        CONFIG["architecture"], pretrained=False, num_classes=len(NOUNS), **CONFIG["model_args"]
-    )
+    return timm.create_model(CONFIG["architecture"], pretrained=False, num_classes=len(NOUNS), **CONFIG["model_args"])
 
 
 class ClassifierStage(Stage):

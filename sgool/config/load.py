@@ -152,6 +152,9 @@ def _expand_clips(config: dict[str, Any]) -> None:
         if isinstance(term, dict):
             complete_term(term)
             places.append((term, "clip"))
+    saliency = config.get("saliency")
+    detector = saliency.get("detector") if isinstance(saliency, dict) else None
+    places += [(detector, "clip")] if isinstance(detector, dict) else []
     for holder, name in places:
         if isinstance(holder.get(name), str) and holder[name] != "???":
             holder[name] = {"model": holder[name], "pretrained": None}

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from sgool.paths import asset_path
+
 _HPS = "HPS_v2.1_compressed.pt or HPS_v2_compressed.pt, published at https://huggingface.co/xswu/HPSv2"
 _IMAGE_REWARD = "ImageReward.pt, published at https://huggingface.co/THUDM/ImageReward"
 _AESTHETIC = (
@@ -86,7 +88,7 @@ def _classifier(term: Mapping[str, Any], key: str) -> Iterator[str]:
             yield f"`{key}.{entry}`: source={source} needs one: {what}"
     checkpoint = term["checkpoint"]
     if checkpoint is not None and source == "local":
-        if not Path(checkpoint).expanduser().is_dir():
+        if not Path(asset_path(checkpoint)).expanduser().is_dir():
             yield f"`{key}.checkpoint`: expected a folder with config.json and model.safetensors, got {checkpoint!r}"
     elif checkpoint is not None:
         what = _CLASSIFIERS[source].get("checkpoint") or "weights in that model's layout"

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from sgool.errors import SgoolError
+from sgool.models.assets import resolve_asset
 from sgool.models.checkpoints import State, first_tensor, load_strictly, read_state
 from sgool.models.preprocess import Preprocess, frozen
 from sgool.models.wsdan import build_wsdan
@@ -105,8 +106,9 @@ def load_classifier(
     Args:
         source: Who made it; says what the other arguments mean.
         model: Name of the network in timm (without a checkpoint its published weights are fetched) or torchvision.
-        checkpoint: Weights file; for ``local`` a folder with ``config.json`` (``architecture`` of timm, ``labels``,
-            optionally ``model_args``, ``input_size``, ``mean``, ``std``) and ``model.safetensors``.
+        checkpoint: Weights file; for ``local`` a folder, or an embedded one (``emoji_world/classifier``), with
+            ``config.json`` (``architecture`` of timm, ``labels``, optionally ``model_args``, ``input_size``, ``mean``,
+            ``std``) and ``model.safetensors``.
         labels: File with one class name a line, instead of those that the source has.
         device: Where to put it.
 
@@ -119,7 +121,7 @@ def load_classifier(
         network, preprocess = build_wsdan(read_state(_given(checkpoint, source)), str(checkpoint))
         name = Path(str(checkpoint)).name
     elif source == "local":
-        network, preprocess, found = _local(Path(_given(checkpoint, source)).expanduser())
+        network, preprocess, found = _local(Path(resolve_asset(_given(checkpoint, source))).expanduser())
         name = Path(str(checkpoint)).name
     else:
         load = _timm if source == "timm" else _torchvision

@@ -182,12 +182,15 @@ def fingerprint(model: nn.Module) -> str:
 
 
 def _read(source: ClipSource) -> tuple[nn.Module, Any]:
+    import pickle
+
     import open_clip
     from safetensors import SafetensorError
 
+    unreadable = (SafetensorError, pickle.UnpicklingError)
     try:
         network = open_clip.create_model(source.model, pretrained=source.pretrained, require_pretrained=True)
-    except (RuntimeError, ValueError, TypeError, KeyError, OSError, AssertionError, SafetensorError) as error:
+    except (RuntimeError, ValueError, TypeError, KeyError, OSError, AssertionError, *unreadable) as error:
         raise SgoolError(
             f"Cannot load the CLIP {source.name!r} ({source.model}): {_first_lines(error)}. Expected weights that fit "
             "the configuration; without network access, give a local folder."

@@ -45,6 +45,12 @@ def resolve_clip(model: str, pretrained: str | None = None) -> ClipSource:
         SgoolError: Nothing of that name, an incomplete folder, or a tag that does not belong to the model.
     """
     folder = Path(model).expanduser()
+    whole = model.startswith((_EMBEDDED, _LOCAL, _HUB)) or folder.is_dir() or _looks_like_path(model)
+    if pretrained is not None and whole:
+        raise SgoolError(
+            f"CLIP {model!r}: expected `pretrained` to be null, since the weights lie beside the configuration, got "
+            f"{pretrained!r}; a checkpoint file goes with a name of open_clip's registry, such as ViT-H-14"
+        )
     if model.startswith(_EMBEDDED) and not folder.is_dir():
         return _folder_source(_embedded_folder(model), name=model)
     if model.startswith(_LOCAL):

@@ -25,6 +25,8 @@ from sgool.objectives.scores import Classification, Score
 from sgool.objectives.terms import Term
 
 Options = Mapping[str, Any]
+#: A classifier's `target` that begins so names a column of the prompt file, which has each prompt's class.
+COLUMN = "column:"
 
 
 def build_objective(options: Options, networks: Networks, saliency: SaliencySettings | None = None) -> Objective:
@@ -78,7 +80,11 @@ def _classifier(name: str, options: Options, networks: Networks) -> Term:
     classifier = networks.shared(
         ("classifier", *source.values()), lambda: load_classifier(**source, device=networks.device)
     )
-    target = classifier.class_index(options["target"], f"objective.terms.{name}.target")
+    target = options["target"]
+    if isinstance(target, str) and target.startswith(COLUMN):
+        target = target.removeprefix(COLUMN).strip()
+    else:
+        target = classifier.class_index(target, f"objective.terms.{name}.target")
     return Classification(classifier, target, options["loss"], name, options["views"])
 
 

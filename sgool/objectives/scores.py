@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sgool.errors import SgoolError
 from sgool.models.classifier import ImageClassifier
 from sgool.objectives.terms import Goal, towards, view_size
 from sgool.types import PromptSeed
@@ -19,7 +20,8 @@ class Classification:
 
     Args:
         classifier: The network.
-        target: Index of the class; see `ImageClassifier.class_index`.
+        target: Index of the class, see `ImageClassifier.class_index`; or the name of the column of the prompt file that
+            holds each prompt's own class, by number or name.
         loss: ``cross_entropy`` (the class against the others) or ``binary_cross_entropy`` (every class by itself, mean
             over the classes: also lowers the others' logits).
         name: Name in logs.
@@ -29,7 +31,7 @@ class Classification:
     def __init__(
         self,
         classifier: ImageClassifier,
-        target: int,
+        target: int | str,
         loss: Literal["cross_entropy", "binary_cross_entropy"] = "cross_entropy",
         name: str = "classifier",
         views: Literal["crops", "whole"] = "crops",
@@ -39,9 +41,26 @@ class Classification:
         self.input_size = view_size(views, classifier.input_size)
 
     def targets(self, pairs: Sequence[PromptSeed]) -> Tensor:
-        """(B, 1) long: the class."""
+        """(B, 1) long: the class.
+
+        Raises:
+            SgoolError: A prompt without a class in its column, or with one that the classifier does not have.
+        """
         device = self.classifier.preprocess.mean.device
-        return torch.full((len(pairs), 1), self.target, dtype=torch.long, device=device)
+        return torch.tensor([[self._class_of(pair)] for pair in pairs], dtype=torch.long, device=device)
+
+    def _class_of(self, pair: PromptSeed) -> int:
+        if isinstance(self.target, int):
+            return self.target
+        key, value = f"objective.terms.{self.name}.target", pair.metadata.get(self.target)
+        if value is None:
+            raise SgoolError(
+                f"`{key}`: the prompt {pair.prompt!r} has no class in a column {self.target!r}; its other columns are: "
+                f"{', '.join(pair.metadata) or 'none'}"
+            )
+        # Cells of a CSV file are text.
+        number = str(value).isdecimal() and str(value) not in self.classifier.labels
+        return self.classifier.class_index(int(value) if number else str(value), f"{key} of {pair.prompt!r}")
 
     def __call__(self, views: Tensor, targets: Tensor) -> Tensor:
         """(N,) of views (N, 3, s, s)."""
