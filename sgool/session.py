@@ -56,7 +56,8 @@ class Session:
         """One sentence per prompt that the pipeline's or a CLIP's tokenizer cuts off, with the text that is lost."""
         unique = list(dict.fromkeys(prompts))
         cuts = {"the pipeline": self.models.truncated(unique)}
-        cuts |= {f"{name} CLIP": [cut or "" for cut in tower.truncated(unique)] for name, tower in self.towers.items()}
+        readers = {f"{name} CLIP": tower.truncated(unique) for name, tower in self.towers.items()}
+        cuts |= {reader: [cut or "" for cut in texts] for reader, texts in readers.items()}
         return [
             f"over-long prompt {prompt!r}: {reader} does not see {cut!r}"
             for reader, texts in cuts.items()

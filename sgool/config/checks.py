@@ -9,9 +9,11 @@ from typing import Any
 
 from sgool.config.pipeline import kind_problems, size_problems, steps_problems
 from sgool.config.rules import check
+from sgool.config.saliency_files import detector_problems
 from sgool.config.schema import INVERTIBLE, SCHEMA
 from sgool.config.schema_method import GUIDABLE, OPTIMIZATION, method_optimization
 from sgool.config.suggest import did_you_mean
+from sgool.config.term_files import term_problems
 from sgool.errors import ConfigError
 from sgool.paths import prompt_file
 
@@ -158,6 +160,16 @@ def _weights(config: Config) -> Iterator[str]:
         yield "`objective.terms`: expected at least one weight other than 0; nothing would be optimised"
 
 
+def _terms(config: Config) -> Iterator[str]:
+    yield from term_problems(config["objective"]["terms"])
+
+
+def _detector(config: Config) -> Iterator[str]:
+    """Only where a method that runs looks at saliency: the others do not need its files."""
+    if any(config["method"].get(name, {}).get("use_saliency") for name in config["methods"]):
+        yield from detector_problems(config["saliency"]["detector"])
+
+
 def _saliency_weights(config: Config) -> Iterator[str]:
     if config["saliency"]["w_global"] == config["saliency"]["w_salient"] == 0:
         yield "`saliency.w_global` and `saliency.w_salient`: expected one above 0; nothing would be optimised"
@@ -181,6 +193,8 @@ _CHECKS: tuple[tuple[tuple[str, ...], Callable[[Config], Iterator[str]]], ...] =
     (("engine", "sampler"), _engine),
     (("models.path",), _model_folder),
     (("objective.terms",), _weights),
+    (("objective.terms",), _terms),
+    (("methods", "method", "saliency.detector"), _detector),
     (("saliency.w_global", "saliency.w_salient"), _saliency_weights),
     (("data.prompts",), _prompts),
 )

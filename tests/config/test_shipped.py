@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from itertools import pairwise
 from pathlib import Path
 
@@ -12,18 +13,20 @@ from sgool.config import load_config, to_plain
 from sgool.paths import config_folder
 
 FILES = sorted(path.relative_to(config_folder()) for path in config_folder().rglob("*.yaml"))
-#: Choices that do not stand alone, and what completes them.
+#: Choices that do not stand alone, and what completes them; @ marks a file that has to exist.
 _ALSO = {
     "data=file": ["data.prompts=emoji_world/demo"],
     "engine=reversible": ["sampler=edict"],
-    "objective=aesthetic": ["objective.terms.aesthetic.checkpoint=head.pth"],
+    "experiment=personalization": ["objective.terms.b_32.images=[@a.png]"],
+    "experiment=vocabulary": ["objective.terms.wsdan.checkpoint=@bird.pth.tar"],
+    "objective=aesthetic": ["objective.terms.aesthetic.checkpoint=@head.pth"],
     "objective=black_box": ["objective.terms.black_box.function=my_module.score"],
     "objective=classifier": ["objective.terms.classifier.target=3"],
-    "objective=hps": ["objective.terms.hps.clip.pretrained=hps.pt"],
-    "objective=image_alignment": ["objective.terms.image_alignment.images=[a.png]"],
-    "objective=image_reward": ["objective.terms.image_reward.checkpoint=reward.pt"],
-    "objective=personalization": ["objective.terms.b_32.images=[a.png]"],
-    "objective=wsdan": ["objective.terms.wsdan.checkpoint=bird.pth.tar", "objective.terms.wsdan.target=3"],
+    "objective=hps": ["objective.terms.hps.clip.pretrained=@hps.pt"],
+    "objective=image_alignment": ["objective.terms.image_alignment.images=[@a.png]"],
+    "objective=image_reward": ["objective.terms.image_reward.checkpoint=@reward.pt"],
+    "objective=personalization": ["objective.terms.b_32.images=[@a.png]"],
+    "objective=wsdan": ["objective.terms.wsdan.checkpoint=@bird.pth.tar", "objective.terms.wsdan.target=3"],
     "saliency=transalnet": ["saliency.detector.weights=emoji_world/saliency/transalnet.safetensors"],
 }
 #: Keys that the file's first line explains, or whose parent's comment does.
@@ -36,9 +39,12 @@ def _override(file: Path) -> str:
 
 
 @pytest.mark.parametrize("file", [file for file in FILES if file.parent != Path()], ids=str)
-def test_every_choice_composes(file: Path) -> None:
+def test_every_choice_composes(file: Path, tmp_path: Path) -> None:
     override = _override(file)
-    config = load_config([override, *_ALSO.get(override, [])])
+    also = _ALSO.get(override, [])
+    for name in re.findall(r"@([\w.]+)", " ".join(also)):
+        (tmp_path / name).touch()
+    config = load_config([override, *(entry.replace("@", f"{tmp_path}/") for entry in also)])
     content = yaml.safe_load((config_folder() / file).read_text(encoding="utf-8"))
     if file.parent.name == "experiment":
         assert config.name == content["name"] == file.stem
@@ -50,9 +56,11 @@ def test_every_choice_composes(file: Path) -> None:
 @pytest.mark.parametrize("models", ["emoji_world", "sd14"])
 @pytest.mark.parametrize("experiment", [file.stem for file in FILES if file.parent.name == "experiment"])
 def test_every_experiment_composes_with_every_model(experiment: str, models: str) -> None:
-    config = load_config([f"experiment={experiment}", f"models={models}"])
+    override = f"experiment={experiment}"
+    config = load_config([override, f"models={models}", *_ALSO.get(override, [])])
     assert config.run_dir == f"runs/{experiment}"
-    assert config.objective.terms.text_alignment.clip == config.models.guide
+    for name in ("text_alignment", "image_alignment"):
+        assert name not in config.objective.terms or config.objective.terms[name].clip == config.models.guide
 
 
 def test_the_default_is_the_three_methods_on_the_embedded_world() -> None:
