@@ -89,6 +89,44 @@ def fit(
 
 
 @app.command()
+def edit(
+    image: Annotated[Path, typer.Argument(metavar="IMAGE", help="A PNG, JPEG or WebP file.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="OVERRIDES", help="As for fit, e.g. objective=color run_dir=runs/edit sampler=belm."),
+    ] = None,
+    text: Annotated[str, typer.Option("--text", help="What objectives that read a text are told.")] = "",
+    prompt: Annotated[
+        str, typer.Option("--prompt", help="What the denoising network is told; best empty for inversion.")
+    ] = "",
+    fit: Annotated[str, typer.Option("--fit", help="To the model's size: crop, squash or pad.")] = "crop",
+    max_error: Annotated[
+        float, typer.Option("--max-error", help="Largest relative error of the inversion at which the edit goes on.")
+    ] = 0.05,
+    config_dir: Annotated[
+        Path | None, typer.Option("--config-dir", help="Folder with configuration files of your own.")
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """Invert a real image exactly and optimise it (experiment=edit unless you choose another)."""
+    from sgool.config import load_config
+
+    lines = [*(overrides or []), *(["debug=true"] if debug else [])]
+    chosen = any(line.startswith("experiment=") for line in lines)
+    with _user_errors(debug):
+        config = load_config(lines if chosen else ["experiment=edit", *lines], config_dir)
+    with _user_errors(config.debug):
+        from sgool.console import ConsoleProgress
+        from sgool.edit import Edit, edit_image, summary
+
+        with ConsoleProgress() as progress:
+            outcome = edit_image(config, Edit(image, text.strip(), prompt.strip(), fit, max_error), progress)
+        for line in summary(outcome):
+            progress.console.print(line, markup=False, soft_wrap=True)
+    raise typer.Exit(outcome.exit_code)
+
+
+@app.command()
 def report(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="Run folders, as given in run_dir.")],
     debug: Debug = False,

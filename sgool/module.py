@@ -55,7 +55,8 @@ class LatentPairModule(L.LightningModule):
     ``latents`` (S, B, C, h, w) is the only parameter; S = 2 for EDICT's pair (x, y) and a two-step sampler's inverted
     pair, else 1. The frozen networks are not children of the module, so checkpoints hold latents and optimiser state
     alone. ``training_step`` denoises, decodes and returns the sum over the pairs of the objective (mean over the
-    decoded streams: DOODL's factor 0.5 on the sum of both); clipping, tying, perturbing and renormalising are callbacks.
+    decoded streams: DOODL's factor 0.5 on the sum of both); clipping, tying, perturbing and renormalising are
+    callbacks.
 
     Args:
         models: Frozen diffusion components.

@@ -33,7 +33,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("results",),
     ("loggers", "session"),
     ("runner",),
-    ("rescore",),
+    ("edit", "rescore"),
     ("report",),
     ("console", "doctor"),
     ("cli",),

@@ -1,4 +1,4 @@
-"""Photos from files: upright, RGB, brought to the model's size. Nothing heavy is imported until pixels become a tensor."""
+"""Photos from files: upright, RGB, brought to the model's size. Imports nothing heavy before pixels become a tensor."""
 
 from __future__ import annotations
 

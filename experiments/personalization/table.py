@@ -1,0 +1,130 @@
+"""Writes the experiment's table: are the images like the reference, for judges that guided nothing?
+
+python -m experiments.personalization.table runs/personalization_embedded [--out experiments/personalization/results]
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from experiments.personalization.references import FOLDER, REFERENCES
+from experiments.vocabulary.intervals import difference_text, share_text
+from sgool.metrics import SceneReader
+from sgool.metrics.reader import SceneReading
+from sgool.models.clip import ClipTower, load_clip
+from sgool.objectives.alignment import read_image
+from sgool.paths import ASSETS
+from sgool.report.load import load_runs
+
+#: Column -> title, factor, digits; cosines of image embeddings.
+SCORES = {
+    "judge": ("judge, likeness to the reference", 100, 1),
+    "judge_others": ("judge, mean likeness to the other references", 100, 1),
+    "guide": ("guide, likeness to the reference (optimised)", 100, 1),
+}
+#: Column -> title; 0 or 1.
+SHARES = {
+    "nearest": "judge: nearest of the 8 references",
+    "noun": "reader: the reference's noun and no other",
+    "tint": "reader: and its colours",
+    "background": "reader: its background",
+    "all": "reader: one object, noun, colours and background",
+}
+
+
+def pair_rows(runs: Path) -> pd.DataFrame:
+    """One row per reference, method and finished pair: how like the reference its final image is."""
+    judge, guide = load_clip("emoji_world/judge"), load_clip("emoji_world/guide")
+    reader = SceneReader.from_pretrained(ASSETS / "emoji_world/reader")
+    references = {name: read_image(FOLDER / f"{name}.png")[None] for name in REFERENCES}
+    rows = []
+    for name in (name for name in REFERENCES if (runs / name).is_dir()):
+        for record in load_runs([runs / name])[0].records:
+            if record.status != "done":
+                continue
+            image = read_image(runs / name / "pairs" / record.method / record.pair_id / "final.png")[None]
+            row = {"reference": name, "method": record.method, "prompt": record.prompt, "seed": record.seed}
+            row |= likeness(image, name, references, judge, guide) | shown(reader.read(image)[0], name)
+            rows.append(row | {"calls": record.network_evaluations, "seconds": round(record.seconds, 1)})
+    return pd.DataFrame(rows)
+
+
+@torch.no_grad()
+def likeness(
+    image: Tensor, name: str, references: dict[str, Tensor], judge: ClipTower, guide: ClipTower
+) -> dict[str, float]:
+    """Cosines with the reference and with the others, and whether the reference is the nearest for the judge."""
+    cosines = {other: _cosine(judge, image, reference) for other, reference in references.items()}
+    others = [value for other, value in cosines.items() if other != name]
+    return {
+        "judge": round(cosines[name], 4),
+        "judge_others": round(sum(others) / len(others), 4),
+        "guide": round(_cosine(guide, image, references[name]), 4),
+        "nearest": int(cosines[name] > max(others)),
+    }
+
+
+def _cosine(clip: ClipTower, image: Tensor, other: Tensor) -> float:
+    return float((clip.encode_image(image) * clip.encode_image(other)).sum())
+
+
+def shown(reading: SceneReading, name: str) -> dict[str, str | int]:
+    """What the reader sees, and whether that is what the reference shows."""
+    scene = REFERENCES[name]
+    (thing,) = scene.objects
+    tints = {detection.tint for detection in reading.detections}
+    noun = {detection.noun for detection in reading.detections} == {thing.noun}
+    tint = noun and tints == {thing.tint or "natural"}
+    background = reading.background == scene.background
+    seen = "; ".join(f"{detection.tint} {detection.noun}" for detection in reading.detections)
+    return {
+        "read": f"{seen or 'nothing'} on {reading.background}",
+        "noun": int(noun),
+        "tint": int(tint),
+        "background": int(background),
+        "all": int(tint and background and len(reading.detections) == 1),
+    }
+
+
+def tables(rows: pd.DataFrame) -> list[str]:
+    """Means and shares of both methods, and differences with bootstrap intervals over references."""
+    index = ["reference", "prompt", "seed"]
+    vanilla, doodl = (rows[rows["method"] == name].set_index(index).sort_index() for name in ("vanilla", "doodl"))
+    groups = pd.Series(vanilla.index.get_level_values("reference"), index=vanilla.index)
+    lines = [f"| {len(doodl)} pairs | vanilla | doodl | difference |", "|---|---|---|---|"]
+    for name, (title, factor, digits) in SCORES.items():
+        means = [f"{factor * part[name].mean():.{digits}f}" for part in (vanilla, doodl)]
+        difference = difference_text(doodl[name], vanilla[name], groups, factor, digits)
+        lines.append(f"| {title} | {means[0]} | {means[1]} | {difference} |")
+    for name, title in SHARES.items():
+        difference = difference_text(doodl[name], vanilla[name], groups, 100, 0)
+        lines.append(f"| {title} | {share_text(vanilla[name])} | {share_text(doodl[name])} | {difference} |")
+    lines += ["", "| reference | judge, vanilla | judge, doodl | what doodl's images show |", "|---|---|---|---|"]
+    for name in dict.fromkeys(rows["reference"]):
+        before, after = vanilla.loc[name], doodl.loc[name]
+        likeness_text = f"{100 * before['judge'].mean():.1f} | {100 * after['judge'].mean():.1f}"
+        lines.append(f"| {name} | {likeness_text} | {', '.join(after['read'])} |")
+    calls, seconds = doodl["calls"].mean(), doodl["seconds"].mean()
+    return [*lines, "", f"doodl: {calls:.0f} network calls and {seconds:.1f} seconds a pair."]
+
+
+def main() -> None:
+    """Writes and prints the tables."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("runs", type=Path)
+    parser.add_argument("--out", type=Path, default=Path(__file__).with_name("results"), help="file name, no suffix")
+    arguments = parser.parse_args()
+    rows = pair_rows(arguments.runs)
+    rows.to_csv(arguments.out.with_suffix(".csv"), index=False)
+    text = "\n".join(tables(rows)) + "\n"
+    arguments.out.with_suffix(".md").write_text(text, encoding="utf-8")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,194 @@
+"""Photos from files of all kinds, and files that are none."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from sgool.errors import SgoolError
+from sgool.models.images import fit_photo, open_photo, to_tensor
+
+RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
+
+
+def picture(width: int = 40, height: int = 20) -> Image.Image:
+    """Left half red, right half blue."""
+    image = Image.new("RGB", (width, height), RED)
+    image.paste(BLUE, (width // 2, 0, width, height))
+    return image
+
+
+def saved(image: Image.Image, path: Path, **options: object) -> Path:
+    image.save(path, **options)
+    return path
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.webp", "a.PNG", "no_suffix"])
+def test_formats(tmp_path: Path, name: str) -> None:
+    kind = {"jpg": "JPEG", "webp": "WEBP"}.get(name.rpartition(".")[2], "PNG")
+    photo = open_photo(saved(picture(), tmp_path / name, format=kind))
+    assert (photo.mode, photo.size) == ("RGB", (40, 20))
+    # Lossy formats may be off by some of 255 steps away from the edge between the colours.
+    for place, colour in (((5, 10), RED), ((35, 10), BLUE)):
+        assert np.abs(np.subtract(photo.getpixel(place), colour)).max() <= 6
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_every_exif_orientation_comes_out_upright(tmp_path: Path, orientation: int, kind: str) -> None:
+    """What the camera stored is the scene turned the other way; each corner shows where it went."""
+    upright = Image.new("RGB", (64, 32), WHITE)
+    for box, colour in (((0, 0, 32, 16), RED), ((32, 0, 64, 16), GREEN), ((0, 16, 32, 32), BLUE)):
+        upright.paste(colour, box)
+    turns = Image.Transpose
+    stored = {
+        1: [],
+        2: [turns.FLIP_LEFT_RIGHT],
+        3: [turns.ROTATE_180],
+        4: [turns.FLIP_TOP_BOTTOM],
+        5: [turns.TRANSPOSE],
+        6: [turns.ROTATE_90],
+        7: [turns.TRANSVERSE],
+        8: [turns.ROTATE_270],
+    }[orientation]
+    camera = upright
+    for turn in stored:
+        camera = camera.transpose(turn)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    options = {"JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"lossless": True}}.get(kind, {})
+    photo = open_photo(saved(camera, tmp_path / "a", format=kind, exif=exif, **options))
+    assert photo.size == upright.size
+    for place in ((8, 8), (56, 8), (8, 24), (56, 24)):
+        assert np.abs(np.subtract(photo.getpixel(place), upright.getpixel(place))).max() <= 6
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "RGB with a transparent colour"])
+def test_transparency_is_put_on_white(tmp_path: Path, mode: str) -> None:
+    image = Image.new("RGBA", (32, 32), (0, 0, 0, 0))
+    image.paste((0, 0, 0, 255), (0, 0, 16, 32))
+    options: dict[str, object] = {}
+    if mode in ("P", "RGB with a transparent colour"):
+        image = Image.new("RGB", (32, 32), GREEN)
+        image.paste((0, 0, 0), (0, 0, 16, 32))
+        options["transparency"] = GREEN
+        if mode == "P":
+            image = image.quantize(2)
+            options["transparency"] = image.getpixel((24, 16))
+    elif mode == "LA":
+        image = image.convert("LA")
+    photo = open_photo(saved(image, tmp_path / "a.png", **options))
+    assert photo.mode == "RGB"
+    assert (photo.getpixel((8, 16)), photo.getpixel((24, 16))) == ((0, 0, 0), WHITE)
+
+
+def test_half_transparent_is_half_white(tmp_path: Path) -> None:
+    photo = open_photo(saved(Image.new("RGBA", (16, 16), (200, 0, 0, 128)), tmp_path / "a.png"))
+    # 128 / 255 of (200, 0, 0) and the rest of white, rounded.
+    assert np.abs(np.subtract(photo.getpixel((3, 3)), (227, 127, 127))).max() <= 1
+
+
+@pytest.mark.parametrize("mode", ["L", "1", "CMYK"])
+def test_other_modes_become_rgb(tmp_path: Path, mode: str) -> None:
+    image = Image.new("RGB", (16, 16), WHITE).convert(mode)
+    photo = open_photo(saved(image, tmp_path / "a", format="JPEG" if mode == "CMYK" else "PNG"))
+    assert (photo.mode, photo.getpixel((8, 8))) == ("RGB", WHITE)
+
+
+def test_grey_of_16_bits_is_scaled_not_cut_off(tmp_path: Path) -> None:
+    ramp = np.linspace(0, 65535, 256 * 16).astype(np.uint16).reshape(16, 256)
+    photo = open_photo(saved(Image.fromarray(ramp), tmp_path / "a.png"))
+    expected = np.round(ramp / 257.0)
+    assert np.abs(np.asarray(photo)[..., 0] - expected).max() == 0
+
+
+def test_of_an_animation_the_first_frame_counts(tmp_path: Path) -> None:
+    frames = [Image.new("RGB", (16, 16), colour) for colour in (GREEN, RED)]
+    frames[0].save(tmp_path / "a.webp", save_all=True, append_images=frames[1:], lossless=True)
+    assert open_photo(tmp_path / "a.webp").getpixel((4, 4)) == GREEN
+
+
+@pytest.mark.parametrize("size", [(40, 20), (20, 40), (33, 100), (16, 4000), (4000, 16)])
+@pytest.mark.parametrize("fit", ["crop", "squash", "pad"])
+def test_every_fit_has_the_models_size(size: tuple[int, int], fit: str) -> None:
+    assert fit_photo(picture(*size), 24, 32, fit).size == (32, 24)
+
+
+def test_crop_keeps_the_middle() -> None:
+    image = Image.new("RGB", (60, 20), RED)
+    image.paste(GREEN, (20, 0, 40, 20))
+    assert np.unique(np.asarray(fit_photo(image, 20, 20, "crop")).reshape(-1, 3), axis=0).tolist() == [list(GREEN)]
+
+
+def test_squash_keeps_both_ends_and_pad_the_proportions() -> None:
+    squashed, padded = (fit_photo(picture(64, 32), 32, 32, fit) for fit in ("squash", "pad"))
+    assert (squashed.getpixel((1, 1)), squashed.getpixel((30, 30))) == (RED, BLUE)
+    rows = np.asarray(padded)
+    assert (rows[:8] == 255).all() and (rows[24:] == 255).all()
+    assert (padded.getpixel((1, 9)), padded.getpixel((30, 22))) == (RED, BLUE)
+
+
+def test_pixels_become_a_tensor() -> None:
+    tensor = to_tensor(picture(4, 2))
+    assert tensor.shape == (3, 2, 4) and tensor.dtype == torch.float32
+    assert tensor[:, 0, 0].tolist() == [1, 0, 0] and tensor[:, 1, 3].tolist() == [0, 0, 1]
+
+
+def test_an_unknown_fit() -> None:
+    with pytest.raises(SgoolError, match="--fit: expected crop, squash or pad, got 'stretch'"):
+        fit_photo(picture(), 16, 16, "stretch")
+
+
+def _png() -> bytes:
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    stream = io.BytesIO()
+    Image.fromarray(noise).save(stream, "PNG")
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", r"is empty \(0 bytes\)"),
+        (b"hello, this is text" * 20, "is not a PNG, JPEG or WebP image"),
+        (b"\x89PNG\r\n\x1a\n", "not a PNG, JPEG or WebP image|damaged or cut off"),
+        (_png()[: len(_png()) // 2], "is damaged or cut off"),
+        (_png()[:2000] + b"\0" * 3000 + _png()[5000:], "is damaged or cut off"),
+        (b"GIF89a" + b"\0" * 40, "is not a PNG, JPEG or WebP image"),
+    ],
+    ids=["empty", "text", "signature only", "truncated", "overwritten", "another format"],
+)
+def test_files_that_are_no_sound_image(tmp_path: Path, content: bytes, words: str) -> None:
+    (tmp_path / "a.png").write_bytes(content)
+    with pytest.raises(SgoolError, match=f"IMAGE: .*a.png.*({words})"):
+        open_photo(tmp_path / "a.png")
+
+
+def test_a_missing_file_and_a_folder(tmp_path: Path) -> None:
+    with pytest.raises(SgoolError, match=r"expected a PNG, JPEG or WebP file, but '.*none.png' does not exist"):
+        open_photo(tmp_path / "none.png")
+    with pytest.raises(SgoolError, match="is a folder"):
+        open_photo(tmp_path)
+
+
+@pytest.mark.parametrize(("size", "sound"), [((16, 16), True), ((15, 300), False), ((300, 15), False), ((1, 1), False)])
+def test_tiny_images(tmp_path: Path, size: tuple[int, int], sound: bool) -> None:
+    path = saved(picture(*size), tmp_path / "a.png")
+    if sound:
+        assert open_photo(path).size == size
+    else:
+        with pytest.raises(SgoolError, match=rf"at least 16 pixels a side, got {size[0]} x {size[1]}"):
+            open_photo(path)
+
+
+def test_huge_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pillow's own guard, with a smaller limit than its 179 megapixels: below twice the limit it would only warn."""
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    assert open_photo(saved(picture(50, 30), tmp_path / "large.png")).size == (50, 30)
+    with pytest.raises(SgoolError, match=r"huge.png' has more than 2000 pixels; scale it down first"):
+        open_photo(saved(picture(60, 40), tmp_path / "huge.png"))
