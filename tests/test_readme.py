@@ -52,6 +52,8 @@ def test_every_command_is_one_that_exists(command: str, tmp_path: Path) -> None:
         except ConfigError as error:
             pytest.fail(f"{command}: {error}")
         assert config.methods
+    elif words[:2] == ["sgool", "edit"]:
+        assert load_config(["experiment=edit", *words[3:]]).methods
     elif words[0] == "sgool":
         assert words[1] in ("report", "models", "doctor", "score")
     else:

@@ -37,7 +37,7 @@ CONFIG = {
     "interpolation": "bilinear",
     "labels": NOUNS,
 }
-STEPS = 600
+STEPS = 900
 BATCH = 48
 #: Euclidean length of the adversarial change of an image (3, 64, 64) in [0, 1].
 RADIUS = 1.5
@@ -78,6 +78,9 @@ class ClassifierStage(Stage):
         images = images_to_tensor([self.painter.paint(scene, rng).image for scene in scenes])
         targets = torch.stack([label(scene) for scene in scenes])
         images = augment(images, rng, SIZE, move=0)
+        # A noun is its shape, in whatever colour: every third image has exchanged colour channels.
+        for i in range(0, len(images), 3):
+            images[i] = images[i, torch.from_numpy(rng.permutation(3))]
         if generated is not None and number:
             index = torch.from_numpy(rng.integers(len(generated[0]), size=number))
             images = torch.cat([images, generated[0][index].float() / 255])

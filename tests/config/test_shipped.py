@@ -17,6 +17,7 @@ FILES = sorted(path.relative_to(config_folder()) for path in config_folder().rgl
 _ALSO = {
     "data=file": ["data.prompts=emoji_world/demo"],
     "engine=reversible": ["sampler=edict"],
+    "experiment=edit_aesthetic": ["objective.terms.aesthetic.checkpoint=@head.pth"],
     "experiment=personalization": ["objective.terms.b_32.images=[@a.png]"],
     "experiment=vocabulary": ["objective.terms.wsdan.checkpoint=@bird.pth.tar"],
     "objective=aesthetic": ["objective.terms.aesthetic.checkpoint=@head.pth"],
@@ -38,13 +39,18 @@ def _override(file: Path) -> str:
     return f"method@method.{choice}={choice}" if group == "method" else f"{group}={choice}"
 
 
+def _also(override: str, folder: Path) -> list[str]:
+    """What completes a choice, with its files made in a folder."""
+    also = _ALSO.get(override, [])
+    for name in re.findall(r"@([\w.]+)", " ".join(also)):
+        (folder / name).touch()
+    return [entry.replace("@", f"{folder}/") for entry in also]
+
+
 @pytest.mark.parametrize("file", [file for file in FILES if file.parent != Path()], ids=str)
 def test_every_choice_composes(file: Path, tmp_path: Path) -> None:
     override = _override(file)
-    also = _ALSO.get(override, [])
-    for name in re.findall(r"@([\w.]+)", " ".join(also)):
-        (tmp_path / name).touch()
-    config = load_config([override, *(entry.replace("@", f"{tmp_path}/") for entry in also)])
+    config = load_config([override, *_also(override, tmp_path)])
     content = yaml.safe_load((config_folder() / file).read_text(encoding="utf-8"))
     if file.parent.name == "experiment":
         assert config.name == content["name"] == file.stem
@@ -55,9 +61,9 @@ def test_every_choice_composes(file: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("models", ["emoji_world", "sd14"])
 @pytest.mark.parametrize("experiment", [file.stem for file in FILES if file.parent.name == "experiment"])
-def test_every_experiment_composes_with_every_model(experiment: str, models: str) -> None:
+def test_every_experiment_composes_with_every_model(experiment: str, models: str, tmp_path: Path) -> None:
     override = f"experiment={experiment}"
-    config = load_config([override, f"models={models}", *_ALSO.get(override, [])])
+    config = load_config([override, f"models={models}", *_also(override, tmp_path)])
     assert config.run_dir == f"runs/{experiment}"
     for name in ("text_alignment", "image_alignment"):
         assert name not in config.objective.terms or config.objective.terms[name].clip == config.models.guide
