@@ -37,7 +37,7 @@ def main() -> None:
     for name in options.models.split(","):
         if "chain" in options.tables:
             results["chain"][name] = _chain(name, options, results["targets"])
-        if "switches" in options.tables:
+        if "switches" in options.tables and not (options.quick and name == "mid"):
             torch.set_num_threads(options.threads[0])
             repeats = 1 if options.quick else 3
             results.setdefault("switches", {})[name] = switch_table(
@@ -143,16 +143,15 @@ def _memory(table: list[Row], name: str, steps: int, options: argparse.Namespace
     found: dict[str, float] = {}
     for begin in range(0, len(table), at_once):
         batch = table[begin : begin + at_once]
-        children = [
-            start_child({"row": vars(row), "model": name, "steps": steps, "device": options.device}) for row in batch
-        ]
+        common = {"model": name, "steps": steps, "device": options.device}
+        children = [start_child({"row": vars(row), **common}, weigh=True) for row in batch]
         found |= {row.label: child_result(child) for row, child in zip(batch, children, strict=True)}
     return found
 
 
 def _drift(options: argparse.Namespace) -> list[dict[str, Any]]:
     """The table of drift; no timing, so on a CPU the samplers share the cores."""
-    steps = 10 if options.quick else 50
+    steps = 5 if options.quick else 50
     groups = [["edict"]] if options.quick else [["edict"], ["belm", "bdia"]]
     children = [start_child({"drift": group, "steps": steps, "device": options.device}) for group in groups]
     table = [row for child in children for row in child_result(child)]

@@ -109,7 +109,7 @@ class Reversible:
 
     name = "reversible"
 
-    def __init__(self, warn_drift: float = 1e-3, max_drift: float = 5e-2) -> None:
+    def __init__(self, warn_drift: float = 1e-3, max_drift: float = 1e-2) -> None:
         if not 0 < warn_drift <= max_drift:
             raise SgoolError(
                 "`engine.warn_drift`, `engine.max_drift`: expected 0 < warn_drift <= max_drift, got "

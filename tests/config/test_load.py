@@ -151,7 +151,7 @@ def test_gamma_is_in_its_range(gamma: str) -> None:
 
 def test_the_drift_that_warns_is_below_the_one_that_fails() -> None:
     (problem,) = _problems("sampler=edict", "engine=reversible", "engine.warn_drift=0.1")
-    assert problem == "`engine.warn_drift`: expected at most `engine.max_drift`, 0.05, got 0.1"
+    assert problem == "`engine.warn_drift`: expected at most `engine.max_drift`, 0.01, got 0.1"
 
 
 def test_the_configuration_knows_which_samplers_are_invertible() -> None:
