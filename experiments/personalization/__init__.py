@@ -1,1 +1,0 @@
-"""Personalisation: guidance toward a reference image that the prompt does not describe."""
