@@ -56,7 +56,8 @@ def _pair_of(record: PairRecord) -> PromptSeed:
 
 
 def _kept(record: PairRecord) -> dict[str, float]:
-    return {key: value for key, value in record.metrics.items() if key.startswith("objective")}
+    """What no judge said: the objective's values, and how well a photo was inverted."""
+    return {key: value for key, value in record.metrics.items() if key.startswith(("objective", "inversion_", "vae_"))}
 
 
 def _scores(
