@@ -83,7 +83,7 @@ CHAINS: list[tuple[str, dict[str, Any], dict[str, Any], dict[str, Any]]] = [
     ("ddim", {"name": "checkpoint", "memory_mib": 1000}, {}, {}),
     ("ddim", {"name": "checkpoint", "memory_mib": 1000, "gradient_steps": 2}, {}, {}),
     ("dpm_solver", {"name": "checkpoint"}, {}, {}),
-    ("belm", {"name": "reversible", "warn_drift": 0.05}, {}, {}),
+    ("belm", {"name": "reversible", "warn_drift": 0.05, "max_drift": 0.05}, {}, {}),
     ("edict", {"name": "checkpoint"}, {}, {}),
     ("edict", {"name": "checkpoint"}, {"mixing_coeff": 1.0}, {"decode_first_only": True}),
     ("edict", {"name": "reversible", "gradient_steps": 2}, {}, {"decode_first_only": True}),
