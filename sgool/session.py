@@ -53,10 +53,15 @@ class Session:
         return {**towers, "guide": self.networks.clip(**options["guide"])}
 
     def truncations(self, prompts: Iterable[str]) -> list[str]:
-        """One sentence per prompt that the pipeline's or a CLIP's tokenizer cuts off, with the text that is lost."""
+        """One sentence per prompt that the pipeline, a CLIP or a term of the objective cuts off, with what is lost."""
         unique = list(dict.fromkeys(prompts))
         cuts = {"the pipeline": self.models.truncated(unique)}
         readers = {f"{name} CLIP": tower.truncated(unique) for name, tower in self.towers.items()}
+        if any(self._config["method"][name]["kind"] != "vanilla" for name in self._config["methods"]):
+            terms = build_objective(self._config["objective"], self.networks).truncated(unique)
+            known = list(readers.values())
+            # Most terms read with a CLIP that has spoken already.
+            readers |= {f"the objective's term {name}": cut for name, cut in terms.items() if cut not in known}
         cuts |= {reader: [cut or "" for cut in texts] for reader, texts in readers.items()}
         return [
             f"over-long prompt {prompt!r}: {reader} does not see {cut!r}"

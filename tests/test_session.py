@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from sgool.config import load_config, to_plain
 from sgool.errors import SgoolError
 from sgool.session import Session
 
@@ -47,3 +49,21 @@ def test_networks_and_trainer_take_the_same_device(
     session = _session(device, devices)
     assert (session.device.type, session.device.index) == ("cuda", index)
     assert session.trainer_options()["devices"] == (1 if index is None else [index])
+
+
+@pytest.mark.parametrize(("methods", "said"), [(["vanilla"], False), (["vanilla", "doodl"], True)])
+def test_prompts_that_a_term_of_the_objective_cuts_off(
+    clip_folder: Path, pipeline_folder: Path, methods: list[str], said: bool
+) -> None:
+    """The term's own CLIP reads fewer words than the guide; without a method that optimises, no one reads with it."""
+    overrides = [
+        f"models.path={pipeline_folder}",
+        "models.device=cpu",
+        f"objective.terms.text_alignment.clip={clip_folder}",
+        f"methods=[{','.join(methods)}]",
+    ]
+    long = "a red cat to the left of a blue house and two green trees above a large orange car beside a heart"
+    texts = Session(to_plain(load_config(overrides))).truncations([long, "a cat"])
+    of_the_term = [text for text in texts if "the objective's term text_alignment does not see" in text]
+    assert len(of_the_term) == said
+    assert all(long in text for text in texts)

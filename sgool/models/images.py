@@ -22,10 +22,15 @@ _FORMATS = ("JPEG", "PNG", "WEBP")
 _BROKEN = (OSError, ValueError, SyntaxError, EOFError, IndexError, KeyError, TypeError, struct.error)
 
 
-def open_photo(path: str | Path) -> Image.Image:
+def open_photo(path: str | Path, key: str = "IMAGE", smallest_side: int = SMALLEST_SIDE) -> Image.Image:
     """A PNG, JPEG or WebP file as 8-bit RGB: upright by its EXIF mark, grey made RGB, transparency on white.
 
     Of an animation the first frame counts; colour profiles are not applied.
+
+    Args:
+        path: The file.
+        key: What the messages call it: the command's argument, or a key of the configuration.
+        smallest_side: Fewest pixels of a side.
 
     Raises:
         SgoolError: Missing, empty, no image of these formats, damaged, too small, or with so many pixels that Pillow
@@ -34,23 +39,23 @@ def open_photo(path: str | Path) -> Image.Image:
     file = Path(path).expanduser()
     if not file.is_file():
         what = "is a folder" if file.is_dir() else f"does not exist (relative paths start at {Path.cwd()})"
-        raise SgoolError(f"IMAGE: expected a PNG, JPEG or WebP file, but {str(path)!r} {what}")
+        raise SgoolError(f"{key}: expected a PNG, JPEG or WebP file, but {str(path)!r} {what}")
     try:
         if not file.stat().st_size:
-            raise SgoolError(f"IMAGE: {str(path)!r} is empty (0 bytes)")
+            raise SgoolError(f"{key}: {str(path)!r} is empty (0 bytes)")
         with warnings.catch_warnings():
             # Pillow warns at half the size at which it refuses: a large photo is not the user's mistake.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            return _read(file)
+            return _read(file, key, smallest_side)
     except Image.DecompressionBombError as error:
         most = 2 * (Image.MAX_IMAGE_PIXELS or 0)
-        raise SgoolError(f"IMAGE: {str(path)!r} has more than {most} pixels; scale it down first") from error
+        raise SgoolError(f"{key}: {str(path)!r} has more than {most} pixels; scale it down first") from error
     except Image.UnidentifiedImageError as error:
         raise SgoolError(
-            f"IMAGE: {str(path)!r} is not a PNG, JPEG or WebP image; convert it to one of these"
+            f"{key}: {str(path)!r} is not a PNG, JPEG or WebP image; convert it to one of these"
         ) from error
     except _BROKEN as error:
-        raise SgoolError(f"IMAGE: cannot read {str(path)!r}, it is damaged or cut off: {error}") from error
+        raise SgoolError(f"{key}: cannot read {str(path)!r}, it is damaged or cut off: {error}") from error
 
 
 def fit_photo(photo: Image.Image, height: int, width: int, fit: str = "crop") -> Image.Image:
@@ -93,11 +98,11 @@ def to_tensor(photo: Image.Image) -> Tensor:
     return torch.from_numpy(np.array(photo.convert("RGB"))).permute(2, 0, 1).float() / 255
 
 
-def _read(file: Path) -> Image.Image:
+def _read(file: Path, key: str, smallest_side: int) -> Image.Image:
     with Image.open(file, formats=_FORMATS) as opened:
-        if min(opened.size) < SMALLEST_SIDE:
+        if min(opened.size) < smallest_side:
             raise SgoolError(
-                f"IMAGE: expected at least {SMALLEST_SIDE} pixels a side, got {opened.width} x {opened.height} in "
+                f"{key}: expected at least {smallest_side} pixels a side, got {opened.width} x {opened.height} in "
                 f"{str(file)!r}"
             )
         opened.load()

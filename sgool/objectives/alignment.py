@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from sgool.errors import SgoolError
@@ -84,28 +81,3 @@ class ImageAlignment:
     def __call__(self, views: Tensor, targets: Tensor) -> Tensor:
         """(N,) in [0, pi^2 / 2] for views (N, 3, s, s) and targets (N, D)."""
         return spherical_distance(self.clip.encode_image(views), targets)
-
-
-def read_image(path: str | Path, key: str = "images") -> Tensor:
-    """A reference image (3, h, w) in [0, 1]: upright by its EXIF mark, grey made RGB, transparency on white.
-
-    Args:
-        path: PNG, JPEG, WebP or whatever else Pillow reads.
-        key: Of the configuration, for messages.
-
-    Raises:
-        SgoolError: Missing or unreadable.
-    """
-    file = Path(path).expanduser()
-    if not file.is_file():
-        raise SgoolError(f"`{key}`: there is no reference image {str(path)!r} (relative paths start at {Path.cwd()})")
-    try:
-        with Image.open(file) as opened:
-            image = ImageOps.exif_transpose(opened).convert("RGBA")
-    except (UnidentifiedImageError, OSError, ValueError, Image.DecompressionBombError, SyntaxError) as error:
-        raise SgoolError(
-            f"`{key}`: cannot read {str(path)!r} as an image: {error}. Expected PNG, JPEG or WebP."
-        ) from error
-    white = Image.new("RGBA", image.size, (255, 255, 255, 255))
-    pixels = np.asarray(Image.alpha_composite(white, image).convert("RGB"))
-    return torch.from_numpy(pixels.copy()).permute(2, 0, 1).float() / 255

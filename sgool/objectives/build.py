@@ -14,9 +14,10 @@ from sgool.models.checkpoints import read_state
 from sgool.models.classifier import load_classifier
 from sgool.models.clip import ClipTower
 from sgool.models.image_reward import load_image_reward
+from sgool.models.images import open_photo, to_tensor
 from sgool.models.networks import Networks
 from sgool.models.preference import HumanPreferenceScore, load_pick_score
-from sgool.objectives.alignment import ImageAlignment, TextAlignment, read_image
+from sgool.objectives.alignment import ImageAlignment, TextAlignment
 from sgool.objectives.black_box import BlackBox
 from sgool.objectives.custom import custom_term, locate
 from sgool.objectives.objective import CropSettings, Objective, SaliencySettings
@@ -71,7 +72,9 @@ def _text_alignment(name: str, options: Options, networks: Networks) -> Term:
 def _image_alignment(name: str, options: Options, networks: Networks) -> Term:
     paths = [options["images"]] if isinstance(options["images"], str) else options["images"]
     # Before the network: an unreadable image is found at once.
-    images = [read_image(path, f"objective.terms.{name}.images") for path in paths]
+    key = f"`objective.terms.{name}.images`"
+    # Of any size: the tower resizes them.
+    images = [to_tensor(open_photo(path, key, smallest_side=1)) for path in paths]
     return ImageAlignment(networks.clip(**options["clip"]), images, name, options["views"])
 
 

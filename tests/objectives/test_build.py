@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -110,6 +111,32 @@ def test_ensembles_sum_with_their_weights(
     output = objective.bind(PAIRS)(batch, [torch.Generator().manual_seed(i) for i in range(2)], 0)
     expected = 0.5 * output.terms["b_32"] + 0.25 * output.terms["l_14"] + 0.25 * output.terms["g_14"]
     torch.testing.assert_close(output.loss, expected)
+
+
+def test_reference_images_are_read_as_photos_are(clip_folder: Path, tmp_path: Path, networks: Networks) -> None:
+    """Grey of 16 bits too, which a plain conversion turns white; of any size."""
+    halves = np.repeat(np.array([[0, 65535]], dtype=np.uint16), 4, axis=1).repeat(6, axis=0)
+    Image.fromarray(halves).save(tmp_path / "deep.png")
+    Image.fromarray((halves // 257).astype(np.uint8)).convert("RGB").save(tmp_path / "plain.png")
+    targets = [
+        built(
+            networks,
+            "objective=image_alignment",
+            f"objective.terms.image_alignment.clip={clip_folder}",
+            f"objective.terms.image_alignment.images=[{tmp_path / name}]",
+        )
+        .terms["image_alignment"]
+        .targets(PAIRS)
+        for name in ("deep.png", "plain.png")
+    ]
+    assert torch.equal(*targets)
+
+
+def test_a_reference_image_that_cannot_be_read(clip_folder: Path, tmp_path: Path, networks: Networks) -> None:
+    (tmp_path / "a.png").write_bytes(b"no image")
+    key = "objective.terms.image_alignment.images"
+    with pytest.raises(SgoolError, match=rf"`{key}`: '.*a.png' is not a PNG, JPEG or WebP image"):
+        built(networks, "objective=image_alignment", f"{key}=[{tmp_path / 'a.png'}]")
 
 
 def test_identical_networks_are_loaded_once(clip_folder: Path, tmp_path: Path, networks: Networks) -> None:

@@ -1,16 +1,13 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import pytest
 import torch
-from PIL import Image
 
 from sgool.errors import SgoolError
 from sgool.models.clip import ClipTower
 from sgool.objectives import ImageAlignment, Term, TextAlignment, spherical_distance
-from sgool.objectives.alignment import read_image
 from sgool.objectives.terms import Goal, towards
 from sgool.types import PromptSeed
 
@@ -90,35 +87,6 @@ def test_image_alignment_with_one_image_is_zero_at_that_image(clip_tower: ClipTo
 def test_image_alignment_wants_images(clip_tower: ClipTower) -> None:
     with pytest.raises(SgoolError, match="at least one reference image"):
         ImageAlignment(clip_tower, [])
-
-
-@pytest.mark.parametrize(("suffix", "mode"), [("png", "RGB"), ("webp", "RGB"), ("jpg", "RGB"), ("png", "L")])
-def test_reference_images_of_any_kind(tmp_path: Path, suffix: str, mode: str) -> None:
-    colour = 200 if mode == "L" else (200, 100, 50)
-    Image.new(mode, (8, 6), colour).save(tmp_path / f"a.{suffix}")
-    image = read_image(tmp_path / f"a.{suffix}")
-    assert image.shape == (3, 6, 8) and image.dtype == torch.float32
-    expected = torch.tensor([200, 200, 200] if mode == "L" else [200, 100, 50]) / 255
-    # JPEG and WebP round colours by a few levels.
-    torch.testing.assert_close(image.mean(dim=(1, 2)), expected, atol=3 / 255, rtol=0)
-
-
-def test_reference_images_are_upright_and_on_white(tmp_path: Path) -> None:
-    picture = Image.new("RGB", (8, 4), (0, 0, 0))
-    exif = picture.getexif()
-    exif[0x0112] = 6  # rotate by 90 degrees to show
-    picture.save(tmp_path / "a.jpg", exif=exif)
-    assert read_image(tmp_path / "a.jpg").shape == (3, 8, 4)
-    Image.new("RGBA", (4, 4), (255, 0, 0, 0)).save(tmp_path / "b.png")
-    assert torch.equal(read_image(tmp_path / "b.png"), torch.ones(3, 4, 4))
-
-
-def test_reference_images_that_cannot_be_read(tmp_path: Path) -> None:
-    with pytest.raises(SgoolError, match=r"`a.images`: there is no reference image '.*none.png'"):
-        read_image(tmp_path / "none.png", "a.images")
-    (tmp_path / "bad.png").write_bytes(b"no image")
-    with pytest.raises(SgoolError, match=r"cannot read '.*bad.png' as an image"):
-        read_image(tmp_path / "bad.png")
 
 
 @pytest.mark.parametrize(
