@@ -160,18 +160,19 @@ class Truncated:
 
     def check(self, sampler: str, moves: Sequence[Move], dtype: torch.dtype) -> None:
         """What the inner engine says of the last steps."""
-        self.inner.check(sampler, self._split(moves)[1], dtype)
+        self.inner.check(sampler, self.split(moves)[1], dtype)
 
     def run(self, state: State, moves: Sequence[Move], model: GuidedModel) -> State:
         """The state after all moves."""
-        frozen, differentiated = self._split(moves)
+        frozen, differentiated = self.split(moves)
         for move in frozen:
             with torch.no_grad():
                 output = model(state[move.source], move.step) if move.calls_network else None
             state = move.apply(state, output)
         return self.inner.run(state, differentiated, model)
 
-    def _split(self, moves: Sequence[Move]) -> tuple[Sequence[Move], Sequence[Move]]:
+    def split(self, moves: Sequence[Move]) -> tuple[Sequence[Move], Sequence[Move]]:
+        """The moves whose network output counts as a constant, and those that are differentiated."""
         indices = sorted({move.step.index for move in moves if move.calls_network})
         first = indices[-self.gradient_steps] if self.gradient_steps <= len(indices) else 0
         frozen = sum(move.step.index < first for move in moves)

@@ -36,8 +36,7 @@ def _recomputed(module: LatentPairModule) -> int:
     moves: list[Move] = list(module.sampler.moves(module.schedule))
     engine: Engine = module.engine
     if isinstance(engine, Truncated):
-        last = sorted({move.step.index for move in moves})[-engine.gradient_steps :]
-        moves, engine = [move for move in moves if move.step.index in last], engine.inner
+        moves, engine = list(engine.split(moves)[1]), engine.inner
     if isinstance(engine, Direct):
         return 0
     if not isinstance(engine, Checkpoint):  # running backwards needs every call, whatever its gradient is

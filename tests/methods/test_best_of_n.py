@@ -17,6 +17,7 @@ from sgool.objectives import CropSettings, Objective, SaliencySettings, TextAlig
 from sgool.saliency import SpectralResidual
 from sgool.seeding import pair_generator
 from sgool.types import PromptSeed
+from tests.reference import scheduler64
 
 PAIRS = (PromptSeed("a red cat", 1), PromptSeed("two green trees", 2), PromptSeed("a panda", 3))
 STEPS = 3
@@ -112,6 +113,15 @@ def test_the_budget_is_what_the_optimisation_is_recorded_to_use(
     searched = BestOfN("best_of_n", models, goal, 2).run(PAIRS[:2], options)[0]
     assert len(searched.history) == recorded // one
     assert recorded - one < searched.network_evaluations <= recorded
+
+
+def test_a_step_without_a_call_is_no_truncated_one(models: DiffusionModels, clip_tower: ClipTower) -> None:
+    """With steps_offset 0 the last step keeps its noise level."""
+    models = replace(models, scheduler=scheduler64(steps_offset=0))
+    options, goal = settings("ddim", {"name": "checkpoint", "gradient_steps": 1}), objective(clip_tower)
+    (result,) = LatentOptimization("doodl", models, goal, {"num_optimization_steps": 1}).run(PAIRS[:1], options)
+    module = LatentPairModule(models, PAIRS[:1], goal, **options.module)
+    assert optimization_calls(module, 1) == result.network_evaluations == 2 * (STEPS - 1) + 1
 
 
 def test_activations_that_are_kept_in_part_count(models: DiffusionModels, clip_tower: ClipTower) -> None:
