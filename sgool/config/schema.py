@@ -23,15 +23,14 @@ from sgool.config.schema_method import METHOD, OPTIMIZATION
 from sgool.config.schema_objective import CLIP, OBJECTIVE
 from sgool.config.schema_saliency import SALIENCY
 
-_ONE_DEVICE = (
-    "1 or a list with one device's number (for more devices start one process per device, each with its own data.seeds "
-    "or data filter, in its own run folder)"
-)
+_DEVICES = "a number of devices of at least 1, or a list of device numbers, each once"
 
 
-def _is_one_device(value: Any) -> bool:
-    number = value[0] if isinstance(value, list) and len(value) == 1 else None
-    return (type(value) is int and value == 1) or (type(number) is int and number >= 0)
+def _are_devices(value: Any) -> bool:
+    if isinstance(value, list):
+        whole = all(type(number) is int and number >= 0 for number in value)
+        return whole and 0 < len(value) == len(set(value))
+    return type(value) is int and value >= 1
 
 
 _MODELS: dict[str, Schema] = {
@@ -89,7 +88,11 @@ _DATA: dict[str, Schema] = {
 }
 
 _TRAINER: dict[str, Schema] = {
-    "devices": Rule(_ONE_DEVICE, _is_one_device),
+    "devices": Rule(_DEVICES, _are_devices),
+    "num_nodes": integer(1),
+    "strategy": choice("auto", "pair_parallel"),
+    "shard": matching(r"auto|[1-9]\d*/[1-9]\d*", "auto, or PART/PARTS such as 2/4"),
+    "save_every_n_updates": optional(integer(1)),
     "precision": choice("64-true", "32-true", "bf16-mixed"),
     "pairs_per_fit": integer(1),
     "threads": optional(integer(1)),
