@@ -10,11 +10,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sgool.atomic import atomic_write, explain_os_errors
 from sgool.config import to_plain
 from sgool.errors import ConfigError, SgoolError
 from sgool.models.images import check_fit, fit_photo, open_photo, to_tensor
 from sgool.results import NOT_COMPARED, RunFolder
-from sgool.results.atomic import atomic_write, explain_os_errors
 from sgool.runner import Outcome, Progress, Silent, device_name, limit_threads, write_result
 from sgool.types import PairRecord, PromptSeed
 

@@ -18,7 +18,7 @@ MOST_FUNCTION_LINES = 40
 #: From left to right: a part may import itself and what stands before it. Parts in one tuple do not import each other.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "types"),
-    ("paths", "seeding"),
+    ("atomic", "paths", "seeding"),
     ("config",),
     ("prompts",),
     ("models",),

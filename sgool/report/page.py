@@ -11,6 +11,7 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from sgool.atomic import atomic_write, explain_os_errors
 from sgool.report import format as text
 from sgool.report.gallery import gallery_rows
 from sgool.report.images import ImageStore
@@ -18,7 +19,6 @@ from sgool.report.load import Run, baseline_labels, load_runs, to_frame
 from sgool.report.metrics import shown_metrics
 from sgool.report.provenance import caveats, describe_run, facts
 from sgool.report.summary import category_rows, method_rows
-from sgool.results.atomic import atomic_write, explain_os_errors
 
 
 def build_report(runs: Sequence[str | Path]) -> Path:

@@ -1,0 +1,170 @@
+"""Claims on pairs: two runners on one run folder share the work and never do a pair twice.
+
+A claim is a lock of the operating system on ``RUN/locks/METHOD/PAIR_ID.lock``, so it ends with the process that holds
+it, whatever ends that. What the file says (who, since when) is for people alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import logging
+import os
+import socket
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from sgool.atomic import explain_os_errors
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+_logger = logging.getLogger(__name__)
+
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """Somebody's claim.
+
+    Attributes:
+        method: The method.
+        pair_ids: The pairs.
+        host: Machine of the process that claimed them.
+        pid: Its number there.
+        job: Its SLURM job (``ARRAY_TASK`` in an array), or None.
+        started: When, in seconds since 1970.
+        alive: Whether the process lives; None where the file system does not tell.
+    """
+
+    method: str
+    pair_ids: tuple[str, ...]
+    host: str
+    pid: int
+    job: str | None
+    started: float
+    alive: bool | None
+
+
+class Claims:
+    """Takes claims in a run folder.
+
+    Args:
+        run_dir: The run folder.
+    """
+
+    def __init__(self, run_dir: Path) -> None:
+        self._folder = run_dir / "locks"
+
+    @contextlib.contextmanager
+    def take(self, method: str, pair_ids: Sequence[str]) -> Iterator[bool]:
+        """Claims all of these pairs for the block, or none: yields whether it could.
+
+        On a file system without locks it always can, and a warning says so.
+
+        Raises:
+            SgoolError: The folder cannot be written.
+        """
+        with ExitStack() as held:
+            folder = self._folder / method
+            free = all(held.enter_context(_lock(folder / f"{name}.lock", method, name)) for name in pair_ids)
+            if not free:
+                held.close()
+            yield free
+
+
+@contextlib.contextmanager
+def _lock(path: Path, method: str, pair_id: str) -> Iterator[bool]:
+    """Holds the lock of one file; yields whether it could be had."""
+    with explain_os_errors(f"write {path}", "Use a run_dir where you may write."):
+        descriptor = _locked(path)
+    if descriptor is None:
+        yield False
+        return
+    try:
+        with explain_os_errors(f"write {path}", "Make room there and run the same command again."):
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, _text(method, pair_id).encode(), 0)
+        yield True
+    finally:
+        # Removed while it is still locked: whoever opened it meanwhile sees that it is no longer there.
+        path.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def _locked(path: Path) -> int | None:
+    """An open, locked file; None if somebody else holds the lock."""
+    while True:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            if not _try_lock(descriptor):
+                os.close(descriptor)
+                return None
+            if _is_there(path, descriptor):
+                return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)  # its last holder removed it between our open and our lock
+
+
+def _try_lock(descriptor: int, shared: bool = False) -> bool:
+    if fcntl is None:
+        return True
+    try:
+        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        _logger.warning("the file system of the run folder has no locks: start only one runner at a time there")
+    return True
+
+
+def _is_there(path: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
+
+
+def _text(method: str, pair_id: str) -> str:
+    claim = Claim(method, (pair_id,), socket.gethostname(), os.getpid(), slurm_job(), time.time(), None)
+    return json.dumps({key: value for key, value in asdict(claim).items() if key != "alive"}) + "\n"
+
+
+def slurm_job() -> str | None:
+    """The SLURM job of this process, ``ARRAY_TASK`` in an array; None outside of SLURM."""
+    array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
+    return f"{array}_{task}" if array and task else os.environ.get("SLURM_JOB_ID")
+
+
+def active_claims(run_dir: Path) -> list[Claim]:
+    """All claims in a run folder, by method and pair, those of dead processes too (``alive`` False)."""
+    found = [_read(path) for path in sorted(run_dir.glob("locks/*/*.lock"))]
+    return [claim for claim in found if claim is not None]
+
+
+def _read(path: Path) -> Claim | None:
+    """The claim in a file; None if it ends meanwhile or is just being made."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return None
+    try:
+        alive = None if fcntl is None else not _try_lock(descriptor, shared=True)
+        fields = json.loads(os.pread(descriptor, 1 << 16, 0))
+        return Claim(**{**fields, "pair_ids": tuple(fields["pair_ids"]), "alive": alive})
+    except (ValueError, TypeError, KeyError):
+        return None
+    finally:
+        os.close(descriptor)
