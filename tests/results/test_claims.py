@@ -82,5 +82,5 @@ def test_a_claim_that_is_just_being_made_is_passed_over(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "locks").write_text("in the way")
-    with pytest.raises(SgoolError, match="Cannot write .*a.lock: "), Claims(tmp_path).take("doodl", ["a"]):
+    with pytest.raises(SgoolError, match=r"Cannot write .*a\.lock: "), Claims(tmp_path).take("doodl", ["a"]):
         pass
