@@ -14,8 +14,10 @@ from sgool.atomic import atomic_write, explain_os_errors
 from sgool.config import to_plain
 from sgool.errors import ConfigError, SgoolError
 from sgool.models.images import check_fit, fit_photo, open_photo, to_tensor
+from sgool.progress import Progress, Silent
+from sgool.recording import write_result
 from sgool.results import NOT_COMPARED, RunFolder
-from sgool.runner import Outcome, Progress, Silent, device_name, limit_threads, write_result
+from sgool.runner import Outcome, device_name, limit_threads
 from sgool.types import PairRecord, PromptSeed
 
 if TYPE_CHECKING:

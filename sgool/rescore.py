@@ -17,6 +17,8 @@ from sgool.session import Session
 from sgool.types import PairRecord, PromptSeed
 
 _BATCH = 32
+#: A run folder may hold pairs of several selections.
+_ALL = {"limit": None, "indices": None, "categories": None, "duplicates": "keep"}
 
 
 def rescore(run: Path) -> Outcome:
@@ -34,7 +36,7 @@ def rescore(run: Path) -> Outcome:
     records = [record for record in folder.records() if record.status == "done"]
     if not records:
         raise SgoolError(f"{run}: expected finished pairs to score, found none")
-    pairs = {pair.pair_id: pair for pair in load_pairs(**{**config["data"], "limit": None})}
+    pairs = {pair.pair_id: pair for pair in load_pairs(**{**config["data"], **_ALL})}
     session = Session(config)
     for start in range(0, len(records), _BATCH):
         batch = records[start : start + _BATCH]

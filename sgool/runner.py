@@ -2,68 +2,27 @@
 
 from __future__ import annotations
 
-import resource
-import sys
-import time
-import warnings
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from sgool.config import to_plain
+from sgool.errors import Interrupted
+from sgool.interrupt import INTERRUPTED, Interrupt
+from sgool.progress import Progress, Silent
 from sgool.prompts import load_pairs
 from sgool.results import RunFolder
+from sgool.results.compare import config_digest
+from sgool.shards import in_batches, part_of, share
 from sgool.types import PairRecord, PromptSeed
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from sgool.methods import PairResult
-    from sgool.session import Session
-
-
-class Progress(Protocol):
-    """What the runner tells while it works."""
-
-    def start(self, pairs: int, methods: Sequence[str], left: int) -> None:
-        """The run begins: pairs, methods, and (method, pair) problems left to do."""
-        ...
-
-    def note(self, text: str) -> None:
-        """Something that the user should know before the work begins."""
-        ...
-
-    def batch(self, method: str, pairs: Sequence[PromptSeed]) -> None:
-        """A batch of pairs begins."""
-        ...
-
-    def update(self, update: int, total: int) -> None:
-        """An update of the batch is done."""
-        ...
-
-    def done(self, records: Sequence[PairRecord]) -> None:
-        """The batch has ended and its records are written."""
-        ...
-
-
-class Silent:
-    """Tells nothing."""
-
-    def start(self, pairs: int, methods: Sequence[str], left: int) -> None:
-        """Nothing."""
-
-    def note(self, text: str) -> None:
-        """Nothing."""
-
-    def batch(self, method: str, pairs: Sequence[PromptSeed]) -> None:
-        """Nothing."""
-
-    def update(self, update: int, total: int) -> None:
-        """Nothing."""
-
-    def done(self, records: Sequence[PairRecord]) -> None:
-        """Nothing."""
+    from sgool.strategy import World
+    from sgool.work import Batch, Worker
 
 
 @dataclass(frozen=True)
@@ -72,13 +31,19 @@ class Outcome:
 
     Attributes:
         run_dir: The run folder.
-        records: All records of this run's methods and pairs, also those that were there before.
-        new: How many were made now.
+        records: All records of this command's methods and pairs, also those that were there before.
+        new: How many problems (a method on a pair) were left to do when it began, here and in its other processes.
+        missing: How many have no record.
+        interrupted: Name of the signal that asked to stop, or None.
+        rank: Of this process; the first one speaks for all.
     """
 
     run_dir: Path
     records: tuple[PairRecord, ...]
     new: int
+    missing: int = 0
+    interrupted: str | None = None
+    rank: int = 0
 
     @property
     def failed(self) -> tuple[PairRecord, ...]:
@@ -87,43 +52,33 @@ class Outcome:
 
     @property
     def exit_code(self) -> int:
-        """0 only if every pair ended well."""
-        return 1 if self.failed else 0
+        """0 only if every pair ended well; 75 if the same command goes on with what is left."""
+        if self.interrupted:
+            return INTERRUPTED
+        return 1 if self.failed or self.missing else 0
 
 
-def run_experiment(config: DictConfig, progress: Progress | None = None) -> Outcome:
+def run_experiment(config: DictConfig, progress: Progress | None = None, *, accept_changes: bool = False) -> Outcome:
     """Runs ``config.methods`` over the pairs of ``config.data``.
 
-    Finished pairs are skipped; nothing heavy is imported when nothing is left to do. Pairs are batched by
-    ``trainer.pairs_per_fit``; each finished pair is written at once.
+    Finished pairs are skipped and interrupted ones continued; nothing heavy is imported when nothing is left to do.
+    Pairs are batched by ``trainer.pairs_per_fit``; each finished pair is written at once. SIGTERM, SIGINT and SIGUSR1
+    end the run after the update under way, with a checkpoint.
+
+    Args:
+        config: As `sgool.config.load_config` composes it.
+        progress: Is told what happens.
+        accept_changes: Go on in a run folder of another configuration.
 
     Raises:
         SgoolError: Anything the user can mend, before the first network call where it can be known.
     """
-    progress = progress or Silent()
     plain = to_plain(config)
     pairs = load_pairs(**plain["data"])
-    folder = RunFolder(plain["run_dir"]).open(plain, device=device_name(plain))
-    methods = list(plain["methods"])
-    left = {method: _left(folder, method, pairs, plain["resume"]) for method in methods}
-    number = sum(map(len, left.values()))
-    progress.start(len(pairs), methods, number)
-    if number:
-        from sgool.session import Session
-
-        limit_threads(plain["trainer"]["threads"])
-        session = Session(plain)
-        for text in session.truncations(pair.prompt for pair in pairs):
-            progress.note(text)
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="prompt over")  # said once above, not at every fit
-            for method in methods:
-                if left[method]:
-                    _run_method(session, plain, folder, method, left[method], progress)
-    folder.collate()
-    wanted = {(method, pair.pair_id) for method in methods for pair in pairs}
-    records = tuple(record for record in folder.records() if (record.method, record.pair_id) in wanted)
-    return Outcome(folder.path, _ordered(records, methods, pairs), number)
+    part = part_of(plain["trainer"]["shard"], os.environ)
+    folder = RunFolder(plain["run_dir"]).open(plain, device=device_name(plain), accept_changes=accept_changes)
+    with Interrupt() as asked:
+        return _Run(plain, pairs, part, folder, progress or Silent(), asked).outcome()
 
 
 def fit(*overrides: str, config_dir: Path | None = None) -> Outcome:
@@ -133,108 +88,163 @@ def fit(*overrides: str, config_dir: Path | None = None) -> Outcome:
     return run_experiment(load_config(overrides, config_dir))
 
 
-def _left(folder: RunFolder, method: str, pairs: Sequence[PromptSeed], resume: bool) -> list[PromptSeed]:
-    return [pair for pair in pairs if not (resume and folder.is_done(method, pair.pair_id, retry_failed=True))]
+@dataclass
+class _Run:
+    """One process's view of a run."""
+
+    config: dict[str, Any]
+    pairs: list[PromptSeed]
+    part: tuple[int, int]
+    folder: RunFolder
+    progress: Progress
+    asked: Interrupt
+
+    def __post_init__(self) -> None:
+        part, parts = self.part
+        batches = in_batches(self.pairs, self.config["trainer"]["pairs_per_fit"])
+        self.batches = share(batches, part - 1, parts)
+        self.methods = list(self.config["methods"])
+
+    def outcome(self) -> Outcome:
+        """Does the work, in several processes where that is asked for."""
+        left = self._number_left(self.batches)
+        if not self._several and not left:
+            self.progress.start(sum(map(len, self.batches)), self.methods, 0)
+            self.folder.collate()
+            return self._outcome(0, None, 0)
+        from sgool.strategy import World
+
+        world = self._join() if self._several else World()
+        try:
+            stopped = self._work(world)
+            self._check_children(world)
+        except BaseException:
+            world.stop()
+            raise
+        if world.rank == 0:
+            self.folder.collate()
+        return self._outcome(left, stopped, world.rank)
+
+    @property
+    def _several(self) -> bool:
+        trainer = self.config["trainer"]
+        devices = trainer["devices"]
+        return (devices if isinstance(devices, int) else len(devices)) * trainer["num_nodes"] > 1
+
+    def _join(self) -> World:
+        """The world of ``trainer.devices`` and ``num_nodes``; each of its processes gets here."""
+        from sgool.models.networks import Networks
+        from sgool.strategy import accelerator_of, join_world
+
+        trainer = self.config["trainer"]
+        kind = accelerator_of(Networks(self.config["models"]).device)
+        world = join_world(kind, trainer["devices"], trainer["num_nodes"])
+        self.asked.forward = world.forward
+        return world
+
+    def _work(self, world: World) -> str | None:
+        """Makes this process's records; the name of the signal that ended it before its time."""
+        mine = share(self.batches, world.rank, world.size)
+        left = self._number_left(mine)
+        self.progress.start(sum(map(len, mine)), self.methods, left)
+        try:
+            if left:
+                worker = self._worker(world)
+                worker.wait({method: worker.run(method, mine) for method in self.methods})
+        except Interrupted:
+            return self.asked.signal
+        if world.size > 1 or self.part[1] > 1:
+            self._log_means(world, mine)
+        return None
+
+    def _worker(self, world: World) -> Worker:
+        from sgool.loggers import Process
+        from sgool.session import Session
+        from sgool.work import Worker
+
+        limit_threads(self.config["trainer"]["threads"])
+        session = Session(self.config, world)
+        for text in session.truncations(pair.prompt for pair in self.pairs):
+            self.progress.note(text)
+        process = Process(world.rank, world.size, *self.part)
+        environment = (self.folder.environments() or [{}])[-1]
+        digest = config_digest(self.config)
+        alone = world.size == 1 and self.part[1] == 1
+        summary = self._means if alone else _nothing
+        return Worker(
+            session, self.config, self.folder, self.progress, self.asked, process, environment, digest, summary
+        )
+
+    def _means(self, method: str) -> dict[str, float] | None:
+        """Of all pairs of the run; None while some have no record."""
+        from sgool.metrics.panel import aggregate
+
+        records = [self.folder.record(method, pair.pair_id) for pair in self.pairs]
+        if not all(records):
+            return None
+        return aggregate([record.metrics for record in records if record is not None and record.status == "done"])
+
+    def _log_means(self, world: World, mine: Sequence[Batch]) -> None:
+        """Gives the run's means to the loggers of the last part's first rank, once all ranks are done."""
+        from sgool.loggers import Process, RunLogs
+
+        for method in self.methods:
+            means = self._means_over_ranks(method, mine) if world.size > 1 else {}
+            if self.part[1] > 1:
+                means = self._means(method) if world.rank == 0 else None
+            if world.rank == 0 and means:
+                options = self.config["logger"]
+                place = {"run_dir": self.folder.path, "name": self.config["name"], "method": method}
+                process = Process(0, world.size, *self.part)
+                with RunLogs(options, config=self.config, process=process, **place) as logs:
+                    logs.close(means)
+
+    def _means_over_ranks(self, method: str, mine: Sequence[Batch]) -> dict[str, float] | None:
+        """Every rank calls this; None where a rank was lost."""
+        from sgool.metrics.panel import aggregate
+
+        records = [self.folder.record(method, pair.pair_id) for batch in mine for pair in batch]
+        rows = [record.metrics for record in records if record is not None and record.status == "done"]
+        try:
+            return aggregate(rows, across_ranks=True)
+        except RuntimeError as error:  # gloo's, where a process is gone
+            self.progress.note(f"{method}: no means over all ranks, since one has gone ({str(error).splitlines()[0]})")
+            return None
+
+    def _check_children(self, world: World) -> None:
+        """Waits for the processes that this one started, and says which ended badly."""
+        for rank, code in enumerate(world.wait(), start=1):
+            if code not in (0, 1, INTERRUPTED):
+                self.progress.note(f"the process of local rank {rank} ended with exit code {code}; its pairs are left")
+        world.leave()
+
+    def _number_left(self, batches: Sequence[Sequence[PromptSeed]]) -> int:
+        if not self.config["resume"]:
+            return len(self.methods) * sum(map(len, batches))
+        return sum(
+            not self.folder.is_done(method, pair.pair_id, retry_failed=True)
+            for method in self.methods
+            for batch in batches
+            for pair in batch
+        )
+
+    def _outcome(self, left: int, stopped: str | None, rank: int) -> Outcome:
+        """With the records of this part, in the order of the configuration."""
+        place = {
+            (method, pair.pair_id): (number, index)
+            for number, method in enumerate(self.methods)
+            for index, pair in enumerate(pair for batch in self.batches for pair in batch)
+        }
+        found = [record for record in self.folder.records() if (record.method, record.pair_id) in place]
+        records = tuple(sorted(found, key=lambda record: place[record.method, record.pair_id]))
+        return Outcome(self.folder.path, records, left, len(place) - len(records), stopped, rank)
 
 
-def _ordered(
-    records: Sequence[PairRecord], methods: Sequence[str], pairs: Sequence[PromptSeed]
-) -> tuple[PairRecord, ...]:
-    place = {pair.pair_id: index for index, pair in enumerate(pairs)}
-    return tuple(sorted(records, key=lambda record: (methods.index(record.method), place[record.pair_id])))
+def _nothing(method: str) -> Mapping[str, float] | None:
+    return None
 
 
-def _run_method(
-    session: Session,
-    config: dict[str, Any],
-    folder: RunFolder,
-    name: str,
-    pairs: Sequence[PromptSeed],
-    progress: Progress,
-) -> None:
-    from sgool.loggers import build_loggers, close_loggers, log_results
-    from sgool.methods import FitSettings
-    from sgool.metrics.panel import aggregate
-    from sgool.prompts.datamodule import PromptDataModule
-
-    method = session.method(name)
-    loggers = build_loggers(config["logger"], run_dir=folder.path, name=config["name"], method=name, config=config)
-    settings = FitSettings(session.module_options(), session.trainer_options(), loggers, progress.update)
-    all_metrics: list[dict[str, float]] = []
-    for batch in PromptDataModule(pairs, pairs_per_fit=config["trainer"]["pairs_per_fit"]).predict_dataloader():
-        progress.batch(name, batch)
-        started = time.perf_counter()
-        results = method.run(batch, settings)
-        metrics = _score(session, results)
-        seconds = (time.perf_counter() - started) / len(batch)
-        records = [write_result(folder, name, r, m, seconds) for r, m in zip(results, metrics, strict=True)]
-        # Failed pairs may hold images that are not finite; their records say why they failed.
-        good = [index for index, result in enumerate(results) if result.error is None]
-        log_results(loggers, [results[i] for i in good], [metrics[i] for i in good])
-        all_metrics += [metrics[i] for i in good]
-        progress.done(records)
-    close_loggers(loggers, aggregate(all_metrics))
-
-
-def _score(session: Session, results: Sequence[PairResult]) -> list[dict[str, float]]:
-    """Each image's metrics; those of the first image get the suffix ``_initial``."""
-    import torch
-
-    pairs = [result.pair for result in results]
-    rows: list[dict[str, float]] = [{} for _ in results]
-    for suffix, images in (
-        ("_initial", [result.initial_image for result in results]),
-        ("", [result.final_image for result in results]),
-    ):
-        scores = session.judges.score(torch.stack(images).to(session.device), pairs)
-        for row, values in zip(rows, scores, strict=True):
-            row |= {f"{name}{suffix}": value for name, value in values.items()}
-    for row, result in zip(rows, results, strict=True):
-        if result.history:
-            row["objective_initial"] = result.history[0]["selection"]
-            row["objective"] = result.history[result.best_step]["selection"]
-    return rows
-
-
-def write_result(
-    folder: RunFolder, method: str, result: PairResult, metrics: dict[str, float], seconds: float
-) -> PairRecord:
-    """Writes a pair's files and its record, which it returns."""
-    record = PairRecord(
-        pair_id=result.pair.pair_id,
-        method=method,
-        prompt=result.pair.prompt,
-        category=result.pair.category,
-        seed=result.pair.seed,
-        status="failed" if result.error else "done",
-        error=result.error,
-        num_optimization_steps=result.num_optimization_steps,
-        best_step=result.best_step,
-        metrics=metrics,
-        network_evaluations=result.network_evaluations,
-        seconds=round(seconds, 3),
-        peak_memory_mib=round(_peak_memory_mib(), 1),
-    )
-    finite = bool(result.initial_image.isfinite().all()) and bool(result.final_image.isfinite().all())
-    images = {"initial": result.initial_image, "final": result.final_image} if finite else {}
-    latents = {"initial": result.initial_latents, "best": result.final_latents}
-    saliency_map = result.saliency_map if finite else None
-    snapshots = [(update, image) for update, image in result.snapshots if bool(image.isfinite().all())]
-    folder.write(record, images, saliency_map, result.history, latents, snapshots)
-    return record
-
-
-def _peak_memory_mib() -> float:
-    """Peak of the GPU's memory where one is used, else of the process's."""
-    import torch
-
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
-        return torch.cuda.max_memory_allocated() / 2**20
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10  # bytes there, KiB here
-
-
-def device_name(config: dict[str, Any]) -> str | None:
+def device_name(config: Mapping[str, Any]) -> str | None:
     """For `RunFolder.open`: "cpu" where that was asked for; None: to be found out."""
     return "cpu" if config["models"]["device"] == "cpu" else None
 

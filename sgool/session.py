@@ -18,6 +18,7 @@ from sgool.models.load import DiffusionModels
 from sgool.models.networks import Networks
 from sgool.objectives import Objective, SaliencySettings, Term, build_objective, build_term
 from sgool.saliency import build_detector
+from sgool.strategy import World, accelerator_of
 
 
 class Session:
@@ -25,15 +26,16 @@ class Session:
 
     Args:
         config: The plain, validated configuration.
+        world: The processes that share the pairs; by default this one alone.
     """
 
-    def __init__(self, config: Mapping[str, Any]) -> None:
-        self._config = config
+    def __init__(self, config: Mapping[str, Any], world: World | None = None) -> None:
+        self._config, self._world = config, world or World()
 
     @cached_property
     def networks(self) -> Networks:
         """All networks of the run."""
-        return Networks(self._config["models"], self._config["trainer"]["devices"])
+        return Networks(self._config["models"], self._config["trainer"]["devices"], self._world.device)
 
     @property
     def device(self) -> torch.device:
@@ -125,8 +127,9 @@ class Session:
 
     def trainer_options(self) -> dict[str, Any]:
         """Keyword arguments of the Lightning Trainer."""
-        options = self._config["trainer"]
-        accelerator = {"cpu": "cpu", "cuda": "gpu", "mps": "mps"}[self.device.type]
+        precision = {"precision": self._config["trainer"]["precision"]}
+        if self._world.size > 1:
+            return precision | self._world.trainer_options()
+        accelerator = accelerator_of(self.device)
         index = self.device.index if accelerator == "gpu" else None
-        devices = 1 if index is None else [index]
-        return {"accelerator": accelerator, "devices": devices, "precision": options["precision"]}
+        return precision | {"accelerator": accelerator, "devices": 1 if index is None else [index]}

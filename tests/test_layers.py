@@ -18,7 +18,8 @@ MOST_FUNCTION_LINES = 40
 #: From left to right: a part may import itself and what stands before it. Parts in one tuple do not import each other.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "types"),
-    ("atomic", "paths", "seeding"),
+    ("atomic", "interrupt", "paths", "progress", "quiet", "seeding", "shards"),
+    ("checkpoint",),
     ("config",),
     ("prompts",),
     ("models",),
@@ -31,12 +32,15 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("methods",),
     ("metrics",),
     ("results",),
-    ("loggers", "session"),
-    ("runner",),
-    ("edit", "rescore"),
     ("report",),
+    ("loggers", "session"),
+    ("recording", "under_way"),
+    ("work",),
+    ("runner",),
+    ("edit", "rescore", "slurm", "status"),
     ("console", "doctor"),
     ("cli",),
+    ("__main__",),
 )
 RANK = {part: rank for rank, parts in enumerate(LAYERS) for part in parts}
 

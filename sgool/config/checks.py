@@ -176,8 +176,11 @@ def _saliency_weights(config: Config) -> Iterator[str]:
 
 
 def _prompts(config: Config) -> Iterator[str]:
+    prompts = config["data"]["prompts"]
+    if prompts.startswith("hub:") or Path(prompts).expanduser().is_dir():
+        return  # a data set, which only the datasets library can look at: before models load, but not here
     try:
-        prompt_file(config["data"]["prompts"])
+        prompt_file(prompts)
     except ConfigError as error:
         yield from error.problems
 

@@ -80,10 +80,17 @@ _ENGINE = Variants(
 
 _DATA: dict[str, Schema] = {
     "prompts": text(),
+    "split": optional(text()),
+    "subset": optional(text()),
+    "revision": optional(text()),
+    "prompt_column": optional(text()),
+    "category_column": optional(text()),
+    "duplicates": choice("error", "keep", "drop"),
     "name": optional(text()),
     "seeds": either(integer(1), list_of(integer(0))),
-    "limit": optional(integer(1)),
+    "indices": optional(either(matching(r"\d*:\d*", "a range such as '10:50', in quotes"), list_of(integer(0)))),
     "categories": optional(either(text(), list_of(text()))),
+    "limit": optional(integer(1)),
     "negative_prompt": text(empty=True),
 }
 
@@ -105,8 +112,11 @@ _LOGGER = Variants(
         "none": {},
         "wandb": {
             "mode": choice("offline", "online", "disabled"),
-            "project": text(),
+            "project": matching(r"[^/\\#?%:]{1,128}", "1 to 128 characters without / \\ # ? % :"),
             "entity": optional(text()),
+            "tags": list_of(matching(r".{1,64}", "a text of 1 to 64 characters"), at_least=0),
+            "images": optional(integer(0)),
+            "image_size": integer(16),
         },
     },
 )

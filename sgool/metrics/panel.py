@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -52,11 +53,22 @@ def _scene(pair: PromptSeed) -> Mapping[str, Any] | None:
     return scene if real else None
 
 
-def aggregate(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Mean of every metric over the rows that have it, by torchmetrics (so that ranks can be joined)."""
-    names = sorted({name for row in rows for name in row})
-    means = {name: MeanMetric().set_dtype(torch.float64) for name in names}
+def aggregate(rows: Sequence[Mapping[str, float]], across_ranks: bool = False) -> dict[str, float]:
+    """Mean of every metric over the rows that have it, by torchmetrics.
+
+    Args:
+        rows: Metrics of pairs.
+        across_ranks: Over the rows of all processes of the process group; each has to call this.
+    """
+    names = {name for row in rows for name in row}
+    if across_ranks:
+        everywhere: list[Any] = [None] * torch.distributed.get_world_size()
+        torch.distributed.all_gather_object(everywhere, names)
+        names = set().union(*everywhere)
+    means = {name: MeanMetric(sync_on_compute=across_ranks).set_dtype(torch.float64) for name in sorted(names)}
     for row in rows:
         for name, value in row.items():
             means[name].update(value)
-    return {name: float(mean.compute()) for name, mean in means.items()}
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The ``compute`` method of metric MeanMetric was called before")
+        return {name: float(mean.compute()) for name, mean in means.items()}

@@ -20,16 +20,21 @@ class Networks:
 
     Args:
         options: The configuration's ``models``.
-        devices: The configuration's ``trainer.devices``: 1, or a list with one device's number.
+        devices: The configuration's ``trainer.devices``.
+        device: That of this process, where several share a run; None: by ``options`` and ``devices``.
     """
 
-    def __init__(self, options: Mapping[str, Any], devices: int | list[int] = 1) -> None:
-        self._options, self._devices = options, devices
+    def __init__(
+        self, options: Mapping[str, Any], devices: int | list[int] = 1, device: torch.device | None = None
+    ) -> None:
+        self._options, self._devices, self._given = options, devices, device
         self._shared: dict[Hashable, Any] = {}
 
     @cached_property
     def device(self) -> torch.device:
         """The device of all networks."""
+        if self._given is not None:
+            return self._given
         wanted = str(self._options["device"])
         if wanted != "auto":
             if wanted.startswith("cuda") and not torch.cuda.is_available():

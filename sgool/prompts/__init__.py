@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from sgool.prompts.readers import PromptRow, read_prompts
+from sgool.prompts.readers import read_prompts
+from sgool.prompts.rows import PromptRow
 from sgool.prompts.seeds import expand_pairs, load_pairs
 
 __all__ = ["PromptRow", "expand_pairs", "load_pairs", "read_prompts"]

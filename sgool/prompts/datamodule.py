@@ -18,10 +18,15 @@ from sgool.types import PromptSeed
 class PromptDataModule(L.LightningDataModule):
     """Serves prompt-seed pairs in their order, as lists of ``pairs_per_fit``; the last list may be shorter.
 
+    A file is read here and not in Lightning's ``prepare_data``, so that what is wrong with it shows before any model
+    loads. On several processes each reads it, in the same order; a hub data set is downloaded once, under a lock.
+
     Args:
-        pairs: The pairs, for example of `sgool.prompts.load_pairs`; or a prompt file or built-in prompt set.
+        pairs: The pairs, for example of `sgool.prompts.load_pairs`; or what that takes first: a prompt file, a built-in
+            prompt set, "hub:OWNER/NAME" or a data set's folder.
         pairs_per_fit: Pairs per batch.
-        options: For a file: what `sgool.prompts.load_pairs` takes (``seeds``, ``limit``, ``categories``, ...).
+        options: For a file or data set: what else `sgool.prompts.load_pairs` takes (``seeds``, ``limit``, ``split``,
+            ``prompt_column``, ...).
 
     Raises:
         SgoolError: No pairs, a batch size below 1, options beside a list of pairs, or a problem of the file.

@@ -1,86 +1,105 @@
-"""Prompt files: CSV, TSV, JSON, JSON Lines and plain text, all to the same rows."""
+"""Prompt files and data sets: CSV, TSV, JSON, JSON Lines, plain text, Parquet and the hub, all to the same rows."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from sgool.errors import ConfigError
 from sgool.paths import prompt_file
+from sgool.prompts.columns import Columns
+from sgool.prompts.hub import dataset_records, is_dataset
+from sgool.prompts.parquet import parquet_records
+from sgool.prompts.rows import DUPLICATES, PromptRow, RowReader
 from sgool.prompts.text import Problems, read_text
 
-#: Names of the columns, upper and lower case alike; the first that a file has is taken.
-PROMPT_COLUMNS = ("prompt", "prompts", "text", "caption")
-CATEGORY_COLUMNS = ("category", "phenomenon", "label")
-#: Columns whose text may be a scene in JSON: an object with a list `objects` that is not empty.
-JSON_COLUMNS = ("scene",)
-SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".txt")
+_TEXT_SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".txt")
+#: Those of text may have .gz behind them.
+SUFFIXES = (*_TEXT_SUFFIXES, ".parquet")
 
 
-@dataclass(frozen=True)
-class PromptRow:
-    """One prompt of a file.
-
-    Attributes:
-        prompt: Stripped, never empty.
-        index: Position among the file's prompts, from 0.
-        category: Stripped; empty if the file has none.
-        metadata: The other columns by their names; a scene in ``scene`` parsed from JSON, empty cells left out.
-    """
-
-    prompt: str
-    index: int
-    category: str = ""
-    metadata: Mapping[str, Any] = field(default_factory=dict, compare=False)
-
-
-def read_prompts(source: str | Path) -> list[PromptRow]:
-    """Reads a prompt file or a built-in prompt set.
+def read_prompts(
+    source: str | Path,
+    *,
+    prompt_column: str | None = None,
+    category_column: str | None = None,
+    split: str | None = None,
+    subset: str | None = None,
+    revision: str | None = None,
+    duplicates: str = "error",
+) -> list[PromptRow]:
+    """Reads a prompt file, a built-in prompt set, or a data set of the `datasets` library.
 
     CSV and TSV need a header; JSON is a list (or an object with such a list under ``prompts``) of strings or objects,
     JSON Lines has one of these a line; in plain text each line is a prompt. Empty lines are skipped.
 
     Args:
-        source: Path with one of `SUFFIXES`, or a built-in set such as "emoji_world/demo".
+        source: Path with one of `SUFFIXES`; a built-in set such as "emoji_world/demo"; "hub:OWNER/NAME"; or the folder
+            of a data set, as saved by ``save_to_disk`` or with files that ``datasets.load_dataset`` reads.
+        prompt_column: None: by the usual names, see `sgool.prompts.columns`.
+        category_column: The same for the categories, which a set need not have.
+        split: Of a data set; None: the only one. Files have none, and ignore this and the next two.
+        subset: Of a data set (its "config"); None: the default one.
+        revision: Branch, tag or commit of a hub data set; None: the newest.
+        duplicates: A prompt that stands twice in one category is an "error", or both "keep" their place, or all but the
+            first "drop" out with a warning; the indexes of the others stay in any case.
 
     Raises:
         ConfigError: All problems of the file with their line numbers: no such file, unknown format, wrong encoding, no
-            prompt column, empty prompts, cells that do not fit the header, malformed JSON.
+            such column, empty, repeated or over-long prompts, control characters, cells that do not fit the header,
+            malformed JSON. Of a data set: a missing library, no network, no such set, subset or split.
     """
-    path = prompt_file(source)
-    problems = Problems(path)
-    suffix = path.suffix.lower()
-    if suffix not in SUFFIXES:
-        problems.add(
-            0, f"expected a prompt file with one of the suffixes {', '.join(SUFFIXES)}, got {suffix or 'none'}"
-        )
-        problems.raise_if_any()
-    text = read_text(path, problems)
-    rows = [
-        _row(line, record, index, problems) for index, (line, record) in enumerate(_records(text, suffix, problems))
-    ]
-    if not rows and not problems:
-        problems.add(0, "expected at least one prompt, found none")
+    if duplicates not in DUPLICATES:
+        raise ConfigError([f"`data.duplicates`: expected {', '.join(DUPLICATES)}, got {duplicates!r}"])
+    columns = Columns(prompt_column, category_column)
+    if is_dataset(source):
+        problems = Problems(str(source))
+        records = dataset_records(source, split, subset, revision, columns, problems)
+    else:
+        path = prompt_file(source)
+        problems = Problems(path)
+        records = _file_records(path, columns, problems)
+    rows = RowReader(columns, problems, duplicates).read(records)
     problems.raise_if_any()
     return rows
 
 
-def _records(text: str, suffix: str, problems: Problems) -> Iterator[tuple[int, Any]]:
-    """Line numbers (for JSON lists: 0) with a string, or a mapping from column to value."""
+def format_of(path: Path) -> str:
+    """The suffix that says how to read a file, in lower case, without .gz."""
+    return (path.with_suffix("") if path.suffix.lower() == ".gz" else path).suffix.lower()
+
+
+def _file_records(path: Path, columns: Columns, problems: Problems) -> Iterator[tuple[int, Any]]:
+    """Line numbers (for JSON lists and Parquet: 0) with a string, or a mapping from column to value."""
+    suffix = format_of(path)
+    if suffix not in SUFFIXES or (suffix == ".parquet" and path.suffix.lower() == ".gz"):
+        expected = (
+            f"expected a prompt file with one of the suffixes {', '.join(SUFFIXES)} (those of text also with .gz)"
+        )
+        problems.add(0, f"{expected}, got {path.suffix.lower() or 'none'}")
+        return iter(())
+    if suffix == ".parquet":
+        return parquet_records(path, columns, problems)
+    text = read_text(path, problems)
     if suffix in (".csv", ".tsv"):
-        return _table(text, "," if suffix == ".csv" else "\t", problems)
+        return _table(text, "," if suffix == ".csv" else "\t", columns, problems)
     if suffix == ".json":
-        return _json_list(text, problems)
+        return _json_list(text, columns, problems)
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
     lines = ((number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip())
     return _json_lines(lines, problems) if suffix in (".jsonl", ".ndjson") else lines
 
 
-def _table(text: str, delimiter: str, problems: Problems) -> Iterator[tuple[int, dict[str, str]]]:
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+def _table(text: str, delimiter: str, columns: Columns, problems: Problems) -> Iterator[tuple[int, dict[str, str]]]:
+    lines = io.StringIO(text, newline="")
+    if delimiter == "\t" and _is_unquoted(text):
+        reader = csv.reader(lines, delimiter=delimiter, strict=True, quoting=csv.QUOTE_NONE)
+    else:
+        reader = csv.reader(lines, delimiter=delimiter, strict=True)
     header: list[str] | None = None
     line = 1
     try:
@@ -90,7 +109,7 @@ def _table(text: str, delimiter: str, problems: Problems) -> Iterator[tuple[int,
             if not any(cell.strip() for cell in cells) and (header is None or len(cells) <= 1):
                 continue
             if header is None:
-                header = _header(cells, start, problems)
+                header = _header(cells, start, columns, problems)
                 if header is None:
                     return
             elif len(cells) > len(header):
@@ -102,30 +121,32 @@ def _table(text: str, delimiter: str, problems: Problems) -> Iterator[tuple[int,
         problems.add(line, f"cannot be read as a table ({error})")
 
 
-def _header(cells: list[str], line: int, problems: Problems) -> list[str] | None:
+def _is_unquoted(text: str) -> bool:
+    """Whether a TSV has quotes that quote nothing, as public sets have: it only reads as a table if they are text."""
+    try:
+        for _ in csv.reader(io.StringIO(text, newline=""), delimiter="\t", strict=True):
+            pass
+    except csv.Error:
+        widths = {line.count("\t") for line in text.split("\n") if line.strip()}
+        return len(widths) == 1 and widths != {0}
+    return False
+
+
+def _header(cells: list[str], line: int, columns: Columns, problems: Problems) -> list[str] | None:
     names = [cell.strip() for cell in cells]
-    lowered = [name.lower() for name in names]
-    repeated = sorted({name for name in lowered if name and lowered.count(name) > 1})
-    if repeated:
-        problems.add(line, f"columns with the same name: {', '.join(repeated)}")
-    if not any(name in PROMPT_COLUMNS for name in lowered):
-        problems.add(
-            line,
-            f"expected a column named {' or '.join(PROMPT_COLUMNS)}, got {', '.join(names)}; a list of prompts without "
-            "a header is a .txt file",
-        )
-        return None
-    return names
+    for problem in columns.problems(names):
+        problems.add(line, problem)
+    return None if columns.find(names)[0] is None else names
 
 
-def _json_list(text: str, problems: Problems) -> Iterator[tuple[int, Any]]:
+def _json_list(text: str, columns: Columns, problems: Problems) -> Iterator[tuple[int, Any]]:
     try:
         content = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         problems.add(getattr(error, "lineno", 0), f"malformed JSON ({getattr(error, 'msg', error)})")
         return
     if isinstance(content, dict):
-        content = _pick(content, PROMPT_COLUMNS)[1]
+        content = content.get(Columns().find(content)[0])
     if not isinstance(content, list):
         problems.add(0, "expected a JSON list of prompts, or an object with one under `prompts`")
         return
@@ -137,60 +158,5 @@ def _json_lines(lines: Iterator[tuple[int, str]], problems: Problems) -> Iterato
     for number, line in lines:
         try:
             yield number, json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             problems.add(number, f"malformed JSON ({getattr(error, 'msg', error)})")
-
-
-def _row(line: int, record: Any, index: int, problems: Problems) -> PromptRow:
-    """One record; what is wrong with it is noted, and the row then has an empty prompt."""
-    where = "" if line else f"item {index + 1}: "
-    if isinstance(record, Mapping):
-        prompt_key, prompt = _pick(record, PROMPT_COLUMNS)
-        category_key, category = _pick(record, CATEGORY_COLUMNS)
-        others = {str(key): value for key, value in record.items() if key not in (prompt_key, category_key)}
-        metadata = _metadata(others)
-    else:
-        prompt_key, prompt, category, metadata = "prompt", record, "", {}
-    if prompt_key is None:
-        problems.add(
-            line, f"{where}expected a key named {' or '.join(PROMPT_COLUMNS)}, got {', '.join(record) or 'none'}"
-        )
-    elif not isinstance(prompt, str):
-        problems.add(line, f"{where}expected a prompt's text, got {prompt!r}")
-    elif not prompt.strip():
-        problems.add(line, f"{where}empty prompt")
-    text = prompt.strip() if isinstance(prompt, str) else ""
-    return PromptRow(text, index, "" if category is None else str(category).strip(), metadata)
-
-
-def _pick(record: Mapping[str, Any], names: tuple[str, ...]) -> tuple[str | None, Any]:
-    """The first of ``names`` that the record has, as the record spells it, with its value."""
-    spelled = {str(key).strip().lower(): key for key in record}
-    for name in names:
-        if name in spelled:
-            return spelled[name], record[spelled[name]]
-    return None, None
-
-
-def _metadata(others: Mapping[str, Any]) -> dict[str, Any]:
-    metadata = {}
-    for name, value in others.items():
-        if isinstance(value, str):
-            value = value.strip()
-        if value is None or value == "" or not name.strip():
-            continue
-        if name.strip().lower() in JSON_COLUMNS and isinstance(value, str):
-            value = _scene(value)
-        metadata[name.strip()] = value
-    return metadata
-
-
-def _scene(text: str) -> Any:
-    """The scene that a cell holds; the text as it is where it is something else of the user's own."""
-    try:
-        value = json.loads(text)
-    except ValueError:
-        return text
-    if isinstance(value, dict) and isinstance(value.get("objects"), list) and value["objects"]:
-        return value
-    return text

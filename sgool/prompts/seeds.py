@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from sgool.errors import ConfigError
 from sgool.paths import prompt_file
-from sgool.prompts.readers import PromptRow, read_prompts
+from sgool.prompts.hub import dataset_name, is_dataset
+from sgool.prompts.readers import read_prompts
+from sgool.prompts.rows import PromptRow
 from sgool.types import PromptSeed
 
 #: Seeds are those of torch generators, which take 64 bits.
@@ -21,27 +25,39 @@ def load_pairs(
     name: str | None = None,
     seeds: int | Sequence[int] = (0,),
     limit: int | None = None,
+    indices: str | Sequence[int] | None = None,
     categories: str | Sequence[str] | None = None,
     negative_prompt: str = "",
+    **reading: Any,
 ) -> list[PromptSeed]:
-    """The pairs of a prompt file or built-in prompt set; the arguments are the keys of ``data`` in the configuration.
+    """The pairs of a prompt file or data set; the arguments are the keys of ``data`` in the configuration.
 
     Args:
         prompts: See `sgool.prompts.readers.read_prompts`.
         name: Name of the data set in pair ids; None: after the file, "emoji_world-demo" for a built-in set.
         seeds: A list, or how many from 0 on.
         limit: At most this many pairs, from the start of the list that all the rest makes.
+        indices: Keep only these prompts of the file, counted from 0: a list, or "START:STOP" as Python's slices have
+            it, without STOP. They stay in the file's order.
         categories: Keep only these, whatever their case.
         negative_prompt: Text of the unconditional pass.
+        reading: What else `sgool.prompts.readers.read_prompts` takes: ``prompt_column``, ``split``, ...
 
     Raises:
-        ConfigError: What is wrong with the file, the seeds, or categories that the file does not have.
+        ConfigError: What is wrong with the file, the seeds, or indices and categories that the file does not have.
     """
-    rows = read_prompts(prompts)
+    rows = read_prompts(prompts, **reading)
+    problems: list[str] = []
+    chosen = rows if indices is None else _of_indices(rows, indices, problems)
     if categories is not None:
-        rows = _of_categories(rows, [categories] if isinstance(categories, str) else categories)
-    dataset = name or _dataset_name(prompts)
-    pairs = expand_pairs(rows, seeds, dataset=dataset, negative_prompt=negative_prompt)
+        wanted = _of_categories(rows, [categories] if isinstance(categories, str) else categories, problems)
+        there = {row.index for row in wanted}
+        chosen = [row for row in chosen if row.index in there]
+    if not chosen and not problems:
+        problems.append("`data.indices` and `data.categories`: together they leave no prompt")
+    if problems:
+        raise ConfigError(problems)
+    pairs = expand_pairs(chosen, seeds, dataset=name or _dataset_name(prompts), negative_prompt=negative_prompt)
     return pairs[:limit]
 
 
@@ -54,11 +70,8 @@ def expand_pairs(
 ) -> list[PromptSeed]:
     """Every prompt with every seed, prompt by prompt.
 
-    A prompt that stands there twice is one problem: the repetition is left out with a warning, and keeps its index, so
-    that no other pair's id changes.
-
     Args:
-        rows: Prompts, or rows of a prompt file.
+        rows: Prompts, or rows of a prompt file. A prompt that stands there twice is run twice: ids hold the index.
         seeds: A list, or how many from 0 on.
         dataset: Name of the data set in pair ids.
         negative_prompt: Text of the unconditional pass.
@@ -67,19 +80,10 @@ def expand_pairs(
         ConfigError: No seeds, or one that is not a whole number in [0, 2^63).
     """
     numbers = _seed_list(seeds)
-    unique: dict[str, PromptRow] = {}
-    repeated = []
-    for index, row in enumerate(rows):
-        row = PromptRow(row.strip(), index) if isinstance(row, str) else row
-        if row.prompt in unique:
-            repeated.append(row.prompt)
-        unique.setdefault(row.prompt, row)
-    if repeated:
-        shown = ", ".join(map(repr, repeated[:3])) + (", ..." if len(repeated) > 3 else "")
-        warnings.warn(f"{dataset}: left out {len(repeated)} repeated prompts: {shown}", stacklevel=2)
+    every = (PromptRow(row.strip(), index) if isinstance(row, str) else row for index, row in enumerate(rows))
     return [
         PromptSeed(row.prompt, seed, row.index, row.category, dataset, negative_prompt, row.metadata)
-        for row in unique.values()
+        for row in every
         for seed in numbers
     ]
 
@@ -103,21 +107,45 @@ def _seed_list(seeds: int | Sequence[int]) -> list[int]:
     return unique
 
 
-def _of_categories(rows: list[PromptRow], categories: Sequence[str]) -> list[PromptRow]:
+def _of_indices(rows: list[PromptRow], indices: str | Sequence[int], problems: list[str]) -> list[PromptRow]:
+    last = rows[-1].index
+    if isinstance(indices, str):
+        parts = re.fullmatch(r"(\d*):(\d*)", indices.strip())
+        if parts is None:
+            problems.append(f"`data.indices`: expected a range START:STOP or a list of indices, got {indices!r}")
+            return []
+        wanted: Container[int] = range(int(parts[1] or 0), int(parts[2] or last + 1))
+        chosen = [row for row in rows if row.index in wanted]
+        if not chosen:
+            problems.append(f"`data.indices`: {indices!r} has no prompt in it; the file's go from 0 to {last}")
+        return chosen
+    numbers = list(indices)
+    wrong = [number for number in numbers if type(number) is not int or not 0 <= number <= last]
+    if wrong or not numbers:
+        got = ", ".join(map(repr, wrong[:10])) + (", ..." if len(wrong) > 10 else "") or "an empty list"
+        problems.append(f"`data.indices`: expected whole numbers from 0 to {last}, the file's last prompt, got {got}")
+    wanted = frozenset(numbers)
+    return [row for row in rows if row.index in wanted]
+
+
+def _of_categories(rows: list[PromptRow], categories: Sequence[str], problems: list[str]) -> list[PromptRow]:
     wanted = {category.strip().casefold() for category in categories}
     there = {row.category.casefold(): row.category for row in rows if row.category}
     unknown = sorted(wanted - set(there))
     if unknown:
-        raise ConfigError(
-            [
-                f"`data.categories`: the prompts have no category {' or '.join(map(repr, unknown))}; they have "
-                f"{', '.join(there.values()) or 'none'}"
-            ]
+        problems.append(
+            f"`data.categories`: the prompts have no category {' or '.join(map(repr, unknown))}; they have "
+            f"{', '.join(there.values()) or 'none'}"
         )
     return [row for row in rows if row.category.casefold() in wanted]
 
 
 def _dataset_name(prompts: str | Path) -> str:
+    if is_dataset(prompts):
+        return dataset_name(prompts)
     path = prompt_file(prompts)
     # For a built-in set the file's stem ("demo") says too little.
-    return path.stem if path == Path(prompts).expanduser() else str(prompts).replace("/", "-")
+    own = path == Path(prompts).expanduser()
+    if not own:
+        return str(prompts).replace("/", "-")
+    return (path.with_suffix("") if path.suffix.lower() == ".gz" else path).stem

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -26,6 +27,10 @@ NOT_COMPARED: tuple[str, ...] = (
     "logger",
     "methods",
     "data.limit",
+    "data.seeds",
+    "data.categories",
+    "data.indices",
+    "data.duplicates",
     "models.device",
     "models.compile",
     "engine.name",
@@ -40,7 +45,7 @@ NOT_COMPARED: tuple[str, ...] = (
 ``methods`` is here so that a method can be added to a run; each pair's folder carries its method's name.
 """
 
-_ABSENT = "absent"
+_ABSENT = "null"
 _LONGEST_VALUE = 200
 
 
@@ -84,7 +89,7 @@ def changed_keys(
     before, after = flatten(old), flatten(new)
     lines = []
     for key in sorted(before.keys() | after.keys()):
-        if any(key == name or key.startswith(name + ".") for name in not_compared):
+        if _is_below(key, not_compared):
             continue
         was, now = _show(before, key), _show(after, key)
         if was != now:
@@ -106,9 +111,21 @@ def refuse_other_config(
             [
                 f"The run folder {folder} was made by another configuration:\n"
                 + "".join(f"  {line}\n" for line in lines)
-                + f"Use another run_dir, or delete the folder {folder} to start again."
+                + f"Use another run_dir, delete the folder {folder} to start again, or add --resume-with-changes: then "
+                "what is finished stays as it is, the rest is made with the new settings, and the report says so."
             ]
         )
+
+
+def config_digest(config: Mapping[str, Any], not_compared: Sequence[str] = NOT_COMPARED) -> str:
+    """A hash of what decides on the results: equal for configurations that may share a folder."""
+    flat = flatten(plain_config(config))
+    compared = {key: _show(flat, key) for key in sorted(flat) if not _is_below(key, not_compared)}
+    return hashlib.sha256(json.dumps(compared).encode()).hexdigest()[:16]
+
+
+def _is_below(key: str, names: Sequence[str]) -> bool:
+    return any(key == name or key.startswith(name + ".") for name in names)
 
 
 def _plain(value: Any) -> Any:
@@ -134,8 +151,17 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _show(flat: Mapping[str, Any], key: str) -> str:
     # As text, so that NaN equals NaN, while 1 and 1.0 and true stay apart.
-    return json.dumps(flat[key], ensure_ascii=False) if key in flat else _ABSENT
+    # A key that an earlier version did not know is as good as null.
+    return _ABSENT if flat.get(key) is None else json.dumps(flat[key], ensure_ascii=False)
 
 
 def _shorten(text: str) -> str:
     return text if len(text) <= _LONGEST_VALUE else text[: _LONGEST_VALUE - 1] + "…"
+
+
+def join_methods(old: Mapping[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    """``new`` with the methods that earlier runs of the folder used, in the order of their first use."""
+    before, now = old.get("methods"), new.get("methods")
+    if not isinstance(before, list) or not isinstance(now, list):
+        return new
+    return new | {"methods": before + [method for method in now if method not in before]}

@@ -16,9 +16,18 @@ from sgool.atomic import atomic_write, explain_os_errors, remove_leftovers, sync
 from sgool.errors import SgoolError
 from sgool.results.artifacts import ARTIFACTS, encode_artifacts, encode_image
 from sgool.results.collate import collate
-from sgool.results.compare import NOT_COMPARED, config_text, plain_config, read_config, refuse_other_config
+from sgool.results.compare import (
+    NOT_COMPARED,
+    changed_keys,
+    config_digest,
+    config_text,
+    join_methods,
+    plain_config,
+    read_config,
+    refuse_other_config,
+)
 from sgool.results.environment import describe_environment
-from sgool.results.records import RecordError, decode_record, encode_record
+from sgool.results.records import RecordError, encode_record, read_record
 from sgool.types import PairRecord
 
 if TYPE_CHECKING:
@@ -69,6 +78,7 @@ class RunFolder:
         *,
         device: str | None = None,
         not_compared: Sequence[str] = NOT_COMPARED,
+        accept_changes: bool = False,
     ) -> RunFolder:
         """Make the folder for a configuration, or continue one made by the same.
 
@@ -79,6 +89,7 @@ class RunFolder:
             config: The resolved configuration, plain or OmegaConf's.
             device: Name of the device for ``environment.json``; None: found out.
             not_compared: Dotted keys that may change between runs in one folder.
+            accept_changes: Continue with another configuration; the earlier one is kept as ``config-HASH.yaml``.
 
         Returns:
             Itself.
@@ -93,8 +104,12 @@ class RunFolder:
         if self.config_path.exists():
             try:
                 old = read_config(self.config_path)
-                refuse_other_config(self.path, old, new, not_compared)
-                new = _join_methods(old, new)
+                if not accept_changes:
+                    refuse_other_config(self.path, old, new, not_compared)
+                elif has_records and changed_keys(old, new, not_compared):
+                    earlier = self.path / f"config-{config_digest(old, not_compared)}.yaml"
+                    self._write_if_changed(earlier, config_text(old))
+                new = join_methods(old, new)
             except SgoolError:
                 if has_records:  # else there is nothing to mix: a failed start must not keep the mended command out
                     raise
@@ -153,7 +168,7 @@ class RunFolder:
         """The pair's record; None (with a warning if it is invalid) when the pair is not done."""
         path = self.pair_folder(method, pair_id) / "record.json"
         try:
-            return _read_record(path)
+            return read_record(path)
         except FileNotFoundError:
             return None
         except RecordError as error:
@@ -220,7 +235,7 @@ class RunFolder:
         records, problems = [], []
         for path in self._record_paths():
             try:
-                records.append(_read_record(path))
+                records.append(read_record(path))
             except FileNotFoundError:  # a retry has just removed it
                 continue
             except RecordError as error:
@@ -276,25 +291,3 @@ class RunFolder:
         with explain_os_errors(f"write {path}", _KEPT):
             if not path.exists() or path.read_bytes() != text.encode():
                 atomic_write(path, text.encode())
-
-
-def _read_record(path: Path) -> PairRecord:
-    """A valid record that lies where it says it belongs; FileNotFoundError, RecordError."""
-    place = f"{path.parts[-3]}/{path.parts[-2]}"
-    try:
-        record = decode_record(path.read_text(encoding="utf-8"))
-        if f"{record.method}/{record.pair_id}" != place:
-            raise RecordError(f"it is the record of {record.method}/{record.pair_id}")
-    except FileNotFoundError:
-        raise
-    except (RecordError, UnicodeDecodeError, OSError) as error:
-        raise RecordError(f"{path} does not count, the pair is not done: {error}") from error
-    return record
-
-
-def _join_methods(old: Mapping[str, Any], new: dict[str, Any]) -> dict[str, Any]:
-    """``new`` with the methods that earlier runs of the folder used, in the order of their first use."""
-    before, now = old.get("methods"), new.get("methods")
-    if not isinstance(before, list) or not isinstance(now, list):
-        return new
-    return new | {"methods": before + [method for method in now if method not in before]}

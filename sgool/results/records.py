@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import MISSING, fields
 from numbers import Integral, Real
+from pathlib import Path
 from typing import Any
 
 from sgool.errors import SgoolError
@@ -109,3 +110,17 @@ def _number(name: str, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise RecordError(f"{name} must be a number, got {value!r}")
     return float(value)
+
+
+def read_record(path: Path) -> PairRecord:
+    """A valid record that lies where it says it belongs; FileNotFoundError, RecordError."""
+    place = f"{path.parts[-3]}/{path.parts[-2]}"
+    try:
+        record = decode_record(path.read_text(encoding="utf-8"))
+        if f"{record.method}/{record.pair_id}" != place:
+            raise RecordError(f"it is the record of {record.method}/{record.pair_id}")
+    except FileNotFoundError:
+        raise
+    except (RecordError, UnicodeDecodeError, OSError) as error:
+        raise RecordError(f"{path} does not count, the pair is not done: {error}") from error
+    return record

@@ -15,6 +15,8 @@ from sgool.paths import config_folder
 FILES = sorted(path.relative_to(config_folder()) for path in config_folder().rglob("*.yaml"))
 #: Choices that do not stand alone, and what completes them; @ marks a file that has to exist.
 _ALSO = {
+    "data=csp": ["data.prompts=emoji_world/demo"],
+    "data=daily_dalle": ["data.prompts=emoji_world/demo"],
     "data=file": ["data.prompts=emoji_world/demo"],
     "engine=reversible": ["sampler=edict"],
     "experiment=edit_aesthetic": ["objective.terms.aesthetic.checkpoint=@head.pth"],

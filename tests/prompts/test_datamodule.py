@@ -9,7 +9,7 @@ import lightning as L
 import pytest
 import torch
 
-from sgool.errors import SgoolError
+from sgool.errors import ConfigError, SgoolError
 from sgool.prompts import expand_pairs
 from sgool.prompts.datamodule import PromptDataModule
 
@@ -69,6 +69,17 @@ def test_a_file_will_do(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("a cat\na dog\n", encoding="utf-8")
     data = PromptDataModule(tmp_path / "a.txt", seeds=[1, 2], limit=3)
     assert [(pair.prompt, pair.seed) for pair in data.pairs] == [("a cat", 1), ("a cat", 2), ("a dog", 1)]
+
+
+def test_all_that_is_wrong_with_a_file_is_said_before_there_is_a_trainer(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("title,kind\na cat,x\n,y\na cat,x\n", encoding="utf-8")
+    options = {"prompt_column": "title", "category_column": "kind"}
+    with pytest.raises(ConfigError) as caught:
+        PromptDataModule(tmp_path / "a.csv", **options)
+    assert len(caught.value.problems) == 2
+    (tmp_path / "a.csv").write_text("title,kind\na cat,x\na dog,y\n", encoding="utf-8")
+    data = PromptDataModule(tmp_path / "a.csv", indices="1:", **options)
+    assert [(pair.prompt, pair.category, pair.index) for pair in data.pairs] == [("a dog", "y", 1)]
 
 
 def test_bad_input() -> None:

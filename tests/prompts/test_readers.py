@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import csv
+import gzip
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from sgool.errors import ConfigError
 from sgool.paths import prompt_sets
@@ -20,9 +21,9 @@ def _file(folder: Path, name: str, content: str | bytes) -> Path:
     return path
 
 
-def _problems(path: Path) -> list[str]:
+def _problems(path: Path, **options: Any) -> list[str]:
     with pytest.raises(ConfigError) as caught:
-        read_prompts(path)
+        read_prompts(path, **options)
     return [problem.removeprefix(str(path)) for problem in caught.value.problems]
 
 
@@ -102,6 +103,24 @@ def test_a_quoted_prompt_may_span_lines(tmp_path: Path) -> None:
         ("a.csv", "prompt,Prompt\na,b\n", [", line 1: columns with the same name: prompt"]),
         ("a.csv", "prompt,category\na, b,c,d\n", [", line 2: 4 cells, but the header has 2"]),
         ("a.csv", 'prompt\n"open\n', [", line 2: cannot be read as a table"]),
+        ("a.csv", "prompt\n" + "x" * 200_000, [", line 2: cannot be read as a table"]),
+        ("a.tsv", 'prompt\tx\n"open\n', [", line 2: cannot be read as a table"]),
+        ("a.txt", "a\n" + "x" * 2001, [", line 2: 2001 characters, at most 2000 make a prompt: 'xxx"]),
+        (
+            "a.csv",
+            "prompt,category\na\0b,x\na cat,y\x1by\n",
+            [
+                ", line 2: the control character U+0000 at position 2; is the file UTF-8?",
+                ", line 3: category: the control",
+            ],
+        ),
+        ("a.txt", b"a cat\ncaf\xc2\x82\n", [", line 2: the control character U+0082"]),
+        ("a.json", r'["a \ud800"]', [": item 1: half of a surrogate pair U+D800 at position 3"]),
+        ("a.json", "[" * 100_000, [": malformed JSON"]),
+        ("a.txt", "a cat".encode("utf-16-le"), [", line 1: the control character U+0000"]),
+        ("a.csv.gz", b"prompt\na\n", [": cannot be read (Not a gzipped file"]),
+        ("a.csv.gz", gzip.compress(b"prompt\na\n")[:-4], [": cannot be read (Compressed file ended"]),
+        ("a.parquet.gz", b"", [": expected a prompt file with one of the suffixes"]),
         ("a.csv", "", [": expected at least one prompt, found none"]),
         ("a.csv", "prompt\n", [": expected at least one prompt, found none"]),
         ("a.txt", "\n \n", [": expected at least one prompt, found none"]),
@@ -135,6 +154,77 @@ def test_every_problem_has_its_place(tmp_path: Path, name: str, content: str | b
     assert all(got.startswith(expected) for got, expected in zip(found, problems, strict=True)), found
 
 
+@pytest.mark.parametrize("name", ["a.csv.gz", "A.CSV.GZ"])
+def test_text_may_be_packed(tmp_path: Path, name: str) -> None:
+    assert read_prompts(_file(tmp_path, name, gzip.compress(b"prompt\na cat\n"))) == [PromptRow("a cat", 0)]
+
+
+@pytest.mark.parametrize("ending", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("name", ["a.txt", "a.csv", "a.jsonl"])
+def test_line_ends_of_all_systems(tmp_path: Path, name: str, ending: str) -> None:
+    lines = {"a.txt": ["a cat", "a dog"], "a.csv": ["prompt", "a cat", "a dog"], "a.jsonl": ['"a cat"', '"a dog"']}[
+        name
+    ]
+    rows = read_prompts(_file(tmp_path, name, "\ufeff" + ending.join(lines) + ending))
+    assert rows == [PromptRow("a cat", 0), PromptRow("a dog", 1)]
+
+
+def test_a_tsv_whose_quotes_are_text(tmp_path: Path) -> None:
+    content = 'Prompt\tCategory\n"Hi" on a sign\tSigns\nthe word "no"\t\n5" nails\tNails\n'
+    rows = read_prompts(_file(tmp_path, "a.tsv", content))
+    assert [row.prompt for row in rows] == ['"Hi" on a sign', 'the word "no"', '5" nails']
+    assert [row.category for row in rows] == ["Signs", "", "Nails"]
+
+
+_COLUMNS = "id,Text,Style ,prompt\n1,a cat,Oil,p1\n2,a dog,Ink,p2\n"
+
+
+def test_columns_by_name(tmp_path: Path) -> None:
+    path = _file(tmp_path, "a.csv", _COLUMNS)
+    rows = read_prompts(path, prompt_column=" TEXT", category_column="style")
+    assert [(row.prompt, row.category) for row in rows] == [("a cat", "Oil"), ("a dog", "Ink")]
+    assert rows[0].metadata == {"id": "1", "prompt": "p1"}
+    assert [row.prompt for row in read_prompts(path)] == ["p1", "p2"]
+    lines = "".join(json.dumps(row) + "\n" for row in csv.DictReader(_COLUMNS.splitlines()))
+    same = read_prompts(_file(tmp_path, "a.jsonl", lines), prompt_column="text", category_column="STYLE")
+    assert same == rows
+
+
+def test_wrong_names_list_the_columns_there_are(tmp_path: Path) -> None:
+    prompt = "`data.prompt_column`: expected a column named titel, got id, Text, Style, prompt"
+    category = "`data.category_column`: expected a column named kind, got id, Text, Style, prompt"
+    table = _file(tmp_path, "a.csv", _COLUMNS)
+    assert _problems(table, prompt_column="titel") == [f", line 1: {prompt}"]
+    assert _problems(table, category_column="kind") == [f": {category}"]
+    lines = "".join(json.dumps(row) + "\n" for row in csv.DictReader(_COLUMNS.replace("Style ", "Style").splitlines()))
+    objects = _file(tmp_path, "a.jsonl", lines)
+    assert _problems(objects, prompt_column="titel", category_column="kind") == [f": {category}", f": {prompt}"]
+    (problem,) = _problems(_file(tmp_path, "a.txt", "a\nb\n"), prompt_column="titel", category_column="kind")
+    assert problem == ": `data.prompt_column` and `data.category_column`: there are no columns, only prompts"
+
+
+_TWICE = "prompt,category\na cat,X\na dog,X\n a cat ,X \na cat,Y\na cat,X\n"
+
+
+def test_repeated_prompts_are_an_error(tmp_path: Path) -> None:
+    hint = "'a cat' repeats line 2; data.duplicates=drop leaves repetitions out, data.duplicates=keep runs them"
+    assert _problems(_file(tmp_path, "a.csv", _TWICE)) == [f", line 4: {hint}", f", line 6: {hint}"]
+    assert _problems(_file(tmp_path, "a.json", '["a", "a"]'))[0].startswith(": item 2: 'a' repeats item 1;")
+
+
+def test_repeated_prompts_may_stay_or_drop_out_and_no_index_changes(tmp_path: Path) -> None:
+    path = _file(tmp_path, "a.csv", _TWICE)
+    assert [row.index for row in read_prompts(path, duplicates="keep")] == [0, 1, 2, 3, 4]
+    with pytest.warns(UserWarning, match="left out 2 repeated prompts: 'a cat', 'a cat'"):
+        assert [(row.index, row.category) for row in read_prompts(path, duplicates="drop")] == [
+            (0, "X"),
+            (1, "X"),
+            (3, "Y"),
+        ]
+    with pytest.raises(ConfigError, match=r"`data.duplicates`: expected error, keep, drop, got 'dorp'"):
+        read_prompts(path, duplicates="dorp")
+
+
 def test_a_flood_of_problems_is_cut(tmp_path: Path) -> None:
     problems = _problems(_file(tmp_path, "a.jsonl", "{\n" * 50))
     assert len(problems) == 21
@@ -151,14 +241,3 @@ def test_built_in_sets_read_well(name: str) -> None:
     rows = read_prompts(name)
     assert len({row.prompt for row in rows}) == len(rows)
     assert all(row.category and isinstance(row.metadata["scene"], dict) for row in rows)
-
-
-@given(
-    st.lists(
-        st.text(st.characters(codec="utf-8", exclude_characters="\r\n\0"), min_size=1).filter(str.strip), min_size=1
-    )
-)
-def test_json_lines_round_trip(tmp_path_factory: pytest.TempPathFactory, prompts: list[str]) -> None:
-    path = tmp_path_factory.mktemp("round") / "a.jsonl"
-    path.write_text("".join(json.dumps({"prompt": prompt}) + "\n" for prompt in prompts), encoding="utf-8")
-    assert [row.prompt for row in read_prompts(path)] == [prompt.strip() for prompt in prompts]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import warnings
 from pathlib import Path
 from typing import Any
@@ -36,12 +37,10 @@ def test_rows_keep_their_category_and_metadata() -> None:
     assert (pair.index, pair.category, pair.metadata) == (7, "Colors", {"scene": {"n": 1}})
 
 
-def test_repeated_prompts_are_left_out_and_no_id_changes() -> None:
-    plain = {pair.prompt: pair.pair_id for pair in expand_pairs(["a", "b", "c"])}
-    with pytest.warns(UserWarning, match="left out 2 repeated prompts: 'a', 'a'"):
-        pairs = expand_pairs(["a", "b", "a", "c", "a"])
-    assert [(pair.prompt, pair.index) for pair in pairs] == [("a", 0), ("b", 1), ("c", 3)]
-    assert pairs[0].pair_id == plain["a"] and pairs[1].pair_id == plain["b"]
+def test_a_prompt_that_is_given_twice_has_two_ids() -> None:
+    pairs = expand_pairs(["a", "b", "a"])
+    assert [(pair.prompt, pair.index) for pair in pairs] == [("a", 0), ("b", 1), ("a", 2)]
+    assert len({pair.pair_id for pair in pairs}) == 3
 
 
 def test_repeated_seeds_are_left_out() -> None:
@@ -69,6 +68,45 @@ def test_filters_do_not_change_ids(prompts: Path) -> None:
     assert [pair.prompt for pair in load_pairs(prompts, categories=["counting", "colors"])] == ["a", "b", "c"]
 
 
+@pytest.mark.parametrize(
+    ("indices", "prompts_left"),
+    [("1:3", "bc"), ("2:", "cd"), (":2", "ab"), (":", "abcd"), ("3:99", "d"), ([2, 0], "ac"), ([3, 3], "d")],
+)
+def test_indices_are_places_in_the_file(prompts: Path, indices: Any, prompts_left: str) -> None:
+    everything = load_pairs(prompts)
+    some = load_pairs(prompts, indices=indices)
+    assert "".join(pair.prompt for pair in some) == prompts_left
+    assert set(some) <= set(everything)
+
+
+def test_indices_come_before_categories_and_limit(prompts: Path) -> None:
+    assert [pair.index for pair in load_pairs(prompts, indices="1:4", categories="colors")] == [2]
+    assert [pair.index for pair in load_pairs(prompts, indices="1:4", seeds=2, limit=3)] == [1, 1, 2]
+    with pytest.raises(ConfigError, match=r"`data.indices` and `data.categories`: together they leave no prompt"):
+        load_pairs(prompts, indices="1:2", categories="colors")
+
+
+@pytest.mark.parametrize(
+    ("indices", "message"),
+    [
+        ("4:9", r"'4:9' has no prompt in it; the file's go from 0 to 3"),
+        ("3:1", "'3:1' has no prompt in it"),
+        ("1", "expected a range START:STOP or a list of indices, got '1'"),
+        ([0, 4, -1], "expected whole numbers from 0 to 3, the file's last prompt, got 4, -1"),
+        ([], "got an empty list"),
+    ],
+)
+def test_indices_that_the_file_does_not_have(prompts: Path, indices: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_pairs(prompts, indices=indices)
+
+
+def test_wrong_filters_are_reported_together(prompts: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_pairs(prompts, indices="9:", categories="none")
+    assert [problem.partition(":")[0] for problem in caught.value.problems] == ["`data.indices`", "`data.categories`"]
+
+
 def test_an_unknown_category_lists_those_there_are(prompts: Path) -> None:
     with pytest.raises(ConfigError, match="no category 'colours' or 'text'; they have colors, Counting"):
         load_pairs(prompts, categories=["Text", "Colours"])
@@ -77,6 +115,9 @@ def test_an_unknown_category_lists_those_there_are(prompts: Path) -> None:
 def test_the_name_of_the_data_set(prompts: Path) -> None:
     assert load_pairs(prompts)[0].dataset == "My set"
     assert load_pairs(prompts, name="other")[0].dataset == "other"
+    packed = prompts.with_name("packed.csv.gz")
+    packed.write_bytes(gzip.compress(prompts.read_bytes()))
+    assert load_pairs(packed)[0].dataset == "packed"
     assert load_pairs("emoji_world/demo")[0].dataset == "emoji_world-demo"
 
 
@@ -86,3 +127,29 @@ def test_the_configuration_section_is_the_arguments() -> None:
         warnings.simplefilter("error")
         pairs = load_pairs(**data)
     assert [(pair.seed, pair.dataset) for pair in pairs] == [(4, "emoji_world-demo")] * 3
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("data.indices=10:50", "10:50"),
+        ("data.indices=10:", "10:"),
+        ("data.indices=[3,1]", [3, 1]),
+        ("data.prompt_column=Title", "Title"),
+        ("data.duplicates=drop", "drop"),
+        ("data.split=test", "test"),
+        ("data.revision=refs/convert/parquet", "refs/convert/parquet"),
+    ],
+)
+def test_new_keys_can_be_given_on_the_command_line(override: str, expected: Any) -> None:
+    key = override.partition("=")[0].removeprefix("data.")
+    assert to_plain(load_config([override]))["data"][key] == expected
+
+
+def test_wrong_values_are_reported_together_before_any_file_is_read() -> None:
+    wrong = ["data.duplicates=yes", "data.indices=650", "data.split=''", "data.prompt_column=[a]", "data.limit=0"]
+    with pytest.raises(ConfigError) as caught:
+        load_config(wrong)
+    keys = sorted(problem.partition(":")[0] for problem in caught.value.problems)
+    assert keys == ["`data.duplicates`", "`data.indices`", "`data.limit`", "`data.prompt_column`", "`data.split`"]
+    assert any("a range such as '10:50'" in problem for problem in caught.value.problems)

@@ -71,9 +71,8 @@ class TestOpen:
             RunFolder(run.path).open(changed)
         assert str(caught.value).splitlines() == [
             f"The run folder {run.path} was made by another configuration:",
-            '  models.judges.judge.model: was "emoji_world/judge", is absent',
-            "  models.judges.judge.pretrained: was null, is absent",
-            "  sampler.mixing_coeff: was absent, is 0.93",
+            '  models.judges.judge.model: was "emoji_world/judge", is null',
+            "  sampler.mixing_coeff: was null, is 0.93",
             '  sampler.name: was "ddim", is "edict"',
             "  sampler.num_inference_steps: was 20, is 50",
             f"Use another run_dir, or delete the folder {run.path} to start again.",

@@ -1,0 +1,51 @@
+"""What a run tells while it works."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from sgool.types import PairRecord, PromptSeed
+
+
+class Progress(Protocol):
+    """What the runner tells while it works."""
+
+    def start(self, pairs: int, methods: Sequence[str], left: int) -> None:
+        """The run begins: this process's pairs, methods, and (method, pair) problems left to do."""
+        ...
+
+    def note(self, text: str) -> None:
+        """Something that the user should know."""
+        ...
+
+    def batch(self, method: str, pairs: Sequence[PromptSeed]) -> None:
+        """A batch of pairs begins."""
+        ...
+
+    def update(self, update: int, total: int) -> None:
+        """An update of the batch is done."""
+        ...
+
+    def done(self, records: Sequence[PairRecord]) -> None:
+        """The batch has ended and its records are written."""
+        ...
+
+
+class Silent:
+    """Tells nothing."""
+
+    def start(self, pairs: int, methods: Sequence[str], left: int) -> None:
+        """Nothing."""
+
+    def note(self, text: str) -> None:
+        """Nothing."""
+
+    def batch(self, method: str, pairs: Sequence[PromptSeed]) -> None:
+        """Nothing."""
+
+    def update(self, update: int, total: int) -> None:
+        """Nothing."""
+
+    def done(self, records: Sequence[PairRecord]) -> None:
+        """Nothing."""

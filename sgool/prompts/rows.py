@@ -1,0 +1,169 @@
+"""Records, as the readers of the formats give them, to the rows of a prompt set; and everything wrong with them."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from sgool.prompts.columns import Columns
+from sgool.prompts.text import Problems, shown, text_problem
+
+#: Columns whose text may be a scene in JSON: an object with a list `objects` that is not empty.
+JSON_COLUMNS = ("scene",)
+#: What to do with a prompt that stands twice in a file, in the same category.
+DUPLICATES = ("error", "keep", "drop")
+
+
+@dataclass(frozen=True)
+class PromptRow:
+    """One prompt of a file.
+
+    Attributes:
+        prompt: Stripped, never empty.
+        index: Position among the file's prompts, from 0.
+        category: Stripped; empty if the file has none.
+        metadata: The other columns by their names; a scene in ``scene`` parsed from JSON, empty cells left out.
+    """
+
+    prompt: str
+    index: int
+    category: str = ""
+    metadata: Mapping[str, Any] = field(default_factory=dict, compare=False)
+
+
+class RowReader:
+    """Turns records into rows one by one and notes what is wrong with them.
+
+    Args:
+        columns: The columns that were asked for.
+        problems: Takes the problems.
+        duplicates: One of `DUPLICATES`.
+    """
+
+    def __init__(self, columns: Columns, problems: Problems, duplicates: str = "error") -> None:
+        self.columns = columns
+        self.problems = problems
+        self.duplicates = duplicates
+        self._first: dict[tuple[str, str], str] = {}
+        self._repeated: list[str] = []
+        self._keys: dict[str, None] = {}
+        self._mappings = 0
+        self._categories = 0
+        self._without_prompt: list[tuple[int, str]] = []
+        self._found: dict[tuple[str, ...], tuple[str | None, str | None]] = {}
+
+    def read(self, records: Iterable[tuple[int, Any]]) -> list[PromptRow]:
+        """The rows; those with a problem are only counted, so that the indexes of the others stay.
+
+        Args:
+            records: Line numbers (0 where the format has none) with a string, or a mapping from column to value.
+        """
+        rows = [self._row(line, record, index) for index, (line, record) in enumerate(records)]
+        self._look_at_all(len(rows))
+        good = [row for row in rows if row is not None]
+        if self._repeated:
+            some = ", ".join(self._repeated[:3]) + (", ..." if len(self._repeated) > 3 else "")
+            warnings.warn(
+                f"{self.problems.path}: left out {len(self._repeated)} repeated prompts: {some}", stacklevel=3
+            )
+        return good
+
+    def _row(self, line: int, record: Any, index: int) -> PromptRow | None:
+        where = "" if line else f"item {index + 1}: "
+        prompt, category, metadata = record, None, {}
+        if isinstance(record, Mapping):
+            prompt_key, category_key = self._find(record)
+            if prompt_key is None:
+                problem = f"{where}{self.columns.no_prompts(record)}".replace("a column", "a key", 1)
+                self._without_prompt.append((line, problem))
+                return None
+            prompt, category = record[prompt_key], record.get(category_key)
+            others = {str(key): value for key, value in record.items() if key not in (prompt_key, category_key)}
+            metadata = _metadata(others)
+        if not isinstance(prompt, str):
+            self.problems.add(line, f"{where}expected a prompt's text, got {shown(prompt)}")
+            return None
+        row = PromptRow(prompt.strip(), index, "" if _is_nothing(category) else str(category).strip(), metadata)
+        return row if self._is_good(row, line, where) else None
+
+    def _find(self, record: Mapping[str, Any]) -> tuple[str | None, str | None]:
+        """The keys of prompt and category; looked up once per set of keys, since all rows of a table have the same."""
+        self._mappings += 1
+        names = tuple(record)
+        if names not in self._found:
+            self._found[names] = self.columns.find(names)
+            self._keys.update(dict.fromkeys(names))
+        self._categories += self._found[names][1] is not None
+        return self._found[names]
+
+    def _is_good(self, row: PromptRow, line: int, where: str) -> bool:
+        """Whether the row counts; if not, it is noted why."""
+        problem = "empty prompt" if not row.prompt else text_problem(row.prompt)
+        if problem:
+            self.problems.add(line, f"{where}{problem}")
+        of_category = text_problem(row.category)
+        if of_category:
+            self.problems.add(line, f"{where}category: {of_category}")
+        if problem or of_category or self.duplicates == "keep":
+            return not (problem or of_category)
+        place = f"line {line}" if line else f"item {row.index + 1}"
+        first = self._first.get((row.prompt, row.category))
+        if first is None:
+            self._first[row.prompt, row.category] = place
+            return True
+        if self.duplicates == "drop":
+            self._repeated.append(shown(row.prompt))
+        else:
+            self.problems.add(
+                line,
+                f"{where}{shown(row.prompt)} repeats {first}; data.duplicates=drop leaves repetitions out, "
+                "data.duplicates=keep runs them",
+            )
+        return False
+
+    def _look_at_all(self, number: int) -> None:
+        """What only all records together show."""
+        given = self.columns.given
+        if not self._mappings and number and given:
+            self.problems.add(0, f"{' and '.join(f'`{key}`' for key in given)}: there are no columns, only prompts")
+        if self._mappings and not self._categories and self.columns.category is not None:
+            self.problems.add(0, self.columns.no_categories(self._keys))
+        if self._mappings > 1 and len(self._without_prompt) == self._mappings:
+            self.problems.add(0, self.columns.no_prompts(self._keys))
+        else:
+            for line, problem in self._without_prompt:
+                self.problems.add(line, problem)
+        if not number and not self.problems:
+            self.problems.add(0, "expected at least one prompt, found none")
+
+
+def _is_nothing(value: Any) -> bool:
+    """None, or what tables with numbers have instead."""
+    return value is None or value != value
+
+
+def _metadata(others: Mapping[str, Any]) -> dict[str, Any]:
+    metadata = {}
+    for name, value in others.items():
+        if isinstance(value, str):
+            value = value.strip()
+        if _is_nothing(value) or value == "" or not name.strip():
+            continue
+        if name.strip().lower() in JSON_COLUMNS and isinstance(value, str):
+            value = _scene(value)
+        metadata[name.strip()] = value
+    return metadata
+
+
+def _scene(text: str) -> Any:
+    """The scene that a cell holds; the text as it is where it is something else of the user's own."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+    if isinstance(value, dict) and isinstance(value.get("objects"), list) and value["objects"]:
+        return value
+    return text

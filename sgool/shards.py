@@ -1,0 +1,64 @@
+"""Which pairs a process works on: parts of a run (SLURM array tasks, ``trainer.shard``), and ranks within a part."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
+
+from sgool.errors import SgoolError
+
+T = TypeVar("T")
+
+
+def part_of(shard: str, environ: Mapping[str, str]) -> tuple[int, int]:
+    """(part, parts), counted from 1, of ``trainer.shard``.
+
+    Args:
+        shard: "PART/PARTS", or "auto": the place of a SLURM array task among its array, else the whole.
+        environ: Environment variables.
+
+    Raises:
+        SgoolError: A part beyond the parts, or an array whose task ids are no plain range.
+    """
+    if shard != "auto":
+        part, parts = map(int, shard.split("/"))
+        if part > parts:
+            raise SgoolError(f"`trainer.shard`: expected a part of at most {parts}, got {shard}; parts count from 1")
+        return part, parts
+    if "SLURM_ARRAY_TASK_ID" not in environ:
+        return 1, 1
+    task, first, last, count = (
+        int(environ.get(f"SLURM_ARRAY_TASK_{name}", default))
+        for name, default in (("ID", "0"), ("MIN", "0"), ("MAX", "0"), ("COUNT", "1"))
+    )
+    step = (last - first) // (count - 1) if count > 1 else 1
+    if first + step * (count - 1) != last or (task - first) % max(step, 1):
+        raise SgoolError(
+            f"`trainer.shard`: expected a SLURM array of evenly spaced tasks, got {count} tasks from {first} to "
+            f"{last}, so this task cannot tell its share. To finish what is left submit an array of any even size, "
+            "or give each task its own trainer.shard=PART/PARTS"
+        )
+    return (task - first) // max(step, 1) + 1, count
+
+
+def in_batches(items: Sequence[T], size: int) -> list[tuple[T, ...]]:
+    """Consecutive items, ``size`` at a time; the last may be shorter.
+
+    Batches are cut from the whole list, before it is shared: so a pair has the same batch mates, and with them the same
+    rounding, whoever works on it.
+    """
+    return [tuple(items[start : start + size]) for start in range(0, len(items), size)]
+
+
+def share(batches: Sequence[T], slot: int, slots: int) -> list[T]:
+    """Every ``slots``-th batch, from the ``slot``-th (from 0) on."""
+    return list(batches[slot::slots])
+
+
+def batch_name(pair_ids: Sequence[str]) -> str:
+    """A file name for a batch of pairs, the same in every start; that of a single pair is its id."""
+    if len(pair_ids) == 1:
+        return pair_ids[0]
+    digest = hashlib.sha256("\n".join(pair_ids).encode()).hexdigest()[:8]
+    return f"{pair_ids[0]}+{len(pair_ids) - 1}-{digest}"
