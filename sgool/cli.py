@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -71,6 +72,9 @@ def fit(
     config_dir: Annotated[
         Path | None, typer.Option("--config-dir", help="Folder with configuration files of your own.")
     ] = None,
+    resume_with_changes: Annotated[
+        bool, typer.Option("--resume-with-changes", help="Go on in a run folder of another configuration.")
+    ] = False,
     debug: Debug = False,
 ) -> None:
     """Run methods over prompt-seed pairs; resumes by itself."""
@@ -83,8 +87,9 @@ def fit(
         from sgool.runner import run_experiment
 
         with ConsoleProgress() as progress:
-            outcome = run_experiment(config, progress)
-        print_outcome(outcome, progress.console)
+            outcome = run_experiment(config, progress, accept_changes=resume_with_changes)
+        if outcome.rank == 0:
+            print_outcome(outcome, progress.console)
     raise typer.Exit(outcome.exit_code)
 
 
@@ -174,6 +179,68 @@ def doctor() -> None:
 
     _columns(machine_facts())
     _columns(asset_facts())
+
+
+_SignalBefore = Annotated[
+    int, typer.Option("--signal-before", help="Seconds before the time limit to write checkpoints and requeue.")
+]
+_SbatchOptions = Annotated[
+    list[str] | None, typer.Option("--sbatch-option", metavar="KEY=VALUE", help="Any other option of sbatch.")
+]
+_Setup = Annotated[
+    list[str] | None, typer.Option("--setup", help='A line of shell before the run, such as "module load cuda".')
+]
+
+
+@app.command()
+def submit(
+    context: typer.Context,
+    overrides: Annotated[list[str] | None, typer.Argument(metavar="OVERRIDES", help="As for fit.")] = None,
+    array: Annotated[int | None, typer.Option(help="Array tasks, which share the pairs.")] = None,
+    gpus_per_task: Annotated[int | None, typer.Option(help="GPUs of an array task on each node.")] = None,
+    cpus_per_task: Annotated[int | None, typer.Option(help="Processors of each process.")] = None,
+    mem: Annotated[str | None, typer.Option(help="Memory on each node, such as 16G.")] = None,
+    time: Annotated[str | None, typer.Option(help="Time limit, such as 04:00:00 or 2-00:00:00.")] = None,
+    partition: Annotated[str | None, typer.Option()] = None,
+    account: Annotated[str | None, typer.Option()] = None,
+    nodes: Annotated[int | None, typer.Option(help="Nodes of each array task.")] = None,
+    tasks_per_node: Annotated[int | None, typer.Option(help="Processes on a node; default: one a GPU, or 1.")] = None,
+    job_name: Annotated[str | None, typer.Option(help="Default: sgool-NAME of the run.")] = None,
+    max_running: Annotated[int | None, typer.Option(help="Array tasks at the same time.")] = None,
+    signal_before: _SignalBefore = 120,
+    requeue: Annotated[bool, typer.Option(help="Put an interrupted job back into the queue.")] = True,
+    max_requeues: Annotated[int, typer.Option(help="How often at most.")] = 20,
+    sbatch_option: _SbatchOptions = None,
+    setup: _Setup = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the script; write and submit nothing.")] = False,
+    config_dir: Annotated[Path | None, typer.Option(help="As for fit.")] = None,
+    resume_with_changes: Annotated[bool, typer.Option("--resume-with-changes", help="As for fit.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Submit fit to SLURM, as a job or an array of jobs that go on after their time limit."""
+    with _user_errors(debug):
+        from sgool.slurm.command import submit_command
+
+        submit_command(**{name: value for name, value in context.params.items() if name != "debug"})
+
+
+@app.command()
+def status(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder; runners may be at work there.")],
+    as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Show what of a run is done, running, failed and left, and how long that will take."""
+    with _user_errors(debug):
+        from sgool.status import describe, run_status, table
+
+        found = run_status(run)
+        if as_json:
+            typer.echo(json.dumps(found.as_json(), indent=2, ensure_ascii=False))
+            return
+        _columns(table(found))
+        for line in describe(found):
+            typer.echo(line)
 
 
 def _columns(rows: Sequence[tuple[str, ...]]) -> None:

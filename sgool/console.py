@@ -13,63 +13,117 @@ from sgool.report import summary_rows
 from sgool.runner import Outcome
 from sgool.types import PairRecord, PromptSeed
 
+_PROMPT_LENGTH = 40
+
+_SPEED_SECONDS = 6 * 3600.0
+"""Over how long the time left is estimated; rich's half minute holds no pair of a real run."""
+
 
 class ConsoleProgress:
-    """One bar for the problems, one for the updates of the current batch; a line a pair where there is no terminal."""
+    """One bar for the pairs with the time left, one for the updates of the fit under way with its loss and score.
 
-    def __init__(self, console: Console | None = None) -> None:
+    Without a terminal there are no bars, but a line a pair, as for pairs that failed. Of several ranks, only the first
+    shows bars; the others print their lines, each with its rank.
+
+    Args:
+        console: Where to; by default the standard output.
+        rank: Of this process.
+        world_size: How many processes there are.
+    """
+
+    def __init__(self, console: Console | None = None, rank: int = 0, world_size: int = 1) -> None:
         self.console = console or Console(highlight=False)
-        self._bars = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            console=self.console,
-            disable=not self.console.is_terminal,
-        )
+        self.as_rank(rank, world_size)
+        self._bars: Progress | None = None
         self._ended = self._left = 0
 
+    def as_rank(self, rank: int, world_size: int) -> None:
+        """Says which process this is, before ``start``."""
+        self._prefix = f"rank {rank}: " if world_size > 1 else ""
+        self._has_bars = self.console.is_terminal and rank == 0
+
     def __enter__(self) -> ConsoleProgress:
-        self._bars.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._bars.stop()
+        if self._bars is not None:
+            self._bars.stop()
 
     def start(self, pairs: int, methods: Sequence[str], left: int) -> None:
         """Says what there is to do."""
         total = pairs * len(methods)
         finished = f", {total - left} done already" if left < total else ""
-        self.console.print(f"{pairs} pairs × {', '.join(methods)}: {left} to do{finished}", markup=False)
+        self._print(f"{pairs} pairs × {', '.join(methods)}: {left} to do{finished}")
         self._left = left
-        self._all = self._bars.add_task("pairs", total=left)
-        self._updates = self._bars.add_task("updates", total=None, visible=False)
+        if not self._has_bars or not left:
+            return
+        self._bars = Progress(
+            TextColumn("{task.description}", markup=False),  # prompts may hold [brackets]
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[values]}", markup=False),
+            console=self.console,
+            speed_estimate_period=_SPEED_SECONDS,
+        )
+        self._all = self._bars.add_task("pairs", total=left, values="")
+        self._updates = self._bars.add_task("updates", total=None, visible=False, values="")
+        self._bars.start()
 
     def note(self, text: str) -> None:
         """Prints a line."""
-        self.console.print(f"note: {text}", markup=False, soft_wrap=True)
+        self._print(f"note: {text}")
 
     def batch(self, method: str, pairs: Sequence[PromptSeed]) -> None:
         """Shows the batch's method and first prompt."""
+        if self._bars is None:
+            return
+        prompt = " ".join(pairs[0].prompt.split())
+        short = prompt if len(prompt) <= _PROMPT_LENGTH else f"{prompt[: _PROMPT_LENGTH - 1]}…"
         more = f" and {len(pairs) - 1} more" if len(pairs) > 1 else ""
-        prompt = pairs[0].prompt.replace("[", "(").replace("]", ")")
-        self._bars.update(self._all, description=f"{method}: {prompt[:40]}{more}")
-        self._bars.update(self._updates, completed=0, visible=False)
+        self._bars.update(self._all, description=f"{method}: {short}{more}")
+        self._bars.reset(self._updates, total=None, visible=False, values="")
 
-    def update(self, update: int, total: int) -> None:
-        """Moves the updates' bar."""
-        self._bars.update(self._updates, completed=update, total=total, visible=True)
+    def update(self, update: int, total: int, loss: float | None = None, score: float | None = None) -> None:
+        """Moves the updates' bar.
+
+        Args:
+            update: Updates done.
+            total: Of how many.
+            loss: Mean over the fit's pairs.
+            score: The selection score's mean.
+        """
+        if self._bars is None:
+            return
+        named = (("loss", loss), ("score", score))
+        values = "  ".join(f"{name} {value:.4g}" for name, value in named if value is not None)
+        self._bars.update(self._updates, completed=update, total=total, visible=True, values=values)
 
     def done(self, records: Sequence[PairRecord]) -> None:
-        """Moves the pairs' bar; without a terminal prints a line a pair."""
-        self._bars.advance(self._all, len(records))
+        """Moves the pairs' bar; without bars prints a line a pair."""
+        if self._bars is not None:
+            self._bars.advance(self._all, len(records))
         for record in records:
             self._ended += 1
-            if not self.console.is_terminal or record.status != "done":
-                state = record.error if record.status != "done" else f"{record.seconds:.1f} s"
-                line = f"[{self._ended}/{self._left}] {record.method} {record.pair_id}: {state}"
-                self.console.print(line, markup=False, soft_wrap=True)
+            if self._bars is None or record.status != "done":
+                self._print(f"[{self._ended}/{self._left}] {record.method} {record.pair_id}: {_result(record)}")
+
+    def _print(self, text: str) -> None:
+        self.console.print(f"{self._prefix}{text}", markup=False, soft_wrap=True)
+
+
+def _result(record: PairRecord) -> str:
+    """A pair's time and change of score, or why it failed."""
+    if record.status != "done":
+        return f"failed: {record.error}"
+    parts = [f"{record.seconds:.1f} s"]
+    for name, after in record.metrics.items():
+        before = record.metrics.get(f"{name}_initial")
+        if before is not None:
+            parts.append(f"{name} {before:.4g} → {after:.4g}")
+            break
+    return ", ".join(parts)
 
 
 def print_outcome(outcome: Outcome, console: Console | None = None) -> None:
@@ -91,6 +145,12 @@ def print_outcome(outcome: Outcome, console: Console | None = None) -> None:
     console.print(table)
     for record in outcome.failed:
         console.print(f"failed: {record.method} {record.pair_id}: {record.error}", markup=False, soft_wrap=True)
+    if outcome.interrupted:
+        text = f"interrupted by {outcome.interrupted}: the same command goes on with the {outcome.missing} pairs left"
+        console.print(text, markup=False, soft_wrap=True)
+    elif outcome.missing:
+        text = f"{outcome.missing} pairs have no result: the same command makes them"
+        console.print(text, markup=False, soft_wrap=True)
     console.print(f"results: {outcome.run_dir / 'results.csv'}", markup=False, soft_wrap=True)
 
 

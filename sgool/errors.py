@@ -21,3 +21,7 @@ class ConfigError(SgoolError):
         head = "" if len(self.problems) == 1 else f"{len(self.problems)} problems in the configuration:\n"
         mark = "" if len(self.problems) == 1 else "- "
         super().__init__(head + "\n".join(mark + problem for problem in self.problems))
+
+
+class Interrupted(SgoolError):
+    """A fit that ended before its time because it was asked to; the same call goes on where it stopped."""

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import lightning as L
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
+from sgool.checkpoint import eight_bit
 from sgool.diffusion import (
     Engine,
     GuidedModel,
@@ -38,7 +38,7 @@ class Evaluation:
         images: (B, 3, H, W) of the first stream, clamped to [0, 1].
         loss: (B,) as optimised, mean over the streams.
         selection: (B,) the objective on the whole image, without random crops: comparable between updates.
-        output: The objective's output for the first stream.
+        output: The objective's output for the first stream; its saliency map in the 8 bits that are kept of it.
     """
 
     update: int
@@ -83,6 +83,11 @@ class LatentPairModule(L.LightningModule):
             latents of a wrong shape.
     """
 
+    #: What the last update saw.
+    evaluation: Evaluation | None = None
+    #: Whether the fit ends before its time; its last latents are not evaluated then.
+    interrupted = False
+
     def __init__(
         self,
         models: DiffusionModels,
@@ -119,9 +124,10 @@ class LatentPairModule(L.LightningModule):
         self.guided_model = self._guided_model(network_prompts, split_guidance)
         #: Pair index -> why it failed; failed pairs keep their last good latents.
         self.failures: dict[int, str] = {}
+        #: Pair index -> (update at which it was put back, what was not finite there).
+        self.retries: dict[int, tuple[int, str]] = {}
         #: Pair index -> (update at which it was stopped, network calls until then).
         self.stopped: dict[int, tuple[int, int]] = {}
-        self.evaluation: Evaluation | None = None
 
     def _first_latents(self, shape: tuple[int, int, int], given: Tensor | None) -> Tensor:
         expected = (len(self.pairs), *shape)
@@ -200,17 +206,42 @@ class LatentPairModule(L.LightningModule):
         """SGD with momentum, as DOODL: b = 0.9 b + g, no dampening, and Nesterov's only where asked for."""
         return torch.optim.SGD([self.latents], lr=self.lr, momentum=self.momentum, nesterov=self.nesterov)
 
-    def train_dataloader(self) -> DataLoader:
+    def train_dataloader(self) -> Updates:
         """One item an update: the pairs are the problem, not the data."""
-        return DataLoader(range(self.num_optimization_steps), batch_size=None)  # type: ignore[arg-type]
+        return Updates(self.num_optimization_steps)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Adds what the latents and the optimiser do not say, in plain values."""
+        checkpoint["pairs"] = {
+            **{name: getattr(self, name) for name in ("failures", "stopped", "retries")},
+            "network_calls": self.guided_model.calls,
+            "objectives": [objective.state_dict() for objective in self.objectives],
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Takes up what `on_save_checkpoint` added."""
+        state = checkpoint["pairs"]
+        self.failures, self.stopped, self.retries = state["failures"], state["stopped"], state["retries"]
+        self.guided_model.calls = state["network_calls"]
+        for objective, remembered in zip(self.objectives, state["objectives"], strict=True):
+            objective.load_state_dict(remembered)
 
     def stop(self, index: int, update: int) -> None:
         """Lets a pair rest from ``update`` on; what it costs ends here."""
         self.stopped[index] = (update, self.guided_model.calls)
 
+    def fail(self, index: int, update: int, reason: str) -> None:
+        """Lets a pair rest for good."""
+        self.failures[index] = reason
+        self.stop(index, update)
+
     def rests(self, index: int) -> bool:
         """Whether a pair has failed or was stopped: its latents stay."""
         return index in self.failures or index in self.stopped
+
+    def stands(self, index: int, update: int) -> bool:
+        """Whether a pair makes no step at an update: it rests, or is put back by half of its last step."""
+        return self.rests(index) or (index in self.retries and self.retries[index][0] == update)
 
     def has_stopped_before(self, index: int, update: int) -> bool:
         """Whether a pair was stopped at an earlier update."""
@@ -220,6 +251,29 @@ class LatentPairModule(L.LightningModule):
     def sample(self) -> Tensor:
         """Images (B, 3, H, W) in [0, 1] of the current latents' first stream."""
         return self().images[0].clamp(0, 1)
+
+
+class Updates:
+    """The updates of a fit as data that know their position: a resumed fit gets the items that are left."""
+
+    def __init__(self, count: int) -> None:
+        self._count, self._next = count, 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[int]:
+        while self._next < self._count:
+            self._next += 1
+            yield self._next - 1
+
+    def state_dict(self) -> dict[str, int]:
+        """The next item."""
+        return {"next": self._next}
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        """Goes on with the next item."""
+        self._next = state["next"]
 
 
 def _check(pairs: Sequence[PromptSeed], num_optimization_steps: int, nesterov_alone: bool) -> None:
@@ -237,9 +291,10 @@ def _check(pairs: Sequence[PromptSeed], num_optimization_steps: int, nesterov_al
 def _detached(output: ObjectiveOutput) -> ObjectiveOutput:
     """The output without its graph: what is kept between updates must not keep the chain's activations alive."""
     saliency_map = output.saliency_map
+    # Rounded for all who look at it: after a resume nothing else is left of a map found earlier.
     return ObjectiveOutput(
         output.loss.detach(),
         {name: value.detach() for name, value in output.terms.items()},
-        None if saliency_map is None else saliency_map.detach(),
+        None if saliency_map is None else eight_bit(saliency_map.detach()),
         output.regions,
     )

@@ -23,8 +23,12 @@ class Progress(Protocol):
         """A batch of pairs begins."""
         ...
 
-    def update(self, update: int, total: int) -> None:
-        """An update of the batch is done."""
+    def update(self, update: int, total: int, loss: float | None = None, score: float | None = None) -> None:
+        """An update of the batch is done; means over the batch of its loss and of the score that chooses the best."""
+        ...
+
+    def as_rank(self, rank: int, size: int) -> None:
+        """Before ``start``: several processes work; this is one of them."""
         ...
 
     def done(self, records: Sequence[PairRecord]) -> None:
@@ -44,7 +48,10 @@ class Silent:
     def batch(self, method: str, pairs: Sequence[PromptSeed]) -> None:
         """Nothing."""
 
-    def update(self, update: int, total: int) -> None:
+    def update(self, update: int, total: int, loss: float | None = None, score: float | None = None) -> None:
+        """Nothing."""
+
+    def as_rank(self, rank: int, size: int) -> None:
         """Nothing."""
 
     def done(self, records: Sequence[PairRecord]) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from sgool.config import to_plain
 from sgool.errors import Interrupted
 from sgool.interrupt import INTERRUPTED, Interrupt
+from sgool.loggers import check_logger
 from sgool.progress import Progress, Silent
 from sgool.prompts import load_pairs
 from sgool.results import RunFolder
@@ -76,6 +77,7 @@ def run_experiment(config: DictConfig, progress: Progress | None = None, *, acce
     plain = to_plain(config)
     pairs = load_pairs(**plain["data"])
     part = part_of(plain["trainer"]["shard"], os.environ)
+    check_logger(plain["logger"])
     folder = RunFolder(plain["run_dir"]).open(plain, device=device_name(plain), accept_changes=accept_changes)
     with Interrupt() as asked:
         return _Run(plain, pairs, part, folder, progress or Silent(), asked).outcome()
@@ -140,6 +142,7 @@ class _Run:
         kind = accelerator_of(Networks(self.config["models"]).device)
         world = join_world(kind, trainer["devices"], trainer["num_nodes"])
         self.asked.forward = world.forward
+        self.progress.as_rank(world.rank, world.size)
         return world
 
     def _work(self, world: World) -> str | None:
@@ -153,7 +156,7 @@ class _Run:
                 worker.wait({method: worker.run(method, mine) for method in self.methods})
         except Interrupted:
             return self.asked.signal
-        if world.size > 1 or self.part[1] > 1:
+        if world.size > 1 or (self.part[1] > 1 and left):
             self._log_means(world, mine)
         return None
 

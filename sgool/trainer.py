@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import logging
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
+import signal
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from sgool.errors import SgoolError
+from sgool.callbacks import FitCheckpoint
+from sgool.errors import Interrupted, SgoolError
 from sgool.module import LatentPairModule
+from sgool.quiet import quiet_lightning
 
 
 class UpdateProgress(L.Callback):
@@ -22,19 +25,10 @@ class UpdateProgress(L.Callback):
         self._report = report
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Calls the function with (update, of how many)."""
-        self._report(trainer.global_step, pl_module.num_optimization_steps)
-
-
-class LossLogger(L.Callback):
-    """Logs each update's mean loss, selection score and terms over the batch to the trainer's loggers."""
-
-    def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Logs what this update saw before its step."""
+        """Calls the function with (update, of how many, mean loss, mean selection score)."""
         seen = pl_module.evaluation
-        values = {"loss": seen.loss.mean(), "selection": seen.selection.mean()}
-        values |= {f"term/{name}": value.mean() for name, value in seen.output.terms.items()}
-        pl_module.log_dict({name: float(value) for name, value in values.items()})
+        loss, score = float(seen.loss.mean()), float(seen.selection.mean())
+        self._report(trainer.global_step, pl_module.num_optimization_steps, loss, score)
 
 
 def fit_module(
@@ -43,16 +37,30 @@ def fit_module(
     *,
     options: Mapping[str, Any],
     logger: Sequence[Any] = (),
-    on_update: Any = None,
+    on_update: Callable[..., None] | None = None,
+    checkpoint: FitCheckpoint | None = None,
+    resume_from: Path | None = None,
 ) -> None:
     """Runs ``module.num_optimization_steps`` updates with a Lightning Trainer.
 
+    Args:
+        module: The pairs.
+        callbacks: In their order.
+        options: Of the Trainer; ``extra_callbacks`` (a list) run after those above.
+        logger: Lightning loggers.
+        on_update: Called with (updates done, of how many, mean loss, mean score) after each one.
+        checkpoint: Writes checkpoints and ends the fit where that is asked for; runs last.
+        resume_from: A checkpoint of the same fit, to go on from; its rest is done.
+
     Raises:
+        Interrupted: The fit was ended before its time by ``checkpoint``, or by a SIGTERM.
         SgoolError: A precision that would couple the pairs or round their latents.
     """
     _check_precision(str(options.get("precision", "32-true")))
-    extra: list[L.Callback] = [LossLogger()] if logger else []
-    extra += [UpdateProgress(on_update)] if on_update else []
+    options = dict(options)
+    extra: list[L.Callback] = [UpdateProgress(on_update)] if on_update else []
+    extra += options.pop("extra_callbacks", [])
+    extra += [checkpoint] if checkpoint is not None else []
     with quiet_lightning():
         trainer = L.Trainer(
             max_steps=module.num_optimization_steps,
@@ -62,10 +70,32 @@ def fit_module(
             enable_progress_bar=False,
             enable_model_summary=False,
             enable_checkpointing=False,
+            use_distributed_sampler=False,
             log_every_n_steps=1,
             **options,
         )
-        trainer.fit(module)
+        with _own_exits(module):
+            trainer.fit(module, ckpt_path=resume_from, weights_only=None if resume_from is None else True)
+    if module.interrupted:
+        raise Interrupted(
+            f"stopped after update {trainer.global_step} of {module.num_optimization_steps}, as it was asked to; the "
+            "same call goes on from there"
+        )
+
+
+@contextmanager
+def _own_exits(module: LatentPairModule) -> Iterator[None]:
+    """Lightning turns Ctrl+C and SIGTERM into an exit of the process; whether to exit is not a fit's to decide."""
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SIGTERMException:
+        module.interrupted = True
+    except SystemExit as leaving:
+        if not isinstance(leaving.__context__, KeyboardInterrupt):
+            raise
+        signal.signal(signal.SIGINT, handler)  # Lightning has switched it off
+        raise leaving.__context__ from None
 
 
 def _check_precision(precision: str) -> None:
@@ -87,20 +117,3 @@ def autocast_like(options: Mapping[str, Any], device: torch.device) -> AbstractC
     if not precision.endswith("-mixed"):
         return nullcontext()
     return torch.autocast(device.type, torch.bfloat16 if precision.startswith("bf16") else torch.float16)
-
-
-@contextmanager
-def quiet_lightning() -> Iterator[None]:
-    """Silences what Lightning says at each of hundreds of fits; errors still show."""
-    names = ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero")
-    levels = {name: logging.getLogger(name).level for name in names}
-    for name in names:
-        logging.getLogger(name).setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module=r"lightning\..*")
-            warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-            yield
-    finally:
-        for name, level in levels.items():
-            logging.getLogger(name).setLevel(level)

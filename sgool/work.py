@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -183,8 +184,10 @@ class _Job:
         """None where all went well; else what went wrong, with nothing of the fit left in memory."""
         worker = self.worker
         try:
-            results = self.method.run(pairs, self._settings(pairs))
-            metrics = score(worker.session, results)
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message="prompt over")  # said once, when the run began
+                results = self.method.run(pairs, self._settings(pairs))
+                metrics = score(worker.session, results)
         except SgoolError:
             raise
         except torch.OutOfMemoryError:
@@ -195,10 +198,15 @@ class _Job:
             if "can't allocate memory" in str(error):  # torch's allocator on the CPU
                 return _OutOfMemory()
             return f"{type(error).__name__}: {error}".strip()
-        seconds = (time.perf_counter() - started) / len(pairs)
+        seconds = time.perf_counter() - started
         missing = set(worker.left(self.name, pairs))
         both = [(result, row) for result, row in zip(results, metrics, strict=True) if result.pair in missing]
-        self._recorded([write_result(worker.folder, self.name, result, row, seconds) for result, row in both])
+        self._recorded(
+            [
+                write_result(worker.folder, self.name, result, row, (seconds + result.seconds_before) / len(pairs))
+                for result, row in both
+            ]
+        )
         self.under_way.checkpoint(pairs).unlink(missing_ok=True)
         return None
 

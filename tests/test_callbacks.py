@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,6 +27,7 @@ from sgool.callbacks import (
     Trajectory,
     default_callbacks,
 )
+from sgool.checkpoint import eight_bit
 from sgool.diffusion import build_sampler
 from sgool.errors import SgoolError
 from sgool.models.clip import ClipTower
@@ -281,7 +283,8 @@ def test_best_image_is_that_of_the_best_latents(models64: DiffusionModels, objec
         latents = best["latents"][:, None].expand(-1, len(PAIRS), -1, -1, -1)
         with torch.no_grad():
             image = module(latents).images[0, index].clamp(0, 1)
-        torch.testing.assert_close(best["image"], image, rtol=0, atol=1e-10)
+        # float64: but for pixels at the edge between two of the 256 values, the same.
+        assert best["image"].equal(eight_bit(image)) and not image.equal(eight_bit(image))
 
 
 class Spoiled:
@@ -323,17 +326,101 @@ def test_a_pair_that_breaks_leaves_the_others_alone(
     healthy = Objective({"text": TextAlignment(clip64)}, {"text": 1.0}, CROPS)
     broken, trajectory = fitted(models64, spoiled, sampler, 3, pairs)
     whole, expected = fitted(models64, healthy, sampler, 3, pairs)
-    update = from_call // len(broken.latents)
-    assert broken.failures == {1: f"non-finite {how} at update {update}"} and whole.failures == {}
+    first = from_call // len(broken.latents)
+    # At the first update there is nothing to go back to; at the last one, no update is left to fail at.
+    last = first + 1 if first else 0
+    again = f", after non-finite {how} at update {first} and a retry with half the step" if first else ""
+    reasons = {1: f"non-finite {how} at update {last}{again}"} if last < 3 else {}
+    assert broken.failures == reasons and whole.failures == {}
+    assert broken.retries == ({1: (first, how)} if first else {})
     for index in (0, 2):
         assert broken.latents[:, index].equal(whole.latents[:, index])
         assert trajectory.best[index]["image"].equal(expected.best[index]["image"])
-    # The broken pair rests where it was when it broke: neither gradient, nor momentum, nor noise.
-    _, until = fitted(models64, healthy, sampler, max(update, 1), pairs, keep="last")
-    there = until.best[1]["latents"] if update else first_latents(7, (4, 8, 8)).double()
+        assert trajectory.history[index] == expected.history[index]
+    rows = trajectory.history[1]
+    assert [row["update"] for row in rows] == list(range(last + 1))
+    assert math.isnan(rows[first]["loss"]) == (how == "loss")
+    assert ("image" in trajectory.best[1]) == (first > 0)
+    if not reasons:
+        return
+    # It rests at the latents that were evaluated well last: neither gradient, nor momentum, nor noise.
+    _, until = fitted(models64, healthy, sampler, max(first - 1, 1), pairs, keep="last")
+    there = until.best[1]["latents"] if first > 1 else first_latents(7, (4, 8, 8)).double()
     torch.testing.assert_close(broken.latents.detach()[:, 1], there.expand_as(broken.latents[:, 1]), rtol=0, atol=1e-12)
-    assert len(trajectory.history[1]) == 4
-    assert ("image" in trajectory.best[1]) == (update > 0)
+
+
+class OnceBad(TextAlignment):
+    """NaN for one pair in one training step, counted from 0; "gradient": in backward alone."""
+
+    def __init__(self, clip: ClipTower, seed: int, how: str, call: int) -> None:
+        super().__init__(clip)
+        self._spoiled = Spoiled(clip, seed, how, call)
+        self._last = call + 1
+
+    def targets(self, pairs: Sequence[PromptSeed]) -> Tensor:
+        return self._spoiled.targets(pairs)
+
+    def __call__(self, views: Tensor, targets: Tensor) -> Tensor:
+        if self._spoiled.calls < self._last:
+            return self._spoiled(views, targets)
+        return super().__call__(views, targets[:, :-1])
+
+
+class Recorder(L.Callback):
+    """Latents and momentum after each update."""
+
+    def __init__(self) -> None:
+        self.latents: list[Tensor] = []
+        self.momenta: list[Tensor] = []
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, *_: Any) -> None:
+        self.latents.append(pl_module.latents.detach().clone())
+        self.momenta.append(trainer.optimizers[0].state[pl_module.latents]["momentum_buffer"].clone())
+
+
+@pytest.mark.parametrize("how", ["loss", "gradient"])
+@pytest.mark.parametrize(("renormalize", "nesterov"), [(False, False), (True, True)])
+def test_a_pair_is_put_back_by_half_of_its_last_step_and_goes_on(
+    models64: DiffusionModels, clip64: ClipTower, how: str, renormalize: bool, nesterov: bool
+) -> None:
+    def run(term: TextAlignment) -> tuple[LatentPairModule, Recorder, Trajectory]:
+        objective, recorder = Objective({"text": term}, {"text": 1.0}, CROPS), Recorder()
+        module = LatentPairModule(
+            models64, PAIRS, objective, num_inference_steps=STEPS, num_optimization_steps=4, nesterov=nesterov, lr=30.0
+        )
+        callbacks = default_callbacks(renormalize=renormalize, perturb_std=1e-3, on_note=notes.append)
+        fit_module(module, callbacks, options={**CPU, "extra_callbacks": [recorder]})
+        return module, recorder, callbacks[-1]  # type: ignore[return-value]
+
+    notes: list[str] = []
+    module, recorder, trajectory = run(OnceBad(clip64, PAIRS[1].seed, how, 2))
+    assert notes == [f"{PAIRS[1].pair_id}: non-finite {how} at update 2, retried with half the step"]
+    assert module.failures == {} and module.retries == {1: (2, how)}
+    # Evaluated well at update 1, that is after the step of update 0.
+    good, bad = (recorder.latents[update][:, 1] for update in (0, 1))
+    middle = (good + bad) / 2
+    if renormalize:
+        middle = middle * good.norm() / middle.norm()
+    torch.testing.assert_close(recorder.latents[2][:, 1], middle, rtol=0, atol=1e-14)  # float64's last digits
+    assert recorder.momenta[2][:, 1].equal(recorder.momenta[1][:, 1] / 2)
+    assert not recorder.latents[3][:, 1].equal(recorder.latents[2][:, 1])  # and on it goes
+    rows = trajectory.history[1]
+    assert [row["update"] for row in rows] == list(range(5))
+    assert [math.isfinite(row["loss"]) for row in rows] == [True, True, how == "gradient", True, True]
+    # The other one saw nothing of it.
+    whole, seen, expected = run(TextAlignment(clip64))
+    assert [x[:, 0].tolist() for x in recorder.latents] == [x[:, 0].tolist() for x in seen.latents]
+    assert trajectory.history[0] == expected.history[0] and whole.retries == {}
+
+
+def test_a_fit_ends_when_all_pairs_have_failed(models64: DiffusionModels, clip64: ClipTower) -> None:
+    objective = Objective({"text": Spoiled(clip64, PAIRS[0].seed, "loss", 1)}, {"text": 1.0}, CROPS)
+    module, trajectory = fitted(models64, objective, "ddim", 10, PAIRS[:1])
+    reason = "non-finite loss at update 2, after non-finite loss at update 1 and a retry with half the step"
+    assert module.failures == {0: reason} and module.stopped[0][0] == 2
+    assert len(trajectory.history[0]) == 3 and trajectory.best[0]["update"] == 0
+    # Three evaluations with their recomputation, none after the end.
+    assert module.guided_model.calls == module.stopped[0][1] == 3 * 2 * STEPS
 
 
 def test_normalise_gradient_is_per_pair_and_free_of_scale(models64: DiffusionModels, clip64: ClipTower) -> None:
@@ -355,7 +442,7 @@ def test_snapshots_and_terms_in_the_history(models64: DiffusionModels, objective
     _, trajectory = fitted(models64, objective, "ddim", 4, snapshot_every=2)
     assert [update for update, _ in trajectory.snapshots] == [0, 2, 4]
     assert trajectory.snapshots[0][1].shape == (2, 3, 32, 32)
-    assert trajectory.first is not None and trajectory.snapshots[0][1].equal(trajectory.first.images)
+    assert trajectory.first_images is not None and trajectory.snapshots[0][1].equal(trajectory.first_images)
     row = trajectory.history[0][0]
     assert set(row) == {"update", "loss", "selection", "latent_norm", "text"} and row["text"] == row["loss"]
     norms = [row["latent_norm"] for row in trajectory.history[1]]

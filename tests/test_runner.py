@@ -16,7 +16,7 @@ from sgool.errors import ConfigError, SgoolError
 from sgool.report import build_report
 from sgool.rescore import rescore
 from sgool.runner import Outcome, Silent, run_experiment
-from tests.wandb_files import read_wandb
+from tests.wandb_files import offline_files, read_wandb
 
 METHODS = ("vanilla", "doodl", "sgool")
 
@@ -177,13 +177,14 @@ def test_wandb_offline_holds_the_same_scores(
     for name in ("CACHE", "CONFIG", "DATA"):
         monkeypatch.setenv(f"WANDB_{name}_DIR", str(tmp_path / name))
     outcome = run(options, tmp_path / "run", "methods=[doodl]", "logger=wandb", "data.limit=2")
-    files = sorted((tmp_path / "run" / "wandb").glob("offline-run-*/*.wandb"))
+    files = offline_files(tmp_path / "run")
     assert len(files) == 1
-    history, group, job_type = read_wandb(files[0])
-    assert (group, job_type) == ("default", "doodl")
+    found = read_wandb(files[0])
+    history = found.history
+    assert (found.group, found.job_type) == ("default", "doodl")
     scores = [row["pair/judge/clip_score"] for row in history if "pair/judge/clip_score" in row]
     assert scores == pytest.approx([record.metrics["judge/clip_score"] for record in outcome.records])
-    assert sum("loss" in row for row in history) == 2
+    assert sum("fit/loss" in row for row in history) == 2
 
 
 def test_edict_runs_too(options: list[str], tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import lightning as L
@@ -12,10 +12,10 @@ from sgool.callbacks.gradient import (
     ClipGradient,
     ClipGradientNorm,
     MaskGradient,
-    NonFiniteGuard,
     NormalizeGradient,
     TieGradients,
 )
+from sgool.callbacks.guard import NonFiniteGuard
 from sgool.callbacks.latents import Perturb, Renormalize, TieLatents
 from sgool.callbacks.penalties import Gaussianity, NormRegularizer, Penalty
 from sgool.callbacks.stopping import EarlyStop
@@ -37,6 +37,7 @@ def default_callbacks(
     early_stop: EarlyStop | None = None,
     keep: str = "best",
     snapshot_every: int | None = None,
+    on_note: Callable[[str], None] | None = None,
 ) -> list[L.Callback]:
     """DOODL's callbacks in their order, with those of other methods where they are asked for.
 
@@ -45,7 +46,7 @@ def default_callbacks(
     penalties: list[Penalty] = [NormRegularizer(norm_regularizer)] if norm_regularizer else []
     penalties += [Gaussianity(**gaussianity)] if gaussianity and gaussianity["weight"] else []
     stopping = [early_stop] if early_stop is not None else []
-    before: list[L.Callback] = [*penalties, *stopping, NonFiniteGuard()]
+    before: list[L.Callback] = [*penalties, *stopping, NonFiniteGuard(on_note)]
     before += [TieGradients()] if tie else []
     before += [MaskGradient()] if saliency_mask else []
     before += [NormalizeGradient(gradient_rms)] if gradient_rms is not None else []

@@ -5,31 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import lightning as L
-import torch
 from torch.nn import functional as F
 
 from sgool.callbacks.base import LatentCallback, require_positive
 from sgool.errors import SgoolError
-
-
-class NonFiniteGuard(LatentCallback):
-    """Stops a pair whose loss or gradient is NaN or infinite: it rests where it is and the reason is recorded.
-
-    Pairs that rest for another reason (`EarlyStop`) are held here, too.
-    """
-
-    def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: Any, optimizer: Any) -> None:
-        """Zeroes the gradients and the momentum of resting pairs."""
-        gradient = self.gradient(pl_module)
-        momentum = optimizer.state[pl_module.latents].get("momentum_buffer")
-        for index, loss in enumerate(pl_module.evaluation.loss):
-            for what, value in (("loss", loss), ("gradient", gradient[:, index])):
-                if index not in pl_module.stopped and not torch.isfinite(value).all():
-                    pl_module.failures.setdefault(index, f"non-finite {what} at update {pl_module.global_step}")
-            if pl_module.rests(index):
-                gradient[:, index] = 0
-                if momentum is not None:
-                    momentum[:, index] = 0
 
 
 class TieGradients(LatentCallback):

@@ -50,7 +50,7 @@ class Perturb(LatentCallback):
         latents, update = pl_module.latents, pl_module.global_step - 1
         share = 1 - update / pl_module.num_optimization_steps if self.schedule == "linear" else 1.0
         for index, pair in enumerate(pl_module.pairs):
-            if pl_module.rests(index):
+            if pl_module.stands(index, update):
                 continue
             generator = pair_generator(pair.seed, "perturb", update)
             noise = torch.randn(latents.shape[2:], generator=generator).to(latents)
@@ -80,16 +80,25 @@ class Renormalize(LatentCallback):
     def __init__(self) -> None:
         self._norm: Tensor | None = None
 
-    def on_fit_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+    def setup(self, trainer: L.Trainer, pl_module: Any, stage: str) -> None:
         """Remembers the first norms (S, B, 1, 1, 1)."""
         self._norm = self._norms(pl_module.latents.detach())
+
+    def state_dict(self) -> dict[str, Any]:
+        """The first norms."""
+        assert self._norm is not None
+        return {"norm": self._norm.cpu()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Those of the fit that is resumed."""
+        self._norm = state_dict["norm"]
 
     @torch.no_grad()
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Rescales in place."""
         assert self._norm is not None
         latents = pl_module.latents
-        latents.mul_(self._norm / self._norms(latents))
+        latents.mul_(self._norm.to(latents.device) / self._norms(latents))
 
     @staticmethod
     def _norms(latents: Tensor) -> Tensor:

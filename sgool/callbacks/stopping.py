@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import lightning as L
@@ -40,10 +41,18 @@ class EarlyStop(LatentCallback):
         self._waited: list[int] = []
         self._last: tuple[int, Tensor] | None = None
 
-    def on_fit_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+    def setup(self, trainer: L.Trainer, pl_module: Any, stage: str) -> None:
         """Starts to count."""
         self._bound, self._last = self._objective.bind(pl_module.pairs), None
         self._lowest, self._waited = [float("inf")] * len(pl_module.pairs), [0] * len(pl_module.pairs)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The counts."""
+        return {"lowest": list(self._lowest), "waited": list(self._waited)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Goes on counting."""
+        self._lowest, self._waited = list(state_dict["lowest"]), list(state_dict["waited"])
 
     def values(self, module: LatentPairModule, seen: Evaluation) -> Tensor:
         """(B,), the term on the whole images."""
@@ -52,14 +61,12 @@ class EarlyStop(LatentCallback):
         return self._last[1]
 
     def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: Any, optimizer: Any) -> None:
-        """Marks pairs that have waited long enough, and ends the fit when all are stopped."""
+        """Marks pairs that have waited long enough; `NonFiniteGuard` holds them, and deals with what is not finite."""
         seen = pl_module.evaluation
         for index, value in enumerate(self.values(pl_module, seen).tolist()):
-            if pl_module.rests(index):
+            if pl_module.rests(index) or not math.isfinite(value):
                 continue
             self._waited[index] = 0 if value < self._lowest[index] else self._waited[index] + 1
             self._lowest[index] = min(value, self._lowest[index])
             if self._waited[index] >= self.patience:
                 pl_module.stop(index, seen.update)
-        if len(pl_module.stopped) == len(pl_module.pairs):
-            trainer.should_stop = True

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from sgool.callbacks.base import Column, LatentCallback
+from sgool.checkpoint import eight_bit, pack_image, unpack_image
 from sgool.errors import SgoolError
 from sgool.module import Evaluation, LatentPairModule
 
@@ -19,12 +20,19 @@ class Trajectory(LatentCallback):
     """Keeps, per pair, the history of losses, the first image and the best one; ``keep`` "last" takes the last.
 
     The latents after the last update are evaluated when the fit ends, so N updates make N + 1 candidates. Of a pair
-    that was stopped, the update at which it was is the last.
+    that was stopped, the update at which it was is the last. Images and maps are kept in 8 bits, on the CPU.
 
     Args:
         keep: "best" by the selection score, or "last".
         snapshot_every: Updates between two images that are kept; None: none are.
         columns: Further values for the history.
+
+    Attributes:
+        history: Rows per pair.
+        best: Per pair "selection" and "update", and from the first usable image on "latents", "image", "saliency_map".
+        first_latents: (S, B, C, h, w).
+        first_images: (B, 3, H, W), None before the first update.
+        snapshots: (update, images).
     """
 
     def __init__(self, keep: str = "best", snapshot_every: int | None = None, columns: Sequence[Column] = ()) -> None:
@@ -33,21 +41,33 @@ class Trajectory(LatentCallback):
         self.keep, self.snapshot_every, self.columns = keep, snapshot_every, tuple(columns)
         self.history: list[list[dict[str, float]]] = []
         self.best: list[dict[str, Any]] = []
-        self.first: Evaluation | None = None
+        self.first_latents: Tensor | None = None
+        self.first_images: Tensor | None = None
         self.snapshots: list[tuple[int, Tensor]] = []
+        self._complete = False
+        self._packed: dict[tuple[str, int, int], dict[str, Any]] = {}
 
-    def on_fit_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+    def setup(self, trainer: L.Trainer, pl_module: Any, stage: str) -> None:
         """Starts empty histories."""
         self.history = [[] for _ in pl_module.pairs]
         self.best = [{"selection": float("inf"), "update": 0} for _ in pl_module.pairs]
-        self.first, self.snapshots = None, []
+        # A resumed fit has the same first latents: they follow from the pairs, and its checkpoint spares them.
+        self.first_latents, self.first_images = pl_module.latents.detach().cpu().clone(), None
+        self.snapshots, self._complete, self._packed = [], False, {}
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Takes what this update saw before its step."""
         self._take(pl_module, pl_module.evaluation)
 
-    def on_train_end(self, trainer: L.Trainer, pl_module: Any) -> None:
-        """Evaluates the latents after the last update, under the trainer's precision; nothing if all pairs stopped."""
+    def on_fit_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        """Evaluates the latents after the last update, under the trainer's precision; nothing if all pairs rest.
+
+        At the fit's end rather than the training's: Lightning leaves the latter out where a resumed fit has no update
+        left.
+        """
+        if self._complete or pl_module.interrupted:
+            return
+        self._complete = True
         if len(pl_module.stopped) == len(pl_module.pairs):
             return
         with trainer.precision_plugin.forward_context():
@@ -57,25 +77,69 @@ class Trajectory(LatentCallback):
                 pl_module.failures.setdefault(index, "non-finite loss after the last update")
         self._take(pl_module, seen)
 
+    def state_dict(self) -> dict[str, Any]:
+        """Everything kept, with images as PNG."""
+        packed, self._packed = self._packed, {}
+
+        def pack(kind: str, update: int, index: int, image: Tensor | None) -> dict[str, Any] | None:
+            if image is None:
+                return None
+            # Kept from one checkpoint to the next; an image that is first, best and snapshot is stored once.
+            key = (kind, update, index)
+            self._packed[key] = self._packed.get(key) or packed.get(key) or pack_image(image)
+            return self._packed[key]
+
+        def pack_all(update: int, images: Tensor) -> list[Any]:
+            return [pack("image", update, index, image) for index, image in enumerate(images)]
+
+        best = []
+        for index, kept in enumerate(self.best):
+            kinds = [kind for kind in ("image", "saliency_map") if kind in kept]
+            best.append(kept | {kind: pack(kind, kept["update"], index, kept[kind]) for kind in kinds})
+        return {
+            "history": self.history,
+            "best": best,
+            "first": None if self.first_images is None else pack_all(0, self.first_images),
+            "snapshots": [(update, pack_all(update, images)) for update, images in self.snapshots],
+            "complete": self._complete,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes it up again."""
+        self.history, self._complete = state_dict["history"], state_dict["complete"]
+        self.best = [
+            {key: unpack_image(value) if isinstance(value, dict) else value for key, value in kept.items()}
+            for kept in state_dict["best"]
+        ]
+        first = state_dict["first"]
+        self.first_images = None if first is None else torch.stack([unpack_image(image) for image in first])
+        self.snapshots = [
+            (update, torch.stack([unpack_image(image) for image in images]))
+            for update, images in state_dict["snapshots"]
+        ]
+
     def _take(self, module: LatentPairModule, seen: Evaluation) -> None:
-        self.first = self.first or seen
+        images = eight_bit(seen.images).cpu()
+        if self.first_images is None:
+            self.first_images = images
         if self.snapshot_every and seen.update % self.snapshot_every == 0:
-            self.snapshots.append((seen.update, seen.images.cpu()))
+            self.snapshots.append((seen.update, images))
         columns = {column.name: column.values(module, seen) for column in self.columns}
         for index, history in enumerate(self.history):
             if module.has_stopped_before(index, seen.update):
                 continue
             row = _row(seen, index) | {name: float(values[index]) for name, values in columns.items()}
             history.append(row)
-            usable = index not in module.failures and math.isfinite(row["selection"])
+            usable = index not in module.failures and math.isfinite(row["loss"]) and math.isfinite(row["selection"])
             if usable and (self.keep == "last" or row["selection"] < self.best[index]["selection"]):
                 saliency = seen.output.saliency_map
+                # Copies: a slice would keep, and a checkpoint store, the whole batch's images and latents.
                 self.best[index] = {
                     "selection": row["selection"],
                     "update": seen.update,
-                    "latents": seen.latents[:, index].cpu(),
-                    "image": seen.images[index].cpu(),
-                    "saliency_map": None if saliency is None else saliency[index].cpu(),
+                    "latents": seen.latents[:, index].cpu().clone(),
+                    "image": images[index].clone(),
+                    "saliency_map": None if saliency is None else saliency[index].cpu().clone(),
                 }
 
 

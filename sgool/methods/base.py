@@ -4,16 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
+import lightning
 from torch import Tensor
 
+from sgool.errors import Interrupted
+from sgool.module import LatentPairModule
+from sgool.objectives import Objective
 from sgool.types import PromptSeed
 
 
 @dataclass(frozen=True)
 class PairResult:
     """The images of one pair under one method.
+
+    Images and the map hold the values of 8-bit pixels (`sgool.checkpoint.eight_bit`): judges score exactly what is
+    saved, in an undisturbed run and a resumed one alike.
 
     Attributes:
         pair: The prompt-seed pair.
@@ -28,6 +36,8 @@ class PairResult:
         num_optimization_steps: Updates made.
         network_evaluations: Calls of the denoising network for this image, recomputation included.
         snapshots: (update, image) pairs along the trajectory.
+        retries: How often the pair was put back because something was not finite.
+        seconds_before: Wall seconds that earlier, interrupted starts of its fit took.
     """
 
     pair: PromptSeed
@@ -42,6 +52,8 @@ class PairResult:
     num_optimization_steps: int = 0
     network_evaluations: int = 0
     snapshots: list[tuple[int, Tensor]] = field(default_factory=list)
+    retries: int = 0
+    seconds_before: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -50,15 +62,34 @@ class FitSettings:
 
     Attributes:
         module: Keyword arguments of `sgool.module.LatentPairModule` (sampler, steps, guidance, size, ...).
-        trainer: Keyword arguments of ``lightning.Trainer`` (accelerator, devices, precision).
+        trainer: Keyword arguments of ``lightning.Trainer`` (accelerator, devices, precision, strategy, plugins), and
+            ``extra_callbacks``, a list.
         logger: Lightning loggers, shared by all fits of a method.
-        on_update: Called with (update, of how many) after each one, for progress bars.
+        on_update: Called with (update, of how many, loss, score) after each one, for progress bars; methods that
+            have neither loss nor score leave them out.
+        checkpoint: File of this batch's checkpoint: a fit goes on from it where it can, and writes it. It is the
+            caller's to delete, once the results are safe.
+        save_every_n_updates: Updates (candidates) between two checkpoints; None: they are written at an interrupt and
+            at the end alone.
+        interrupted: Asked after every update, denoising step or candidate: whether to stop.
+        on_note: Told what the user should know.
+        fingerprint: What else has to be equal for a checkpoint to be taken up, for example a hash of the configuration.
     """
 
     module: dict[str, Any]
     trainer: dict[str, Any] = field(default_factory=dict)
     logger: Sequence[Any] = ()
-    on_update: Callable[[int, int], None] | None = None
+    on_update: Callable[..., None] | None = None
+    checkpoint: Path | None = None
+    save_every_n_updates: int | None = None
+    interrupted: Callable[[], bool] | None = None
+    on_note: Callable[[str], None] | None = None
+    fingerprint: str = ""
+
+    def stop_if_asked(self, done: int, total: int) -> None:
+        """Raises `Interrupted` where that is wanted, after ``done`` of ``total`` steps; the last one is not undone."""
+        if done < total and self.interrupted is not None and self.interrupted():
+            raise Interrupted(f"stopped after step {done} of {total}, as it was asked to")
 
 
 class Method(Protocol):
@@ -67,5 +98,22 @@ class Method(Protocol):
     name: str
 
     def run(self, pairs: Sequence[PromptSeed], settings: FitSettings) -> list[PairResult]:
-        """Runs the batch."""
+        """Runs the batch, or the rest of it.
+
+        Raises:
+            Interrupted: It was asked to stop; the same call makes what is left of it, to the same results.
+        """
         ...
+
+
+def deciding(module: LatentPairModule, objective: Objective, settings: FitSettings) -> list[Any]:
+    """What decides on a result beside the method's own options, for the origin of a checkpoint."""
+    terms = {name: [type(term), term.input_size, objective.weights[name]] for name, term in objective.terms.items()}
+    saliency = objective.saliency
+    # A detector and a term may count their calls: their kind has to do.
+    detection = saliency and {**vars(saliency), "detector": type(saliency.detector)}
+    models, precision = module.models, str(settings.trainer.get("precision"))
+    return [
+        [lightning.__version__, settings.fingerprint, models.name, models.dtype, precision],
+        [settings.module, terms, objective.crops, detection, module.latents],
+    ]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from sgool.checkpoint import eight_bit
 from sgool.diffusion import decode_latents
 from sgool.diffusion.moves import Move, State
 from sgool.diffusion.prediction import noise_from, sample_from
@@ -92,7 +92,7 @@ class ClipGuidance:
             plain = module.sample()
             module.guided_model.calls = 0
             chain = _Chain(self, module, self._objective)
-            chain.run(settings.on_update)
+            chain.run(settings)
             return chain.results(plain)
 
     def guide(self, module: LatentPairModule, objective: BoundObjective, move: Move, latents: Tensor) -> _Guided:
@@ -140,8 +140,8 @@ class _Chain:
         self._failures: dict[int, str] = {}
         self._final: Tensor | None = None
 
-    def run(self, on_update: Any = None) -> None:
-        """From the first latents to the last, telling ``on_update`` each step."""
+    def run(self, settings: FitSettings) -> None:
+        """From the first latents to the last, telling of each step."""
         module = self._module
         moves = module.sampler.moves(module.schedule)
         state: State = module.sampler.begin(module.latents.detach())
@@ -152,8 +152,9 @@ class _Chain:
                 output = guided.model_output
                 self._take(guided)
             state = move.apply(state, output)
-            if on_update:
-                on_update(index + 1, len(moves))
+            if settings.on_update:
+                settings.on_update(index + 1, len(moves))
+            settings.stop_if_asked(index + 1, len(moves))
         self._final = module.sampler.finish(state)[0]
 
     def _take(self, guided: _Guided) -> None:
@@ -177,6 +178,7 @@ class _Chain:
         # A fresh one each: salient regions are then those of these images themselves.
         before, after = (self._unbound.bind(module.pairs).evaluate(own) for own in (plain, images))
         maps = self._maps(images)
+        plain, images = eight_bit(plain).cpu(), eight_bit(images).cpu()
         found = []
         for index, (pair, history) in enumerate(zip(module.pairs, self._history, strict=True)):
             value = float(after[index])
@@ -185,8 +187,8 @@ class _Chain:
             found.append(
                 PairResult(
                     pair,
-                    initial_image=plain[index].cpu(),
-                    final_image=images[index].cpu(),
+                    initial_image=plain[index],
+                    final_image=images[index],
                     initial_latents=first[:, index],
                     final_latents=first[:, index],
                     saliency_map=None if maps is None else maps[index].cpu(),
@@ -203,4 +205,5 @@ class _Chain:
         if self._unbound.saliency is None:
             return None
         generators = [pair_generator(pair.seed, "crops0") for pair in self._module.pairs]
-        return self._objective(images, generators, 0).saliency_map
+        maps = self._objective(images, generators, 0).saliency_map
+        return None if maps is None else eight_bit(maps)

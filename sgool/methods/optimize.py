@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 
-from sgool.callbacks import EarlyStop, Trajectory, default_callbacks
-from sgool.methods.base import FitSettings, PairResult
+from sgool.callbacks import EarlyStop, FitCheckpoint, Trajectory, default_callbacks
+from sgool.checkpoint import origin
+from sgool.methods.base import FitSettings, PairResult, deciding
 from sgool.models.load import DiffusionModels
 from sgool.module import LatentPairModule
 from sgool.objectives import Objective, Term
@@ -51,18 +53,43 @@ class LatentOptimization:
             self._callback_options["early_stop"] = EarlyStop(held_out, stopping["patience"])
 
     def run(self, pairs: Sequence[PromptSeed], settings: FitSettings) -> list[PairResult]:
-        """One fit for the whole batch."""
+        """One fit for the whole batch, from the checkpoint if it has one.
+
+        Raises:
+            Interrupted: It was asked to stop; the update under way is done and the checkpoint written.
+        """
         module = LatentPairModule(self._models, pairs, self._objective, **settings.module, **self._module_options)
-        callbacks = default_callbacks(**self._callback_options)
-        fit_module(module, callbacks, options=settings.trainer, logger=settings.logger, on_update=settings.on_update)
+        callbacks = default_callbacks(**self._callback_options, on_note=settings.on_note)
+        checkpoint = FitCheckpoint(
+            settings.checkpoint,
+            self._origin(module, settings),
+            every=settings.save_every_n_updates,
+            interrupted=settings.interrupted,
+        )
+        fit_module(
+            module,
+            callbacks,
+            options=settings.trainer,
+            logger=settings.logger,
+            on_update=settings.on_update,
+            checkpoint=checkpoint,
+            resume_from=checkpoint.usable(settings.on_note),
+        )
         trajectory = next(c for c in callbacks if isinstance(c, Trajectory))
-        return [self._result(module, trajectory, index) for index in range(len(module.pairs))]
+        results = [self._result(module, trajectory, index) for index in range(len(module.pairs))]
+        return [replace(result, seconds_before=checkpoint.seconds_before) for result in results]
+
+    def _origin(self, module: LatentPairModule, settings: FitSettings) -> dict[str, Any]:
+        if settings.checkpoint is None:
+            return {}
+        options = [self._module_options, self._callback_options]
+        return origin(self.name, module.pairs, [*options, *deciding(module, self._objective, settings)])
 
     @staticmethod
     def _result(module: LatentPairModule, trajectory: Trajectory, index: int) -> PairResult:
-        assert trajectory.first is not None
-        first, best = trajectory.first, trajectory.best[index]
-        initial = first.images[index].cpu()
+        assert trajectory.first_latents is not None and trajectory.first_images is not None
+        first, best = trajectory.first_latents[:, index], trajectory.best[index]
+        initial = trajectory.first_images[index]
         error = module.failures.get(index)
         if "image" not in best and error is None:
             error = "the objective was never finite"
@@ -72,8 +99,8 @@ class LatentOptimization:
             pair=module.pairs[index],
             initial_image=initial,
             final_image=best.get("image", initial),
-            initial_latents=first.latents[:, index].cpu(),
-            final_latents=best.get("latents", first.latents[:, index].cpu()),
+            initial_latents=first,
+            final_latents=best.get("latents", first),
             saliency_map=best.get("saliency_map"),
             best_step=int(best["update"]),
             history=trajectory.history[index],
@@ -81,4 +108,5 @@ class LatentOptimization:
             num_optimization_steps=updates,
             network_evaluations=calls,
             snapshots=[(update, image) for update, image in snapshots if update <= updates],
+            retries=int(index in module.retries),
         )

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
+from sgool.checkpoint import eight_bit
 from sgool.methods.base import FitSettings, PairResult
 from sgool.models.load import DiffusionModels
 from sgool.module import LatentPairModule
@@ -25,7 +26,8 @@ class Vanilla:
         """One image a pair; initial and final are the same."""
         module = LatentPairModule(self._models, pairs, **settings.module)
         with torch.no_grad(), autocast_like(settings.trainer, module.latents.device):
-            images = module.sample().cpu()
+            settings.stop_if_asked(0, 1)
+            images = eight_bit(module.sample()).cpu()
         latents = module.latents.detach().cpu()
         return [
             PairResult(

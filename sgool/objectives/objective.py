@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from sgool.checkpoint import eight_bit, pack_image, unpack_image
 from sgool.errors import ConfigError
 from sgool.objectives.crops import crop_resize, random_boxes
 from sgool.objectives.settings import CropSettings, SaliencySettings
@@ -143,6 +146,21 @@ class BoundObjective:
         """
         self._check(images)
         return self._combine(images, [()] * self.batch_size, self._last_detection(images)).loss
+
+    def state_dict(self) -> dict[str, Any]:
+        """The regions found last, in plain values, and their maps in 8 bits; empty before the first detection."""
+        if self._detection is None:
+            return {}
+        regions = [[dataclasses.astuple(region) for region in own] for own in self._detection.regions]
+        return {"maps": [pack_image(one) for one in eight_bit(self._detection.maps)], "regions": regions}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Remembers the regions of a `state_dict` as those found last."""
+        if not state:
+            return
+        device = next(iter(self.targets.values())).device
+        maps = torch.stack([unpack_image(one) for one in state["maps"]]).to(device)
+        self._detection = _Detection(maps, tuple(tuple(Region(*one) for one in own) for own in state["regions"]))
 
     def _check(self, images: Tensor) -> None:
         if images.ndim != 4 or images.shape[0] != self.batch_size or images.shape[1] != 3:

@@ -27,6 +27,8 @@ except ImportError:  # Windows
 
 _logger = logging.getLogger(__name__)
 
+#: Seconds; longer than a look at a claim takes.
+_GLANCE = 0.05
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
@@ -105,9 +107,15 @@ def _locked(path: Path) -> int | None:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
-            if not _try_lock(descriptor):
+            free = _try_lock(descriptor)
+            if free is False:  # perhaps only `active_claims`, which looks whether anybody holds it
+                time.sleep(_GLANCE)
+                free = _try_lock(descriptor)
+            if free is False:
                 os.close(descriptor)
                 return None
+            if free is None:
+                _logger.warning("the run folder's file system has no locks: start only one runner at a time there")
             if _is_there(path, descriptor):
                 return descriptor
         except BaseException:
@@ -116,9 +124,10 @@ def _locked(path: Path) -> int | None:
         os.close(descriptor)  # its last holder removed it between our open and our lock
 
 
-def _try_lock(descriptor: int, shared: bool = False) -> bool:
+def _try_lock(descriptor: int, shared: bool = False) -> bool | None:
+    """Whether the lock could be had; None: there are no locks here."""
     if fcntl is None:
-        return True
+        return None
     try:
         fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -126,7 +135,7 @@ def _try_lock(descriptor: int, shared: bool = False) -> bool:
     except OSError as error:
         if error.errno not in _NO_LOCKS:
             raise
-        _logger.warning("the file system of the run folder has no locks: start only one runner at a time there")
+        return None
     return True
 
 
@@ -140,6 +149,17 @@ def _is_there(path: Path, descriptor: int) -> bool:
 def _text(method: str, pair_id: str) -> str:
     claim = Claim(method, (pair_id,), socket.gethostname(), os.getpid(), slurm_job(), time.time(), None)
     return json.dumps({key: value for key, value in asdict(claim).items() if key != "alive"}) + "\n"
+
+
+@contextlib.contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Waits for a lock on a file and holds it for the block; where there are no locks it does not wait."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab") as stream:
+        if fcntl is not None:
+            with contextlib.suppress(OSError):
+                fcntl.flock(stream, fcntl.LOCK_EX)
+        yield
 
 
 def slurm_job() -> str | None:
@@ -161,7 +181,8 @@ def _read(path: Path) -> Claim | None:
     except FileNotFoundError:
         return None
     try:
-        alive = None if fcntl is None else not _try_lock(descriptor, shared=True)
+        free = _try_lock(descriptor, shared=True)
+        alive = None if free is None else not free
         fields = json.loads(os.pread(descriptor, 1 << 16, 0))
         return Claim(**{**fields, "pair_ids": tuple(fields["pair_ids"]), "alive": alive})
     except (ValueError, TypeError, KeyError):

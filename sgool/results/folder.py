@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from sgool.atomic import atomic_write, explain_os_errors, remove_leftovers, sync_folder
 from sgool.errors import SgoolError
 from sgool.results.artifacts import ARTIFACTS, encode_artifacts, encode_image
+from sgool.results.claims import alone
 from sgool.results.collate import collate
 from sgool.results.compare import (
     NOT_COMPARED,
@@ -259,7 +260,9 @@ class RunFolder:
         Raises:
             SgoolError: It cannot be written.
         """
-        self._write_if_changed(self.results_path, collate(self.records()))
+        # Of two runners that end together the later one writes what it has read last.
+        with explain_os_errors(f"write {self.results_path}", _KEPT), alone(self.path / "locks" / "results.lock"):
+            self._write_if_changed(self.results_path, collate(self.records()))
         return self.results_path
 
     def _record_paths(self) -> Iterator[Path]:

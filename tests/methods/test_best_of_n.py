@@ -59,8 +59,10 @@ def test_the_candidate_that_the_objective_likes_best(
             expected = torch.randn((4, 8, 8), generator=generator).expand_as(expected)
         assert result.final_latents.equal(expected)
         module = LatentPairModule(models, [pair], initial_latents=result.final_latents[:1], **settings(sampler).module)
-        torch.testing.assert_close(result.final_image, module.sample()[0], rtol=0, atol=1e-5)
-        alone = float(goal.bind([pair]).evaluate(result.final_image[None]))
+        sampled = module.sample()
+        # 1e-5 of another batch size's kernels, and half of one of 256 values.
+        torch.testing.assert_close(result.final_image, sampled[0], rtol=0, atol=1e-5 + 0.5 / 255)
+        alone = float(goal.bind([pair]).evaluate(sampled))
         assert selections[result.best_step] == pytest.approx(alone, rel=1e-4)
         assert result.network_evaluations == 4 * STEPS * len(result.initial_latents)
         assert (result.num_optimization_steps, result.error) == (0, None)

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from sgool.checkpoint import eight_bit
 from sgool.diffusion import build_sampler, build_schedule
 from sgool.errors import SgoolError
 from sgool.methods import ClipGuidance, FitSettings, PairResult, Vanilla
@@ -123,8 +124,11 @@ def test_it_is_the_community_pipelines_formula(
     results = guided.run(PAIRS, settings(sampler))
     for pair, result in zip(PAIRS, results, strict=True):
         image, losses = plain_guidance(models, clip64, pair, sampler, crops, estimate, through)
-        # float64 twice; four steps and the decoder amplify the last digits.
-        torch.testing.assert_close(result.final_image, image, rtol=0, atol=1e-9)
+        # float64 twice: the same pixels, and before they are rounded to 8 bits the same score; four steps and the
+        # decoder amplify the last digits.
+        assert result.final_image.equal(eight_bit(image))
+        score = float(guided._objective.bind([pair]).evaluate(image[None]))
+        assert result.history[-1]["selection"] == pytest.approx(score, rel=1e-8)
         assert [row["loss"] for row in result.history[:-1]] == pytest.approx(losses, rel=1e-8)
         # A changed term in the formula would be seen: the guidance moves the image by far more than the tolerance.
         assert float((result.final_image - result.initial_image).abs().max()) > 1e-4
@@ -154,7 +158,8 @@ def test_history_calls_and_salient_regions(models64: DiffusionModels, clip64: Cl
         assert (result.best_step, result.num_optimization_steps, result.error) == (STEPS, STEPS, None)
         for row, image in ((0, result.initial_image), (-1, result.final_image)):
             alone = float(objective.bind([pair]).evaluate(image[None]))
-            assert result.history[row]["selection"] == pytest.approx(alone, rel=1e-9)
+            # The images returned have 8 bits, those judged on the way more; regions may shift by a pixel.
+            assert result.history[row]["selection"] == pytest.approx(alone, rel=1e-2)
         assert result.saliency_map is not None and result.saliency_map.shape == (1, 32, 32)
         assert result.network_evaluations == STEPS
     assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]

@@ -1,0 +1,138 @@
+"""Curves and scores as CSV files that only ever grow at their end."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers import Logger
+
+from sgool.atomic import atomic_write, explain_os_errors
+from sgool.loggers.process import Process
+from sgool.loggers.slots import Slot
+from sgool.loggers.updates import UpdateFilter, batch_name
+from sgool.types import PairRecord, PromptSeed
+
+_MEND = "Make room there, or set logger=none, and run the same command again."
+
+
+class GrowingCsv:
+    """A CSV file to which rows are appended, each in one write, so that a killed process leaves whole rows.
+
+    Rows of other columns go to a file of their own (STEM-2.csv, ...): nothing is ever written anew, so a row costs
+    the same after a hundred thousand others.
+
+    Args:
+        folder: Made if it is missing.
+        stem: Name of the file without ``.csv``.
+    """
+
+    def __init__(self, folder: Path, stem: str) -> None:
+        self._folder, self._stem = folder, stem
+        self._files: dict[tuple[str, ...], Path] = {}
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in self.paths():
+            _drop_broken_end(path)
+            with path.open(encoding="utf-8", newline="") as stream:
+                self._files[tuple(next(csv.reader(stream), ()))] = path
+
+    def paths(self) -> list[Path]:
+        """Its files, in the order in which they were made."""
+        found = [self._folder / f"{self._stem}.csv", *self._folder.glob(f"{self._stem}-*.csv")]
+        return sorted((path for path in found if path.exists()), key=lambda path: (len(path.name), path.name))
+
+    def rows(self) -> Iterator[dict[str, str]]:
+        """All rows of all its files."""
+        for path in self.paths():
+            with path.open(encoding="utf-8", newline="") as stream:
+                yield from csv.DictReader(stream)
+
+    def append(self, row: Mapping[str, Any]) -> None:
+        """Adds a row."""
+        columns = tuple(row)
+        path = self._files.get(columns)
+        lines = [list(row.values())]
+        if path is None:
+            number = len(self._files) + 1
+            path = self._folder / (f"{self._stem}.csv" if number == 1 else f"{self._stem}-{number}.csv")
+            self._files[columns] = path
+            lines.insert(0, list(columns))
+        text = io.StringIO(newline="")
+        csv.writer(text, lineterminator="\n").writerows(lines)
+        with explain_os_errors(f"write {path}", _MEND), path.open("ab", buffering=0) as stream:
+            stream.write(text.getvalue().encode())
+
+
+def _drop_broken_end(path: Path) -> None:
+    """Cuts off half a row, which a full disk or a power cut leaves."""
+    with path.open("rb+") as stream:
+        size = stream.seek(0, os.SEEK_END)
+        start = max(0, size - (1 << 16))
+        stream.seek(start)
+        end = stream.read()
+        if end and not end.endswith(b"\n"):
+            stream.truncate(start + end.rfind(b"\n") + 1)
+
+
+class CsvPairLogger(Logger):
+    """``RUN/logs/METHOD[-PART]/updates.csv``, ``pairs.csv`` and, at the end, ``summary.json``.
+
+    Args:
+        run_dir: The run folder.
+        method: The method.
+        process: Which process this is.
+    """
+
+    def __init__(self, run_dir: Path, method: str, process: Process) -> None:
+        super().__init__()
+        with explain_os_errors(f"write to {run_dir / 'logs'}", _MEND):
+            self._slot = Slot(run_dir / "logs", process.named(method))
+            self.folder = run_dir / "logs" / self._slot.name
+            self._updates, self._pairs = GrowingCsv(self.folder, "updates"), GrowingCsv(self.folder, "pairs")
+        done = {row["batch"] for row in self._pairs.rows()}
+        last = {row["batch"]: int(row["update"]) for row in self._updates.rows() if row["batch"] not in done}
+        self._filter, self._batch = UpdateFilter(last), ""
+
+    @property
+    def name(self) -> str:
+        """The method, with the process's part of the run."""
+        return self._slot.name
+
+    @property
+    def version(self) -> str:
+        """There is one."""
+        return ""
+
+    def begin(self, pairs: Sequence[PromptSeed]) -> None:
+        """The next updates are those of these pairs."""
+        self._batch = batch_name([pair.pair_id for pair in pairs])
+        self._filter.begin(self._batch)
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Adds a row to ``updates.csv``."""
+        fresh = self._filter.fresh(metrics, step or 0)
+        if fresh:
+            self._updates.append({"batch": self._batch, "update": step or 0, **fresh})
+
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        """Nothing: the configuration is in the run folder."""
+
+    def end(self, records: Sequence[PairRecord]) -> None:
+        """Adds a row a pair to ``pairs.csv``."""
+        for record in records:
+            row = {"batch": self._batch, "pair_id": record.pair_id, "status": record.status, "seconds": record.seconds}
+            self._pairs.append(row | dict(record.metrics))
+        self._filter.end(self._batch)
+
+    def close(self, summary: Mapping[str, float] | None, *, failed: bool = False) -> None:
+        """Writes the aggregates, if this process has them."""
+        if summary is not None:
+            path = self.folder / "summary.json"
+            with explain_os_errors(f"write {path}", _MEND):
+                atomic_write(path, (json.dumps(dict(summary), indent=2) + "\n").encode())
+        self._slot.release()

@@ -1,0 +1,109 @@
+"""What the runner tells the loggers of a method."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from sgool.loggers.process import Process
+from sgool.types import PairRecord, PromptSeed
+
+if TYPE_CHECKING:
+    from sgool.loggers.csv_logger import CsvPairLogger
+    from sgool.loggers.wandb_logger import WandbPairLogger
+
+
+class RunLogs:
+    """The loggers of one method in one process, from the first pair to the last.
+
+    ::
+
+        with RunLogs(config["logger"], run_dir=..., name=..., method=..., config=config) as logs:
+            settings = FitSettings(..., logger=logs.loggers)     # and logs.callbacks() for each fit's trainer
+            logs.begin(pairs)                                    # before each fit
+            logs.end(records)                                    # after its pairs' records are written
+            logs.close(summary)                                  # once; the means, in one of the run's processes
+
+    What is logged of a pair is read from the run folder, so it is what was recorded. Nothing here draws random
+    numbers from a global generator.
+
+    Args:
+        options: The ``logger`` part of the configuration.
+        run_dir: The run folder.
+        name: Of the run; W&B's group.
+        method: W&B's job type.
+        config: Plain configuration, shown by W&B.
+        process: Which process this is.
+        environment: Versions, device and commit, shown by W&B.
+        planned_updates: Updates that this process is about to make, all batches together; keeps W&B's curves within
+            its limits.
+    """
+
+    def __init__(
+        self,
+        options: Mapping[str, Any],
+        *,
+        run_dir: Path,
+        name: str,
+        method: str,
+        config: Mapping[str, Any],
+        process: Process | None = None,
+        environment: Mapping[str, Any] | None = None,
+        planned_updates: int = 0,
+    ) -> None:
+        process = process or Process()
+        self.loggers: list[CsvPairLogger | WandbPairLogger] = []
+        #: What the user should be told, a sentence each.
+        self.notes: list[str] = []
+        if options["name"] == "csv":
+            from sgool.loggers.csv_logger import CsvPairLogger
+
+            self.loggers.append(CsvPairLogger(run_dir, method, process))
+        elif options["name"] == "wandb":
+            from sgool.loggers.wandb_logger import WandbPairLogger
+            from sgool.loggers.wandb_run import open_run
+
+            shown = dict(config) | ({"environment": dict(environment)} if environment else {})
+            opened = open_run(options, run_dir=run_dir, name=name, method=method, process=process, config=shown)
+            self.loggers.append(WandbPairLogger(opened, options, run_dir, method, planned_updates))
+            self.notes += opened.notes
+
+    def callbacks(self) -> list[Any]:
+        """Lightning callbacks for a fit's trainer, beside ``loggers``."""
+        if not self.loggers:
+            return []
+        from sgool.loggers.updates import UpdateLogger
+
+        return [UpdateLogger()]
+
+    def begin(self, pairs: Sequence[PromptSeed]) -> None:
+        """A batch begins."""
+        for logger in self.loggers:
+            logger.begin(pairs)
+
+    def end(self, records: Sequence[PairRecord]) -> None:
+        """A batch has ended and its records are in the run folder."""
+        for logger in self.loggers:
+            logger.end(records)
+
+    def close(self, summary: Mapping[str, float] | None = None, *, failed: bool = False) -> None:
+        """Ends the logs; what was logged is there, whether or not the method is finished.
+
+        Args:
+            summary: The method's means over all its pairs; None where another process logs them, or where pairs are
+                left.
+            failed: The process ends with an error.
+        """
+        loggers, self.loggers = self.loggers, []
+        for logger in loggers:
+            logger.close(summary, failed=failed)
+
+    def __enter__(self) -> RunLogs:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close(failed=error is not None)

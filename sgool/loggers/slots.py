@@ -1,0 +1,55 @@
+"""Names that one process at a time may use: two runners on one run folder must not write the same log."""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import os
+from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+
+
+class Slot:
+    """The first of NAME, NAME-2, NAME-3, ... that no living process holds.
+
+    A process that is started again after it has ended, however, finds the name free that it had before.
+
+    Args:
+        folder: Of the lock files; made if it is missing.
+        name: The name wanted.
+    """
+
+    def __init__(self, folder: Path, name: str) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        for number in itertools.count(1):
+            self.name = name if number == 1 else f"{name}-{number}"
+            # The file stays: its lock ends with the process, and the next process locks the same file.
+            self._descriptor = os.open(folder / f".{self.name}.lock", os.O_RDWR | os.O_CREAT, 0o666)
+            if _try_lock(self._descriptor):
+                return
+            os.close(self._descriptor)
+
+    def release(self) -> None:
+        """Lets others have the name."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+def _try_lock(descriptor: int) -> bool:
+    if fcntl is None:
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+    return True

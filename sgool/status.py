@@ -1,0 +1,289 @@
+"""``sgool status``: how far a run is, read from its folder while runners write there. Needs no torch."""
+
+from __future__ import annotations
+
+import math
+import pickletools
+import statistics
+import warnings
+import zipfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from sgool.errors import SgoolError
+from sgool.prompts import load_pairs
+from sgool.results import RunFolder
+from sgool.results.claims import Claim, active_claims
+from sgool.types import PairRecord
+
+#: Records that the pace is measured over, at most.
+RECENT = 200
+
+_Ids = dict[str, set[str]]
+
+
+@dataclass(frozen=True)
+class MethodStatus:
+    """How far one method is, in pairs.
+
+    Attributes:
+        method: The method.
+        done: Ended well.
+        failed: Ended with an error; tried again by the next run.
+        running: Claimed by a runner that lives, or of which nobody can tell.
+        interrupted: Begun, not ended, and nobody is at it; continued by the next run.
+        left: Neither done nor failed (running and interrupted ones are among them); None: the total is unknown.
+        total: Of the configuration's data; None: its prompts cannot be read.
+        seconds_left: At the pace of the latest records; None: nothing is running, or there is no record yet.
+    """
+
+    method: str
+    done: int
+    failed: int
+    running: int
+    interrupted: int
+    left: int | None
+    total: int | None
+    seconds_left: float | None
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A pair that failed, and the last line of its error."""
+
+    method: str
+    pair_id: str
+    error: str
+
+
+@dataclass(frozen=True)
+class Status:
+    """How far a run is.
+
+    Attributes:
+        run_dir: The run folder.
+        methods: Each method.
+        failures: Pairs that failed, the latest first.
+        runners: Claims of runners that live, or of which nobody can tell.
+        seconds_left: Of all methods; None: unknown for one of those that have pairs left.
+        problems: What is wrong or could not be read, a sentence each.
+    """
+
+    run_dir: Path
+    methods: tuple[MethodStatus, ...]
+    failures: tuple[Failure, ...]
+    runners: tuple[Claim, ...]
+    seconds_left: float | None
+    problems: tuple[str, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """In JSON's types."""
+        plain = asdict(self) | {"run_dir": str(self.run_dir)}
+        return plain | {"done": sum(m.done for m in self.methods), "left": _sum(m.left for m in self.methods)}
+
+
+@dataclass(frozen=True)
+class _Ended:
+    record: PairRecord
+    at: float
+
+
+def run_status(run_dir: str | Path) -> Status:
+    """Reads a run folder.
+
+    Raises:
+        SgoolError: It is none.
+    """
+    folder = RunFolder(run_dir)
+    if not folder.config_path.is_file():
+        waiting = " Its jobs have not begun." if (folder.path / "slurm").is_dir() else ""
+        raise SgoolError(f"{folder.path} holds no run: there is no config.yaml in it.{waiting}")
+    config = folder.config()
+    # Claims first: a pair that ends meanwhile then counts as done, not as interrupted.
+    claims = active_claims(folder.path)
+    runners = [claim for claim in claims if claim.alive is not False]
+    scan = folder.scan()
+    begun = _begun(folder.path, scan.unfinished, claims)
+    wanted, problems = _wanted(config)
+    ended = _ended(folder, scan.records)
+    methods, known = _methods(config, ended), _ids((c.method, c.pair_ids) for c in runners)
+    per_fit = int(config.get("trainer", {}).get("pairs_per_fit") or 1)
+    rows = [
+        _method_status(m, wanted, ended.get(m, []), known.get(m, set()), begun.get(m, set()), per_fit) for m in methods
+    ]
+    failed = [entry for entry in chain.from_iterable(ended.values()) if entry.record.status == "failed"]
+    failed.sort(key=lambda entry: -entry.at)
+    failures = tuple(Failure(e.record.method, e.record.pair_id, _last_line(e.record.error)) for e in failed)
+    return Status(folder.path, tuple(rows), failures, tuple(runners), _total_seconds(rows), (*problems, *scan.problems))
+
+
+def _wanted(config: Mapping[str, Any]) -> tuple[set[str] | None, list[str]]:
+    """The ids of the configuration's pairs; None, and why, if its prompts cannot be read any more."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # repeated prompts: the run has said so
+            return {pair.pair_id for pair in load_pairs(**config["data"])}, []
+    except (SgoolError, KeyError, TypeError) as error:
+        reason = str(error) if isinstance(error, SgoolError) else "config.yaml has other keys of `data`"
+        return None, [f"the number of pairs is unknown, only what has records is shown: {reason}"]
+
+
+def _methods(config: Mapping[str, Any], ended: Mapping[str, Any]) -> list[str]:
+    named = [str(method) for method in config.get("methods") or ()]
+    return named + sorted(set(ended) - set(named))
+
+
+def _ended(folder: RunFolder, records: Sequence[PairRecord]) -> dict[str, list[_Ended]]:
+    """The records of each method with the times of their files, the earliest first."""
+    ended: dict[str, list[_Ended]] = {}
+    for record in records:
+        path = folder.pair_folder(record.method, record.pair_id) / "record.json"
+        try:
+            ended.setdefault(record.method, []).append(_Ended(record, path.stat().st_mtime))
+        except FileNotFoundError:  # a retry has just removed it
+            continue
+    for entries in ended.values():
+        entries.sort(key=lambda entry: entry.at)
+    return ended
+
+
+def _begun(run_dir: Path, unfinished: Iterable[str], claims: Iterable[Claim]) -> _Ids:
+    """Pairs that somebody began: with files but no record, with a claim, or in a checkpoint."""
+    folders = ((method, (pair,)) for method, _, pair in (name.partition("/") for name in unfinished))
+    checkpoints = ((path.parent.name, _pairs_in(path)) for path in run_dir.glob("checkpoints/*/*.ckpt"))
+    return _ids(chain(folders, ((claim.method, claim.pair_ids) for claim in claims), checkpoints))
+
+
+def _ids(entries: Iterable[tuple[str, Iterable[str]]]) -> _Ids:
+    found: _Ids = {}
+    for method, pair_ids in entries:
+        found.setdefault(method, set()).update(pair_ids)
+    return found
+
+
+def _pairs_in(checkpoint: Path) -> set[str]:
+    """All texts in a checkpoint, pair ids among them, without torch and without running what a pickle says."""
+    try:
+        with zipfile.ZipFile(checkpoint) as archive:
+            (name,) = (name for name in archive.namelist() if name.endswith("data.pkl"))
+            return {value for _, value, _ in pickletools.genops(archive.read(name)) if isinstance(value, str)}
+    except (OSError, ValueError, zipfile.BadZipFile):  # cut off, or gone meanwhile
+        return {checkpoint.stem}
+
+
+def _method_status(
+    method: str, wanted: set[str] | None, ended: Sequence[_Ended], claimed: set[str], begun: set[str], per_fit: int
+) -> MethodStatus:
+    """One method's row; pairs that the configuration no longer names are left out."""
+    mine = [entry for entry in ended if wanted is None or entry.record.pair_id in wanted]
+    done = {entry.record.pair_id for entry in mine if entry.record.status == "done"}
+    # A failed pair that is claimed is being tried again.
+    failed = {entry.record.pair_id for entry in mine} - done - claimed
+    open_pairs = None if wanted is None else wanted - done - failed
+    running = claimed - done if open_pairs is None else claimed & open_pairs
+    interrupted = begun - claimed - done - failed
+    # Without the prompts nobody can tell a pair's id from another text of a checkpoint but by its form.
+    interrupted = {name for name in interrupted if _looks_like_id(name)} if wanted is None else interrupted & wanted
+    left = None if open_pairs is None else len(open_pairs)
+    seconds = None
+    if left == 0:
+        seconds = 0.0
+    elif left and running and (pace := records_per_second(ended, per_fit)):
+        seconds = left / pace
+    total = None if wanted is None else len(wanted)
+    return MethodStatus(method, len(done), len(failed), len(running), len(interrupted), left, total, seconds)
+
+
+def _looks_like_id(name: str) -> bool:
+    head, _, seed = name.rpartition("-s")
+    return seed.isdigit() and len(head.rpartition("-")[2]) == 8
+
+
+def records_per_second(ended: Sequence[_Ended], per_fit: int) -> float | None:
+    """The pace of the latest records of a method, all its runners together; None: there are none.
+
+    Only records since the last pause count: a time in which, by how long the fits take, nobody was at work.
+    """
+    recent = ended[-RECENT - 1 :]
+    if not recent:
+        return None
+    # A fit writes the records of its pairs together, each with its share of the fit's time.
+    fits = [(entry.record.seconds if math.isfinite(entry.record.seconds) else 0.0) * per_fit for entry in recent]
+    pause = 3 * statistics.median(fits) + 60
+    first = 0
+    for index in range(1, len(recent)):
+        if recent[index].at - recent[index - 1].at > pause:
+            first = index
+    # In the middle of the work, the time before the first record belongs to earlier ones. At its beginning the first
+    # fit's own time is part of what the records took.
+    in_the_middle = first == 0 and len(recent) > RECENT
+    number = len(recent) - first - int(in_the_middle)
+    began = recent[first].at - (0.0 if in_the_middle else fits[first])
+    return number / max(recent[-1].at - began, 1e-3)
+
+
+def _total_seconds(rows: Sequence[MethodStatus]) -> float | None:
+    """Methods are worked on one after the other."""
+    return _sum(row.seconds_left for row in rows)
+
+
+def _sum(values: Iterable[Any]) -> Any:
+    numbers = list(values)
+    return None if None in numbers else sum(numbers)
+
+
+def _last_line(error: str | None) -> str:
+    lines = (error or "").strip().splitlines()
+    return lines[-1].strip() if lines else ""
+
+
+def describe(status: Status, most: int = 10) -> list[str]:
+    """The lines below the table: who is at work, what failed, what is wrong."""
+    lines = [f"note: {problem}" for problem in status.problems[:most]]
+    jobs: dict[str, int] = {}
+    for claim in status.runners:
+        who = f"{claim.host} process {claim.pid}" + (f", job {claim.job}" if claim.job else "")
+        who += " (it cannot be told whether it lives)" if claim.alive is None else ""
+        jobs[who] = jobs.get(who, 0) + len(claim.pair_ids)
+    lines += [f"at work: {who}: {pairs} pairs" for who, pairs in list(jobs.items())[:most]]
+    lines += [f"... and {len(jobs) - most} more processes"] if len(jobs) > most else []
+    lines += ["nothing is running"] if not jobs and any(row.left for row in status.methods) else []
+    lines += [f"failed: {f.method} {f.pair_id}: {f.error}" for f in status.failures[:most]]
+    lines += [f"... and {len(status.failures) - most} more failed pairs"] if len(status.failures) > most else []
+    return lines
+
+
+def table(status: Status) -> list[tuple[str, ...]]:
+    """The rows of the table, header first; an unknown number is a dash."""
+    head = ("METHOD", "DONE", "RUNNING", "INTERRUPTED", "FAILED", "LEFT", "TOTAL", "ETA")
+    return [
+        head,
+        *(
+            (
+                row.method,
+                *(_text(n) for n in (row.done, row.running, row.interrupted, row.failed, row.left, row.total)),
+                duration(row.seconds_left),
+            )
+            for row in status.methods
+        ),
+    ]
+
+
+def _text(number: int | None) -> str:
+    return "-" if number is None else str(number)
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds for people: ``2 d 4 h``, ``3 h 20 min``, ``5 min``, ``20 s``; a dash for an unknown time."""
+    if seconds is None:
+        return "-"
+    if seconds < 60:
+        return f"{math.ceil(seconds)} s"
+    minutes = math.ceil(seconds / 60)
+    if minutes < 60:
+        return f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours < 24 else f"{hours // 24} d {hours % 24} h"
