@@ -1,4 +1,4 @@
-"""Writes the experiment's tables: every method against vanilla and against best_of_n, with 95 % intervals.
+"""Writes the experiment's tables: every method against vanilla, best_of_n and doodl, with 95 % intervals.
 
 python -m experiments.compare_embedded.table runs/compare_embedded [--out experiments/compare_embedded/results.md]
 """
@@ -19,7 +19,7 @@ METRICS = {
     "scene_accuracy": ("scene accuracy, %", 100, 1),
     "guide/clip_score": ("guide CLIP score (optimised)", 1, 2),
 }
-AGAINST = ("vanilla", "best_of_n")
+AGAINST = ("vanilla", "best_of_n", "doodl")
 
 
 def difference_text(frame: pd.DataFrame, method: str, other: str, metric: str) -> str:

@@ -59,7 +59,7 @@ def term_problems(terms: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
 
 def file_problems(path: str, what: str, key: str) -> Iterator[str]:
     """One sentence if there is no such file: its name, what belongs there, where it is published, and the key."""
-    if not Path(path).expanduser().is_file():
+    if not Path(asset_path(path)).expanduser().is_file():
         yield (
             f"`{key}`: there is no file {path!r} (relative paths start at {Path.cwd()}). Expected {what}; fetch it and "
             f"give its path with {key}=PATH"

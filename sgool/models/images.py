@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from PIL import Image, ImageOps
 
 from sgool.errors import SgoolError
+from sgool.paths import asset_path
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,7 +29,7 @@ def open_photo(path: str | Path, key: str = "IMAGE", smallest_side: int = SMALLE
     Of an animation the first frame counts; colour profiles are not applied.
 
     Args:
-        path: The file.
+        path: The file; "emoji_world/references/panda.png" is an embedded one.
         key: What the messages call it: the command's argument, or a key of the configuration.
         smallest_side: Fewest pixels of a side.
 
@@ -36,7 +37,7 @@ def open_photo(path: str | Path, key: str = "IMAGE", smallest_side: int = SMALLE
         SgoolError: Missing, empty, no image of these formats, damaged, too small, or with so many pixels that Pillow
             takes it for an attack.
     """
-    file = Path(path).expanduser()
+    file = Path(asset_path(str(path))).expanduser()
     if not file.is_file():
         what = "is a folder" if file.is_dir() else f"does not exist (relative paths start at {Path.cwd()})"
         raise SgoolError(f"{key}: expected a PNG, JPEG or WebP file, but {str(path)!r} {what}")

@@ -20,6 +20,8 @@ _ALSO = {
     "data=file": ["data.prompts=emoji_world/demo"],
     "engine=reversible": ["sampler=edict"],
     "experiment=edit_aesthetic": ["objective.terms.aesthetic.checkpoint=@head.pth"],
+    "experiment=personalization": ["objective.terms.b_32.images=[@a.png]"],
+    "experiment=vocabulary": ["objective.terms.wsdan.checkpoint=@bird.pth.tar"],
     "objective=aesthetic": ["objective.terms.aesthetic.checkpoint=@head.pth"],
     "objective=black_box": ["objective.terms.black_box.function=my_module.score"],
     "objective=classifier": ["objective.terms.classifier.target=3"],

@@ -1,0 +1,1 @@
+"""Personalisation: guidance toward a reference image that the prompt does not describe."""

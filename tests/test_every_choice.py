@@ -1,0 +1,126 @@
+"""Every shipped method with every shipped objective and saliency detector, from the command line, on small weights.
+
+The networks of objectives that the embedded world has none for are tiny ones, saved in the published layouts.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from typer.testing import CliRunner
+
+from sgool.cli import app
+from sgool.models.classifier import load_classifier
+from sgool.paths import config_folder
+from sgool.saliency.transalnet_network import ARCHITECTURES, TranSalNet
+from tests.models import test_image_reward, test_preference, test_wsdan
+
+#: Fixtures that write tiny weights in the layouts of PickScore, ImageReward and HPS, and Inception-v3 for WS-DAN.
+pick_folder, image_reward_folder = test_preference.pick_folder, test_image_reward.folder
+hps_file, trunk = test_preference.hps_file, test_wsdan.trunk
+
+METHODS = sorted(path.stem for path in (config_folder() / "method").glob("*.yaml"))
+OBJECTIVES = sorted(path.stem for path in (config_folder() / "objective").glob("*.yaml"))
+DETECTORS = sorted(path.stem for path in (config_folder() / "saliency").glob("*.yaml"))
+#: The other methods look at no saliency, so one detector is enough for them.
+LOOKS = "sgool"
+
+SMALL = (
+    "experiment=demo",
+    "data.limit=1",
+    "models.device=cpu",
+    "trainer.threads=1",
+    "logger=none",
+    "sampler.num_inference_steps=2",
+    "optimization.num_optimization_steps=1",
+    "objective.crops.num=2",
+    "method.best_of_n.num_candidates=2",
+)
+
+
+@pytest.fixture(scope="module")
+def weights(
+    tmp_path_factory: pytest.TempPathFactory,
+    pick_folder: Path,
+    image_reward_folder: Path,
+    trunk: nn.Module,
+) -> Path:
+    """A folder with what the presets' files are: the embedded classifier stands for a local one."""
+    folder = tmp_path_factory.mktemp("weights")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        torch.save(nn.Linear(128, 1).state_dict(), folder / "head.pth")
+        torch.save(TranSalNet(ARCHITECTURES["resnet50"]).state_dict(), folder / "TranSalNet_Res.pth")
+    state = test_wsdan._state(trunk, "torchvision", bias=True)
+    torch.save({"state_dict": {f"module.{name}": value for name, value in state.items()}}, folder / "bird.pth.tar")
+    (folder / "pick").symlink_to(pick_folder)
+    (folder / "image_reward").symlink_to(image_reward_folder)
+    return folder
+
+
+def objective_overrides(name: str, weights: Path, hps: Path) -> list[str]:
+    """The preset and the weights that it asks for."""
+    term = f"objective.terms.{name}"
+    guide = "{model: emoji_world/guide, pretrained: null}"
+    image = "emoji_world/references/panda.png"
+    needs = {
+        "aesthetic": [f"{term}.clip={guide}", f"{term}.checkpoint={weights}/head.pth"],
+        "black_box": [f"{term}.function=tests.objectives.test_black_box.redness", f"{term}.probes=2"],
+        "classifier": [f"{term}.source=local", f"{term}.model=null", f"{term}.checkpoint=emoji_world/classifier",
+                       f"{term}.target=panda"],
+        "hps": [f"{term}.clip={{model: {test_preference.ARCHITECTURE}, pretrained: '{hps}'}}"],
+        "image_alignment": [f"{term}.images=[{image}]"],
+        "image_reward": [f"{term}.checkpoint={weights}/image_reward/ImageReward.pt",
+                         f"{term}.med_config={weights}/image_reward/med_config.json",
+                         f"{term}.tokenizer={weights}/image_reward/tokenizer"],
+        "personalization": [f"objective.terms.b_32.images=[{image}]",
+                            *(f"objective.terms.{tag}.clip={guide}" for tag in ("b_32", "l_14", "g_14"))],
+        "pickscore": [f"{term}.model={weights}/pick", f"{term}.processor={weights}/pick"],
+        "text_ensemble": [f"objective.terms.{tag}.clip={guide}" for tag in ("b_32", "l_14", "g_14")],
+        "wsdan": ["objective.crops.num=1", f"{term}.checkpoint={weights}/bird.pth.tar", f"{term}.target=3"],
+    }  # fmt: skip
+    return [f"objective={name}", *needs.get(name, [])]
+
+
+def saliency_overrides(name: str, weights: Path) -> list[str]:
+    return [f"saliency={name}", *([f"saliency.detector.weights={weights}/TranSalNet_Res.pth"] * (name == "transalnet"))]
+
+
+def run(run_dir: Path, methods: list[str], *overrides: str) -> Iterator[dict[str, object]]:
+    """``sgool fit``; yields the records."""
+    command = ["fit", *SMALL, f"methods=[{','.join(methods)}]", f"run_dir='{run_dir}'", *overrides]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 0, result.output
+    for method in methods:
+        (record,) = (run_dir / "pairs" / method).glob("*/record.json")
+        yield json.loads(record.read_text()) | {"saliency": (record.parent / "saliency.png").exists()}
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_every_method_with_every_objective(objective: str, weights: Path, hps_file: Path, tmp_path: Path) -> None:
+    records = list(run(tmp_path / "run", METHODS, *objective_overrides(objective, weights, hps_file)))
+    assert [record["status"] for record in records] == ["done"] * len(METHODS)
+    for record in records:
+        optimised = record["method"] != "vanilla"
+        assert ("objective" in record["metrics"]) == optimised  # type: ignore[operator]
+        assert record["saliency"] == (record["method"] == LOOKS)
+
+
+@pytest.mark.parametrize("detector", [name for name in DETECTORS if name != "spectral_residual"])
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_every_detector_with_every_objective(
+    objective: str, detector: str, weights: Path, hps_file: Path, tmp_path: Path
+) -> None:
+    overrides = [*objective_overrides(objective, weights, hps_file), *saliency_overrides(detector, weights)]
+    (record,) = run(tmp_path / "run", [LOOKS], *overrides)
+    assert (record["status"], record["saliency"]) == ("done", True)
+
+
+def test_the_stand_ins_have_the_published_layouts(weights: Path) -> None:
+    assert load_classifier("wsdan", checkpoint=str(weights / "bird.pth.tar")).num_classes == test_wsdan.CLASSES
+    assert torch.load(weights / "head.pth", weights_only=True).keys() == {"weight", "bias"}
