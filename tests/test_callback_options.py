@@ -234,7 +234,7 @@ def test_a_fit_ends_when_all_pairs_have_stopped(models64: DiffusionModels, objec
     held_out = Scripted({1: TURNING, 2: [1.0, 2.0, 3.0, 4.0, 5.0]})
     told: list[Any] = []
     settings = {"num_optimization_steps": 50, "lr": 50.0, "early_stop": {"term": "held", "patience": 1}}
-    watched = FitSettings(SETTINGS.module, CPU, on_update=lambda *update: told.append(update))
+    watched = FitSettings(SETTINGS.module, CPU, on_update=lambda *update: told.append(update[:2]))
     results = LatentOptimization("it", models64, objective, settings, held_out).run(PAIRS, watched)
     assert [result.num_optimization_steps for result in results] == [2, 1]
     assert [result.network_evaluations for result in results] == [3 * 2 * STEPS, 2 * 2 * STEPS]

@@ -22,6 +22,7 @@ from sgool.callbacks import Trajectory, default_callbacks
 from sgool.checkpoint import eight_bit, pack_image, unpack_image
 from sgool.diffusion import build_sampler
 from sgool.errors import Interrupted, SgoolError
+from sgool.loggers.updates import UpdateLogger
 from sgool.methods import BestOfN, ClipGuidance, FitSettings, LatentOptimization, Method, PairResult, Vanilla
 from sgool.models.clip import ClipTower
 from sgool.models.load import DiffusionModels
@@ -156,14 +157,14 @@ def counted_calls(models: DiffusionModels) -> Iterator[list[int]]:
 def test_stopped_after_any_update(networks: Networks, name: str, tmp_path: Path) -> None:
     problem, notes = getattr(networks, name)(), []
     whole: list[tuple[int, int]] = []
-    expected = problem.run(on_update=lambda *update: whole.append(update))
+    expected = problem.run(on_update=lambda *update: whole.append(update[:2]))
     check_the_problem(name, expected)
     for update, _ in whole:
         told: list[tuple[int, int]] = []
         own = {"checkpoint": tmp_path / f"{update}.ckpt", "on_note": notes.append}
         with pytest.raises(Interrupted, match=f"stopped after update {update} of"):
             problem.run(interrupted=after(update), **own)
-        found = problem.run(on_update=lambda *update, told=told: told.append(update), **own)
+        found = problem.run(on_update=lambda *update, told=told: told.append(update[:2]), **own)
         assert_same(found, expected)
         assert told == whole[update:]
     assert [note for note in notes if "retried" not in note] == []
@@ -211,14 +212,14 @@ def test_killed_between_two_checkpoints(networks: Networks, name: str, tmp_path:
     expected = problem.run()
     own: dict[str, Any] = {"checkpoint": tmp_path / "it.ckpt", "save_every_n_updates": 2}
 
-    def die(update: int, _: int) -> None:
+    def die(update: int, *_: Any) -> None:
         if update == 3:
             raise Killed
 
     with pytest.raises(Killed):
         problem.run(on_update=die, **own)
     told: list[int] = []
-    assert_same(problem.run(on_update=lambda update, _: told.append(update), **own), expected)
+    assert_same(problem.run(on_update=lambda update, *_: told.append(update), **own), expected)
     assert told[0] == 3  # the update that was lost
 
 
@@ -253,8 +254,9 @@ def test_each_update_is_logged_once(networks: Networks, tmp_path: Path) -> None:
     def logged(name: str, **settings: Any) -> list[dict[str, str]]:
         """The rows of one run, whether it was stopped or not."""
         logger = CSVLogger(tmp_path / name, name="", version="")
+        trainer = {"accelerator": "cpu", "extra_callbacks": [UpdateLogger()]}
         with suppress(Interrupted):
-            problem.run(logger=[logger], **settings)
+            problem.run(logger=[logger], trainer=trainer, **settings)
         logger.save()
         with (tmp_path / name / "metrics.csv").open() as file:
             return list(csv.DictReader(file))
@@ -272,7 +274,7 @@ def test_a_sigterm_that_nobody_asks_about_is_an_interrupt(networks: Networks, tm
     problem, file = networks.optimise(updates=3), tmp_path / "it.ckpt"
     before = signal.getsignal(signal.SIGTERM)
 
-    def terminate(update: int, _: int) -> None:
+    def terminate(update: int, *_: Any) -> None:
         if update == at:
             os.kill(os.getpid(), signal.SIGTERM)
 
@@ -280,7 +282,7 @@ def test_a_sigterm_that_nobody_asks_about_is_an_interrupt(networks: Networks, tm
         problem.run(checkpoint=file, on_update=terminate)
     assert signal.getsignal(signal.SIGTERM) is before
     told: list[int] = []
-    assert_same(problem.run(checkpoint=file, on_update=lambda update, _: told.append(update)), problem.run())
+    assert_same(problem.run(checkpoint=file, on_update=lambda update, *_: told.append(update)), problem.run())
     assert told == list(range(at + 1, 4))
 
 
@@ -353,14 +355,14 @@ def test_best_of_n_goes_on_with_the_next_candidate(networks: Networks, tmp_path:
         with pytest.raises(Interrupted, match=f"after step {count} of 4"):
             problem.run(checkpoint=file, interrupted=after(count))
         told: list[int] = []
-        assert_same(problem.run(checkpoint=file, on_update=lambda update, _, t=told: t.append(update)), expected)
+        assert_same(problem.run(checkpoint=file, on_update=lambda update, *_, t=told: t.append(update)), expected)
         assert told == list(range(count + 1, 5))
         with counted_calls(networks.models) as calls:
             assert_same(problem.run(checkpoint=file), expected)
         assert not calls
         file.unlink()
 
-    def die(update: int, _: int) -> None:
+    def die(update: int, *_: Any) -> None:
         if update == 4:
             raise Killed
 
