@@ -152,7 +152,7 @@ class _Runner:
     def __init__(self, result: PairRecord | Exception | None) -> None:
         self.result, self.config = result, None
 
-    def __call__(self, config: Any, progress: Any) -> Outcome:
+    def __call__(self, config: Any, progress: Any, *, accept_changes: bool) -> Outcome:
         self.config = config
         if isinstance(self.result, Exception):
             raise self.result

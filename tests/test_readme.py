@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
+from sgool.cli import app
 from sgool.config import load_config
 from sgool.errors import ConfigError
 
@@ -38,15 +40,24 @@ def test_every_command_is_one_that_exists(command: str, tmp_path: Path) -> None:
     if words[0] == "make":
         made = subprocess.run(["make", "-n", *words[1:]], cwd=ROOT, capture_output=True, text=True, timeout=60)
         assert made.returncode == 0, made.stderr
-    elif words[:2] == ["sgool", "fit"]:
+    elif words[:2] in (["sgool", "fit"], ["sgool", "submit"]):
         prompts = tmp_path / "prompts.csv"
         prompts.write_text("prompt\na cat\n")
         model = tmp_path / "model"
         model.mkdir()
         (model / "model_index.json").write_text('{"_class_name": "StableDiffusionPipeline"}')
         # Files of the reader's own stand in for the placeholders.
-        places = {"prompts.csv": str(prompts), "/path/to/stable-diffusion-v1-4": str(model)}
-        overrides = [word for old in words[2:] for word in [_replace(old, places)]]
+        places = {
+            "prompts.csv": str(prompts),
+            "drawbench.csv": str(prompts),
+            "/path/to/stable-diffusion-v1-4": str(model),
+        }
+        overrides = [_replace(old, places) for old in words[2:]]
+        if words[1] == "submit":  # its own options come after those of fit
+            first = next(index for index, word in enumerate(overrides) if word.startswith("--"))
+            overrides, options = overrides[:first], overrides[first:]
+            text = CliRunner().invoke(app, ["submit", "--help"]).output
+            assert all(word in text for word in options if word.startswith("--"))
         try:
             config = load_config(overrides)
         except ConfigError as error:
@@ -55,7 +66,7 @@ def test_every_command_is_one_that_exists(command: str, tmp_path: Path) -> None:
     elif words[:2] == ["sgool", "edit"]:
         assert load_config(["experiment=edit", *words[3:]]).methods
     elif words[0] == "sgool":
-        assert words[1] in ("report", "models", "doctor", "score")
+        assert words[1] in ("report", "models", "doctor", "score", "status")
     else:
         assert words[0] == "python" and (ROOT / Path(*words[2].split("."))).with_suffix(".py").exists()
 

@@ -185,6 +185,28 @@ def _prompts(config: Config) -> Iterator[str]:
         yield from error.problems
 
 
+def _devices(config: Config) -> Iterator[str]:
+    """Several devices are numbered by ``trainer.devices``."""
+    trainer, device = config["trainer"], config["models"]["device"]
+    several = trainer["devices"] != 1 or trainer["num_nodes"] > 1
+    if several and ":" in device:
+        kind = device.partition(":")[0]
+        yield (
+            f"`models.device`: expected {kind} without a number where `trainer.devices` chooses them, got {device} "
+            f"with trainer.devices={trainer['devices']} and trainer.num_nodes={trainer['num_nodes']}"
+        )
+    if device == "mps" and trainer["devices"] not in (1, [0]):
+        yield f"`trainer.devices`: expected 1 with models.device=mps, of which there is one, got {trainer['devices']}"
+
+
+def _shard(config: Config) -> Iterator[str]:
+    shard = config["trainer"]["shard"]
+    if shard != "auto":
+        part, parts = map(int, shard.split("/"))
+        if part > parts:
+            yield f"`trainer.shard`: expected a part of at most {parts}, got {shard}; parts count from 1"
+
+
 _CHECKS: tuple[tuple[tuple[str, ...], Callable[[Config], Iterator[str]]], ...] = (
     (("methods", "method"), _methods),
     (("method", "optimization"), _own_optimization),
@@ -200,4 +222,6 @@ _CHECKS: tuple[tuple[tuple[str, ...], Callable[[Config], Iterator[str]]], ...] =
     (("methods", "method", "saliency.detector"), _detector),
     (("saliency.w_global", "saliency.w_salient"), _saliency_weights),
     (("data.prompts",), _prompts),
+    (("models.device", "trainer.devices", "trainer.num_nodes"), _devices),
+    (("trainer.shard",), _shard),
 )

@@ -115,6 +115,7 @@ def test_an_unknown_key_is_answered_with_a_guess_and_the_valid_keys() -> None:
         ("~models.guide", "Interpolation key 'models.guide' not found"),
         ("trainer.devices=0", "`trainer.devices`: expected a number of devices of at least 1"),
         ("trainer.devices=[0,0]", "`trainer.devices`: expected a number of devices of at least 1, or a list of device"),
+        ("trainer.shard=5/4", "`trainer.shard`: expected a part of at most 4, got 5/4"),
         ("trainer.shard=3", "`trainer.shard`: expected auto, or PART/PARTS such as 2/4, got 3"),
         ("trainer.devices=auto", "`trainer.devices`: expected a number"),
         ("trainer.accelerator=cpu", "unknown key `trainer.accelerator`"),
@@ -193,6 +194,14 @@ def test_a_budget_is_that_of_an_optimisation() -> None:
     # Unused where the number is given, or where the method does not run.
     load_config(["methods=[best_of_n]", "method.best_of_n.same_budget_as=x", "method.best_of_n.num_candidates=4"])
     load_config(["method.best_of_n.same_budget_as=x"])
+
+
+def test_several_devices_have_no_number_of_one() -> None:
+    with pytest.raises(ConfigError, match=r"`models.device`: expected cuda without a number where `trainer.devices`"):
+        load_config(["models.device=cuda:1", "trainer.devices=2"])
+    with pytest.raises(ConfigError, match=r"`trainer.devices`: expected 1 with models.device=mps, got 2"):
+        load_config(["models.device=mps", "trainer.devices=2"])
+    assert load_config(["models.device=cuda:1"]).models.device == "cuda:1"
 
 
 def test_nesterov_needs_momentum() -> None:
