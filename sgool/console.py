@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from sgool.progress import Progress as RunProgress
 from sgool.report import summary_rows
 from sgool.runner import Outcome
 from sgool.types import PairRecord, PromptSeed
@@ -19,7 +20,7 @@ _SPEED_SECONDS = 6 * 3600.0
 """Over how long the time left is estimated; rich's half minute holds no pair of a real run."""
 
 
-class ConsoleProgress:
+class ConsoleProgress(RunProgress):
     """One bar for the pairs with the time left, one for the updates of the fit under way with its loss and score.
 
     Without a terminal there are no bars, but a line a pair, as for pairs that failed. Of several ranks, only the first

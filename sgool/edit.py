@@ -14,7 +14,7 @@ from sgool.atomic import atomic_write, explain_os_errors
 from sgool.config import to_plain
 from sgool.errors import ConfigError, SgoolError
 from sgool.models.images import check_fit, fit_photo, open_photo, to_tensor
-from sgool.progress import Progress, Silent
+from sgool.progress import Progress
 from sgool.recording import write_result
 from sgool.results import NOT_COMPARED, RunFolder
 from sgool.runner import Outcome, device_name, limit_threads
@@ -88,7 +88,7 @@ def edit_image(config: DictConfig, edit: Edit, progress: Progress | None = None)
         SgoolError: Anything that the user can mend: before a network loads where it can be known, and before the
             optimisation starts where the inversion is too far off.
     """
-    progress, plain = progress or Silent(), to_plain(config)
+    progress, plain = progress or Progress(), to_plain(config)
     _check(plain, edit)
     pair, photo = _pair(plain, edit), open_photo(edit.image)
     settings = {"fit": edit.fit, "prompt": edit.prompt, "max_error": edit.max_error}

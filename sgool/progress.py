@@ -3,56 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
 
 from sgool.types import PairRecord, PromptSeed
 
 
-class Progress(Protocol):
-    """What the runner tells while it works."""
-
-    def start(self, pairs: int, methods: Sequence[str], left: int) -> None:
-        """The run begins: this process's pairs, methods, and (method, pair) problems left to do."""
-        ...
-
-    def note(self, text: str) -> None:
-        """Something that the user should know."""
-        ...
-
-    def batch(self, method: str, pairs: Sequence[PromptSeed]) -> None:
-        """A batch of pairs begins."""
-        ...
-
-    def update(self, update: int, total: int, loss: float | None = None, score: float | None = None) -> None:
-        """An update of the batch is done; means over the batch of its loss and of the score that chooses the best."""
-        ...
+class Progress:
+    """Is told what the runner does, and shows nothing; subclasses show it."""
 
     def as_rank(self, rank: int, size: int) -> None:
         """Before ``start``: several processes work; this is one of them."""
-        ...
+
+    def start(self, pairs: int, methods: Sequence[str], left: int) -> None:
+        """The run begins: this process's pairs, methods, and (method, pair) problems left to do."""
+
+    def note(self, text: str) -> None:
+        """Something that the user should know."""
+
+    def batch(self, method: str, pairs: Sequence[PromptSeed]) -> None:
+        """A batch of pairs begins."""
+
+    def update(self, update: int, total: int, loss: float | None = None, score: float | None = None) -> None:
+        """An update of the batch is done; means over the batch of its loss and of the score that chooses the best."""
 
     def done(self, records: Sequence[PairRecord]) -> None:
         """The batch has ended and its records are written."""
-        ...
-
-
-class Silent:
-    """Tells nothing."""
-
-    def start(self, pairs: int, methods: Sequence[str], left: int) -> None:
-        """Nothing."""
-
-    def note(self, text: str) -> None:
-        """Nothing."""
-
-    def batch(self, method: str, pairs: Sequence[PromptSeed]) -> None:
-        """Nothing."""
-
-    def update(self, update: int, total: int, loss: float | None = None, score: float | None = None) -> None:
-        """Nothing."""
-
-    def as_rank(self, rank: int, size: int) -> None:
-        """Nothing."""
-
-    def done(self, records: Sequence[PairRecord]) -> None:
-        """Nothing."""

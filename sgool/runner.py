@@ -12,7 +12,7 @@ from sgool.config import to_plain
 from sgool.errors import Interrupted
 from sgool.interrupt import INTERRUPTED, Interrupt
 from sgool.loggers import check_logger
-from sgool.progress import Progress, Silent
+from sgool.progress import Progress
 from sgool.prompts import load_pairs
 from sgool.results import RunFolder
 from sgool.results.compare import config_digest
@@ -80,7 +80,7 @@ def run_experiment(config: DictConfig, progress: Progress | None = None, *, acce
     check_logger(plain["logger"])
     folder = RunFolder(plain["run_dir"]).open(plain, device=device_name(plain), accept_changes=accept_changes)
     with Interrupt() as asked:
-        return _Run(plain, pairs, part, folder, progress or Silent(), asked).outcome()
+        return _Run(plain, pairs, part, folder, progress or Progress(), asked).outcome()
 
 
 def fit(*overrides: str, config_dir: Path | None = None) -> Outcome:

@@ -15,7 +15,7 @@ from sgool.config import load_config
 from sgool.errors import ConfigError, SgoolError
 from sgool.report import build_report
 from sgool.rescore import rescore
-from sgool.runner import Outcome, Silent, run_experiment
+from sgool.runner import Outcome, Progress, run_experiment
 from tests.wandb_files import offline_files, read_wandb
 
 METHODS = ("vanilla", "doodl", "sgool")
@@ -220,7 +220,7 @@ def test_snapshots_show_the_trajectory(options: list[str], tmp_path: Path) -> No
     assert (folder / "snapshots" / "0000.png").read_bytes() == (folder / "initial.png").read_bytes()
 
 
-class Notes(Silent):
+class Notes(Progress):
     def __init__(self) -> None:
         self.texts: list[str] = []
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from sgool.config import load_config
 from sgool.errors import SgoolError
-from sgool.progress import Silent
+from sgool.progress import Progress
 from sgool.results.claims import Claims
 from sgool.runner import Outcome, run_experiment
 from sgool.types import PairRecord
@@ -26,7 +26,7 @@ from sgool.types import PairRecord
 OF_THE_MACHINE = ("seconds", "peak_memory_mib")
 
 
-class Notes(Silent):
+class Notes(Progress):
     """Keeps what is told; calls a function at each update."""
 
     def __init__(self, at_update: Callable[[int], None] | None = None) -> None:

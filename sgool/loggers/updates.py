@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import lightning as L
@@ -45,14 +44,6 @@ class UpdateLogger(L.Callback):
         values = dict(zip(columns, table.mean(dim=1).tolist(), strict=True))
         for logger in trainer.loggers:
             logger.log_metrics(values, step=seen.update)
-
-
-def batch_name(pair_ids: Sequence[str]) -> str:
-    """A short name of a batch of pairs, the same in every start."""
-    if len(pair_ids) == 1:
-        return pair_ids[0]
-    digest = hashlib.sha256("\n".join(pair_ids).encode()).hexdigest()[:8]
-    return f"{pair_ids[0]}+{len(pair_ids) - 1}-{digest}"
 
 
 class UpdateFilter:
