@@ -177,9 +177,10 @@ def test_a_fit_is_logged_as_its_histories_say_and_not_changed_by_it(
         return module.latents.detach(), trajectory, before == torch.get_rng_state()
 
     latents, trajectory, untouched = fitted("csv")
-    plain_latents, plain, plain_untouched = fitted("none")
-    assert latents.equal(plain_latents) and trajectory.history == plain.history
-    assert untouched.equal(plain_untouched)
+    for other in ("none", "wandb"):
+        other_latents, other_trajectory, other_untouched = fitted(other)
+        assert latents.equal(other_latents) and trajectory.history == other_trajectory.history
+        assert untouched.equal(other_untouched)
     (path,) = (tmp_path / "csv/logs/doodl").glob("updates*.csv")
     rows = rows_of(path)
     assert [int(row["update"]) for row in rows] == [0, 1, 2]
