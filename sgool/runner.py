@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +13,11 @@ from sgool.config import to_plain
 from sgool.errors import Interrupted
 from sgool.interrupt import INTERRUPTED, Interrupt
 from sgool.loggers import check_logger
+from sgool.means import Means
 from sgool.progress import Progress
 from sgool.prompts import load_pairs
 from sgool.results import RunFolder
+from sgool.results.claims import alone
 from sgool.results.compare import config_digest
 from sgool.shards import in_batches, part_of, share
 from sgool.types import PairRecord, PromptSeed
@@ -112,20 +115,24 @@ class _Run:
         left = self._number_left(self.batches)
         if not self._several and not left:
             self.progress.start(sum(map(len, self.batches)), self.methods, 0)
-            self.folder.collate()
-            return self._outcome(0, None, 0)
-        from sgool.strategy import World
+            return self._end(self.batches, 0)
+        from sgool.strategy import World, is_launched
 
         world = self._join() if self._several else World()
+        if world is None:  # started for a later run of the same script
+            return self._end(self.batches, 0)
         try:
-            stopped = self._work(world)
-            self._check_children(world)
+            mine = share(self.batches, world.rank, world.size)
+            self._work(world, mine)
+            self._wait_for_children(world)
         except BaseException:
             world.stop()
             raise
-        if world.rank == 0:
-            self.folder.collate()
-        return self._outcome(left, stopped, world.rank)
+        # Whoever has started the others speaks for all; where a cluster has, each for itself.
+        outcome = self._end(self.batches if world.children else mine, left, world.rank)
+        if is_launched() and world.size > 1:
+            raise SystemExit(outcome.exit_code)  # the rest of a script is for the process that started this one
+        return outcome
 
     @property
     def _several(self) -> bool:
@@ -133,7 +140,7 @@ class _Run:
         devices = trainer["devices"]
         return (devices if isinstance(devices, int) else len(devices)) * trainer["num_nodes"] > 1
 
-    def _join(self) -> World:
+    def _join(self) -> World | None:
         """The world of ``trainer.devices`` and ``num_nodes``; each of its processes gets here."""
         from sgool.models.networks import Networks
         from sgool.strategy import accelerator_of, join_world
@@ -141,85 +148,74 @@ class _Run:
         trainer = self.config["trainer"]
         kind = accelerator_of(Networks(self.config["models"]).device)
         world = join_world(kind, trainer["devices"], trainer["num_nodes"])
-        self.asked.forward = world.forward
-        self.progress.as_rank(world.rank, world.size)
+        if world is not None:
+            self.asked.forward = world.forward
+            if self.asked():  # before there was anybody to tell
+                world.forward(signal.SIGTERM)
+            self.progress.as_rank(world.rank, world.size)
         return world
 
-    def _work(self, world: World) -> str | None:
-        """Makes this process's records; the name of the signal that ended it before its time."""
-        mine = share(self.batches, world.rank, world.size)
+    def _work(self, world: World, mine: Sequence[Batch]) -> None:
+        """Makes this process's records, or those until a signal."""
         left = self._number_left(mine)
         self.progress.start(sum(map(len, mine)), self.methods, left)
+        if self.part[1] > 1:
+            whose = f"part {self.part[0]} of {self.part[1]}"
+            number = sum(map(len, self.batches))
+            self.progress.note(f"{whose} (trainer.shard): {number} of {len(self.pairs)} pairs")
+        if not left:
+            return
         try:
-            if left:
-                worker = self._worker(world)
-                worker.wait({method: worker.run(method, mine) for method in self.methods})
+            worker = self._worker(world, mine)
+            worker.wait({method: worker.run(method, mine) for method in self.methods})
         except Interrupted:
-            return self.asked.signal
-        if world.size > 1 or (self.part[1] > 1 and left):
-            self._log_means(world, mine)
-        return None
+            pass  # `asked` knows
 
-    def _worker(self, world: World) -> Worker:
+    def _worker(self, world: World, mine: Sequence[Batch]) -> Worker:
         from sgool.loggers import Process
         from sgool.session import Session
         from sgool.work import Worker
 
-        limit_threads(self.config["trainer"]["threads"])
+        limit_threads(self.config["trainer"]["threads"], world.size if world.children or world.rank else 1)
         session = Session(self.config, world)
-        for text in session.truncations(pair.prompt for pair in self.pairs):
+        for text in session.truncations(pair.prompt for batch in mine for pair in batch):
             self.progress.note(text)
         process = Process(world.rank, world.size, *self.part)
         environment = (self.folder.environments() or [{}])[-1]
-        digest = config_digest(self.config)
-        alone = world.size == 1 and self.part[1] == 1
-        summary = self._means if alone else _nothing
+        means = Means(self.folder, self.pairs) if not process.label else None
         return Worker(
-            session, self.config, self.folder, self.progress, self.asked, process, environment, digest, summary
+            session,
+            self.config,
+            self.folder,
+            self.progress,
+            self.asked,
+            process,
+            environment,
+            config_digest(self.config),
+            means,
         )
 
-    def _means(self, method: str) -> dict[str, float] | None:
-        """Of all pairs of the run; None while some have no record."""
-        from sgool.metrics.panel import aggregate
+    def _log_means(self) -> None:
+        """Gives the run's means to the loggers, if its last pair is recorded and nobody has."""
+        if self.config["logger"]["name"] == "none":
+            return
+        from sgool.loggers import RunLogs
 
-        records = [self.folder.record(method, pair.pair_id) for pair in self.pairs]
-        if not all(records):
-            return None
-        return aggregate([record.metrics for record in records if record is not None and record.status == "done"])
-
-    def _log_means(self, world: World, mine: Sequence[Batch]) -> None:
-        """Gives the run's means to the loggers of the last part's first rank, once all ranks are done."""
-        from sgool.loggers import Process, RunLogs
-
+        means = Means(self.folder, self.pairs)
         for method in self.methods:
-            means = self._means_over_ranks(method, mine) if world.size > 1 else {}
-            if self.part[1] > 1:
-                means = self._means(method) if world.rank == 0 else None
-            if world.rank == 0 and means:
-                options = self.config["logger"]
-                place = {"run_dir": self.folder.path, "name": self.config["name"], "method": method}
-                process = Process(0, world.size, *self.part)
-                with RunLogs(options, config=self.config, process=process, **place) as logs:
-                    logs.close(means)
+            with alone(self.folder.path / "locks" / f"means-{method}.lock"):
+                values = means.to_log(method)
+                if values:
+                    place = {"run_dir": self.folder.path, "name": self.config["name"], "method": method}
+                    with RunLogs(self.config["logger"], config=self.config, **place) as logs:
+                        logs.close(values)
+                    means.logged(method, values)
 
-    def _means_over_ranks(self, method: str, mine: Sequence[Batch]) -> dict[str, float] | None:
-        """Every rank calls this; None where a rank was lost."""
-        from sgool.metrics.panel import aggregate
-
-        records = [self.folder.record(method, pair.pair_id) for batch in mine for pair in batch]
-        rows = [record.metrics for record in records if record is not None and record.status == "done"]
-        try:
-            return aggregate(rows, across_ranks=True)
-        except RuntimeError as error:  # gloo's, where a process is gone
-            self.progress.note(f"{method}: no means over all ranks, since one has gone ({str(error).splitlines()[0]})")
-            return None
-
-    def _check_children(self, world: World) -> None:
-        """Waits for the processes that this one started, and says which ended badly."""
+    def _wait_for_children(self, world: World) -> None:
+        """Says which of the processes that this one started ended badly."""
         for rank, code in enumerate(world.wait(), start=1):
-            if code not in (0, 1, INTERRUPTED):
+            if code not in (0, 1, INTERRUPTED) and not self.asked():
                 self.progress.note(f"the process of local rank {rank} ended with exit code {code}; its pairs are left")
-        world.leave()
 
     def _number_left(self, batches: Sequence[Sequence[PromptSeed]]) -> int:
         if not self.config["resume"]:
@@ -231,20 +227,19 @@ class _Run:
             for pair in batch
         )
 
-    def _outcome(self, left: int, stopped: str | None, rank: int) -> Outcome:
-        """With the records of this part, in the order of the configuration."""
+    def _end(self, batches: Sequence[Batch], left: int, rank: int = 0) -> Outcome:
+        """With the records of these batches, in the order of the configuration."""
+        self.folder.collate()
+        self._log_means()
         place = {
             (method, pair.pair_id): (number, index)
             for number, method in enumerate(self.methods)
-            for index, pair in enumerate(pair for batch in self.batches for pair in batch)
+            for index, pair in enumerate(pair for batch in batches for pair in batch)
         }
         found = [record for record in self.folder.records() if (record.method, record.pair_id) in place]
         records = tuple(sorted(found, key=lambda record: place[record.method, record.pair_id]))
-        return Outcome(self.folder.path, records, left, len(place) - len(records), stopped, rank)
-
-
-def _nothing(method: str) -> Mapping[str, float] | None:
-    return None
+        missing = len(place) - len(records)
+        return Outcome(self.folder.path, records, left, missing, self.asked.signal if missing else None, rank)
 
 
 def device_name(config: Mapping[str, Any]) -> str | None:
@@ -252,9 +247,11 @@ def device_name(config: Mapping[str, Any]) -> str | None:
     return "cpu" if config["models"]["device"] == "cpu" else None
 
 
-def limit_threads(threads: int | None) -> None:
-    """Sets torch's CPU threads; None: as torch decides."""
-    if threads:
-        import torch
+def limit_threads(threads: int | None, processes: int = 1) -> None:
+    """Sets torch's CPU threads; None: as torch decides, or this process's share of the cores."""
+    import torch
 
+    if threads is None and processes > 1 and "OMP_NUM_THREADS" not in os.environ:
+        threads = max(1, (os.cpu_count() or 1) // processes)
+    if threads:
         torch.set_num_threads(threads)

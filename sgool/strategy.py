@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import timedelta
 from typing import Any
 
 import lightning as L
@@ -20,8 +22,11 @@ from lightning_utilities.core.rank_zero import rank_zero_only as utils_rank_zero
 from sgool.errors import SgoolError
 from sgool.quiet import quiet_lightning
 
-#: A rank may end days before another; a process that dies is noticed at once all the same, by its closed connection.
-_PATIENCE = timedelta(days=30)
+#: Set in processes that a run has started: which of its runs over several devices they belong to.
+_RUN_OF_PARENT = "SGOOL_RUN_OF_PARENT"
+#: How many such runs a process has begun.
+_RUNS = "SGOOL_RUNS"
+_LAUNCHED = ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
 class PairParallelStrategy(DDPStrategy):
@@ -30,17 +35,21 @@ class PairParallelStrategy(DDPStrategy):
     DistributedDataParallel would give every rank rank 0's latents and average the gradients; both are wrong for
     problems that have nothing to do with each other. So the module is not wrapped, and during a fit each rank is a
     world of its own: rank 0 of 1, whose barriers, broadcasts and reductions end at once. Ranks may then make different
-    numbers of fits, and one whose pair fails keeps nobody waiting. What ranks share at the end of a run goes over
-    ``torch.distributed`` directly, whose process group this strategy opens: by default with gloo, on GPUs too, since
-    only a few numbers travel.
+    numbers of fits, and one whose pair fails keeps nobody waiting.
 
     ``Trainer(strategy=PairParallelStrategy(), devices=8)``
+
+    Args:
+        process_group: Open a process group, so that metrics can be reduced over the ranks after the fits. Every rank
+            then waits for all others to join. `sgool fit` does without: its ranks meet in the run folder.
+        process_group_backend: gloo, on GPUs too, since only metrics on the CPU would travel.
     """
 
     strategy_name = "pair_parallel"
 
-    def __init__(self, process_group_backend: str = "gloo", timeout: timedelta = _PATIENCE, **kwargs: Any) -> None:
-        super().__init__(process_group_backend=process_group_backend, timeout=timeout, **kwargs)
+    def __init__(self, process_group: bool = True, process_group_backend: str = "gloo", **kwargs: Any) -> None:
+        super().__init__(process_group_backend=process_group_backend, **kwargs)
+        self._opens_group = process_group
 
     @property
     def pair_rank(self) -> int:
@@ -74,16 +83,16 @@ class PairParallelStrategy(DDPStrategy):
         return {"num_replicas": 1, "rank": 0}
 
     def setup_distributed(self) -> None:
-        """Joins the process group, once in a process."""
+        """Finds out which rank this is, and joins the process group, once in a process."""
         self.set_world_ranks()
         environment = self.cluster_environment
         assert environment is not None
-        if torch.distributed.is_initialized():
+        if not self._opens_group or torch.distributed.is_initialized():
             return
         os.environ.setdefault("MASTER_ADDR", environment.main_address)
         os.environ.setdefault("MASTER_PORT", str(environment.main_port))
         torch.distributed.init_process_group(
-            self.process_group_backend, rank=self.pair_rank, world_size=self.num_pair_ranks, timeout=self._timeout
+            self.process_group_backend, rank=self.pair_rank, world_size=self.num_pair_ranks
         )
 
     def set_world_ranks(self) -> None:
@@ -151,7 +160,7 @@ class World:
 
     def trainer_options(self) -> dict[str, Any]:
         """``trainer`` with a strategy, which serves one trainer only."""
-        return {**self.trainer, "strategy": PairParallelStrategy()}
+        return {**self.trainer, "strategy": PairParallelStrategy(process_group=False)}
 
     def forward(self, number: int) -> None:
         """Passes a signal on to the processes that this one started."""
@@ -160,17 +169,16 @@ class World:
 
     def wait(self) -> list[int]:
         """Waits for these processes; their exit codes, in the order of their local ranks from 1 on."""
-        return [child.wait() for child in self.children]
+        codes = [child.wait() for child in self.children]
+        if self.children:
+            for name in _LAUNCHED:  # else a later run of this process would take itself for one of several
+                os.environ.pop(name, None)
+        return codes
 
     def stop(self) -> None:
         """Asks these processes to end, and waits until they have saved what is under way."""
         self.forward(signal.SIGTERM)
         self.wait()
-
-    def leave(self) -> None:
-        """Ends the process group."""
-        if self.size > 1 and torch.distributed.is_initialized():
-            torch.distributed.destroy_process_group()
 
 
 def accelerator_of(device: torch.device) -> str:
@@ -178,30 +186,67 @@ def accelerator_of(device: torch.device) -> str:
     return {"cpu": "cpu", "cuda": "gpu", "mps": "mps"}[device.type]
 
 
-def join_world(accelerator: str, devices: int | list[int], num_nodes: int) -> World:
-    """Starts the processes of this node, where no cluster or torchrun has, and joins their group.
+def is_launched() -> bool:
+    """Whether a run in another process has started this one."""
+    return _RUN_OF_PARENT in os.environ
 
-    Returns once all have joined. Each process runs the whole command again and comes to this call.
+
+def join_world(accelerator: str, devices: int | list[int], num_nodes: int) -> World | None:
+    """Starts the processes of this node, where no cluster or torchrun has.
+
+    Each of them runs the whole command (or script) again and comes to this call. Nobody waits for anybody.
 
     Args:
         accelerator: Lightning's name: cpu, gpu or mps.
         devices: Their number on each node, or a list of device numbers.
         num_nodes: Nodes.
 
+    Returns:
+        None in a process that was started for a later run of its script than this one.
+
     Raises:
         SgoolError: There are fewer devices, or the cluster has started another number of processes.
     """
+    number = int(os.environ.get(_RUNS, "0")) + 1
+    os.environ[_RUNS] = str(number)
+    if is_launched():
+        if number < int(os.environ[_RUN_OF_PARENT]):
+            return None
+        _end_with_parent()
     options: dict[str, Any] = {"accelerator": accelerator, "devices": devices, "num_nodes": num_nodes}
-    strategy = PairParallelStrategy()
+    strategy = PairParallelStrategy(process_group=False)
     # Of this trainer nothing is used but its way from options to devices, cluster environment and launcher.
     try:
         with quiet_lightning():
             L.Trainer(strategy=strategy, logger=False, enable_checkpointing=False, **options)
         launcher = strategy.launcher
         assert isinstance(launcher, _Launcher)
-        launcher.launch(strategy.setup_environment)
+        with _named_children(number):
+            launcher.launch(strategy.setup_environment)
     except (MisconfigurationException, ValueError) as error:
         raise SgoolError(
             f"`trainer.devices` {devices} and `trainer.num_nodes` {num_nodes} do not fit this machine or job: {error}"
         ) from error
     return World(strategy.pair_rank, strategy.num_pair_ranks, strategy.root_device, options, launcher.procs)
+
+
+@contextmanager
+def _named_children(number: int) -> Iterator[None]:
+    """Processes started in the block know which run of this process they are for, and count their own from 1."""
+    if is_launched():
+        yield
+        return
+    os.environ[_RUN_OF_PARENT] = str(number)
+    runs = os.environ.pop(_RUNS)
+    try:
+        yield
+    finally:
+        del os.environ[_RUN_OF_PARENT]
+        os.environ[_RUNS] = runs
+
+
+def _end_with_parent() -> None:
+    """On Linux: a process that lost its parent stops as if it were asked to, instead of keeping its GPU."""
+    if sys.platform == "linux":
+        set_parent_death_signal = 1
+        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGTERM)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +13,7 @@ import torch
 from sgool.errors import Interrupted, SgoolError
 from sgool.interrupt import Interrupt
 from sgool.loggers import Process, RunLogs
+from sgool.means import Means
 from sgool.methods import FitSettings, Method
 from sgool.progress import Progress
 from sgool.recording import score, write_failure, write_result
@@ -26,7 +27,7 @@ Batch = tuple[PromptSeed, ...]
 
 #: Seconds between two looks at pairs that another runner works on.
 _PATIENCE = 2.0
-#: Batches in a row that may end in an exception before that is no longer taken for a pair's own trouble.
+#: Prompts that may end in an exception, before any ends well, until that is no longer taken for a pair's own trouble.
 _MOST_CRASHES = 3
 
 
@@ -43,8 +44,7 @@ class Worker:
         process: Which process this is.
         environment: Versions, device and commit, for the loggers.
         fingerprint: Of the configuration, for checkpoints.
-        summary: A finished method's means, for the loggers; None where they are logged later, by another process or
-            never.
+        means: Of a finished method, for the loggers; None where several processes share the run, and the last logs them.
     """
 
     session: Session
@@ -55,9 +55,10 @@ class Worker:
     process: Process
     environment: dict[str, Any]
     fingerprint: str
-    summary: Callable[[str], Mapping[str, float] | None]
+    means: Means | None
     _made: set[tuple[str, str]] = field(default_factory=set)
-    _crashes: int = 0
+    _crashed: set[str] = field(default_factory=set)
+    _succeeded: bool = False
 
     def __post_init__(self) -> None:
         self._size = int(self.config["trainer"]["pairs_per_fit"])
@@ -73,7 +74,9 @@ class Worker:
             Interrupted: A signal asked to stop, and what was under way is saved.
             SgoolError: What the user has to mend.
         """
-        left = [batch for batch in batches if self.left(name, batch)]
+        left = sorted(
+            (batch for batch in batches if self.left(name, batch)), key=lambda batch: self._failed(name, batch)
+        )
         if not left:
             return []
         method = self.session.method(name)
@@ -86,7 +89,10 @@ class Worker:
             except Interrupted:
                 logs.close()
                 raise
-            logs.close(self.summary(name))
+            means = self.means.to_log(name) if self.means is not None and not taken else None
+            logs.close(means)
+            if self.means is not None and means:
+                self.means.logged(name, means)
             return taken
 
     def wait(self, taken: dict[str, list[Batch]]) -> None:
@@ -99,7 +105,8 @@ class Worker:
                 said = True
             self.stop_if_asked()
             time.sleep(_PATIENCE)
-            taken = {name: self.run(name, batches) for name, batches in taken.items()}
+            for name, batches in taken.items():
+                self.run(name, [batch for batch in batches if self._is_free(name, batch)])
 
     def stop_if_asked(self) -> None:
         """Raises Interrupted between two batches."""
@@ -123,6 +130,14 @@ class Worker:
         if (method, pair.pair_id) in self._made:
             return True
         return self.config["resume"] and self.folder.is_done(method, pair.pair_id, retry_failed=True)
+
+    def _failed(self, name: str, batch: Batch) -> bool:
+        """Whether a pair failed before: such batches come last, so that they keep nobody waiting."""
+        return any(self.folder.is_done(name, pair.pair_id) for pair in self.left(name, batch))
+
+    def _is_free(self, name: str, batch: Batch) -> bool:
+        with Claims(self.folder.path).take(name, [pair.pair_id for pair in batch]) as free:
+            return free
 
     def _unrecorded(self, name: str, batches: Sequence[Batch]) -> list[Batch]:
         """Batches with a pair that has no record, not even of a failure."""
@@ -162,7 +177,9 @@ class _Job:
         """As many at once as memory has been found to hold."""
         while pairs:
             size = self.worker._size
-            self._fit(pairs[:size])
+            # Of a batch that goes on after a kill, some parts may be recorded.
+            if self.worker.left(self.name, pairs[:size]):
+                self._fit(pairs[:size])
             pairs = pairs[size:]
 
     def _fit(self, pairs: Batch) -> None:
@@ -173,7 +190,7 @@ class _Job:
         worker.progress.batch(self.name, pairs)
         trouble = self._try(pairs, started)
         if trouble is None:
-            worker._crashes = 0
+            worker._succeeded = True
         elif isinstance(trouble, str):
             self._one_by_one(pairs, trouble, started)
         else:
@@ -200,13 +217,10 @@ class _Job:
             return f"{type(error).__name__}: {error}".strip()
         seconds = time.perf_counter() - started
         missing = set(worker.left(self.name, pairs))
-        both = [(result, row) for result, row in zip(results, metrics, strict=True) if result.pair in missing]
-        self._recorded(
-            [
-                write_result(worker.folder, self.name, result, row, (seconds + result.seconds_before) / len(pairs))
-                for result, row in both
-            ]
-        )
+        for result, row in zip(results, metrics, strict=True):
+            if result.pair in missing:
+                share = (seconds + result.seconds_before) / len(pairs)
+                self._recorded(write_result(worker.folder, self.name, result, row, share))
         self.under_way.checkpoint(pairs).unlink(missing_ok=True)
         return None
 
@@ -225,26 +239,29 @@ class _Job:
             fingerprint=worker.fingerprint,
         )
 
-    def _recorded(self, records: list[PairRecord]) -> None:
-        self.worker._made |= {(self.name, record.pair_id) for record in records}
-        self.logs.end(records)
-        self.worker.progress.done(records)
+    def _recorded(self, record: PairRecord) -> None:
+        self.worker._made.add((self.name, record.pair_id))
+        self.logs.end([record])
+        self.worker.progress.done([record])
 
     def _one_by_one(self, pairs: Batch, error: str, started: float) -> None:
         """A fit broke: each pair by itself, so that one cannot take its mates along; a single one is recorded."""
         worker = self.worker
         if len(pairs) > 1:
             worker.progress.note(f"a fit of {len(pairs)} pairs ended in {error}; now one by one")
-            for pair in pairs:
+            for pair in worker.left(self.name, pairs):
                 self._fit((pair,))
+            self.under_way.checkpoint(pairs).unlink(missing_ok=True)
             return
-        worker._crashes += 1
-        self._recorded([write_failure(worker.folder, self.name, pairs[0], error, time.perf_counter() - started)])
-        if worker._crashes == _MOST_CRASHES:
+        (pair,) = pairs
+        self._recorded(write_failure(worker.folder, self.name, pair, error, time.perf_counter() - started))
+        self.under_way.checkpoint(pairs).unlink(missing_ok=True)
+        worker._crashed.add(pair.prompt)
+        if len(worker._crashed) == _MOST_CRASHES and not worker._succeeded:
             raise SgoolError(
-                f"{_MOST_CRASHES} fits in a row ended in an error, the last one in {error}. That is no trouble of "
-                "single pairs: see the traceback with --debug. What was finished is kept, and failed pairs are tried "
-                "again"
+                f"{_MOST_CRASHES} prompts in a row ended in an error, the last one in {error}, and none well. That is no "
+                "trouble of single pairs: see the traceback with --debug. What was finished is kept, and failed pairs "
+                "are tried again"
             )
 
     def _smaller(self, pairs: Batch) -> int:

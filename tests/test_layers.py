@@ -34,7 +34,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("results",),
     ("report",),
     ("loggers", "session"),
-    ("recording", "under_way"),
+    ("means", "recording", "under_way"),
     ("work",),
     ("runner",),
     ("edit", "rescore", "slurm", "status"),
