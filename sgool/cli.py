@@ -209,7 +209,7 @@ def submit(
     max_running: Annotated[int | None, typer.Option(help="Array tasks at the same time.")] = None,
     signal_before: _SignalBefore = 120,
     requeue: Annotated[bool, typer.Option(help="Put an interrupted job back into the queue.")] = True,
-    max_requeues: Annotated[int, typer.Option(help="How often at most.")] = 20,
+    max_requeues: Annotated[int, typer.Option(help="How often at most.")] = 100,
     sbatch_option: _SbatchOptions = None,
     setup: _Setup = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the script; write and submit nothing.")] = False,

@@ -24,7 +24,7 @@ _ALL = {"limit": None, "indices": None, "categories": None, "duplicates": "keep"
 def rescore(run: Path) -> Outcome:
     """Replaces the metrics of every pair that ended well by those of its PNGs; the objective's values stay.
 
-    The images are 8 bits deep, so scores may differ from the run's own in the second decimal.
+    A run judges the 8-bit pixels that it saves, so the same judges give the same scores.
 
     Raises:
         SgoolError: ``run`` is not a run folder, or holds no finished pair.

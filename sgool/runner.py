@@ -17,10 +17,11 @@ from sgool.means import Means
 from sgool.progress import Progress
 from sgool.prompts import load_pairs
 from sgool.results import RunFolder
-from sgool.results.claims import alone
+from sgool.results.claims import alone, present
 from sgool.results.compare import config_digest
 from sgool.shards import in_batches, part_of, share
 from sgool.types import PairRecord, PromptSeed
+from sgool.under_way import tidy
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -82,7 +83,7 @@ def run_experiment(config: DictConfig, progress: Progress | None = None, *, acce
     part = part_of(plain["trainer"]["shard"], os.environ)
     check_logger(plain["logger"])
     folder = RunFolder(plain["run_dir"]).open(plain, device=device_name(plain), accept_changes=accept_changes)
-    with Interrupt() as asked:
+    with Interrupt() as asked, present(folder.path):
         return _Run(plain, pairs, part, folder, progress or Progress(), asked).outcome()
 
 
@@ -229,6 +230,7 @@ class _Run:
 
     def _end(self, batches: Sequence[Batch], left: int, rank: int = 0) -> Outcome:
         """With the records of these batches, in the order of the configuration."""
+        tidy(self.folder)
         self.folder.collate()
         self._log_means()
         place = {

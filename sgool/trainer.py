@@ -78,8 +78,7 @@ def fit_module(
             trainer.fit(module, ckpt_path=resume_from, weights_only=None if resume_from is None else True)
     if module.interrupted:
         raise Interrupted(
-            f"stopped after update {trainer.global_step} of {module.num_optimization_steps}, as it was asked to; the "
-            "same call goes on from there"
+            f"stopped after update {trainer.global_step} of {module.num_optimization_steps}, as it was asked to"
         )
 
 

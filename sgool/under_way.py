@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sgool.atomic import atomic_write, explain_os_errors
+from sgool.results import RunFolder
+from sgool.results.claims import remove_dead_claims
 from sgool.shards import batch_name
 from sgool.types import PromptSeed
 
@@ -39,8 +41,12 @@ class UnderWay:
 
     def end(self, pairs: Sequence[PromptSeed]) -> None:
         """Forgets a batch whose pairs are recorded, and its checkpoint."""
-        self.checkpoint(pairs).unlink(missing_ok=True)
-        (self._folder / f"{_name(pairs)}.json").unlink(missing_ok=True)
+        self.drop_checkpoint(pairs)
+        _remove(self._folder / f"{_name(pairs)}.json")
+
+    def drop_checkpoint(self, pairs: Sequence[PromptSeed]) -> None:
+        """Removes the batch's checkpoint, if there is one."""
+        _remove(self.checkpoint(pairs))
 
     def mates(self, batch: Sequence[PromptSeed], left: Sequence[PromptSeed]) -> tuple[PromptSeed, ...]:
         """What to run so that the ``left`` of a batch get done: those alone, or with mates they had begun with."""
@@ -54,6 +60,46 @@ class UnderWay:
             if wanted <= set(names) <= by_id.keys():
                 return tuple(by_id[name] for name in names)
         return tuple(left)
+
+
+def tidy(folder: RunFolder) -> None:
+    """Removes what killed processes left: locks, half written files, checkpoints of pairs that are done.
+
+    Does nothing more than the locks while others are at work in the folder: the last one to end does the rest. A file
+    of theirs is found before their claim is looked for, so one who begins meanwhile loses nothing.
+    """
+    with explain_os_errors(f"remove what is left over in {folder.path}", "Use a run_dir where you may write."):
+        found = list(folder.path.glob("checkpoints/*/*"))  # hidden ones too
+        if not remove_dead_claims(folder.path):
+            return
+        # All are judged before one is removed: a checkpoint's pairs stand in the file beside it.
+        for path in [path for path in found if path.suffix == ".tmp" or _is_done(folder, path)]:
+            path.unlink(missing_ok=True)
+
+
+def _is_done(folder: RunFolder, path: Path) -> bool:
+    """Whether all pairs of a batch's file are done; one that failed may go on from its checkpoint."""
+    names = _pair_ids(path)
+    try:
+        return bool(names) and all(folder.is_done(path.parent.name, name, retry_failed=True) for name in names)
+    except ValueError:  # no name of a pair
+        return False
+
+
+def _pair_ids(path: Path) -> list[str]:
+    """The pairs of a checkpoint or of a batch's list; a list lies beside the checkpoint of several pairs."""
+    beside = path.with_suffix(".json")
+    if not beside.exists():
+        return [path.stem]
+    try:
+        return [str(name) for name in json.loads(beside.read_text(encoding="utf-8"))]
+    except (OSError, ValueError):
+        return []
+
+
+def _remove(path: Path) -> None:
+    with explain_os_errors(f"remove {path}", "Mend its permissions and run the same command again."):
+        path.unlink(missing_ok=True)
 
 
 def _name(pairs: Sequence[PromptSeed]) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from sgool.config.schema_method import method_optimization
 from sgool.errors import Interrupted, SgoolError
 from sgool.interrupt import Interrupt
 from sgool.loggers import Process, RunLogs
@@ -44,7 +45,7 @@ class Worker:
         process: Which process this is.
         environment: Versions, device and commit, for the loggers.
         fingerprint: Of the configuration, for checkpoints.
-        means: Of a finished method, for the loggers; None where several processes share the run, and the last logs them.
+        means: Of a finished method, for the loggers; None where several processes share the run: the last logs them.
     """
 
     session: Session
@@ -114,7 +115,7 @@ class Worker:
             raise Interrupted("stopped between two pairs, as it was asked to")
 
     def _logs(self, name: str, pairs: int) -> RunLogs:
-        updates = self.config["optimization"]["num_optimization_steps"] * -(-pairs // self._size)
+        updates = method_optimization(self.config, name)["num_optimization_steps"] * -(-pairs // self._size)
         return RunLogs(
             self.config["logger"],
             run_dir=self.folder.path,
@@ -167,6 +168,8 @@ class _Job:
                 return False
             # Somebody may have ended some of them since we looked.
             if worker.left(self.name, batch) == left:
+                if not worker.config["resume"]:
+                    self.under_way.end(todo)
                 self.under_way.begin(todo)
                 self._fit_all(todo)
                 self.under_way.end(todo)
@@ -221,7 +224,7 @@ class _Job:
             if result.pair in missing:
                 share = (seconds + result.seconds_before) / len(pairs)
                 self._recorded(write_result(worker.folder, self.name, result, row, share))
-        self.under_way.checkpoint(pairs).unlink(missing_ok=True)
+        self.under_way.drop_checkpoint(pairs)
         return None
 
     def _settings(self, pairs: Batch) -> FitSettings:
@@ -251,17 +254,17 @@ class _Job:
             worker.progress.note(f"a fit of {len(pairs)} pairs ended in {error}; now one by one")
             for pair in worker.left(self.name, pairs):
                 self._fit((pair,))
-            self.under_way.checkpoint(pairs).unlink(missing_ok=True)
+            self.under_way.drop_checkpoint(pairs)
             return
         (pair,) = pairs
         self._recorded(write_failure(worker.folder, self.name, pair, error, time.perf_counter() - started))
-        self.under_way.checkpoint(pairs).unlink(missing_ok=True)
+        self.under_way.drop_checkpoint(pairs)
         worker._crashed.add(pair.prompt)
         if len(worker._crashed) == _MOST_CRASHES and not worker._succeeded:
             raise SgoolError(
-                f"{_MOST_CRASHES} prompts in a row ended in an error, the last one in {error}, and none well. That is no "
-                "trouble of single pairs: see the traceback with --debug. What was finished is kept, and failed pairs "
-                "are tried again"
+                f"{_MOST_CRASHES} prompts in a row ended in an error, the last one in {error}, and none well. That is "
+                "no trouble of single pairs: see the traceback with --debug. What was finished is kept, and failed "
+                "pairs are tried again"
             )
 
     def _smaller(self, pairs: Batch) -> int:

@@ -17,6 +17,7 @@ from sgool.strategy import PairParallelStrategy, World, join_world
 _SCRIPT = '''
 """Rank 0 makes two fits and rank 1 three, of which one breaks; then both take means over what they have."""
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -25,7 +26,7 @@ import torch
 from torch import nn
 
 from sgool.metrics.panel import aggregate
-from sgool.strategy import join_world
+from sgool.strategy import PairParallelStrategy
 
 
 class Latents(L.LightningModule):
@@ -47,12 +48,13 @@ class Latents(L.LightningModule):
 
 def main():
     out = Path(sys.argv[1])
-    world = join_world("cpu", 2, 1)
+    rank = int(os.environ.get("LOCAL_RANK", "0"))
     found = []
-    for start, broken in ((1, False), (2, False)) if world.rank == 0 else ((10, False), (20, True), (30, False)):
+    for start, broken in ((1, False), (2, False)) if rank == 0 else ((10, False), (20, True), (30, False)):
         module = Latents(start, broken)
         trainer = L.Trainer(max_steps=3, logger=False, enable_checkpointing=False, enable_progress_bar=False,
-                            enable_model_summary=False, use_distributed_sampler=False, **world.trainer_options())
+                            enable_model_summary=False, use_distributed_sampler=False, accelerator="cpu",
+                            devices=2, strategy=PairParallelStrategy())
         try:
             trainer.fit(module)
         except RuntimeError as error:
@@ -60,11 +62,12 @@ def main():
         else:
             found.append(module.latents.tolist())
         assert trainer.is_global_zero and trainer.world_size == 1
-    rows = [{"score": 1.0, "first": 5.0}, {"score": 2.0}] if world.rank == 0 else [{"score": 6.0, "second": 7.0}]
+    rows = [{"score": 1.0, "first": 5.0}, {"score": 2.0}] if rank == 0 else [{"score": 6.0, "second": 7.0}]
     means = aggregate(rows, across_ranks=True)
-    (out / f"{world.rank}.json").write_text(json.dumps({"found": found, "means": means, "size": world.size}))
-    world.leave()
-    sys.exit(max(world.wait(), default=0))
+    size = torch.distributed.get_world_size()
+    (out / f"{rank}.json").write_text(json.dumps({"found": found, "means": means, "size": size}))
+    torch.distributed.barrier()
+    torch.distributed.destroy_process_group()
 
 
 main()
@@ -104,4 +107,24 @@ def test_an_own_world_needs_no_strategy() -> None:
     world = World()
     assert (world.rank, world.size, world.device, world.wait()) == (0, 1, None, [])
     world.stop()
-    world.leave()
+
+
+_TWO_RUNS = """
+import sys
+from sgool import fit
+
+SMALL = ["experiment=demo", "methods=[vanilla]", "models.device=cpu", "trainer.threads=1", "trainer.pairs_per_fit=1",
+         "sampler.num_inference_steps=2", "trainer.devices=2", "logger=none"]
+if __name__ == "__main__":
+    for name, number in (("first", 2), ("second", 3)):
+        outcome = fit(*SMALL, f"run_dir={sys.argv[1]}/{name}", f"data.limit={number}")
+        print(name, outcome.exit_code, len(outcome.records), outcome.new, flush=True)
+"""
+
+
+def test_a_script_may_run_over_several_devices_twice(tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(_TWO_RUNS)
+    command = [sys.executable, str(tmp_path / "script.py"), str(tmp_path)]
+    ended = subprocess.run(command, check=True, timeout=280, capture_output=True, text=True)
+    # Each run's own processes end with it; those of the second pass the first one by.
+    assert sorted(ended.stdout.splitlines()) == ["first 0 2 0", "first 0 2 2", "second 0 3 3"]

@@ -234,11 +234,37 @@ def test_a_pair_that_breaks_takes_no_mate_along(
 
 def test_what_always_breaks_stops_the_run(options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _failing(monkeypatch, lambda number, prompts: KeyError("oops"))
-    with pytest.raises(SgoolError, match=r"3 fits in a row ended in an error, the last one in KeyError: 'oops'"):
+    with pytest.raises(SgoolError, match=r"3 prompts in a row ended in an error, the last one in KeyError: 'oops'"):
         run(options, tmp_path, "trainer.pairs_per_fit=1")
     assert len(list(tmp_path.glob("pairs/doodl/*/record.json"))) == 3
     with pytest.raises(KeyError, match="oops"):
         run(options, tmp_path / "debug", "debug=true")
+
+
+def test_failures_of_before_keep_nobody_waiting(
+    options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone = [*options, "trainer.pairs_per_fit=1"]
+    with monkeypatch.context() as patch:
+        _failing(patch, lambda number, prompts: KeyError("oops"))
+        with pytest.raises(SgoolError, match="3 prompts in a row"):
+            run(alone, tmp_path)
+    with monkeypatch.context() as patch:
+        _failing(patch, lambda number, prompts: None if prompts == ["two trees"] else KeyError("oops"))
+        notes = Notes()
+        outcome = run(alone, tmp_path, notes=notes)
+    # The one that was never tried comes first, and its success shows that the others' trouble is their own.
+    assert notes.batches == [["two trees"], ["a cat"], ["a dog"], ["a red car"]]
+    assert [record.status for record in outcome.records] == ["failed"] * 3 + ["done"]
+
+
+def test_anew_means_without_old_checkpoints(options: list[str], undisturbed: dict[str, Any], tmp_path: Path) -> None:
+    stop = Notes(lambda update: os.kill(os.getpid(), signal.SIGTERM) if update == 2 else None)
+    assert run(options, tmp_path, notes=stop).exit_code == 75
+    told: list[int] = []
+    assert run(options, tmp_path, "resume=false", notes=Notes(told.append)).exit_code == 0
+    assert told == [1, 2, 3, 4] * 2
+    assert content(tmp_path) == undisturbed
 
 
 def test_changed_settings_need_a_word(options: list[str], tmp_path: Path) -> None:

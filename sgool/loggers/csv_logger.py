@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
 import os
@@ -40,7 +41,11 @@ class GrowingCsv:
         for path in self.paths():
             _drop_broken_end(path)
             with path.open(encoding="utf-8", newline="") as stream:
-                self._files[tuple(next(csv.reader(stream), ()))] = path
+                columns = next(csv.reader(stream), None)
+            if columns:
+                self._files[tuple(columns)] = path
+            else:  # a full disk had no room for its first row
+                path.unlink()
 
     def paths(self) -> list[Path]:
         """Its files, in the order in which they were made."""
@@ -65,8 +70,10 @@ class GrowingCsv:
             lines.insert(0, list(columns))
         text = io.StringIO(newline="")
         csv.writer(text, lineterminator="\n").writerows(lines)
+        data = text.getvalue().encode()
         with explain_os_errors(f"write {path}", _MEND), path.open("ab", buffering=0) as stream:
-            stream.write(text.getvalue().encode())
+            if (stream.write(data) or 0) < len(data):  # no error for the system; the next byte would be one
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def _drop_broken_end(path: Path) -> None:

@@ -22,8 +22,8 @@ _logger = logging.getLogger(__name__)
 _INIT_SECONDS = 60.0
 """An online run that has not started by then is offline."""
 
-_FINISH_SECONDS = 300.0
-"""Uploading may take so long at the end; `wandb sync` uploads what is left."""
+_FINISH_SECONDS = 60.0
+"""Uploading may take so long at the end, less than a cluster warns before a limit; the rest is for `wandb sync`."""
 
 _FLUSH_SECONDS = 1.0
 """How much of a run's file a kill may cost (W&B's own interval is 15 s); it is logged again."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import json
 import logging
 import os
@@ -18,7 +19,8 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from sgool.atomic import explain_os_errors
+from sgool.atomic import atomic_write, explain_os_errors, remove_leftovers
+from sgool.errors import SgoolError
 
 try:
     import fcntl
@@ -96,8 +98,10 @@ def _lock(path: Path, method: str, pair_id: str) -> Iterator[bool]:
             os.pwrite(descriptor, _text(method, pair_id).encode(), 0)
         yield True
     finally:
-        # Removed while it is still locked: whoever opened it meanwhile sees that it is no longer there.
-        path.unlink(missing_ok=True)
+        # Removed while it is still locked: whoever opened it meanwhile sees that it is no longer there. Where it cannot
+        # be removed any more it claims nothing, and what stopped the run must not be hidden by that.
+        with contextlib.suppress(OSError):
+            path.unlink()
         os.close(descriptor)
 
 
@@ -115,7 +119,7 @@ def _locked(path: Path) -> int | None:
                 os.close(descriptor)
                 return None
             if free is None:
-                _logger.warning("the run folder's file system has no locks: start only one runner at a time there")
+                _warn_of_no_locks()
             if _is_there(path, descriptor):
                 return descriptor
         except BaseException:
@@ -133,16 +137,28 @@ def _try_lock(descriptor: int, shared: bool = False) -> bool | None:
     except BlockingIOError:
         return False
     except OSError as error:
+        if error.errno == errno.ESTALE:  # removed on another machine, and NFS has noticed
+            return True
         if error.errno not in _NO_LOCKS:
             raise
         return None
     return True
 
 
+@functools.cache
+def _warn_of_no_locks() -> None:
+    """Once a process."""
+    _logger.warning("the run folder's file system has no locks: start only one runner at a time there")
+
+
 def _is_there(path: Path, descriptor: int) -> bool:
     try:
         return os.path.samestat(os.stat(path), os.fstat(descriptor))
     except FileNotFoundError:
+        return False
+    except OSError as error:
+        if error.errno != errno.ESTALE:
+            raise
         return False
 
 
@@ -152,14 +168,75 @@ def _text(method: str, pair_id: str) -> str:
 
 
 @contextlib.contextmanager
-def alone(path: Path) -> Iterator[None]:
-    """Waits for a lock on a file and holds it for the block; where there are no locks it does not wait."""
+def alone(path: Path) -> Iterator[bool]:
+    """Waits for a lock on a file and holds it for the block; yields False, at once, where there are no locks."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("ab") as stream:
+        held = False
         if fcntl is not None:
             with contextlib.suppress(OSError):
                 fcntl.flock(stream, fcntl.LOCK_EX)
+                held = True
+        yield held
+
+
+@contextlib.contextmanager
+def sole_writer(run_dir: Path) -> Iterator[None]:
+    """Makes a run folder and, for the block, lets nobody else write its own files; half written ones are removed.
+
+    Tries to write there, so that hours of work are not lost at their end.
+
+    Raises:
+        SgoolError: It is a file, or cannot be made or written.
+    """
+    if run_dir.exists() and not run_dir.is_dir():
+        raise SgoolError(f"run_dir must be a folder, but {run_dir} is a file. Use another run_dir.")
+    mend = "Use a run_dir where you may write, or mend that and run the same command again: finished pairs are kept."
+    with explain_os_errors(f"write to the run folder {run_dir}", mend), ExitStack() as held:
+        if held.enter_context(alone(run_dir / "locks" / "folder.lock")):
+            remove_leftovers(run_dir)
+        probe = run_dir / ".write-test.tmp"
+        atomic_write(probe, b"")
+        probe.unlink(missing_ok=True)
         yield
+
+
+@contextlib.contextmanager
+def present(run_dir: Path) -> Iterator[None]:
+    """For the block, others can tell that somebody is at work in the run folder, also before the first claim."""
+    path = run_dir / "locks" / "runners.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab") as stream:
+        _try_lock(stream.fileno(), shared=True)
+        yield
+
+
+def somebody_works(run_dir: Path) -> bool:
+    """Whether another process is within `present`, or claims a pair; also where that cannot be told."""
+    path = run_dir / "locks" / "runners.lock"
+    if path.exists():
+        with path.open("ab") as stream:
+            if _try_lock(stream.fileno()) is False:
+                return True
+    return any(claim.alive is not False for claim in active_claims(run_dir))
+
+
+def remove_dead_claims(run_dir: Path) -> bool:
+    """Removes the lock files of dead processes; whether no living process claims anything, as far as can be told."""
+    nobody = True
+    for path in run_dir.glob("locks/*/*.lock"):
+        try:
+            descriptor = os.open(path, os.O_RDWR)
+        except FileNotFoundError:
+            continue
+        try:
+            free = _try_lock(descriptor)
+            nobody &= free is True
+            if free and _is_there(path, descriptor):
+                path.unlink()
+        finally:
+            os.close(descriptor)
+    return nobody
 
 
 def slurm_job() -> str | None:

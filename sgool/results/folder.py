@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from sgool.atomic import atomic_write, explain_os_errors, remove_leftovers, sync_folder
 from sgool.errors import SgoolError
 from sgool.results.artifacts import ARTIFACTS, encode_artifacts, encode_image
-from sgool.results.claims import alone
+from sgool.results.claims import sole_writer, somebody_works
 from sgool.results.collate import collate
 from sgool.results.compare import (
     NOT_COMPARED,
@@ -72,6 +72,7 @@ class RunFolder:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
+        self._said: set[str] = set()
 
     def open(
         self,
@@ -99,28 +100,9 @@ class RunFolder:
             SgoolError: The folder cannot be made or written, or holds results without ``config.yaml``.
             ConfigError: The folder has records of another configuration; lists the changed keys.
         """
-        self._make_writable()
-        new = plain_config(config)
-        has_records = any(self._record_paths())
-        if self.config_path.exists():
-            try:
-                old = read_config(self.config_path)
-                if not accept_changes:
-                    refuse_other_config(self.path, old, new, not_compared)
-                elif has_records and changed_keys(old, new, not_compared):
-                    earlier = self.path / f"config-{config_digest(old, not_compared)}.yaml"
-                    self._write_if_changed(earlier, config_text(old))
-                new = join_methods(old, new)
-            except SgoolError:
-                if has_records:  # else there is nothing to mix: a failed start must not keep the mended command out
-                    raise
-        elif has_records:
-            raise SgoolError(
-                f"{self.path} holds results but no config.yaml, so nobody can tell what made them. "
-                "Use another run_dir, or delete the folder."
-            )
-        self._write_if_changed(self.config_path, config_text(new))
-        self._write_environment(describe_environment(device))
+        with sole_writer(self.path):
+            self._set_config(plain_config(config), not_compared, accept_changes)
+            self._write_environment(describe_environment(device))
         return self
 
     @property
@@ -173,7 +155,7 @@ class RunFolder:
         except FileNotFoundError:
             return None
         except RecordError as error:
-            _logger.warning("%s", error)
+            self._warn(str(error))
             return None
 
     def write(
@@ -251,7 +233,7 @@ class RunFolder:
         """The valid records, by method and pair; a warning is logged for each other one."""
         scan = self.scan()
         for problem in scan.problems:
-            _logger.warning("%s", problem)
+            self._warn(problem)
         return list(scan.records)
 
     def collate(self) -> Path:
@@ -261,22 +243,41 @@ class RunFolder:
             SgoolError: It cannot be written.
         """
         # Of two runners that end together the later one writes what it has read last.
-        with explain_os_errors(f"write {self.results_path}", _KEPT), alone(self.path / "locks" / "results.lock"):
+        with sole_writer(self.path):
             self._write_if_changed(self.results_path, collate(self.records()))
         return self.results_path
+
+    def _warn(self, problem: str) -> None:
+        """Once: a record is looked at again and again."""
+        if problem not in self._said:
+            self._said.add(problem)
+            _logger.warning("%s", problem)
 
     def _record_paths(self) -> Iterator[Path]:
         yield from sorted(self.path.glob("pairs/*/*/record.json"), key=lambda path: path.parts[-3:])
 
-    def _make_writable(self) -> None:
-        """Make the folder and try to write there, so that hours of work are not lost at their end."""
-        if self.path.exists() and not self.path.is_dir():
-            raise SgoolError(f"run_dir must be a folder, but {self.path} is a file. Use another run_dir.")
-        with explain_os_errors(f"write to the run folder {self.path}", "Use a run_dir where you may write."):
-            self.path.mkdir(parents=True, exist_ok=True)
-            probe = self.path / ".write-test"
-            atomic_write(probe, b"")
-            probe.unlink(missing_ok=True)
+    def _set_config(self, new: dict[str, Any], not_compared: Sequence[str], accept_changes: bool) -> None:
+        has_records = any(self._record_paths())
+        # A fit may run for hours before its first record.
+        in_use = has_records or somebody_works(self.path)
+        if self.config_path.exists():
+            try:
+                old = read_config(self.config_path)
+                if not accept_changes:
+                    refuse_other_config(self.path, old, new, not_compared)
+                elif in_use and changed_keys(old, new, not_compared):
+                    earlier = self.path / f"config-{config_digest(old, not_compared)}.yaml"
+                    self._write_if_changed(earlier, config_text(old))
+                new = join_methods(old, new)
+            except SgoolError:
+                if in_use:  # else there is nothing to mix: a failed start must not keep the mended command out
+                    raise
+        elif has_records:
+            raise SgoolError(
+                f"{self.path} holds results but no config.yaml, so nobody can tell what made them. "
+                "Use another run_dir, or delete the folder."
+            )
+        self._write_if_changed(self.config_path, config_text(new))
 
     def _write_environment(self, environment: dict[str, Any]) -> None:
         """The first environment keeps its file; another one (but for the date) gets a file of its own."""

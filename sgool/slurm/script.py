@@ -55,7 +55,7 @@ class Resources:
     job_name: str = "sgool"
     signal_before: int = 120
     requeue: bool = True
-    max_requeues: int = 20
+    max_requeues: int = 100
     options: Sequence[str] = ()
     setup: Sequence[str] = ()
 

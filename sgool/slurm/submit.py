@@ -92,7 +92,9 @@ def prepare(
     plain = to_plain(load_config(final, config_dir))
     pairs = load_pairs(**plain["data"])
     _check_folder(run_dir, plain, accept_changes)
-    notes = _notes(resources, len(pairs))
+    notes = _notes(resources, len(pairs), plain["trainer"]["pairs_per_fit"])
+    if not plain["resume"]:
+        raise SgoolError("`resume`: expected true, since a requeued job would begin anew each time, got false")
     return Submission(
         run_dir, run_dir / "slurm" / resources.file_name, text, len(pairs), tuple(plain["methods"]), tuple(notes)
     )
@@ -185,11 +187,15 @@ def _check_folder(run_dir: Path, config: dict[str, Any], accept_changes: bool) -
         refuse_other_config(run_dir, folder.config(), config)
 
 
-def _notes(resources: Resources, pairs: int) -> list[str]:
+def _notes(resources: Resources, pairs: int, pairs_per_fit: int) -> list[str]:
     notes = []
     workers = (resources.array or 1) * resources.ranks
-    if workers > pairs:
-        notes.append(f"{workers} processes for {pairs} pairs: {workers - pairs} of them will have nothing to do")
+    batches = -(-pairs // pairs_per_fit)
+    if workers > batches:
+        notes.append(
+            f"{workers} processes for {pairs} pairs in {batches} batches (trainer.pairs_per_fit={pairs_per_fit}): "
+            f"{workers - batches} of them will have nothing to do"
+        )
     if resources.time is None:
         notes.append("no --time: the partition's own time limit counts")
     if not resources.requeue:
