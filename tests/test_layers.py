@@ -35,6 +35,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("runner",),
     ("edit", "rescore"),
     ("report",),
+    ("study",),
     ("console", "doctor"),
     ("cli",),
 )
