@@ -134,13 +134,61 @@ def edit(
 @app.command()
 def report(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="Run folders, as given in run_dir.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Folder for the report; without it, report/ in the first run.")
+    ] = None,
     debug: Debug = False,
 ) -> None:
-    """Build the page of one or more runs and print its path."""
+    """Build tables, figures and the page of one or more runs and print the page's path."""
     with _user_errors(debug):
         from sgool.report import build_report
 
-        typer.echo(str(build_report(runs)))
+        typer.echo(str(build_report(runs, out)))
+
+
+@app.command()
+def study(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="Run folders, as given in run_dir.")],
+    methods: Annotated[
+        list[str] | None, typer.Option("--methods", help="Compare these alone, e.g. sgool,vanilla. Default: all.")
+    ] = None,
+    pairs: Annotated[int | None, typer.Option("--pairs", help="Prompt-seed pairs to draw. Default: all.")] = None,
+    per_rater: Annotated[int, typer.Option("--per-rater", help="Comparisons that one rater sees, at most.")] = 50,
+    attention: Annotated[int, typer.Option("--attention", help="Attention checks that one rater sees.")] = 3,
+    rater: Annotated[str | None, typer.Option("--rater", help="A page for this rater alone.")] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Decides pairs, orders and sides.")] = 0,
+    consent: Annotated[Path | None, typer.Option("--consent", help="Text file with a consent text of yours.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="The study's folder. Default: study/ in the run.")] = None,
+    serve: Annotated[bool, typer.Option("--serve", help="Serve the page and collect votes until Ctrl-C.")] = False,
+    host: Annotated[str, typer.Option("--host", help="Address to listen at.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", help="0: any free one.")] = 8000,
+    debug: Debug = False,
+) -> None:
+    """Build a blind page on which people compare methods' images; --serve collects the votes."""
+    with _user_errors(debug):
+        from sgool.study import StudyOptions, build_study, run_study
+
+        names = tuple(name.strip() for part in methods or () for name in part.split(",") if name.strip())
+        made = build_study(runs, StudyOptions(names, pairs, per_rater, attention, seed, rater, consent, out))
+        run_study(made, (host, port) if serve else None, typer.echo)
+
+
+@app.command("study-results")
+def study_results(
+    votes: Annotated[list[Path], typer.Argument(metavar="VOTES", help="CSV files, from the server and from raters.")],
+    key: Annotated[
+        Path | None, typer.Option("--key", help="The study's key. Default: key.json beside the first file.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, every number in full.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Score the votes of a study: win-draw-loss, agreement, ranking."""
+    with _user_errors(debug):
+        from sgool.study import results_json, show_results
+        from sgool.study import study_results as score_votes
+
+        results = score_votes(votes, key)
+        typer.echo(results_json(results) if as_json else show_results(results))
 
 
 @app.command()

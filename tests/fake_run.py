@@ -9,8 +9,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from sgool.results import RunFolder
+from sgool.results.artifacts import encode_history, encode_image, encode_saliency
+from sgool.results.records import encode_record
 from sgool.types import PairRecord, PromptSeed
 
 METHODS = ("vanilla", "doodl", "sgool")
@@ -95,11 +98,30 @@ def random_image(pair: PromptSeed, method: str) -> NDArray[np.float64]:
     return _generator(pair.pair_id, method).uniform(-0.1, 1.1, (3, 64, 64))
 
 
+def soft_image(seed: int) -> NDArray[np.float64]:
+    """(3, 64, 64) with large shapes: compresses as a photo does, which noise does not."""
+    small = np.random.default_rng(seed).uniform(0, 1, (4, 4, 3))
+    large = Image.fromarray((small * 255).astype(np.uint8)).resize((64, 64), Image.Resampling.BICUBIC)
+    return np.asarray(large, dtype=np.float64).transpose(2, 0, 1) / 255
+
+
 def blob(height: int = 64, width: int = 64) -> NDArray[np.float64]:
     """(1, height, width) saliency map with one peak of 1."""
     rows, columns = np.mgrid[0:height, 0:width]
     distance = ((rows - 0.4 * height) / height) ** 2 + ((columns - 0.6 * width) / width) ** 2
     return (np.exp(-distance * 20) / np.exp(-distance * 20).max())[None]
+
+
+def fake_history(pair: PromptSeed, method: str, updates: int = 3) -> list[dict[str, float]]:
+    """A falling loss; none for vanilla."""
+    start = 1.0 + _generator(pair.pair_id, method).random()
+    rows = [{"update": float(k), "loss": start / (k + 1), "selection": start / (k + 1)} for k in range(updates)]
+    return rows if method != "vanilla" else []
+
+
+def flat(update: int) -> NDArray[np.float64]:
+    """(3, 64, 64) of one grey that tells the update, up to 20."""
+    return np.full((3, 64, 64), update / 20)
 
 
 def make_fake_run(
@@ -110,6 +132,7 @@ def make_fake_run(
     failed: Mapping[tuple[str, int], str] | None = None,
     paint: Painter = random_image,
     config: Mapping[str, Any] | None = None,
+    snapshots: Sequence[int] = (),
 ) -> RunFolder:
     """A whole run.
 
@@ -120,6 +143,7 @@ def make_fake_run(
         failed: (method, position of the pair) -> error.
         paint: The final image of a pair under a method; the first one is vanilla's.
         config: Default: ``fake_config(methods)``.
+        snapshots: Updates of which methods but vanilla keep an image.
     """
     folder = RunFolder(path).open(fake_config(methods) if config is None else config, device="test device")
     for method in methods:
@@ -128,15 +152,38 @@ def make_fake_run(
             if error is not None:
                 folder.write(fake_record(pair, method, status="failed", error=error))
                 continue
-            history = [{"step": step, "loss": 1.0 / (step + 1)} for step in range(3)] if method != "vanilla" else []
+            history = fake_history(pair, method)
             folder.write(
                 fake_record(pair, method),
                 {"initial": paint(pair, "vanilla"), "final": paint(pair, method)},
                 blob() if method == "sgool" else None,
                 history,
                 {"initial": np.zeros((1, 4, 8, 8)), "best": np.ones((1, 4, 8, 8)), "last": np.ones((1, 4, 8, 8))},
+                [(update, flat(update)) for update in snapshots if method != "vanilla"],
             )
     folder.collate()
+    return folder
+
+
+def make_large_run(path: Path, pairs: int, methods: Sequence[str], images: bool = True) -> RunFolder:
+    """Thousands of results in seconds: all share a few images, and nothing waits for the disk."""
+    folder = RunFolder(path).open(fake_config(methods), device="test device")
+    words = ("red cat", "two dogs", "blue car", "old house", "green tree")
+    prompts = [(f"a {words[number % 5]}, number {number}", words[number % 5]) for number in range(pairs)]
+    pictures = [encode_image(soft_image(seed)) for seed in range(8)]
+    saliency = encode_saliency(blob())
+    for position, pair in enumerate(fake_pairs(prompts, (0,))):
+        for column, method in enumerate(methods):
+            place = path / "pairs" / method / pair.pair_id
+            place.mkdir(parents=True)
+            if images:
+                (place / "initial.png").write_bytes(pictures[position % 8])
+                (place / "final.png").write_bytes(pictures[(position + column) % 8])
+            if images and method == "sgool":
+                (place / "saliency.png").write_bytes(saliency)
+            if history := fake_history(pair, method, 20):
+                (place / "history.csv").write_text(encode_history(history).decode(), encoding="utf-8")
+            (place / "record.json").write_text(encode_record(fake_record(pair, method)), encoding="utf-8")
     return folder
 
 

@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import wandb
 from PIL import Image
 
-import wandb
 from sgool.callbacks import Trajectory, default_callbacks
 from sgool.errors import SgoolError
 from sgool.loggers import Process, RunLogs, check_logger

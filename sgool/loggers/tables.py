@@ -49,6 +49,7 @@ def pair_row(record: PairRecord, folder: Path, image_size: int | None) -> dict[s
 def _pictures(folder: Path, size: int) -> dict[str, Any]:
     """W&B's images of a pair: first, final, and the final one under its saliency map; None where one is missing."""
     import wandb
+
     from sgool.report.images import overlay, read_image
 
     found = {name: read_image(folder / f"{name}.png") for name in ("initial", "final", "saliency")}

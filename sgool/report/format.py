@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+
+import pandas as pd
 
 from sgool.report.metrics import Metric
 from sgool.report.stats import PairedDifference
@@ -46,11 +49,25 @@ def show_interval(difference: PairedDifference, metric: Metric) -> str:
     return f"{low} to {high}"
 
 
-def verdict(difference: PairedDifference) -> str:
-    """``better``, ``worse`` or, where the difference is not clear, ``unclear``."""
-    if not difference.clear:
+def verdict(difference: PairedDifference, metric: Metric) -> str:
+    """``better``, ``worse`` or, where the difference is not clear or the metric is no judge, ``unclear``."""
+    if not difference.clear or not metric.judges:
         return "unclear"
-    return "better" if difference.difference > 0 else "worse"
+    return "better" if difference.difference * metric.direction > 0 else "worse"
+
+
+def p_value(value: float | None) -> str:
+    """``0.012``, ``< 0.001``; an en dash where there is none."""
+    if value is None or math.isnan(value):
+        return NOTHING
+    return "<\N{NARROW NO-BREAK SPACE}0.001" if value < 0.001 else f"{value:.3f}" if value < 0.1 else f"{value:.2f}"
+
+
+def with_fitting_digits(metric: Metric, values: pd.Series | None) -> Metric:
+    """The metric with more decimals where its values are all below 1: HPS comes as 0.27 or as 27."""
+    if values is None or metric.scale != 1.0 or values.abs().max() >= 2.0:
+        return metric
+    return replace(metric, digits=max(metric.digits, 4))
 
 
 def _unit(text: str, unit: str) -> str:

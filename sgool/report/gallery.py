@@ -1,176 +1,155 @@
-"""The rows of the gallery: one per pair, with each method's image, scores and where people look."""
+"""The gallery as data: one row per pair, with each method's pictures and scores. The page's script shows it."""
 
 from __future__ import annotations
 
+import json
 import math
+import os
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
-from sgool.report.format import show, show_difference
-from sgool.report.images import ImageStore
-from sgool.report.load import Run
-from sgool.report.metrics import INITIAL, Metric, scene_parts
+from sgool.report.images import LARGE_SIDE, MANY, SIDE, Strip, make_strip
+from sgool.report.metrics import Metric, scene_parts
 
-_PREFERRED_LOOK = "sgool"
-
-
-@dataclass(frozen=True)
-class Score:
-    """A metric under an image: its text, the gain's text and whether that is good, bad or neither (even)."""
-
-    title: str
-    text: str
-    gain: str
-    tone: str
-    optimised: bool
+_LONGEST_ERROR = 600
+_DIGITS = 7
+Key = tuple[str, str]
 
 
 @dataclass(frozen=True)
-class Chip:
-    """One answer of the scene reader: right or not, and whether that changed (``gained``, ``lost``, ``same``)."""
-
-    name: str
-    right: bool
-    change: str
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One method's result for a pair.
+class Gallery:
+    """What the page needs to show pairs.
 
     Attributes:
-        label: The method.
-        image: Address, or None (``note`` says why).
-        overlay: Address of the image under its saliency map, or None.
-        note: Error of a failed pair, or what is missing.
-        failed: Whether the pair failed.
-        scores: Under the image.
-        chips: Under the scores.
-        gain: Of the first metric, for sorting; None: no gain can be had.
+        data: For the page's script, see ``to_script``; its form is told in ``gallery_data``.
+        missing: (label, pair id, text) of pictures that should be there.
     """
 
-    label: str
-    image: str | None = None
-    overlay: str | None = None
-    note: str = ""
-    failed: bool = False
-    scores: tuple[Score, ...] = ()
-    chips: tuple[Chip, ...] = ()
-    gain: float | None = None
+    data: dict[str, Any]
+    missing: tuple[tuple[str, str, str], ...]
 
 
-@dataclass(frozen=True)
-class GalleryRow:
-    """A pair. ``look`` is the cell whose overlay stands in the column 'where people look', if any has one."""
-
-    pair_id: str
-    prompt: str
-    category: str
-    seed: int
-    cells: tuple[Cell, ...]
-    look: Cell | None
-
-
-def gallery_rows(
-    runs: Sequence[Run],
-    frame: pd.DataFrame,
-    metrics: Sequence[Metric],
-    baselines: Mapping[str, str | None],
-    store: ImageStore,
-) -> list[GalleryRow]:
-    """One row per pair id, sorted by it; copies the images into ``store``.
+def make_gallery(
+    frame: pd.DataFrame, metrics: Sequence[Metric], baselines: Mapping[str, str | None], images: Path
+) -> Gallery:
+    """Write the pictures into ``images`` and describe every pair.
 
     Args:
-        runs: The frame's runs.
         frame: From ``to_frame``.
-        metrics: Shown under each image; the first gives the gain.
+        metrics: Shown under each image.
         baselines: From ``baseline_labels``; its order is the columns' order.
-        store: Takes the images.
+        images: An empty folder.
     """
+    strips = _make_strips(frame, images)
+    missing = tuple((label, pair, text) for (label, pair), strip in strips.items() for text in strip.missing)
+    return Gallery(gallery_data(frame, metrics, baselines, strips), missing)
+
+
+def gallery_data(
+    frame: pd.DataFrame, metrics: Sequence[Metric], baselines: Mapping[str, str | None], strips: Mapping[Key, Strip]
+) -> dict[str, Any]:
+    """The page's data: lists rather than mappings, since there may be thousands of rows.
+
+    Returns:
+        ``methods``: [label, position of its baseline or null]. ``metrics``: mappings. ``parts``: the scene reader's
+        answers. ``categories``, ``datasets``: names, that rows point at. ``rows``: [pair id, prompt, category, dataset,
+        seed, cells]; a cell is null (not run) or [file, frames, overlay, aspect, values, first values, answers, first
+        answers, error, calls, seconds].
+    """
+    labels = list(baselines)
     parts = scene_parts(frame.columns)
+    categories = list(dict.fromkeys(frame["category"]))
+    datasets = list(dict.fromkeys(frame["dataset"]))
+    groups: dict[str, dict[str, dict]] = defaultdict(dict)
+    for entry in frame.to_dict("records"):
+        groups[entry["pair_id"]][entry["label"]] = entry
     rows = []
-    for pair_id, group in frame.groupby("pair_id", sort=True):
-        entries = {str(entry["label"]): entry for entry in group.to_dict("records")}
-        cells = []
-        for label, baseline in baselines.items():
-            entry = entries.get(label)
-            if entry is None:
-                cells.append(Cell(label, note="not run"))
-                continue
-            folder = runs[entry["run"]].folder.pair_folder(entry["method"], str(pair_id))
-            reference = _reference(entry, baseline, entries)
-            cells.append(_cell(entry, reference, folder, metrics, parts, store))
-        first = group.iloc[0]
-        rows.append(
-            GalleryRow(str(pair_id), first["prompt"], first["category"], int(first["seed"]), tuple(cells), _look(cells))
-        )
-    return rows
+    for pair_id, entries in sorted(groups.items()):
+        first = next(iter(entries.values()))
+        cells = [
+            _cell(entries[label], strips[label, pair_id], metrics, parts) if label in entries else None
+            for label in labels
+        ]
+        place = [categories.index(first["category"]), datasets.index(first["dataset"])]
+        rows.append([pair_id, first["prompt"], *place, int(first["seed"]), cells])
+    return {
+        "methods": [[label, labels.index(base) if base else None] for label, base in baselines.items()],
+        "metrics": [_describe(metric) for metric in metrics],
+        "parts": [part.replace("_", " ") for part in parts],
+        "categories": categories,
+        "datasets": datasets,
+        "rows": rows,
+    }
 
 
-def _reference(entry: Mapping, baseline: str | None, entries: Mapping[str, Mapping]) -> dict[str, float] | None:
-    """Metric -> the value that a gain is counted from: vanilla's, else the first image's; None: there is none."""
-    if baseline is None:
-        return {name.removesuffix(INITIAL): value for name, value in entry.items() if str(name).endswith(INITIAL)}
-    other = entries.get(baseline)
-    if other is None or other["status"] != "done":
-        return None
-    return dict(other)
+def to_script(data: Mapping[str, Any]) -> str:
+    """JSON that may stand in a script element: no text in it can end the element or begin a comment."""
+    text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    for char in "<>&\u2028\u2029":
+        text = text.replace(char, f"\\u{ord(char):04x}")
+    return text
 
 
-def _cell(
-    entry: Mapping,
-    reference: Mapping[str, float] | None,
-    folder: Path,
-    metrics: Sequence[Metric],
-    parts: Sequence[str],
-    store: ImageStore,
-) -> Cell:
-    label = entry["label"]
-    name = f"{entry['run']}-{entry['method']}-{entry['pair_id']}"
-    image = store.add(folder / "final.png", name)
-    if entry["status"] == "failed":  # shown with what there is
-        image = image or store.add(folder / "initial.png", name)
-        return Cell(label, image, note=entry["error"] or "failed without a reason", failed=True)
-    note = "" if image else f"{folder.name}/final.png is missing or unreadable"
-    overlay = store.add_overlay(folder / "final.png", folder / "saliency.png", f"{name}-look") if image else None
-    gains = {metric.key: _gain(entry, reference, metric.key) for metric in metrics}
-    scores = tuple(
-        _score(metric, entry[metric.key], gains[metric.key]) for metric in metrics if not _absent(entry, metric.key)
-    )
-    chips = tuple(_chip(part, entry, reference) for part in parts if not _absent(entry, f"scene/{part}"))
-    return Cell(label, image, overlay, note, False, scores, chips, gains[metrics[0].key] if metrics else None)
+def _make_strips(frame: pd.DataFrame, images: Path) -> dict[Key, Strip]:
+    """(label, pair id) -> its pictures; Pillow works outside Python's lock, so that threads help."""
+    labels = {label: position for position, label in enumerate(dict.fromkeys(frame["label"]))}
+    pairs = {pair: position for position, pair in enumerate(sorted(frame["pair_id"].unique()))}
+    side = SIDE if len(frame) > MANY else LARGE_SIDE
+    columns = (frame["label"], frame["pair_id"], frame["folder"], frame["status"])
+    jobs = list(zip(*columns, strict=True))
+
+    def make(job: tuple[str, str, str, str]) -> Strip:
+        label, pair, folder, status = job
+        # Numbers, not names: those may hold what a file system or an address cannot.
+        target = images / f"{pairs[pair]:05d}-{labels[label]}.webp"
+        return make_strip(Path(folder), target, side, failed=status == "failed")
+
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        return {(label, pair): strip for (label, pair, *_), strip in zip(jobs, pool.map(make, jobs), strict=True)}
 
 
-def _score(metric: Metric, value: float, gain: float | None) -> Score:
-    text = "" if gain is None else show_difference(gain, metric)
-    rounded = 0.0 if gain is None else round(gain * metric.scale, metric.digits)
-    tone = "even" if metric.optimised or not rounded else "good" if rounded > 0 else "bad"
-    return Score(metric.title, show(value, metric), text if rounded else "", tone, metric.optimised)
+def _cell(entry: Mapping[str, Any], strip: Strip, metrics: Sequence[Metric], parts: Sequence[str]) -> list[Any]:
+    failed = entry["status"] == "failed"
+    error = (entry["error"] or "failed without a reason")[:_LONGEST_ERROR] if failed else "; ".join(strip.missing)
+    return [
+        strip.file,
+        list(strip.frames),
+        int(strip.overlay),
+        strip.aspect,
+        [_number(entry.get(metric.key)) for metric in metrics],
+        [_number(entry.get(metric.initial)) for metric in metrics],
+        _answers(entry, parts, ""),
+        _answers(entry, parts, "_initial"),
+        [int(failed), error],
+        int(entry["network_evaluations"]),
+        _number(entry["seconds"]),
+    ]
 
 
-def _chip(part: str, entry: Mapping, reference: Mapping[str, float] | None) -> Chip:
-    gain = _gain(entry, reference, f"scene/{part}") or 0.0
-    change = "gained" if gain > 0.5 else "lost" if gain < -0.5 else "same"
-    return Chip(part.replace("_", " "), entry[f"scene/{part}"] > 0.5, change)
+def _answers(entry: Mapping[str, Any], parts: Sequence[str], end: str) -> str:
+    """One letter per part: right, wrong, or a hyphen where the prompt says nothing of it."""
+    values = [entry.get(f"scene/{part}{end}") for part in parts]
+    return "".join("-" if value is None or math.isnan(value) else "01"[value > 0.5] for value in values)
 
 
-def _gain(entry: Mapping, reference: Mapping[str, float] | None, key: str) -> float | None:
-    if reference is None or _absent(entry, key) or _absent(reference, key):
-        return None
-    return float(entry[key]) - float(reference[key])
+def _number(value: float | None) -> float | None:
+    return None if value is None or not math.isfinite(value) else round(float(value), _DIGITS)
 
 
-def _absent(values: Mapping, key: str) -> bool:
-    value = values.get(key)
-    return value is None or math.isnan(value)
-
-
-def _look(cells: Sequence[Cell]) -> Cell | None:
-    """The overlay of sgool, the method that uses saliency, if there is one; else the last method's."""
-    shown = [cell for cell in cells if cell.overlay]
-    preferred = [cell for cell in shown if cell.label.rpartition("/")[2] == _PREFERRED_LOOK]
-    candidates = preferred or shown
-    return candidates[-1] if candidates else None
+def _describe(metric: Metric) -> dict[str, Any]:
+    return {
+        "key": metric.key,
+        "title": metric.title,
+        "scale": metric.scale,
+        "unit": metric.unit,
+        "differenceUnit": metric.difference_unit,
+        "digits": metric.digits,
+        "optimised": metric.optimised,
+        "direction": metric.direction,
+    }

@@ -1,77 +1,93 @@
-"""The report's copies of a run's images, and the saliency overlay."""
+"""The report's pictures: per result one file with all its frames side by side, small enough to send around."""
 
 from __future__ import annotations
 
-import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import quote
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-MIN_SIDE = 256
-"""Smaller images are enlarged by a whole factor to at least this: browsers' own enlargement is blurred."""
+SIDE = 256
+"""Longer side of a frame in reports of more than ``MANY`` results."""
 
-MAX_SIDE = 768
-"""Larger images are shrunk to this."""
+LARGE_SIDE = 512
+"""The same with fewer results."""
+
+MANY = 1000
+MOST_SNAPSHOTS = 14
+"""Frames between the first and the last image; of more snapshots, so many at equal distances are taken."""
+
+_WIDEST = 16383  # of a WebP file
 
 # Dark blue, violet, red, orange, pale yellow: lightness rises with the value, readable without colour vision.
 _STOPS = np.array([[12, 8, 60], [92, 22, 130], [205, 50, 88], [250, 145, 40], [255, 246, 170]], dtype=np.float64)
 
 
-class ImageStore:
-    """The folder of a report's images; addresses are relative to the page beside it.
+@dataclass(frozen=True)
+class Strip:
+    """A result's frames in one file.
 
-    Args:
-        folder: Emptied first: it belongs to the report alone.
+    Attributes:
+        file: Its name, or None if there is no image at all.
+        frames: What each frame shows, in the order of the trajectory; the last one is the final image.
+        overlay: Whether one more frame has the saliency map laid over the final image.
+        aspect: Width by height of a frame.
+        missing: File names that should be there and are not, or cannot be read.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        if folder.exists():
-            shutil.rmtree(folder)
-        folder.mkdir(parents=True)
-
-    def add(self, source: Path, name: str) -> str | None:
-        """Save an image for the page; its address, or None if it is missing or cannot be read."""
-        picture = read_image(source)
-        return None if picture is None else self._save(for_page(picture), name)
-
-    def add_overlay(self, image: Path, saliency: Path, name: str) -> str | None:
-        """Save a saliency map laid over its image; its address, or None if one of them cannot be read."""
-        picture, saliency_map = read_image(image), read_image(saliency)
-        if picture is None or saliency_map is None:
-            return None
-        return self._save(overlay(for_page(picture), saliency_map), name)
-
-    def _save(self, picture: Image.Image, name: str) -> str:
-        # JPEG without colour subsampling: a fifth of PNG's size for enlarged or photographic images; the originals stay
-        # in pairs/.
-        path = self.folder / f"{name}.jpg"
-        picture.save(path, quality=92, subsampling=0)
-        return quote(f"{self.folder.name}/{path.name}")
+    file: str | None = None
+    frames: tuple[str, ...] = ()
+    overlay: bool = False
+    aspect: float = 1.0
+    missing: tuple[str, ...] = ()
 
 
-def for_page(picture: Image.Image) -> Image.Image:
-    """RGB, with its longer side between ``MIN_SIDE`` and ``MAX_SIDE``."""
-    picture = picture.convert("RGB")
-    longest = max(picture.size)
-    if longest < MIN_SIDE:
-        factor = -(-MIN_SIDE // longest)
-        return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.LANCZOS)
-    if longest > MAX_SIDE:
-        picture.thumbnail((MAX_SIDE, MAX_SIDE), Image.Resampling.LANCZOS)
-    return picture
+def make_strip(folder: Path, target: Path, side: int, *, failed: bool = False) -> Strip:
+    """Save what a pair's folder has to show.
+
+    Args:
+        folder: With ``initial.png``, ``final.png``, ``saliency.png``, ``snapshots/UPDATE.png``; each may be missing.
+        target: The WebP file to write.
+        side: Longest side of a frame.
+        failed: A failed pair need not have a final image.
+    """
+    first, final = read_image(folder / "initial.png"), read_image(folder / "final.png")
+    missing: tuple[str, ...] = () if failed or final else (_explain(folder / "final.png"),)
+    named = [("first image", first), *_snapshots(folder / "snapshots"), ("final image", final)]
+    pictures = [(name, picture) for name, picture in named if picture is not None]
+    if not pictures:
+        return Strip(missing=missing)
+    if len(pictures) > 1 and first and final and first.size == final.size and first.tobytes() == final.tobytes():
+        pictures = pictures[1:]  # vanilla: nothing moved
+    saliency = read_image(folder / "saliency.png")
+    if saliency is None and (folder / "saliency.png").exists():
+        missing += (_explain(folder / "saliency.png"),)
+    size = frame_size(pictures[-1][1].size, side)
+    frames = [_fit(picture, size) for _, picture in pictures]
+    if saliency is not None and final is not None:
+        frames.append(overlay(frames[-1], saliency))
+    _save(frames, target)
+    overlaid = len(frames) > len(pictures)
+    return Strip(target.name, tuple(name for name, _ in pictures), overlaid, round(size[0] / size[1], 4), missing)
+
+
+def frame_size(size: tuple[int, int], side: int) -> tuple[int, int]:
+    """The size of a frame: small images are enlarged by a whole factor to at least ``SIDE``, large ones shrunk."""
+    longest = max(size)
+    factor = -(-SIDE // longest) if longest < SIDE else min(1.0, side / longest)
+    return max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
 
 
 def read_image(path: Path) -> Image.Image | None:
-    """The image, wholly decoded; None if it is missing, truncated or no image (the page then says so in its place)."""
+    """The image, wholly decoded, in RGB; None if it is missing, truncated or no image (the page then says so)."""
     try:
         with Image.open(path) as picture:
             picture.load()
-            return picture.copy()
-    except (OSError, ValueError, SyntaxError):  # Pillow raises SyntaxError for a broken PNG
+            return picture.convert("RGB")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, EOFError):  # SyntaxError: a broken PNG
         return None
 
 
@@ -85,9 +101,9 @@ def overlay(image: Image.Image, saliency_map: Image.Image) -> Image.Image:
     Returns:
         RGB, of the image's size.
     """
-    pixels = np.asarray(image, dtype=np.float64)
+    pixels = np.asarray(image, dtype=np.float32)
     scaled = saliency_map.convert("L").resize(image.size, Image.Resampling.BICUBIC)
-    values = np.asarray(scaled, dtype=np.float64)[..., None] / 255.0
+    values = np.asarray(scaled, dtype=np.float32)[..., None] / 255.0
     # Chosen by eye on bright and dark scenes: opaque heat hides what people look at, so light does most of the work.
     lit = pixels * (0.35 + 0.65 * values)
     opacity = 0.2 + 0.3 * values
@@ -95,7 +111,40 @@ def overlay(image: Image.Image, saliency_map: Image.Image) -> Image.Image:
     return Image.fromarray(blended.round().clip(0, 255).astype(np.uint8))
 
 
-def heat(values: NDArray[np.float64]) -> NDArray[np.float64]:
+def heat(values: NDArray[np.floating]) -> NDArray[np.float64]:
     """Colours (..., 3) in [0, 255] for values (...) in [0, 1]."""
     places = np.linspace(0.0, 1.0, len(_STOPS))
     return np.stack([np.interp(values, places, _STOPS[:, channel]) for channel in range(3)], axis=-1)
+
+
+def _snapshots(folder: Path) -> list[tuple[str, Image.Image | None]]:
+    """(what it shows, image) along the trajectory, at most ``MOST_SNAPSHOTS``."""
+    try:
+        files = sorted(
+            (int(path.stem), path) for path in folder.glob("*.png") if path.stem.isascii() and path.stem.isdigit()
+        )
+    except OSError:
+        return []
+    if len(files) > MOST_SNAPSHOTS:
+        files = [files[round(at)] for at in np.linspace(0, len(files) - 1, MOST_SNAPSHOTS)]
+    return [(f"update {update}", read_image(path)) for update, path in files]
+
+
+def _fit(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
+    return picture if picture.size == size else picture.resize(size, Image.Resampling.LANCZOS)
+
+
+def _save(frames: Sequence[Image.Image], target: Path) -> None:
+    width, height = frames[0].size
+    if width * len(frames) > _WIDEST:
+        width, height = _WIDEST // len(frames), max(1, height * (_WIDEST // len(frames)) // width)
+        frames = [_fit(frame, (width, height)) for frame in frames]
+    strip = Image.new("RGB", (width * len(frames), height))
+    for position, frame in enumerate(frames):
+        strip.paste(frame, (position * width, 0))
+    # WebP: a third of JPEG's size. Method 2 takes half the time of the default for 4 % more bytes.
+    strip.save(target, "WEBP", quality=85, method=2)
+
+
+def _explain(path: Path) -> str:
+    return f"{path.name} {'cannot be read' if path.exists() else 'is missing'}"

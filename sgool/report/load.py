@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,15 @@ import pandas as pd
 
 from sgool.errors import SgoolError
 from sgool.results import RunFolder
+from sgool.results.compare import read_config
 from sgool.types import PairRecord
 
 BASELINE = "vanilla"
+
+# Control characters but for tab and line break, and halves of surrogate pairs: HTML, XML or UTF-8 cannot hold them.
+_UNWRITABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
+_PAIR_ID = re.compile(r"(?P<dataset>.+)-\d{5,}-[0-9a-f]{8}-s-?\d+")
+_KEYS = tuple(name for name in PairRecord.__dataclass_fields__ if name != "metrics")
 
 
 @dataclass(frozen=True)
@@ -26,7 +33,9 @@ class Run:
         config: Its configuration; empty if ``config.yaml`` is missing.
         environments: Where it was made.
         records: By method and pair.
-        notes: What is wrong with the folder: invalid records, interrupted pairs, no configuration.
+        notes: What is wrong with the folder: invalid records, no configuration.
+        unfinished: ``METHOD/PAIR_ID`` of pairs begun and not ended.
+        earlier_configs: File name -> configuration that earlier pairs were made by (``config-HASH.yaml``).
     """
 
     folder: RunFolder
@@ -35,6 +44,17 @@ class Run:
     environments: tuple[Mapping[str, Any], ...]
     records: tuple[PairRecord, ...]
     notes: tuple[str, ...]
+    unfinished: tuple[str, ...] = ()
+    earlier_configs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def pair_folder(self, method: str, pair_id: str) -> Path:
+        """A record's folder. Not ``RunFolder.pair_folder``, which refuses names that sgool would not give."""
+        return self.folder.path / "pairs" / method / pair_id
+
+
+def writable(text: str) -> str:
+    """Text with what no file format can hold replaced: records are read from anywhere."""
+    return _UNWRITABLE.sub("\ufffd", text)
 
 
 def load_runs(paths: Sequence[str | Path]) -> list[Run]:
@@ -64,8 +84,8 @@ def to_frame(runs: Sequence[Run]) -> pd.DataFrame:
 
     Returns:
         Columns ``run`` (position in ``runs``), ``label`` (what the report calls the method: its name, or ``RUN/NAME``
-        where several runs have it), the record's keys but for ``metrics``, and one float column per metric (NaN:
-        absent).
+        where several runs have it), ``folder`` (the pair's, as text), ``dataset``, the record's keys but for
+        ``metrics``, and one float column per metric (NaN: absent).
     """
     labels = method_labels(runs)
     rows = []
@@ -73,11 +93,12 @@ def to_frame(runs: Sequence[Run]) -> pd.DataFrame:
         order = {method: rank for rank, method in enumerate(ordered_methods(run))}
         for record in sorted(run.records, key=lambda record: (order[record.method], record.pair_id)):
             row: dict[str, Any] = {"run": position, "label": labels[position, record.method]}
-            row |= {name: getattr(record, name) for name in record.__dataclass_fields__ if name != "metrics"}
-            rows.append(row | dict(record.metrics))
-    frame = pd.DataFrame(rows)
-    metrics = sorted({name for run in runs for record in run.records for name in record.metrics})
-    return frame.astype({name: "float64" for name in metrics})
+            row |= {"folder": str(run.pair_folder(record.method, record.pair_id)), "dataset": _dataset(record, run)}
+            row |= {name: _clean(getattr(record, name)) for name in _KEYS}
+            rows.append({writable(name): value for name, value in record.metrics.items()} | row)
+    keys = ["run", "label", "folder", "dataset", *_KEYS]
+    metrics = sorted({name for row in rows for name in row} - set(keys))
+    return pd.DataFrame(rows, columns=[*keys, *metrics]).astype({name: "float64" for name in metrics})
 
 
 def ordered_methods(run: Run) -> list[str]:
@@ -94,7 +115,7 @@ def method_labels(runs: Sequence[Run]) -> dict[tuple[int, str], str]:
     keys = [(position, method) for position, run in enumerate(runs) for method in ordered_methods(run)]
     methods = [method for _, method in keys]
     return {
-        (position, method): method if methods.count(method) == 1 else f"{runs[position].name}/{method}"
+        (position, method): writable(method if methods.count(method) == 1 else f"{runs[position].name}/{method}")
         for position, method in keys
     }
 
@@ -128,11 +149,36 @@ def _load_run(path: Path, taken: Sequence[str]) -> Run:
             f"{path} is not a run folder: it holds neither config.yaml nor pairs/. Give the run_dir of a `sgool fit`."
         )
     scan = folder.scan()
-    notes += scan.problems
-    if scan.unfinished:
-        notes.append(f"{len(scan.unfinished)} begun and not finished: {', '.join(scan.unfinished)}.")
-    base = path.resolve().name
+    notes += [writable(problem) for problem in scan.problems]
+    base = writable(path.resolve().name)
     name, number = base, 2
     while name in taken:
         name, number = f"{base} ({number})", number + 1
-    return Run(folder, name, config, tuple(folder.environments()), scan.records, tuple(notes))
+    unfinished = tuple(map(writable, scan.unfinished))
+    earlier = _earlier_configs(path, notes)
+    return Run(folder, name, config, tuple(folder.environments()), scan.records, tuple(notes), unfinished, earlier)
+
+
+def _earlier_configs(path: Path, notes: list[str]) -> dict[str, Mapping[str, Any]]:
+    """The configurations with which a folder was begun, when it was continued with changed settings."""
+    found: dict[str, Mapping[str, Any]] = {}
+    for file in sorted(path.glob("config-*.yaml")):
+        try:
+            found[writable(file.name)] = read_config(file)
+        except SgoolError as error:
+            notes.append(writable(str(error)))
+    return found
+
+
+def _dataset(record: PairRecord, run: Run) -> str:
+    """The data set's name as the pair's id has it, else as the configuration has it."""
+    match = _PAIR_ID.fullmatch(record.pair_id)
+    if match:
+        return writable(match["dataset"])
+    data = run.config.get("data")
+    name = data.get("name") if isinstance(data, Mapping) else None
+    return writable(str(name)) if name else "unknown"
+
+
+def _clean(value: Any) -> Any:
+    return writable(value) if isinstance(value, str) else value

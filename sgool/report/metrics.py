@@ -2,20 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 INITIAL = "_initial"
-_SCORE = "/clip_score"
 _GUIDE = "guide"
 _SCENE = "scene_accuracy"
 _NETWORK_KEYS = ("clip", "model", "network", "path", "pretrained")
 
+#: Kind of score (the end of a metric's key) -> (title, decimals, direction), in the order in which they are shown.
+#: Direction: 1, higher is better; -1, lower is better; 0, neither: it says how much changed, not for the better.
+_KINDS: dict[str, tuple[str, int, int]] = {
+    "clip_score": ("CLIP score", 2, 1),
+    "hps": ("HPS", 2, 1),
+    "hps_v2": ("HPS v2", 2, 1),
+    "hps_v2.1": ("HPS v2.1", 2, 1),
+    "hps_v21": ("HPS v2.1", 2, 1),
+    "pickscore": ("PickScore", 2, 1),
+    "pick_score": ("PickScore", 2, 1),
+    "image_reward": ("ImageReward", 3, 1),
+    "aesthetic": ("aesthetic score", 2, 1),
+    "similarity": ("image similarity", 2, 1),
+    "image_similarity": ("image similarity", 2, 1),
+    "lpips": ("LPIPS to vanilla", 3, 0),
+    "distance": ("distance to vanilla", 3, 0),
+    "perceptual_distance": ("perceptual distance to vanilla", 3, 0),
+    "latent_norm": ("latent norm", 2, 0),
+}
+_HIDDEN = ("objective", "truncated", "non_finite")
+
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric, higher is better.
+    """A metric of pairs.
 
     Attributes:
         key: Its key in the records; ``KEY_initial`` is its value on the first image.
@@ -25,6 +45,7 @@ class Metric:
         difference_unit: Behind a difference.
         digits: Decimals in display.
         optimised: Whether the run's objective used the same network: then it is no evidence of quality.
+        direction: 1, higher is better; -1, lower is better; 0, neither.
     """
 
     key: str
@@ -34,32 +55,61 @@ class Metric:
     difference_unit: str = ""
     digits: int = 1
     optimised: bool = False
+    direction: int = 1
 
     @property
     def initial(self) -> str:
         """The key of its value on the first image."""
         return self.key + INITIAL
 
+    @property
+    def name(self) -> str:
+        """The title, with the mark of one that was optimised against."""
+        return f"{self.title} (optimised against)" if self.optimised else self.title
+
+    @property
+    def judges(self) -> bool:
+        """Whether it is evidence of quality: a better and a worse, and no objective used it."""
+        return not self.optimised and self.direction != 0
+
 
 def shown_metrics(names: Iterable[str], configs: Iterable[Mapping[str, Any]] = ()) -> list[Metric]:
-    """The metrics of a report's tables: judges first, then scene accuracy, then scores that were optimised.
+    """The metrics of a report: judges by kind, scene accuracy, what is neither good nor bad, then the optimised ones.
 
     Args:
         names: Keys found in the records.
         configs: The runs' configurations, to find judges that an objective used.
     """
-    present = set(names)
+    present = {name for name in names if not name.endswith(INITIAL) and not name.startswith("scene/")}
     configs = list(configs)
-    judges = sorted(name.removesuffix(_SCORE) for name in present if name.endswith(_SCORE))
-    scores = []
-    for judge in judges:
-        optimised = judge == _GUIDE or any(judge_was_optimised(judge, config) for config in configs)
-        title = f"{judge.replace('_', ' ').replace('/', ' ').capitalize()} CLIP score"
-        scores.append(Metric(judge + _SCORE, title, digits=2, optimised=optimised))
-    independent = [metric for metric in scores if not metric.optimised]
-    used = [metric for metric in scores if metric.optimised]
-    scene = [Metric(_SCENE, "Scene accuracy", 100.0, " %", " pp", 0)] if _SCENE in present else []
-    return independent + scene + used
+    metrics = [_metric(name, configs) for name in sorted(present) if _is_score(name)]
+    if _SCENE in present:
+        metrics.append(Metric(_SCENE, "Scene accuracy", 100.0, " %", " pp", 0))
+    order = list(_KINDS)
+
+    def rank(metric: Metric) -> tuple[bool, bool, int, str]:
+        kind = metric.key.rpartition("/")[2]
+        place = order.index(kind) if kind in order else len(order)
+        return metric.optimised, metric.direction == 0, place, metric.key
+
+    return sorted(metrics, key=rank)
+
+
+def _is_score(name: str) -> bool:
+    """Scores by a judge (``NAME/KIND``) and metrics of a known kind; the record's other numbers are no metrics."""
+    kind = name.rpartition("/")[2]
+    return name != _SCENE and kind not in _HIDDEN and ("/" in name or kind in _KINDS)
+
+
+def _metric(name: str, configs: Sequence[Mapping[str, Any]]) -> Metric:
+    judge, _, kind = name.rpartition("/")
+    # A kind that nobody told us about: shown, but whether more of it is better is not ours to say.
+    title, digits, direction = _KINDS.get(kind, (kind.replace("_", " "), 2, 0))
+    owner = judge or kind
+    words = f"{judge} {title}" if judge and judge.lower() not in (kind, title.lower()) else title
+    text = words.replace("_", " ").replace("/", " ")
+    optimised = owner == _GUIDE or any(judge_was_optimised(owner, config) for config in configs)
+    return Metric(name, text[:1].upper() + text[1:], digits=digits, optimised=optimised, direction=direction)
 
 
 def scene_parts(names: Iterable[str]) -> list[str]:

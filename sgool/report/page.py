@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import base64
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -11,69 +14,150 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from sgool.atomic import atomic_write, explain_os_errors
 from sgool.report import format as text
-from sgool.report.gallery import gallery_rows
-from sgool.report.images import ImageStore
+from sgool.report.canvas import Drawn, file_name, for_page, style
+from sgool.report.curves import curve_figures
+from sgool.report.figures import Source, score_figures
+from sgool.report.gallery import make_gallery, to_script
+from sgool.report.history import read_histories
 from sgool.report.load import Run, baseline_labels, load_runs, to_frame
-from sgool.report.metrics import shown_metrics
+from sgool.report.metrics import Metric, shown_metrics
+from sgool.report.output import MARK, report_folder
+from sgool.report.palette import COLOURS, Colour, method_colours
+from sgool.report.problems import differing_settings, find_problems
 from sgool.report.provenance import caveats, describe_run, facts
-from sgool.report.summary import category_rows, method_rows
+from sgool.report.summary import MethodRow, category_rows, dataset_rows, method_rows
+from sgool.report.tables import Table, all_tables, results_csv, to_latex, to_markdown
+
+_SCRIPTS = ("state.js", "values.js", "cells.js", "gallery.js", "viewer.js", "keys.js")
+_WITHOUT_SCRIPT = 60
+"""Pairs that a browser without JavaScript shows."""
 
 
-def build_report(runs: Sequence[str | Path]) -> Path:
-    """Make the report page of one or more runs.
+def build_report(runs: Sequence[str | Path], out: str | Path | None = None) -> Path:
+    """Make the report of one or more runs.
 
     Args:
-        runs: Run folders. The report goes into ``report/`` of the first one; its ``images/`` is made anew.
+        runs: Run folders.
+        out: The report's folder; None: ``report/`` in the first run.
 
     Returns:
         The path of ``index.html``.
 
     Raises:
-        SgoolError: A path that is no run folder, no finished pair in any, or a report folder that cannot be written.
+        SgoolError: A path that is no run folder, no finished pair in any, or a folder that cannot be written.
     """
     loaded = load_runs(runs)
-    folder = loaded[0].folder.path / "report"
-    with explain_os_errors(f"write the report to {folder}", "Make room or permissions there and run it again."):
-        folder.mkdir(parents=True, exist_ok=True)
-        page = folder / "index.html"
-        atomic_write(page, render(loaded, ImageStore(folder / "images")).encode())
-    return page
+    folder = loaded[0].folder.path / "report" if out is None else Path(out)
+    with report_folder(folder, own=out is None) as new:
+        write_report(loaded, new)
+    return folder / "index.html"
 
 
-def render(runs: Sequence[Run], store: ImageStore) -> str:
-    """The page's HTML; everything that comes from prompts, errors and configurations is escaped."""
-    return _environment().get_template("index.html.j2").render(_content(runs, store))
-
-
-def _content(runs: Sequence[Run], store: ImageStore) -> dict[str, Any]:
+def write_report(runs: Sequence[Run], folder: Path) -> None:
+    """Write all of a report's files into a folder that has ``images/`` and ``figures/``, both empty."""
     frame = to_frame(runs)
     baselines = baseline_labels(runs)
     metrics = shown_metrics(frame.columns, [run.config for run in runs])
-    independent = [metric for metric in metrics if not metric.optimised]
-    gallery = gallery_rows(runs, frame, independent + [m for m in metrics if m.optimised], baselines, store)
-    has_overlay = any(row.look for row in gallery)
-    methods = method_rows(frame, metrics, baselines)
-    return {
+    metrics = [text.with_fitting_digits(metric, frame.get(metric.key)) for metric in metrics]
+    histories = read_histories(frame)
+    colours = method_colours(baselines)
+    rows = method_rows(frame, metrics, baselines)
+    datasets = dataset_rows(frame, metrics, baselines)
+    categories = category_rows(frame, metrics, baselines)
+    with style():
+        source = Source(frame, metrics, rows, baselines, colours)
+        figures = score_figures(source) + curve_figures(histories, colours)
+    gallery = make_gallery(frame, metrics, baselines, folder / "images")
+    has_overlay = any(cell and cell[2] for row in gallery.data["rows"] for cell in row[5])
+    content = {
         "title": " + ".join(run.name for run in runs),
         "facts": _facts(runs, frame),
         "metrics": metrics,
-        "methods": methods,
-        "highlights": [
-            (row, cell)
-            for row in methods
-            for cell in row.cells
-            if cell.difference and cell.difference.pairs and not cell.metric.optimised
-        ],
-        "failed": sum(row.failed for row in methods),
-        "categories": category_rows(frame, independent, baselines),
-        "independent": independent,
-        "gallery": gallery,
-        "has_overlay": has_overlay,
+        "overall": rows,
+        "datasets": datasets,
+        "panels": [_panel(metric, at, datasets) for at, metric in enumerate(metrics)],
+        "categories": categories,
+        "figures": {drawn.name: FigureView(drawn, Markup(for_page(drawn, colours))) for drawn in figures},
+        "groups": _figure_groups(figures, metrics),
+        "problems": find_problems(runs, frame, metrics, histories, gallery.missing),
+        "settings": differing_settings(runs),
         "caveats": caveats(runs, metrics, has_overlay),
         "runs": [describe_run(run) for run in runs],
+        "checksum": _write_files(folder, runs, frame, all_tables(datasets, categories, metrics), figures),
+        "results": len(frame),
+        "swatches": _swatches(colours),
+        "plain_rows": gallery.data["rows"][:_WITHOUT_SCRIPT],
+        "data": Markup(to_script(gallery.data | {"swatches": _swatches(colours)})),
     }
+    page = _environment().get_template("index.html.j2").render(content)
+    (folder / "index.html").write_text(page, encoding="utf-8")
+
+
+def _write_files(
+    folder: Path, runs: Sequence[Run], frame: pd.DataFrame, tables: Sequence[Table], figures: Sequence[Drawn]
+) -> str:
+    """Everything but the page and its pictures; the checksum of ``results.csv``."""
+    csv = results_csv(frame, [run.name for run in runs]).encode()
+    (folder / "results.csv").write_bytes(csv)
+    title = " + ".join(run.name for run in runs)
+    (folder / "tables.md").write_text(to_markdown(title, tables), encoding="utf-8")
+    (folder / "tables.tex").write_text(to_latex(tables), encoding="utf-8")
+    for drawn in figures:
+        (folder / "figures" / f"{drawn.name}.svg").write_text(drawn.svg, encoding="utf-8")
+        (folder / "figures" / f"{drawn.name}.png").write_bytes(drawn.png)
+    return hashlib.sha256(csv).hexdigest()
+
+
+@dataclass(frozen=True)
+class FigureView:
+    """A figure as the page shows it."""
+
+    drawn: Drawn
+    svg: Markup
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A metric's table: its rows per data set, and the scale on which their intervals are drawn."""
+
+    metric: Metric
+    position: int
+    low: float
+    high: float
+
+    def place(self, value: float) -> float:
+        """Per cent of the way along the scale."""
+        return round(100.0 * (value - self.low) / (self.high - self.low), 2)
+
+
+def _panel(metric: Metric, position: int, datasets: Sequence[Any]) -> Panel:
+    """The scale holds zero and every interval."""
+    found: list[MethodRow] = [row for dataset in datasets for row in dataset.methods]
+    ends = [0.0]
+    for difference in (row.cells[position].difference for row in found):
+        if difference is not None and difference.pairs:
+            ends += [difference.difference, difference.low or 0.0, difference.high or 0.0]
+    margin = 0.06 * (max(ends) - min(ends)) or 1.0
+    return Panel(metric, position, min(ends) - margin, max(ends) + margin)
+
+
+def _figure_groups(figures: Sequence[Drawn], metrics: Sequence[Metric]) -> list[tuple[str, list[str]]]:
+    """(heading, names of figures): one group per metric, then the curves."""
+    groups = []
+    taken: set[str] = set()
+    for metric in metrics:
+        ends = {file_name(f"{kind}-{metric.key}") for kind in ("differences", "boxes", "bars", "improvement", "cost")}
+        names = [drawn.name for drawn in figures if drawn.name in ends]
+        taken |= set(names)
+        if names:
+            groups.append((metric.name, names))
+    rest = [drawn.name for drawn in figures if drawn.name not in taken]
+    return [*groups, ("Over the updates", rest)] if rest else groups
+
+
+def _swatches(colours: Mapping[str, Colour]) -> dict[str, int]:
+    return {label: COLOURS.index(colour) for label, colour in colours.items()}
 
 
 def _facts(runs: Sequence[Run], frame: pd.DataFrame) -> dict[str, str]:
@@ -82,6 +166,8 @@ def _facts(runs: Sequence[Run], frame: pd.DataFrame) -> dict[str, str]:
         "Prompts": text.number(frame["prompt"].nunique(), 0),
         "Methods": text.number(frame["label"].nunique(), 0),
     }
+    datasets = list(dict.fromkeys(frame["dataset"]))
+    shown |= {"Data set" if len(datasets) == 1 else "Data sets": ", ".join(datasets)}
     return shown | facts(runs[0])
 
 
@@ -91,14 +177,26 @@ def _environment() -> Environment:
         loader=PackageLoader("sgool.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
     )  # fmt: skip
-    environment.filters |= {
-        "number": text.number,
-        "show": text.show,
-        "show_difference": text.show_difference,
-        "show_interval": text.show_interval,
-        "verdict": text.verdict,
-    }
+    names = ("number", "show", "show_difference", "show_interval", "verdict", "p_value")
+    environment.filters |= {name: getattr(text, name) for name in names}
     templates = resources.files("sgool.report") / "templates"
-    for name in ("style.css", "gallery.js"):  # our own files, the only text that is not escaped
-        environment.globals[name.replace(".", "_")] = Markup((templates / name).read_text(encoding="utf-8"))
+
+    def read(name: str) -> str:  # our own files: the only text, beside figures and data, that is not escaped
+        return (templates / name).read_text(encoding="utf-8")
+
+    script = "\n".join(read(name) for name in _SCRIPTS)
+    early = read("theme.js")
+    environment.globals |= {
+        "mark": Markup(MARK),
+        "style_css": Markup("\n".join(read(name) for name in ("style.css", "gallery.css"))),
+        "colours": COLOURS,
+        "script": Markup(f"\n{script}"),
+        "early": Markup(f"\n{early}"),
+        "hashes": [_hash(f"\n{early}"), _hash(f"\n{script}")],
+    }
     return environment
+
+
+def _hash(script: str) -> str:
+    """As a content security policy names a script: the browser runs these two and no other."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
-from sgool.report.load import Run
+from sgool.report.format import number
+from sgool.report.load import Run, writable
 from sgool.report.metrics import Metric, judge_networks
 from sgool.report.stats import FEWEST_GROUPS
 from sgool.results.compare import config_text, flatten
@@ -30,7 +32,7 @@ class Provenance:
         settings: (dotted key, value) of the keys that matter most.
         config: The whole configuration as YAML.
         environments: (name, value) lists, one per machine that the run was made on.
-        notes: What is wrong with the folder.
+        totals: (name, value): results, network calls, hours.
     """
 
     name: str
@@ -38,19 +40,29 @@ class Provenance:
     settings: tuple[tuple[str, str], ...]
     config: str
     environments: tuple[tuple[tuple[str, str], ...], ...]
-    notes: tuple[str, ...]
+    totals: tuple[tuple[str, str], ...]
 
 
 def describe_run(run: Run) -> Provenance:
     """A run's settings and environments as text."""
     return Provenance(
         name=run.name,
-        path=str(run.folder.path),
+        path=writable(str(run.folder.path)),
         settings=tuple(_settings(run.config)),
-        config=config_text(run.config) if run.config else "",
+        config=writable(config_text(run.config)) if run.config else "",
         environments=tuple(tuple(_environment(environment)) for environment in run.environments),
-        notes=run.notes,
+        totals=(
+            ("results", number(len(run.records), 0)),
+            ("network calls", number(sum(record.network_evaluations for record in run.records), 0)),
+            ("hours", number(_hours(run), 2)),
+        ),
     )
+
+
+def _hours(run: Run) -> float:
+    """Sum over pairs of their shares of wall time: a pair's own device time, whoever ran beside it."""
+    seconds = [record.seconds for record in run.records]
+    return sum(value for value in seconds if value is not None and math.isfinite(value)) / 3600
 
 
 def facts(run: Run) -> dict[str, str]:
@@ -58,7 +70,7 @@ def facts(run: Run) -> dict[str, str]:
     first = run.environments[0] if run.environments else {}
     commit = str(first.get("git_commit") or "")
     known = {
-        "Device": str(first.get("device") or ""),
+        "Device": writable(str(first.get("device") or "")),
         "Commit": commit[:10] + ("+changes" if commit.endswith("+changes") else ""),
         "Date": str(first.get("date") or "")[:10],
     }
@@ -67,7 +79,7 @@ def facts(run: Run) -> dict[str, str]:
 
 def caveats(runs: Sequence[Run], metrics: Sequence[Metric], has_overlay: bool) -> list[tuple[str, str]]:
     """(head, text) of what a reader must know before believing the numbers."""
-    notes = [_judge_note(runs, metric) for metric in metrics if metric.key.endswith("/clip_score")]
+    notes = [_judge_note(runs, metric) for metric in metrics if metric.key != "scene_accuracy"]
     if any(metric.key == "scene_accuracy" for metric in metrics):
         notes.append(
             (
@@ -83,8 +95,9 @@ def caveats(runs: Sequence[Run], metrics: Sequence[Metric], has_overlay: bool) -
             "Each method starts from the same prompt, seed and first latents as the one it is compared with. The 95 % "
             "intervals are percentile bootstraps over prompts and speak only of prompts like these; with fewer than "
             f"{FEWEST_GROUPS} prompts there is none. A difference is called clear, and coloured, where the interval "
-            f"leaves out zero and at least {FEWEST_GROUPS} pairs differ. No correction is made for looking at several "
-            "methods and metrics. Pairs that failed are counted and shown, but are in no mean.",
+            f"leaves out zero and at least {FEWEST_GROUPS} pairs differ. p is that of the two-sided Wilcoxon "
+            "signed-rank test on the prompts' mean differences, draws left out. No correction is made for looking at "
+            "several methods and metrics. Pairs that failed are counted and shown, but are in no mean.",
         )
     )
     notes.append(_choice_note(runs))
@@ -110,25 +123,31 @@ def _choice_note(runs: Sequence[Run]) -> tuple[str, str]:
 
 
 def _judge_note(runs: Sequence[Run], metric: Metric) -> tuple[str, str]:
-    judge = metric.key.removesuffix("/clip_score")
+    judge = metric.key.rpartition("/")[0] or metric.key
     networks = sorted({judge_networks(run.config).get(judge, "") for run in runs} - {""})
     which = f" ({', '.join(networks)})" if networks else ""
     if metric.optimised:
         return (
-            f"{metric.title} was optimised",
+            f"{metric.title} was optimised against",
             f"The objective used this network{which}. Its score shows how far the optimiser got, not whether the "
             "images are better: expect it to rise in any case, also by tricks that fool it alone.",
         )
+    if metric.direction == 0:
+        return (
+            f"{metric.title} is no judgement",
+            "It says how much changed, not whether for the better: it is shown without colours and without winners.",
+        )
+    kind = "100 times the cosine between image and prompt in a CLIP network" if "CLIP" in metric.title else "A network"
     return (
         f"{metric.title} comes from a judge",
-        f"100 times the cosine between image and prompt in a CLIP network{which} that no objective of the run used. It "
-        "is a stand-in for people's opinion, blind to much that they see.",
+        f"{kind}{which} that no objective of the run used. It is a stand-in for people's opinion, blind to much that "
+        "they see.",
     )
 
 
 def _settings(config: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [
-        (key, _text(value))
+        (writable(key), _text(value))
         for key, value in flatten(config).items()
         if value is not None and any(fnmatchcase(key, pattern) for pattern in _TELLING)
     ]
@@ -138,13 +157,13 @@ def _environment(environment: Mapping[str, Any]) -> list[tuple[str, str]]:
     rows = []
     for key, value in environment.items():
         if isinstance(value, Mapping):
-            rows += [(str(name), _text(version)) for name, version in value.items()]
+            rows += [(_text(name), _text(version)) for name, version in value.items()]
         else:
-            rows.append((str(key).replace("_", " "), _text(value)))
+            rows.append((_text(key).replace("_", " "), _text(value)))
     return rows
 
 
 def _text(value: Any) -> str:
     if value is None:
         return "none"
-    return ", ".join(_text(entry) for entry in value) if isinstance(value, (list, tuple)) else str(value)
+    return ", ".join(_text(entry) for entry in value) if isinstance(value, (list, tuple)) else writable(str(value))

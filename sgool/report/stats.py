@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
+from scipy.stats import PermutationMethod, wilcoxon
 
 from sgool.report.metrics import INITIAL, shown_metrics
 from sgool.types import PairRecord
@@ -36,6 +37,8 @@ class PairedDifference:
         wins: Pairs in which the method is better.
         draws: Pairs in which both are equal (within ``DRAW``).
         losses: Pairs in which it is worse.
+        prompts: Independent groups of pairs: seeds of one prompt count as one.
+        p_value: Of the Wilcoxon signed-rank test, see ``signed_rank_p``.
     """
 
     pairs: int
@@ -45,6 +48,8 @@ class PairedDifference:
     wins: int
     draws: int
     losses: int
+    prompts: int = 0
+    p_value: float | None = None
 
     @property
     def clear(self) -> bool:
@@ -56,6 +61,16 @@ class PairedDifference:
         if self.low is None or self.high is None or self.wins + self.losses < FEWEST_GROUPS:
             return False
         return self.low > 0 or self.high < 0
+
+
+@dataclass(frozen=True)
+class RelativeImprovement:
+    """Per cent above the baseline's mean, with its interval (None with fewer than ``FEWEST_GROUPS`` prompts)."""
+
+    pairs: int
+    percent: float
+    low: float | None
+    high: float | None
 
 
 def paired_difference(values: pd.Series, others: pd.Series, groups: pd.Series | None = None) -> PairedDifference:
@@ -70,13 +85,69 @@ def paired_difference(values: pd.Series, others: pd.Series, groups: pd.Series | 
         Over the pairs that both have. Higher is better.
     """
     differences = (values - others.reindex(values.index)).dropna()
-    labels = differences.index if groups is None else groups.reindex(differences.index)
+    labels = differences.index.to_series() if groups is None else groups.reindex(differences.index)
     enough = labels.nunique() >= FEWEST_GROUPS
     interval = bootstrap_interval(differences.to_numpy(dtype=np.float64), labels.to_numpy()) if enough else None
     low, high = interval or (None, None)
     wins, losses = int((differences > DRAW).sum()), int((differences < -DRAW).sum())
     mean = float(differences.mean()) if len(differences) else math.nan
-    return PairedDifference(len(differences), mean, low, high, wins, len(differences) - wins - losses, losses)
+    draws = len(differences) - wins - losses
+    means = differences.groupby(labels.to_numpy()).mean()
+    p_value = signed_rank_p(means.to_numpy(dtype=np.float64))
+    return PairedDifference(len(differences), mean, low, high, wins, draws, losses, len(means), p_value)
+
+
+def signed_rank_p(differences: ArrayLike) -> float | None:
+    """Two-sided p-value of the Wilcoxon signed-rank test that the differences are symmetric about zero.
+
+    Differences up to ``DRAW`` are zeros and are left out, as Wilcoxon did; equal sizes share their mean rank. Exact for
+    up to 50 differences without equal sizes and for up to 13 with them (all patterns of signs), else the normal
+    approximation, corrected for equal sizes, without a correction for continuity.
+
+    Args:
+        differences: (n,), independent: one per prompt (the mean over its seeds).
+
+    Returns:
+        None with fewer than ``FEWEST_GROUPS`` differences other than zero.
+
+    Source: Wilcoxon, Individual comparisons by ranking methods, Biometrics Bulletin 1, 1945; computed by scipy.
+    """
+    numbers = np.asarray(differences, dtype=np.float64)
+    numbers = numbers[np.abs(numbers) > DRAW]
+    if len(numbers) < FEWEST_GROUPS:
+        return None
+    # Sizes that differ by rounding alone would be ranked by chance: 0.1 + 0.2 and 0.3 are equal here.
+    numbers = np.round(numbers, 9)
+    tied = len(np.unique(np.abs(numbers))) < len(numbers)
+    method: Any = "exact" if len(numbers) <= 50 and not tied else "asymptotic"
+    if tied and len(numbers) <= 13:
+        method = PermutationMethod(n_resamples=2**13)  # at least 2^n: scipy then goes through all of them
+    return float(wilcoxon(numbers, zero_method="wilcox", correction=False, method=method).pvalue)
+
+
+def relative_improvement(values: pd.Series, others: pd.Series, groups: pd.Series) -> RelativeImprovement | None:
+    """By how many per cent the mean of ``values`` is above that of ``others``, over the pairs that both have.
+
+    Arguments as for ``paired_difference``. The interval is a percentile bootstrap over groups, of the ratio of means.
+
+    Returns:
+        None without pairs, or where the other mean is not positive: then a ratio says nothing.
+    """
+    both = pd.DataFrame({"value": values, "other": others.reindex(values.index)}).dropna()
+    if both.empty or both["other"].mean() <= 0:
+        return None
+    owners, names = pd.factorize(groups.reindex(both.index))
+    sums = [
+        np.bincount(owners, weights=both[name].to_numpy(), minlength=len(names)).astype(np.float64)
+        for name in ("value", "other")
+    ]
+    ratio = 100.0 * (sums[0].sum() / sums[1].sum() - 1.0)
+    if len(names) < FEWEST_GROUPS:
+        return RelativeImprovement(len(both), float(ratio), None, None)
+    ratios = 100.0 * (_resampled_ratios(sums[0], sums[1], RESAMPLES, np.random.default_rng(0)) - 1.0)
+    ratios = ratios[np.isfinite(ratios)]  # a draw of prompts that all score zero has none
+    low, high = np.quantile(ratios, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return RelativeImprovement(len(both), float(ratio), float(low), float(high))
 
 
 def bootstrap_interval(
@@ -109,7 +180,7 @@ def bootstrap_interval(
         return None
     sums = np.bincount(owners, weights=numbers, minlength=count).astype(np.float64)
     sizes = np.bincount(owners, minlength=count).astype(np.float64)
-    means = _resampled_means(sums, sizes, resamples, np.random.default_rng(seed))
+    means = _resampled_ratios(sums, sizes, resamples, np.random.default_rng(seed))
     tail = (1.0 - confidence) / 2.0
     low, high = np.quantile(means, [tail, 1.0 - tail])
     return float(low), float(high)
@@ -132,7 +203,7 @@ def summary_rows(records: Sequence[PairRecord]) -> list[dict[str, Any]]:
         ``network_evaluations``, ``seconds`` (means per pair). None where no pair has a value.
     """
     names = {name for record in records for name in record.metrics}
-    judges = [metric.key for metric in shown_metrics(names) if not metric.optimised and metric.key != "scene_accuracy"]
+    judges = [metric.key for metric in shown_metrics(names) if metric.judges and metric.key != "scene_accuracy"]
     judge = judges[0] if judges else None
     rows = []
     for method in dict.fromkeys(record.method for record in records):
@@ -161,13 +232,14 @@ def _metric(records: Sequence[PairRecord], name: str) -> list[float]:
     return [float(record.metrics.get(name, math.nan)) for record in records]
 
 
-def _resampled_means(
-    sums: NDArray[np.float64], sizes: NDArray[np.float64], resamples: int, generator: np.random.Generator
+def _resampled_ratios(
+    above: NDArray[np.float64], below: NDArray[np.float64], resamples: int, generator: np.random.Generator
 ) -> NDArray[np.float64]:
-    """(resamples,) means of groups drawn with replacement, in blocks so that memory stays small."""
-    block = max(1, 2_000_000 // len(sums))
-    means = []
-    for start in range(0, resamples, block):
-        draws = generator.integers(0, len(sums), (min(block, resamples - start), len(sums)))
-        means.append(sums[draws].sum(axis=1) / sizes[draws].sum(axis=1))
-    return np.concatenate(means)
+    """(resamples,) ratios of the sums over groups drawn with replacement, in blocks so that memory stays small."""
+    block = max(1, 2_000_000 // len(above))
+    ratios = []
+    with np.errstate(divide="ignore", invalid="ignore"):
+        for start in range(0, resamples, block):
+            draws = generator.integers(0, len(above), (min(block, resamples - start), len(above)))
+            ratios.append(above[draws].sum(axis=1) / below[draws].sum(axis=1))
+    return np.concatenate(ratios)

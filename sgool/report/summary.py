@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pandas as pd
 
@@ -63,6 +63,15 @@ class CategoryRow:
     methods: tuple[MethodRow, ...]
 
 
+@dataclass(frozen=True)
+class DatasetRows:
+    """A data set: how many pairs it has, and each method's row on it."""
+
+    dataset: str
+    pairs: int
+    methods: tuple[MethodRow, ...]
+
+
 FIRST_IMAGE = "its own first image"
 
 
@@ -75,6 +84,30 @@ def method_rows(frame: pd.DataFrame, metrics: Sequence[Metric], baselines: Mappi
         baselines: From ``baseline_labels``. A method without a vanilla run is compared with its own first images.
     """
     return [_method_row(frame, label, baseline, metrics) for label, baseline in baselines.items()]
+
+
+def dataset_rows(
+    frame: pd.DataFrame, metrics: Sequence[Metric], baselines: Mapping[str, str | None]
+) -> list[DatasetRows]:
+    """One entry per data set, in the order in which they appear; methods that did not run on it are left out."""
+    found = []
+    for dataset, part in frame.groupby("dataset", sort=False):
+        present = {label: baseline for label, baseline in baselines.items() if (part["label"] == label).any()}
+        rows = method_rows(part, metrics, present)
+        found.append(DatasetRows(str(dataset), part["pair_id"].nunique(), tuple(rows)))
+    return found
+
+
+def reference_values(frame: pd.DataFrame, done: pd.DataFrame, baseline: str | None, metric: Metric) -> pd.Series:
+    """What a method's values are compared with, by pair: the baseline's, or those of its own first images."""
+    if baseline is None:
+        return column(done, metric.initial)
+    return column(finished(frame, baseline), metric.key)
+
+
+def finished(frame: pd.DataFrame, label: str) -> pd.DataFrame:
+    """A method's pairs that ended well, indexed by pair id."""
+    return frame[(frame["label"] == label) & (frame["status"] == "done")].set_index("pair_id")
 
 
 def category_rows(
@@ -92,21 +125,21 @@ def category_rows(
 
 def _method_row(frame: pd.DataFrame, label: str, baseline: str | None, metrics: Sequence[Metric]) -> MethodRow:
     own = frame[frame["label"] == label]
-    done = own[own["status"] == "done"].set_index("pair_id")
+    done = finished(frame, label)
     is_baseline = bool((own["method"] == BASELINE).all()) and baseline is None
-    reference = frame[(frame["label"] == baseline) & (frame["status"] == "done")].set_index("pair_id")
     cells = []
     for metric in metrics:
-        values = _column(done, metric.key)
+        values = column(done, metric.key)
         difference = None
         if not is_baseline:
-            others = _column(done, metric.initial) if baseline is None else _column(reference, metric.key)
-            difference = paired_difference(values, others, done["prompt"])
+            difference = paired_difference(values, reference_values(frame, done, baseline, metric), done["prompt"])
+            if metric.direction < 0:
+                difference = replace(difference, wins=difference.losses, losses=difference.wins)
         cells.append(
             MetricCell(
                 metric,
                 int(values.notna().sum()),
-                mean_or_none(_column(done, metric.initial)),
+                mean_or_none(column(done, metric.initial)),
                 mean_or_none(values),
                 difference,
             )
@@ -122,7 +155,7 @@ def _method_row(frame: pd.DataFrame, label: str, baseline: str | None, metrics: 
     )
 
 
-def _column(frame: pd.DataFrame, name: str) -> pd.Series:
+def column(frame: pd.DataFrame, name: str) -> pd.Series:
     """The column, or NaN if no record has the metric."""
     if name in frame:
         return frame[name].astype("float64")

@@ -45,3 +45,8 @@ class TestFrame:
         made = make_fake_run(tmp_path / "run", methods=("a", "vanilla", "z"), config=fake_config(["z", "absent"]))
         (run,) = load_runs([made.path])
         assert ordered_methods(run) == ["z", "vanilla", "a"]
+
+
+def test_data_sets_of_pairs(tmp_path: Path) -> None:
+    run = make_fake_run(tmp_path / "run", methods=("sgool",))
+    assert set(to_frame(load_runs([run.path]))["dataset"]) == {"fake"}

@@ -57,3 +57,29 @@ def test_scene_parts_in_the_usual_order() -> None:
         "scene/count",
     ]
     assert scene_parts(names) == ["objects", "count", "relation", "background"]
+
+
+def test_kinds_and_directions() -> None:
+    names = [
+        "a/lpips",
+        "latent_norm",
+        "b/image_reward",
+        "hps/hps",
+        "b/odd_score",
+        "objective",
+        "judge/truncated",
+        "seed",
+    ]
+    found = {metric.key: (metric.title, metric.direction, metric.judges) for metric in shown_metrics(names)}
+    assert found == {
+        "hps/hps": ("HPS", 1, True),
+        "b/image_reward": ("B ImageReward", 1, True),
+        "a/lpips": ("A LPIPS to vanilla", 0, False),
+        "latent_norm": ("Latent norm", 0, False),
+        "b/odd_score": ("B odd score", 0, False),
+    }
+
+
+def test_the_mark_goes_with_the_name() -> None:
+    (metric,) = shown_metrics(["guide/clip_score"])
+    assert (metric.name, metric.judges) == ("Guide CLIP score (optimised against)", False)

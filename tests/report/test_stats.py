@@ -7,7 +7,15 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from sgool.report.stats import FEWEST_GROUPS, bootstrap_interval, mean_or_none, paired_difference, summary_rows
+from sgool.report.stats import (
+    FEWEST_GROUPS,
+    bootstrap_interval,
+    mean_or_none,
+    paired_difference,
+    relative_improvement,
+    signed_rank_p,
+    summary_rows,
+)
 from tests.fake_run import fake_pairs, fake_record
 
 
@@ -102,6 +110,87 @@ class TestPairedDifference:
         result = paired_difference(series(*range(8)), series(*range(1, 9)))
         assert result.clear
         assert (result.low, result.high) == (-1.0, -1.0)
+
+
+class TestSignedRank:
+    def test_by_hand(self) -> None:
+        # All six positive: of 2^6 patterns of signs one is as extreme, and its mirror.
+        assert signed_rank_p([1, 2, 3, 4, 5, 6]) == 2 / 64
+        # Ranks 1..6, the negative ones sum to 1: patterns with a sum of at most 1 are {} and {1}; with their mirrors 4.
+        assert signed_rank_p([-1, 2, 3, 4, 5, 6]) == 4 / 64
+
+    def test_equal_sizes_by_hand(self) -> None:
+        # All of one size: the signed-rank test is the sign test; 8 of 8: 2 / 2^8, 7 of 8: 2 (1 + 8) / 2^8.
+        assert signed_rank_p([1.0] * 8) == pytest.approx(2 / 256, rel=1e-12)
+        assert signed_rank_p([1.0] * 7 + [-1.0]) == pytest.approx(18 / 256, rel=1e-12)
+
+    @pytest.mark.parametrize("size", [12, 50])
+    def test_exact_as_scipy(self, size: int) -> None:
+        values = np.random.default_rng(size).normal(0.3, size=size)
+        assert signed_rank_p(values) == stats.wilcoxon(values, method="exact").pvalue
+
+    def test_approximate_as_scipy(self) -> None:
+        values = np.random.default_rng(5).integers(-3, 5, 80).astype(float)  # equal sizes, and zeros
+        expected = stats.wilcoxon(values, zero_method="wilcox", correction=False, method="asymptotic").pvalue
+        assert signed_rank_p(values) == expected
+        assert signed_rank_p(values) == signed_rank_p(values[values != 0])
+
+    def test_draws_are_left_out(self) -> None:
+        values = [1, 2, 3, 4, 5, 6]
+        assert signed_rank_p([*values, 0, 1e-7, -1e-7]) == signed_rank_p(values)
+
+    def test_rounding_does_not_break_ties(self) -> None:
+        exact = [0.3] * 4 + [-0.3] * 2 + [0.6]
+        noisy = [0.1 + 0.2] * 2 + [0.3] * 2 + [-0.3, -(0.1 + 0.2), 0.6]
+        assert signed_rank_p(noisy) == signed_rank_p(exact)
+
+    def test_none_with_too_few(self) -> None:
+        assert signed_rank_p([1.0] * (FEWEST_GROUPS - 1) + [0.0] * 50) is None
+        assert signed_rank_p([]) is None
+
+    def test_seeds_of_a_prompt_count_once(self) -> None:
+        values = np.random.default_rng(6).normal(0.4, size=20)
+        groups = pd.Series(
+            np.repeat([f"prompt {number}" for number in range(20)], 2), index=[f"p{n}" for n in range(40)]
+        )
+        twice = series(*np.repeat(values, 2))
+        result = paired_difference(twice, twice * 0, groups)
+        assert (result.pairs, result.prompts) == (40, 20)
+        assert result.p_value == pytest.approx(signed_rank_p(values), rel=1e-9)
+        assert result.p_value > signed_rank_p(np.repeat(values, 2))
+
+
+class TestRelativeImprovement:
+    def test_by_hand(self) -> None:
+        values, others = series(2, 4, 6), series(1, 2, 5)
+        result = relative_improvement(values, others, pd.Series("one prompt", index=values.index))
+        assert (result.pairs, result.low, result.high) == (3, None, None)
+        assert result.percent == pytest.approx(100 * (12 / 8 - 1), rel=1e-12)
+
+    def test_agrees_with_scipy(self) -> None:
+        generator = np.random.default_rng(7)
+        others = generator.uniform(20, 30, 60)
+        values = others + generator.normal(1, 2, 60)
+
+        def ratio(a: np.ndarray, b: np.ndarray, axis: int) -> np.ndarray:
+            return 100 * (a.mean(axis=axis) / b.mean(axis=axis) - 1)
+
+        expected = stats.bootstrap(
+            (values, others), ratio, paired=True, vectorized=True, method="percentile", n_resamples=20000,
+            rng=np.random.default_rng(8),
+        ).confidence_interval  # fmt: skip
+        one, two = series(*values), series(*others)
+        result = relative_improvement(one, two, pd.Series(one.index, index=one.index))
+        # Monte Carlo quantiles of two seeds: some hundredths of the interval's width.
+        width = expected.high - expected.low
+        assert result.low == pytest.approx(expected.low, abs=0.05 * width)
+        assert result.high == pytest.approx(expected.high, abs=0.05 * width)
+
+    def test_nothing_to_compare_with(self) -> None:
+        groups = pd.Series({"p0": "a", "p1": "b"})
+        assert relative_improvement(series(1, 1), series(0, 0), groups) is None
+        assert relative_improvement(series(1, 1), series(-1, -2), groups) is None
+        assert relative_improvement(series(), series(1), groups) is None
 
 
 class TestSummaryRows:

@@ -1,42 +1,144 @@
 "use strict";
-// Search, category and order of the gallery. The page is complete without it.
+// The list of pairs: filled where it is on the screen, empty elsewhere, so that thousands of rows stay smooth.
 (() => {
+  const { data } = report;
+  const BLOCK = 6; // rows that come and go together
   const gallery = document.getElementById("gallery");
-  const pairs = [...gallery.children];
-  const search = document.getElementById("search");
-  const category = document.getElementById("category");
-  const order = document.getElementById("order");
-  const shown = document.getElementById("shown");
-  const texts = new Map(pairs.map((pair) => [pair, pair.querySelector(".prompt").textContent.toLowerCase()]));
-
-  // A pair without a gain (failed, or nothing to compare with) goes last in either direction.
-  const gain = (pair, column) => Number.parseFloat(pair.dataset.gains.trim().split(/\s+/)[column]);
-
-  function sorted() {
-    if (!order.value) return pairs;
-    const [column, direction] = order.value.split(" ").map(Number);
-    return [...pairs].sort((one, other) => {
-      const [a, b] = [gain(one, column), gain(other, column)];
-      if (Number.isNaN(a) || Number.isNaN(b)) return Number.isNaN(a) - Number.isNaN(b);
-      return direction * (a - b);
-    });
-  }
-
-  function update() {
-    const words = search.value.toLowerCase().split(/\s+/).filter(Boolean);
-    let count = 0;
-    for (const pair of pairs) {
-      const fits = words.every((word) => texts.get(pair).includes(word));
-      pair.hidden = !fits || Boolean(category?.value && pair.dataset.category !== category.value);
-      count += !pair.hidden;
-    }
-    shown.textContent = count === pairs.length ? `${count} pairs` : `${count} of ${pairs.length} pairs`;
-  }
-
   const controls = document.getElementById("controls");
+  const field = (name) => controls.elements.namedItem(name);
+  let selected = [];
+  let shown = ""; // the state that the list was made for
+  let height = 0; // mean height of a row that was on the screen
+
+  function fill(block) {
+    if (block.firstChild) return;
+    const start = Number(block.dataset.start);
+    for (const [offset, position] of selected.slice(start, start + BLOCK).entries())
+      block.append(report.article(position, [start + offset + 1, selected.length]));
+    block.style.minHeight = "";
+  }
+
+  function clear(block) {
+    if (!block.firstChild || block.contains(document.activeElement)) return;
+    const tall = block.getBoundingClientRect().height;
+    height = tall / block.childElementCount;
+    block.style.minHeight = `${tall}px`;
+    block.replaceChildren();
+  }
+
+  const watcher = new IntersectionObserver(
+    (entries) => { for (const { target, isIntersecting } of entries) (isIntersecting ? fill : clear)(target); },
+    { rootMargin: "900px 0px" },
+  );
+
+  function list() {
+    watcher.disconnect();
+    gallery.replaceChildren();
+    const blocks = [];
+    for (let start = 0; start < selected.length; start += BLOCK) {
+      const count = Math.min(BLOCK, selected.length - start);
+      const block = report.element("div", { class: "block", role: "presentation", "data-start": start });
+      block.style.minHeight = `${count * (height || 420)}px`;
+      blocks.push(block);
+    }
+    gallery.append(...blocks);
+    if (blocks.length) fill(blocks[0]);
+    if (!height && blocks.length) {
+      height = blocks[0].getBoundingClientRect().height / blocks[0].childElementCount;
+      for (const block of blocks.slice(1)) block.style.minHeight = `${BLOCK * height}px`;
+    }
+    for (const block of blocks) watcher.observe(block);
+  }
+
+  function describe() {
+    const all = data.rows.length;
+    const { a, b, metric } = report.state;
+    const counts = report.tally(selected);
+    const many = selected.length === all ? `${all} ${all === 1 ? "pair" : "pairs"}` : `${selected.length} of ${all} pairs`;
+    const names = data.metrics[metric]?.direction ? ["better", "equal", "worse"] : ["higher", "equal", "lower"];
+    const whom = b === report.FIRST ? "its first image" : report.labels[b];
+    const tally = data.metrics.length && a !== b
+      ? ` · ${report.labels[a]} against ${whom}: ${counts.win} ${names[0]}, ${counts.draw} ${names[1]}, ${counts.loss} ${names[2]}`
+      : "";
+    document.getElementById("shown").textContent = many + tally;
+    document.getElementById("nothing").hidden = selected.length > 0;
+  }
+
+  // Everything after the state has changed, however it did.
+  report.show = () => {
+    const { state } = report;
+    for (const name of ["q", "category", "dataset", "a", "b", "metric", "show", "order", "view"])
+      if (field(name)) field(name).value = state[name];
+    for (const box of controls.querySelectorAll("[name=column]")) box.checked = !state.hidden.includes(Number(box.value));
+    const content = JSON.stringify({ ...state, view: "" });
+    if (content !== shown) {
+      selected = report.select();
+      list();
+      describe();
+    }
+    shown = content;
+    look(state.view);
+    report.writeAddress();
+  };
+
+  function look(view) {
+    if (document.body.dataset.view === view) return;
+    document.body.dataset.view = view;
+    for (const article of document.querySelectorAll(".pair")) report.steer(article, view === "first" ? 0 : Infinity);
+  }
+
+  report.change = (changes) => {
+    Object.assign(report.state, changes);
+    report.show();
+  };
+
+  function read() {
+    const next = {};
+    for (const name of ["q", "category", "dataset", "show", "order", "view"]) if (field(name)) next[name] = field(name).value;
+    for (const name of ["a", "b", "metric"]) if (field(name)) next[name] = Number(field(name).value);
+    const boxes = [...controls.querySelectorAll("[name=column]")];
+    const hidden = boxes.filter((box) => !box.checked).map((box) => Number(box.value));
+    next.hidden = hidden.length === boxes.length ? report.state.hidden : hidden; // one column always stays
+    report.change(next);
+  }
+
+  // The article of a row in the list, brought onto the screen if it is not there.
+  report.goTo = (place) => {
+    if (!selected.length) return null;
+    const at = Math.max(0, Math.min(selected.length - 1, place));
+    const block = gallery.children[Math.floor(at / BLOCK)];
+    fill(block);
+    const article = block.children[at % BLOCK];
+    article.focus({ preventScroll: true });
+    article.scrollIntoView({ block: "start" });
+    return article;
+  };
+  report.placeOf = (article) => Number(article.getAttribute("aria-posinset")) - 1;
+  report.current = () => document.activeElement?.closest?.(".pair") ?? null;
+  report.count = () => selected.length;
+
   controls.hidden = false;
   controls.addEventListener("submit", (event) => event.preventDefault());
-  controls.addEventListener("input", update);
-  order.addEventListener("change", () => gallery.append(...sorted()));
-  update();
+  let waiting = 0;
+  controls.addEventListener("input", (event) => {
+    clearTimeout(waiting);
+    waiting = setTimeout(read, event.target.name === "q" ? 120 : 0);
+  });
+  document.getElementById("reset").addEventListener("click", () => report.change({ ...report.defaults, hidden: [] }));
+  document.addEventListener("input", (event) => {
+    if (event.target.classList.contains("slider")) report.steer(event.target.closest(".pair"), Number(event.target.value));
+  });
+  document.addEventListener("click", (event) => {
+    const frame = event.target.closest?.(".has-over");
+    if (frame) frame.setAttribute("aria-pressed", String(frame.getAttribute("aria-pressed") !== "true"));
+  });
+  addEventListener("hashchange", () => {
+    report.readAddress();
+    report.show();
+  });
+  // Rows made before the last one on the screen have other heights after a change of width.
+  addEventListener("resize", () => { height = 0; });
+
+  report.readAddress();
+  report.show();
 })();

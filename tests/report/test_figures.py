@@ -1,0 +1,150 @@
+"""Figures: what is drawn, text as text, one colour per method, the same bytes every time."""
+
+from __future__ import annotations
+
+import io
+import re
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sgool.report.canvas import Drawn, file_name, for_page, new_figure, shorten, style
+from sgool.report.curves import curve_figures
+from sgool.report.figures import Source, score_figures
+from sgool.report.history import read_histories
+from sgool.report.load import baseline_labels, load_runs, to_frame
+from sgool.report.metrics import shown_metrics
+from sgool.report.palette import COLOURS, method_colours
+from sgool.report.summary import method_rows
+from tests.fake_run import fake_pairs, make_fake_run
+
+EVIL = "<b>&amp; $x_1$ \\frac{"
+EIGHT = [(f"prompt {number}", EVIL if number % 2 else "plain") for number in range(14)]
+
+
+def figures_of(path: Path) -> dict[str, Drawn]:
+    runs = load_runs([path])
+    frame = to_frame(runs)
+    metrics = shown_metrics(frame.columns, [run.config for run in runs])
+    baselines = baseline_labels(runs)
+    colours = method_colours(baselines)
+    with style():
+        source = Source(frame, metrics[:1], method_rows(frame, metrics, baselines), baselines, colours)
+        drawn = score_figures(source) + curve_figures(read_histories(frame), colours)
+    return {figure.name: figure for figure in drawn}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_fake_run(tmp_path_factory.mktemp("figures") / "run", pairs=fake_pairs(EIGHT, (0,))).path
+
+
+@pytest.fixture(scope="module")
+def figures(run: Path) -> dict[str, Drawn]:
+    return figures_of(run)
+
+
+def test_all_kinds(figures: dict[str, Drawn]) -> None:
+    judge = "judge-clip-score"
+    kinds = [f"{kind}-{judge}" for kind in ("boxes", "bars", "differences", "improvement", "cost")]
+    assert list(figures) == [*kinds, "curve-loss", "curve-selection"]
+
+
+def test_the_same_bytes_every_time(run: Path, figures: dict[str, Drawn]) -> None:
+    again = figures_of(run)
+    assert {name: (drawn.svg, drawn.png) for name, drawn in again.items()} == {
+        name: (drawn.svg, drawn.png) for name, drawn in figures.items()
+    }
+
+
+def test_text_is_text(figures: dict[str, Drawn]) -> None:
+    for drawn in figures.values():
+        texts = [
+            "".join(element.itertext()) for element in ET.fromstring(drawn.svg).iter("{http://www.w3.org/2000/svg}text")
+        ]
+        assert any("n = 14" in text or "sgool" in text for text in texts), drawn.name
+    texts = [
+        e.text for e in ET.fromstring(figures["improvement-judge-clip-score"].svg).iter() if e.tag.endswith("}text")
+    ]
+    assert f"{EVIL}  (n = 7)" in [" ".join((text or "").split(" ")) for text in texts]  # no formula, no markup
+
+
+def test_pngs_are_for_print(figures: dict[str, Drawn]) -> None:
+    for drawn in figures.values():
+        with Image.open(io.BytesIO(drawn.png)) as picture:
+            assert picture.width == 1200  # 6 inches at 200 dots
+            assert np.asarray(picture.convert("RGB"))[0, 0].tolist() == [255, 255, 255]
+
+
+def test_alternative_texts_tell_the_numbers(figures: dict[str, Drawn]) -> None:
+    for name in ("boxes", "bars", "differences", "cost"):
+        alt = figures[f"{name}-judge-clip-score"].alt
+        assert re.search(r"sgool [+−]?\d+\.\d\d", alt), alt
+    assert "Medians at the end: doodl 0." in figures["curve-loss"].alt
+
+
+def test_in_the_page(figures: dict[str, Drawn]) -> None:
+    """The page's theme colours it, and no two figures share an id."""
+    pages = [for_page(drawn) for drawn in figures.values()]
+    ids = [found for page in pages for found in re.findall(r' id="([^"]+)"', page)]
+    assert len(ids) == len(set(ids)) > 0
+    for page in pages:
+        assert page.startswith("<svg viewBox=")
+        assert "var(--ink)" in page
+        assert not re.search("|".join(colour.light for colour in COLOURS), page)
+        used = set(re.findall(r'(?:url\(#|href="#)([^")]+)', page))
+        assert used <= set(ids)
+        ET.fromstring(page.replace("<svg ", '<svg xmlns:xlink="http://www.w3.org/1999/xlink" ', 1))
+
+
+def test_a_method_keeps_its_colour() -> None:
+    alone, all_of_them = method_colours(["sgool"]), method_colours(["vanilla", "other", "doodl", "sgool", "b/sgool"])
+    assert alone["sgool"] == all_of_them["sgool"]
+    assert len({colour.light for colour in all_of_them.values()}) == 5
+    many = method_colours([f"m{number}" for number in range(20)])
+    assert len(many) == 20
+
+
+def lab(linear: np.ndarray) -> np.ndarray:
+    """CIE L*a*b* (n, 3) of linear sRGB (n, 3)."""
+    to_xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
+    x, y, z = np.cbrt((linear @ to_xyz.T / [0.9505, 1.0, 1.089]).T)
+    return np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], axis=1)
+
+
+@pytest.mark.parametrize("end", ["light", "dark"])
+@pytest.mark.parametrize("cones", ["all", "no red", "no green"])
+def test_colours_can_be_told_apart(end: str, cones: str) -> None:
+    """For colour-blind readers, too, as Viénot, Brettel and Mollon (1999) simulate what they see."""
+    to_lms = np.array([[17.8824, 43.5161, 4.11935], [3.45565, 27.1554, 3.86714], [0.0299566, 0.184309, 1.46709]])
+    seen = {
+        "all": np.eye(3),
+        "no red": np.array([[0, 2.02344, -2.52581], [0, 1, 0], [0, 0, 1]]),
+        "no green": np.array([[1, 0, 0], [0.494207, 0, 1.24827], [0, 0, 1]]),
+    }[cones]
+    texts = [getattr(colour, end) for colour in COLOURS]
+    rgb = np.array([[int(text[k : k + 2], 16) / 255 for k in (1, 3, 5)] for text in texts])
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    places = lab(np.clip(linear @ (np.linalg.inv(to_lms) @ seen @ to_lms).T, 1e-6, 1))
+    apart = [(np.linalg.norm(one - other), k) for k, one in enumerate(places) for other in places[:k]]
+    # 2.3 is just noticed side by side; a legend and its plot stand apart.
+    assert min(distance for distance, _ in apart) > 11
+    assert min(distance for distance, k in apart if k < 6) > 15
+    assert len({colour.marker for colour in COLOURS}) == len(COLOURS)
+
+
+def test_names_of_files() -> None:
+    assert file_name("boxes-a/b c<>../x") == "boxes-a-b-c-..-x"
+    assert file_name("///") == "figure"
+    assert shorten("a" * 40) == "a" * 27 + "…"
+    assert shorten("a\n b \u202ec") == "a b c"
+
+
+def test_a_figure_without_a_legend_or_values() -> None:
+    with style():
+        figure, axes = new_figure("empty", rows=1)
+        drawn = figure.done("t", "c", "a")
+    assert drawn.name == "empty" and axes.get_legend() is None
