@@ -38,6 +38,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("work",),
     ("runner",),
     ("edit", "rescore", "slurm", "status"),
+    ("imagesets",),
     ("console", "doctor"),
     ("cli",),
     ("__main__",),

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from sgool.config.judges import optimised_against
+
 INITIAL = "_initial"
 _SCORE = "/clip_score"
 _GUIDE = "guide"
@@ -53,7 +55,8 @@ def shown_metrics(names: Iterable[str], configs: Iterable[Mapping[str, Any]] = (
     judges = sorted(name.removesuffix(_SCORE) for name in present if name.endswith(_SCORE))
     scores = []
     for judge in judges:
-        optimised = judge == _GUIDE or any(judge_was_optimised(judge, config) for config in configs)
+        # Without a configuration nobody knows what the guide was used for.
+        optimised = (judge == _GUIDE and not configs) or any(judge_was_optimised(judge, config) for config in configs)
         title = f"{judge.replace('_', ' ').replace('/', ' ').capitalize()} CLIP score"
         scores.append(Metric(judge + _SCORE, title, digits=2, optimised=optimised))
     independent = [metric for metric in scores if not metric.optimised]
@@ -98,9 +101,8 @@ def objective_networks(config: Mapping[str, Any]) -> set[str]:
 
 
 def judge_was_optimised(judge: str, config: Mapping[str, Any]) -> bool:
-    """Whether the configuration gives the objective the same network as this judge."""
-    network = judge_networks(config).get(judge)
-    return network is not None and network in objective_networks(config)
+    """Whether the configuration gives the objective a network of this judge, see `optimised_against`."""
+    return judge in optimised_against(config)
 
 
 def _nodes(config: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
