@@ -194,14 +194,40 @@ def study_results(
 @app.command()
 def score(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
+    distribution: Annotated[
+        str | None,
+        typer.Option(
+            metavar="REFERENCE",
+            help="FID and KID to a folder of images, or to one of the run's methods, into RUN/distribution.csv.",
+        ),
+    ] = None,
+    features: Annotated[
+        str, typer.Option(help="For --distribution: embedded, inception, or the folder of a classifier.")
+    ] = "embedded",
+    by: Annotated[str | None, typer.Option(help="For --distribution: category, for a row each as well.")] = None,
+    diversity: Annotated[
+        str | None,
+        typer.Option(metavar="JUDGE", help="How a prompt's images differ over seeds, into RUN/diversity.csv."),
+    ] = None,
     debug: Debug = False,
 ) -> None:
-    """Score a finished run's images again, with the judges of its configuration as they are now."""
+    """Score a finished run's images again, with the judges of its configuration as they are now; or sets of images."""
     with _user_errors(debug):
-        from sgool.console import print_outcome
-        from sgool.rescore import rescore
+        if distribution is None and diversity is None:
+            from sgool.console import print_outcome
+            from sgool.rescore import rescore
 
-        print_outcome(rescore(run))
+            print_outcome(rescore(run))
+            return
+        from sgool.imagesets import score_distribution, score_diversity
+
+        tables = [score_distribution(run, distribution, features, by)] if distribution is not None else []
+        tables += [score_diversity(run, diversity)] if diversity is not None else []
+        for table in tables:
+            _columns(table.cells())
+            for note in table.notes:
+                typer.echo(f"note: {note}", err=True)
+            typer.echo(f"written: {table.path}")
 
 
 @app.command()

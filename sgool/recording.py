@@ -16,16 +16,21 @@ if TYPE_CHECKING:
 
 
 def score(session: Session, results: Sequence[PairResult]) -> list[dict[str, float]]:
-    """Each image's metrics; those of the first image get the suffix ``_initial``."""
+    """Each image's metrics; those of the first image get the suffix ``_initial``.
+
+    What compares the final image with the first one, or their latents, has no such value.
+    """
     import torch
+
+    from sgool.metrics import Before
 
     pairs = [result.pair for result in results]
     rows: list[dict[str, float]] = [{} for _ in results]
-    for suffix, images in (
-        ("_initial", [result.initial_image for result in results]),
-        ("", [result.final_image for result in results]),
-    ):
-        scores = session.judges.score(torch.stack(images).to(session.device), pairs)
+    first = torch.stack([result.initial_image for result in results]).to(session.device)
+    final = torch.stack([result.final_image for result in results]).to(session.device)
+    before = Before(first, [(result.initial_latents, result.final_latents) for result in results])
+    for suffix, images, since in (("_initial", first, None), ("", final, before)):
+        scores = session.judges.score(images, pairs, since)
         for row, values in zip(rows, scores, strict=True):
             row |= {f"{name}{suffix}": value for name, value in values.items()}
     for row, result in zip(rows, results, strict=True):

@@ -12,6 +12,7 @@ from sgool.config.schema_method import method_optimization
 from sgool.diffusion import build_engine, build_sampler
 from sgool.methods import Method, build_method
 from sgool.metrics import JudgePanel, SceneReader
+from sgool.metrics.build import build_judges
 from sgool.models.assets import resolve_asset
 from sgool.models.clip import ClipTower
 from sgool.models.load import DiffusionModels
@@ -49,9 +50,10 @@ class Session:
 
     @cached_property
     def towers(self) -> dict[str, ClipTower]:
-        """The judges by name, and the guide under its own: what was optimised is shown beside them."""
+        """The judges that are CLIPs by name, and the guide under its own: it is shown beside them."""
         options = self._config["models"]
-        towers = {name: self.networks.clip(**reference) for name, reference in options["judges"].items()}
+        clips = {name: judge for name, judge in options["judges"].items() if judge.get("type", "clip") == "clip"}
+        towers = {name: self.networks.clip(clip["model"], clip["pretrained"]) for name, clip in clips.items()}
         return {**towers, "guide": self.networks.clip(**options["guide"])}
 
     def truncations(self, prompts: Iterable[str]) -> list[str]:
@@ -59,6 +61,8 @@ class Session:
         unique = list(dict.fromkeys(prompts))
         cuts = {"the pipeline": self.models.truncated(unique)}
         readers = {f"{name} CLIP": tower.truncated(unique) for name, tower in self.towers.items()}
+        others = {name: cut for name, cut in self.judges.truncated(unique).items() if name not in self.towers}
+        readers |= {f"the judge {name}": cut for name, cut in others.items() if any(cut)}
         if any(self._config["method"][name]["kind"] != "vanilla" for name in self._config["methods"]):
             terms = build_objective(self._config["objective"], self.networks).truncated(unique)
             known = list(readers.values())
@@ -79,7 +83,8 @@ class Session:
         reader = None
         if options["scene_reader"]:
             reader = SceneReader.from_pretrained(resolve_asset(options["scene_reader"])).to(self.device)
-        return JudgePanel(self.towers, reader)
+        judges = build_judges(options["judges"], self._config["objective"]["terms"], self.networks)
+        return JudgePanel({**judges, "guide": self.towers["guide"]}, reader)
 
     def method(self, name: str) -> Method:
         """A method by its name in the configuration."""

@@ -39,6 +39,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("runner",),
     ("edit", "rescore", "slurm", "status"),
     ("study",),
+    ("imagesets",),
     ("console", "doctor"),
     ("cli",),
     ("__main__",),

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from sgool.config.judges import judge_problems
 from sgool.config.pipeline import kind_problems, size_problems, steps_problems
 from sgool.config.rules import check
 from sgool.config.saliency_files import detector_problems
@@ -164,6 +165,10 @@ def _terms(config: Config) -> Iterator[str]:
     yield from term_problems(config["objective"]["terms"])
 
 
+def _judges(config: Config) -> Iterator[str]:
+    yield from judge_problems(config["models"]["judges"], config["objective"]["terms"])
+
+
 def _detector(config: Config) -> Iterator[str]:
     """Only where a method that runs looks at saliency: the others do not need its files."""
     if any(config["method"].get(name, {}).get("use_saliency") for name in config["methods"]):
@@ -219,6 +224,7 @@ _CHECKS: tuple[tuple[tuple[str, ...], Callable[[Config], Iterator[str]]], ...] =
     (("models.path",), _model_folder),
     (("objective.terms",), _weights),
     (("objective.terms",), _terms),
+    (("models.judges", "objective.terms"), _judges),
     (("methods", "method", "saliency.detector"), _detector),
     (("saliency.w_global", "saliency.w_salient"), _saliency_weights),
     (("data.prompts",), _prompts),

@@ -138,15 +138,15 @@ def _container(config: DictConfig, *, resolve: bool) -> dict[str, Any]:
 
 
 def _expand_clips(config: dict[str, Any]) -> None:
-    """Writes short forms in full, in place: a CLIP given by its name alone, what terms may leave out."""
+    """Writes short forms in full, in place: a CLIP given by its name alone, what terms and judges may leave out."""
+    from sgool.config.schema_judges import complete_judges
     from sgool.config.schema_objective import complete_term
 
     models, objective = config.get("models"), config.get("objective")
     places = []
     if isinstance(models, dict):
         places.append((models, "guide"))
-        judges = models.get("judges")
-        places += [(judges, name) for name in judges] if isinstance(judges, dict) else []
+        complete_judges(models.get("judges"))
     terms = objective.get("terms") if isinstance(objective, dict) else None
     for term in terms.values() if isinstance(terms, dict) else ():
         if isinstance(term, dict):

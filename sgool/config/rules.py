@@ -39,10 +39,11 @@ class Each:
 
 @dataclass(frozen=True)
 class Variants:
-    """A mapping whose entry ``key`` says which of several schemas the other entries follow."""
+    """A mapping whose entry ``key`` says which of several schemas the others follow; without it, ``default`` if any."""
 
     key: str
     schemas: Mapping[str, Mapping[str, Schema]]
+    default: str | None = None
 
 
 Schema = Rule | Each | Variants | Mapping[str, "Schema"]
@@ -134,6 +135,8 @@ def _check_each(value: Mapping[str, Any], schema: Each, key: str) -> list[Proble
 
 
 def _check_variants(value: Mapping[str, Any], schema: Variants, key: str) -> list[Problem]:
+    if schema.key not in value and schema.default is not None:
+        return _check_mapping(value, schema.schemas[schema.default], key)
     name, at = value.get(schema.key), _join(key, schema.key)
     if not isinstance(name, str) or name not in schema.schemas:
         hint = did_you_mean(str(name), schema.schemas)

@@ -19,6 +19,7 @@ from sgool.config.rules import (
     optional,
     text,
 )
+from sgool.config.schema_judges import JUDGE
 from sgool.config.schema_method import METHOD, OPTIMIZATION
 from sgool.config.schema_objective import CLIP, OBJECTIVE
 from sgool.config.schema_saliency import SALIENCY
@@ -36,7 +37,7 @@ def _are_devices(value: Any) -> bool:
 _MODELS: dict[str, Schema] = {
     "path": text(),
     "guide": CLIP,
-    "judges": Each(CLIP),
+    "judges": Each(JUDGE),
     "scene_reader": optional(text()),
     "height": optional(integer(1)),
     "width": optional(integer(1)),

@@ -38,14 +38,15 @@ _CLASSIFIERS: dict[str, dict[str, str | None]] = {
 }
 
 
-def term_problems(terms: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+def term_problems(terms: Mapping[str, Mapping[str, Any]], where: str = "objective.terms") -> Iterator[str]:
     """What is missing on the disk, or for the source of a classifier, in terms whose single values are sound.
 
     Args:
-        terms: The configuration's ``objective.terms``.
+        terms: The configuration's ``objective.terms``, or what needs the same files.
+        where: The dotted key of ``terms``, for messages.
     """
     for name, term in terms.items():
-        key, kind = f"objective.terms.{name}", str(term["type"])
+        key, kind = f"{where}.{name}", str(term["type"])
         if kind == "image_alignment":
             yield from _images(term["images"], f"{key}.images")
         elif kind == "hps":

@@ -1,8 +1,29 @@
-"""Metrics of images: judges and the scene reader."""
+"""Metrics of images: judges, how much changed, sets of images, and the scene reader. docs/metrics.md lists them."""
 
+from sgool.metrics.change import LatentNorm, Lpips, PerceptualDistance, Psnr, Ssim
 from sgool.metrics.clip_score import ClipScore
-from sgool.metrics.panel import JudgePanel
+from sgool.metrics.distribution import Distances, set_distances
+from sgool.metrics.panel import Before, JudgePanel
+from sgool.metrics.preference import PreferenceScore
 from sgool.metrics.reader import SceneReader
 from sgool.metrics.scene import SceneAccuracy, scene_checks
+from sgool.metrics.similarity import Diversity, ImageSimilarity
 
-__all__ = ["ClipScore", "JudgePanel", "SceneAccuracy", "SceneReader", "scene_checks"]
+__all__ = [
+    "Before",
+    "ClipScore",
+    "Distances",
+    "Diversity",
+    "ImageSimilarity",
+    "JudgePanel",
+    "LatentNorm",
+    "Lpips",
+    "PerceptualDistance",
+    "PreferenceScore",
+    "Psnr",
+    "SceneAccuracy",
+    "SceneReader",
+    "Ssim",
+    "scene_checks",
+    "set_distances",
+]

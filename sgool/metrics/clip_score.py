@@ -7,27 +7,29 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
 
+from sgool.metrics.base import TextScore
 from sgool.models.clip import ClipTower
 
 
-class ClipScore(Metric):
+class ClipScore(TextScore):
     """Mean of 100 · max(cos(image, text), 0), the scale of ``torchmetrics.multimodal.CLIPScore``, in [0, 100].
 
     (Hessel et al. 2021 weigh by 2.5 instead of 100. torchmetrics sets only a negative *mean* to 0, here as in that
     paper each image counts at least 0, so that the mean of the images' scores is the score of the set.) ``update``
-    takes images (B, 3, H, W) in [0, 1] and B prompts.
+    takes images (B, 3, H, W) in [0, 1] and B prompts; what exceeds the network's context of a prompt is cut, its end
+    token kept, as CLIP was trained.
     """
 
-    total: Tensor
-    number: Tensor
+    key = "clip_score"
 
     def __init__(self, clip: ClipTower, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self._clip = (clip,)  # in a tuple: a frozen network, not a part of the metric's state
-        self.add_state("total", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("number", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+        self._clip = (clip,)
+
+    def truncated(self, prompts: Sequence[str]) -> list[str | None]:
+        """Per prompt the text that the network does not read, or None."""
+        return self._clip[0].truncated(prompts)
 
     @torch.no_grad()
     def score(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
@@ -36,18 +38,13 @@ class ClipScore(Metric):
         Raises:
             ValueError: The numbers of images and prompts differ.
         """
-        if len(images) != len(prompts):
-            raise ValueError(f"expected as many prompts as images, got {len(prompts)} and {len(images)}")
+        check_number(images, prompts)
         clip = self._clip[0]
         cosine = (clip.encode_image(images.clamp(0, 1)) * clip.encode_text(list(prompts))).sum(dim=-1)
         return 100 * cosine.clamp_min(0)
 
-    def update(self, images: Tensor, prompts: Sequence[str]) -> None:
-        """Adds images and their prompts."""
-        scores = self.score(images, prompts)
-        self.total += scores.double().sum()
-        self.number += len(scores)
 
-    def compute(self) -> Tensor:
-        """Mean score."""
-        return self.total / self.number
+def check_number(images: Tensor, prompts: Sequence[str]) -> None:
+    """Raises ValueError unless there are as many prompts as images."""
+    if len(images) != len(prompts):
+        raise ValueError(f"expected as many prompts as images, got {len(prompts)} and {len(images)}")

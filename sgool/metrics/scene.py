@@ -12,6 +12,8 @@ from torchmetrics import Metric
 from sgool.errors import SgoolError
 from sgool.metrics.reader import Detection, SceneReader, SceneReading
 
+#: Kinds of prompts, as GenEval's tasks: the hardest thing that a scene states names it.
+KINDS = ("single_object", "two_objects", "counting", "colours", "colour_attribution", "position")
 #: Pixels by which one centre must lie beside (above) another to count.
 _MARGIN = 6.0
 
@@ -73,11 +75,23 @@ def _check_scene(wanted: Sequence[Mapping[str, Any]], relation: str | None) -> N
         raise SgoolError(f"`scene.relation`: {relation} expects two objects, got {names}")
 
 
+def scene_kind(scene: Mapping[str, Any]) -> str:
+    """Which of `KINDS` a prompt is: relation, then count, then colours of one or several objects, then objects."""
+    objects = list(scene["objects"])
+    if scene.get("relation"):
+        return "position"
+    if any(int(item.get("count", 1)) > 1 for item in objects):
+        return "counting"
+    if any(item.get("tint") for item in objects):
+        return "colours" if len(objects) == 1 else "colour_attribution"
+    return "single_object" if len(objects) == 1 else "two_objects"
+
+
 class SceneAccuracy(Metric):
     """Share of images that show everything their prompt states, by a scene reader.
 
     ``update`` takes images (B, 3, H, W) in [0, 1] and as many scenes (None: not counted); ``compute`` gives a scalar
-    in [0, 1], NaN before any scene was counted.
+    in [0, 1], NaN before any scene was counted. `by_kind` says the same for each kind of prompt.
     """
 
     correct: Tensor
@@ -86,8 +100,8 @@ class SceneAccuracy(Metric):
     def __init__(self, reader: SceneReader, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._reader = (reader,)  # in a tuple: a frozen network, not a part of the metric's state
-        self.add_state("correct", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("total", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("correct", torch.zeros(len(KINDS), dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("total", torch.zeros(len(KINDS), dtype=torch.float64), dist_reduce_fx="sum")
 
     def score(self, images: Tensor, scenes: Sequence[Mapping[str, Any] | None]) -> list[dict[str, float]]:
         """Per image the checks of `scene_checks`; empty where there is no scene."""
@@ -96,10 +110,22 @@ class SceneAccuracy(Metric):
 
     def update(self, images: Tensor, scenes: Sequence[Mapping[str, Any] | None]) -> None:
         """Adds images and their scenes."""
-        values = [checks["all"] for checks in self.score(images, scenes) if checks]
-        self.correct += sum(values)
-        self.total += len(values)
+        for scene, checks in zip(scenes, self.score(images, scenes), strict=True):
+            if scene and checks:
+                kind = KINDS.index(scene_kind(scene))
+                self.correct[kind] += checks["all"]
+                self.total[kind] += 1
 
     def compute(self) -> Tensor:
-        """Mean accuracy."""
-        return self.correct / self.total
+        """Mean accuracy over the images."""
+        return self.correct.sum() / self.total.sum()
+
+    def by_kind(self) -> dict[str, float]:
+        """Accuracy of each kind that was counted, and their mean as ``overall``: GenEval's score (one process's)."""
+        seen = self.total > 0
+        found = {
+            kind: float(right / number)
+            for kind, right, number, is_there in zip(KINDS, self.correct, self.total, seen, strict=True)
+            if is_there
+        }
+        return found | ({"overall": sum(found.values()) / len(found)} if found else {})

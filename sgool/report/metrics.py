@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from sgool.config.judges import optimised_against
+
 INITIAL = "_initial"
 _GUIDE = "guide"
 _SCENE = "scene_accuracy"
@@ -25,10 +27,12 @@ _KINDS: dict[str, tuple[str, int, int]] = {
     "aesthetic": ("aesthetic score", 2, 1),
     "similarity": ("image similarity", 2, 1),
     "image_similarity": ("image similarity", 2, 1),
-    "lpips": ("LPIPS to vanilla", 3, 0),
-    "distance": ("distance to vanilla", 3, 0),
-    "perceptual_distance": ("perceptual distance to vanilla", 3, 0),
-    "latent_norm": ("latent norm", 2, 0),
+    "lpips": ("LPIPS to the first image", 3, 0),
+    "distance": ("distance to the first image", 3, 0),
+    "perceptual_distance": ("perceptual distance to the first image", 3, 0),
+    "psnr": ("PSNR to the first image", 1, 0),
+    "ssim": ("SSIM to the first image", 3, 0),
+    "latent_norm": ("latent norm against the first", 2, 0),
 }
 _HIDDEN = ("objective", "truncated", "non_finite")
 
@@ -108,7 +112,8 @@ def _metric(name: str, configs: Sequence[Mapping[str, Any]]) -> Metric:
     owner = judge or kind
     words = f"{judge} {title}" if judge and judge.lower() not in (kind, title.lower()) else title
     text = words.replace("_", " ").replace("/", " ")
-    optimised = owner == _GUIDE or any(judge_was_optimised(owner, config) for config in configs)
+    # Without a configuration nobody knows what the guide was used for.
+    optimised = (owner == _GUIDE and not configs) or any(judge_was_optimised(owner, config) for config in configs)
     return Metric(name, text[:1].upper() + text[1:], digits=digits, optimised=optimised, direction=direction)
 
 
@@ -148,9 +153,8 @@ def objective_networks(config: Mapping[str, Any]) -> set[str]:
 
 
 def judge_was_optimised(judge: str, config: Mapping[str, Any]) -> bool:
-    """Whether the configuration gives the objective the same network as this judge."""
-    network = judge_networks(config).get(judge)
-    return network is not None and network in objective_networks(config)
+    """Whether the configuration gives the objective a network of this judge, see `optimised_against`."""
+    return judge in optimised_against(config)
 
 
 def _nodes(config: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
+from sgool.config.judges import saliency_judges
 from sgool.report.format import number
 from sgool.report.load import Run, writable
 from sgool.report.metrics import Metric, judge_networks
@@ -41,6 +42,9 @@ class Provenance:
     config: str
     environments: tuple[tuple[tuple[str, str], ...], ...]
     totals: tuple[tuple[str, str], ...]
+
+
+_DREW_MAPS = " It drew the saliency maps (Grad-CAM), which decide where the objective looks: not wholly independent."
 
 
 def describe_run(run: Run) -> Provenance:
@@ -141,7 +145,7 @@ def _judge_note(runs: Sequence[Run], metric: Metric) -> tuple[str, str]:
     return (
         f"{metric.title} comes from a judge",
         f"{kind}{which} that no objective of the run used. It is a stand-in for people's opinion, blind to much that "
-        "they see.",
+        "they see." + (_DREW_MAPS if any(judge in saliency_judges(run.config) for run in runs) else ""),
     )
 
 

@@ -22,6 +22,10 @@ _ALSO = {
     "experiment=edit_aesthetic": ["objective.terms.aesthetic.checkpoint=@head.pth"],
     "experiment=personalization": ["objective.terms.b_32.images=[@a.png]"],
     "experiment=vocabulary": ["objective.terms.wsdan.checkpoint=@bird.pth.tar"],
+    "judges=aesthetic": ["models.judges.aesthetic.checkpoint=@head.pth"],
+    "judges=hps": ["models.judges.hps.clip.pretrained=@hps.pt"],
+    "judges=image": ["models.judges.likeness.images=[@a.png]"],
+    "judges=image_reward": ["models.judges.image_reward.checkpoint=@reward.pt"],
     "objective=aesthetic": ["objective.terms.aesthetic.checkpoint=@head.pth"],
     "objective=black_box": ["objective.terms.black_box.function=my_module.score"],
     "objective=classifier": ["objective.terms.classifier.target=3"],
@@ -56,6 +60,8 @@ def test_every_choice_composes(file: Path, tmp_path: Path) -> None:
     content = yaml.safe_load((config_folder() / file).read_text(encoding="utf-8"))
     if file.parent.name == "experiment":
         assert config.name == content["name"] == file.stem
+    elif file.parent.name == "judges":
+        assert set(config.models.judges) == {"judge", *content}
     else:
         node = config.method[file.stem] if file.parent.name == "method" else config[file.parent.name]
         assert set(node) == set(content)
@@ -129,6 +135,13 @@ def test_every_file_says_what_it_is(file: Path) -> None:
         "data/emoji_world",
         "engine/checkpoint",
         "engine/reversible",
+        "judges/aesthetic",
+        "judges/change",
+        "judges/hps",
+        "judges/image",
+        "judges/image_reward",
+        "judges/lpips",
+        "judges/pickscore",
         "method/best_of_n",
         "method/clip_guidance",
         "method/doodl",

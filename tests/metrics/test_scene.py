@@ -8,6 +8,7 @@ import torch
 from sgool.errors import SgoolError
 from sgool.metrics import SceneAccuracy, scene_checks
 from sgool.metrics.reader import Detection, SceneReading
+from sgool.metrics.scene import scene_kind
 
 
 def reading(*detections: tuple[str, str, float, float], background: str = "white") -> SceneReading:
@@ -126,3 +127,30 @@ def test_accuracy_over_batches() -> None:
     assert float(metric.compute()) == pytest.approx(2 / 3)
     assert [bool(row) for row in metric.score(images[2:], [None, dog])] == [False, True]
     assert list(metric.parameters()) == []
+
+
+@pytest.mark.parametrize(
+    ("scene", "kind"),
+    [
+        ({"objects": [{"noun": "cat"}]}, "single_object"),
+        ({"objects": [{"noun": "cat"}, {"noun": "dog"}], "background": "white"}, "two_objects"),
+        ({"objects": [{"noun": "cat", "tint": "red"}]}, "colours"),
+        ({"objects": [{"noun": "cat", "tint": "red"}, {"noun": "dog"}]}, "colour_attribution"),
+        ({"objects": [{"noun": "cat", "tint": "red", "count": 2}]}, "counting"),
+        ({"objects": [{"noun": "cat", "tint": "red"}, {"noun": "dog"}], "relation": "left_right"}, "position"),
+    ],
+)
+def test_kinds_of_prompts(scene: dict[str, Any], kind: str) -> None:
+    assert scene_kind(scene) == kind
+
+
+def test_accuracy_per_kind_and_their_mean() -> None:
+    reader: Any = _Known(reading(CAT), reading(DOG))
+    metric = SceneAccuracy(reader)
+    assert metric.by_kind() == {}
+    cat, red = {"objects": [{"noun": "cat"}]}, {"objects": [{"noun": "dog", "tint": "red"}]}
+    images = torch.tensor([0.0, 0.0, 1.0, 1.0]).view(4, 1, 1, 1).expand(4, 3, 8, 8)
+    metric.update(images, [cat, cat, cat, red])
+    # GenEval's overall score is the mean of its tasks', not of the images'.
+    assert metric.by_kind() == pytest.approx({"single_object": 2 / 3, "colours": 1.0, "overall": 5 / 6})
+    assert float(metric.compute()) == pytest.approx(3 / 4)

@@ -1,0 +1,221 @@
+"""Judges of a configuration: the files that they need, and those whose weights an objective used."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from sgool.config.rules import check
+from sgool.config.schema_judges import JUDGE, LPIPS, complete_judges
+from sgool.config.schema_method import method_optimization
+from sgool.config.term_files import term_problems
+from sgool.errors import ConfigError
+from sgool.paths import asset_path
+
+Options = Mapping[str, Any]
+
+#: Names that mean something else among the metrics of a record.
+_TAKEN = {
+    "guide": "`models.guide`, whose CLIP score is recorded beside the judges'",
+    "scene": "the scene reader, whose answers are recorded beside the judges' scores",
+}
+_WEIGHTS = (".pt", ".pth", ".bin", ".safetensors")
+#: LPIPS's networks as torchvision names them.
+_TORCHVISION = {"alex": "alexnet", "vgg": "vgg16", "squeeze": "squeezenet1_1"}
+
+
+def judge_problems(judges: Mapping[str, Options], terms: Mapping[str, Options]) -> Iterator[str]:
+    """What is missing on the disk, and names that are taken, of judges whose single values are sound.
+
+    Args:
+        judges: The configuration's ``models.judges``, completed.
+        terms: Its ``objective.terms``.
+    """
+    for name, judge in judges.items():
+        key, kind = f"models.judges.{name}", judge.get("type", "clip")
+        if name in _TAKEN or "/" in str(name):
+            stands = f"it stands for {_TAKEN[name]}" if name in _TAKEN else "it has a slash"
+            yield f"`{key}`: choose another name; {stands}"
+        if kind in ("hps", "image_reward", "aesthetic"):
+            yield from term_problems({name: judge}, "models.judges")
+        elif kind == "image" and judge["images"]:
+            yield from term_problems({name: {**judge, "type": "image_alignment"}}, "models.judges")
+        elif kind == "image" and not reference_images(judge, terms):
+            yield (
+                f"`{key}.images`: null stands for the reference images of the objective's image_alignment terms, and "
+                f"it has no such term; give some with {key}.images=[a.png,b.jpg]"
+            )
+        elif kind == "perceptual":
+            yield from _perceptual(judge, key)
+
+
+def _perceptual(judge: Options, key: str) -> Iterator[str]:
+    network, checkpoint = judge["network"], judge["checkpoint"]
+    if network in LPIPS:
+        if checkpoint is not None:
+            yield (
+                f"`{key}.checkpoint`: expected null with network={network}, whose weights are torchvision's and "
+                f"torchmetrics', got {checkpoint!r}"
+            )
+    elif checkpoint is None:
+        yield f"`{key}.checkpoint`: network=local needs one: a folder with config.json and model.safetensors"
+    elif not Path(asset_path(checkpoint)).expanduser().is_dir():
+        yield (
+            f"`{key}.checkpoint`: expected a classifier's folder with config.json and model.safetensors, or "
+            f"emoji_world/classifier, got {checkpoint!r} (relative paths start at {Path.cwd()})"
+        )
+
+
+def reference_images(judge: Options, terms: Mapping[str, Options]) -> list[str]:
+    """The files that a judge of type ``image`` compares with: its own, else those of the objective."""
+    given = [judge["images"]] if judge["images"] else []
+    given = given or [term["images"] for term in terms.values() if term.get("type") == "image_alignment"]
+    files = [[images] if isinstance(images, str) else images for images in given]
+    return list(dict.fromkeys(path for paths in files for path in paths))
+
+
+def checked_judges(config: Options) -> dict[str, Any]:
+    """``models.judges`` of a run folder's configuration, which somebody may have edited, in full and checked.
+
+    Raises:
+        ConfigError: Everything wrong with it.
+    """
+    judges = {name: dict(judge) if isinstance(judge, Mapping) else judge for name, judge in _judges(config).items()}
+    complete_judges(judges)
+    problems = [found.text for name, judge in judges.items() for found in check(judge, JUDGE, f"models.judges.{name}")]
+    problems = problems or list(judge_problems(judges, config["objective"]["terms"]))
+    if problems:
+        raise ConfigError(problems)
+    return judges
+
+
+def optimised_against(config: Options) -> set[str]:
+    """Names of the judges, and "guide", that share weights with a network of the objective: no evidence of quality.
+
+    Compared are references: a CLIP by model and ``pretrained`` (an embedded name, a folder and ``local-dir:`` that lead
+    to one place are one; so are a tag of open_clip and LAION's repository of it on the hub, and a model with and
+    without ``-quickgelu``), other networks by their files. All networks count that an optimised term uses, in ensembles
+    and below others (the CLIP below an aesthetic head), and those of the term that stops pairs early. A network inside
+    a user's own function is not seen, unless its reference stands among the term's arguments.
+
+    Args:
+        config: A run's configuration, also one of an earlier version.
+    """
+    return _sharing(config, _networks_of(_used_terms(config)))
+
+
+def saliency_judges(config: Options) -> set[str]:
+    """Names of the judges, and "guide", whose weights drew saliency maps (Grad-CAM's CLIP).
+
+    Maps decide where an objective looks, not what it wants: such a judge is not optimised against, but it is not
+    wholly independent either, and reports should say so.
+    """
+    methods = config.get("method", {})
+    names = config.get("methods", ())
+    looks = any(methods.get(name, {}).get("use_saliency") for name in names)
+    detector = config.get("saliency", {}).get("detector", {})
+    return _sharing(config, _networks_of([detector])) if looks else set()
+
+
+def _sharing(config: Options, networks: set[str]) -> set[str]:
+    guide = config.get("models", {}).get("guide")
+    judges = {**_judges(config), **({"guide": guide} if guide else {})}
+    return {name for name, judge in judges.items() if _networks_of([judge]) & networks}
+
+
+def _judges(config: Options) -> dict[str, Any]:
+    judges = config.get("models", {}).get("judges")
+    return dict(judges) if isinstance(judges, Mapping) else {}
+
+
+def _used_terms(config: Options) -> list[Any]:
+    """Terms that an optimised method minimises, or stops by."""
+    methods = config.get("method", {})
+    chosen = config.get("methods", methods)
+    names = [name for name in chosen if methods.get(name, {"kind": name}).get("kind") != "vanilla"]
+    terms = config.get("objective", {}).get("terms", {})
+    stops = {_early_stop(config, name) for name in names if methods.get(name, {}).get("kind") == "optimize"}
+    used = [term for name, term in terms.items() if name in stops or not _is_idle(term)]
+    return used if names or not chosen else []
+
+
+def _is_idle(term: Any) -> bool:
+    return isinstance(term, Mapping) and term.get("weight") == 0
+
+
+def _early_stop(config: Options, name: str) -> Any:
+    if "optimization" not in config:
+        return None
+    return method_optimization(config, name).get("early_stop", {}).get("term")
+
+
+def _networks_of(nodes: Iterable[Any]) -> set[str]:
+    """Identities of all networks that are named anywhere in terms, judges or detectors."""
+    found: set[str] = set()
+    for node in nodes:
+        if isinstance(node, str):
+            found.add(_clip(node, None))
+        elif isinstance(node, Mapping):
+            found |= _networks_of_mapping(node)
+    return found
+
+
+def _networks_of_mapping(node: Options) -> set[str]:
+    found: set[str] = set()
+    kind, model = node.get("type"), node.get("model")
+    if isinstance(model, str):
+        of_clip = kind in (None, "clip") and "source" not in node
+        pretrained = node.get("pretrained")
+        # A classifier with weights of its own is known by them, below.
+        if of_clip or not node.get("checkpoint"):
+            found.add(_clip(model, pretrained) if of_clip else _place(model))
+    if isinstance(node.get("checkpoint"), str):
+        found.add(_place(node["checkpoint"]))
+    if kind == "perceptual" and node.get("network") in _TORCHVISION:
+        found.add(f"torchvision:{_TORCHVISION[node['network']]}")
+    if kind == "classifier" and node.get("source") == "torchvision":
+        found.add(f"torchvision:{model}")
+    # Of a user's own term, every argument may name a network.
+    inner = [node["clip"]] if "clip" in node else []
+    for value in _leaves(node.get("arguments")):
+        inner.append(value)
+        found |= {_place(value)} if isinstance(value, str) else set()
+    return found | _networks_of(inner)
+
+
+def _leaves(node: Any) -> Iterator[Any]:
+    """All texts, and all mappings that name a model, inside a user's arguments."""
+    if isinstance(node, Mapping):
+        if "model" in node:
+            yield node
+        else:
+            for value in node.values():
+                yield from _leaves(value)
+    elif isinstance(node, (list, tuple)):
+        for value in node:
+            yield from _leaves(value)
+    elif isinstance(node, str):
+        yield node
+
+
+def _clip(model: str, pretrained: str | None) -> str:
+    """The identity of a CLIP's weights."""
+    model = model.removeprefix("local-dir:")
+    if model.startswith("hf-hub:"):
+        return f"name:{model.rpartition('/')[2].lower().replace('_', '-')}"
+    folder = Path(asset_path(model)).expanduser().is_dir() or model.startswith((".", "~", os.sep, "emoji_world/"))
+    if folder:
+        return _place(model) + (f"#{pretrained}" if pretrained else "")
+    if pretrained and (os.sep in pretrained or pretrained.endswith(_WEIGHTS) or Path(pretrained).is_file()):
+        return _place(pretrained)
+    name = model.replace("/", "-").removesuffix("-quickgelu")
+    return f"name:clip-{name}-{pretrained or ''}".lower().replace("_", "-")
+
+
+def _place(text: str) -> str:
+    """A file or folder, or what is fetched under that name."""
+    path = Path(asset_path(text)).expanduser()
+    is_path = path.exists() or text.startswith((".", "~", os.sep)) or text.endswith(_WEIGHTS)
+    return f"path:{path.resolve()}" if is_path else f"name:{text}"

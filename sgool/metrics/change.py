@@ -1,0 +1,144 @@
+"""How much an optimisation changed: from a pair's first image to its final one, and from first latents to kept ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
+
+from sgool.errors import SgoolError
+from sgool.metrics.base import ChangeScore, MeanScore
+from sgool.models.classifier import ImageClassifier
+
+#: Images (N, 3, H, W) in [0, 1] to feature maps (N, C, h, w), one per stage.
+FeatureMaps = Callable[[Tensor], Sequence[Tensor]]
+
+
+class PerceptualDistance(ChangeScore):
+    """Mean distance in the feature maps of a network, in [0, 4]; in [0, 2] if its features are at least 0 (ReLU).
+
+    LPIPS's formula (Zhang et al. 2018) without its learned weights: at each place of each stage, the features are
+    brought to norm 1; the squared distance is averaged over the places, then over the stages.
+
+    Args:
+        features: The network.
+    """
+
+    key = "perceptual_distance"
+
+    def __init__(self, features: FeatureMaps, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._features = (features,)
+
+    @torch.no_grad()
+    def score(self, images: Tensor, first: Tensor) -> Tensor:
+        """(B,) distances."""
+        stages = zip(*(self._features[0](batch.clamp(0, 1)) for batch in (images, first)), strict=True)
+        distances = []
+        for after, before in stages:
+            difference = F.normalize(after, dim=1) - F.normalize(before, dim=1)
+            distances.append(difference.square().sum(dim=1).mean(dim=(1, 2)))
+        return torch.stack(distances).mean(dim=0)
+
+
+class Lpips(ChangeScore):
+    """LPIPS (Zhang et al. 2018) by torchmetrics: 0 for equal images, rarely above 1.
+
+    Args:
+        network: Images in [-1, 1], twice, to distances (B, 1, 1, 1); see `load_lpips`.
+    """
+
+    key = "lpips"
+
+    def __init__(self, network: Callable[[Tensor, Tensor], Tensor], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._network = (network,)
+
+    @torch.no_grad()
+    def score(self, images: Tensor, first: Tensor) -> Tensor:
+        """(B,) distances."""
+        return self._network[0](images.clamp(0, 1) * 2 - 1, first.clamp(0, 1) * 2 - 1).flatten()
+
+
+class Psnr(ChangeScore):
+    """Mean peak signal-to-noise ratio in dB; infinite, and not counted, for an image that did not change."""
+
+    key = "psnr"
+
+    @torch.no_grad()
+    def score(self, images: Tensor, first: Tensor) -> Tensor:
+        """(B,) in dB."""
+        return peak_signal_noise_ratio(
+            images.clamp(0, 1), first.clamp(0, 1), data_range=1.0, reduction="none", dim=(1, 2, 3)
+        )
+
+
+class Ssim(ChangeScore):
+    """Mean structural similarity (Wang et al. 2004; Gaussian window of sigma 1.5), 1 for equal images."""
+
+    key = "ssim"
+
+    @torch.no_grad()
+    def score(self, images: Tensor, first: Tensor) -> Tensor:
+        """(B,) in [-1, 1]."""
+        similarity = structural_similarity_index_measure(
+            images.clamp(0, 1), first.clamp(0, 1), data_range=1.0, reduction="none"
+        )
+        assert isinstance(similarity, Tensor)
+        return similarity.flatten()
+
+
+class LatentNorm(MeanScore):
+    """Mean norm of the kept latents over that of the first ones; 1 where `optimization.renormalize` is."""
+
+    key = "latent_norm"
+
+    def score(self, kept: Sequence[Tensor], first: Sequence[Tensor]) -> Tensor:
+        """(B,) of B pairs' latents, all streams of a pair together."""
+        both = zip(kept, first, strict=True)
+        return torch.stack([(after.double().norm() / before.double().norm()).cpu() for after, before in both])
+
+
+def classifier_maps(classifier: ImageClassifier) -> FeatureMaps:
+    """The feature maps of all stages of a classifier of timm.
+
+    Raises:
+        SgoolError: A network that has none to show.
+    """
+    network: Any = classifier.network
+    if not hasattr(network, "forward_intermediates"):
+        raise SgoolError(f"perceptual distance: {classifier.name} shows no feature maps; give a classifier of timm")
+
+    def maps(images: Tensor) -> Sequence[Tensor]:
+        return network.forward_intermediates(classifier.preprocess(images, classifier.dtype), intermediates_only=True)
+
+    return maps
+
+
+def load_lpips(network: str, key: str) -> nn.Module:
+    """LPIPS by torchmetrics: its own learned weights over torchvision's network, whose weights torch fetches once.
+
+    Args:
+        network: alex, vgg or squeeze.
+        key: Of the configuration, for the message.
+
+    Raises:
+        SgoolError: The network's weights are not there and cannot be fetched.
+    """
+    from torchmetrics.image import LearnedPerceptualImagePatchSimilarity
+    from torchvision.models import get_model_weights
+
+    try:
+        return LearnedPerceptualImagePatchSimilarity(network).net  # type: ignore[arg-type]
+    except (OSError, RuntimeError) as error:
+        name = {"alex": "alexnet", "vgg": "vgg16", "squeeze": "squeezenet1_1"}[network]
+        url = get_model_weights(name).DEFAULT.url
+        raise SgoolError(
+            f"`{key}.network`: cannot fetch the weights of {network} that LPIPS needs: "
+            f"{' '.join(str(error).split())[:200]}. Put {url} into {torch.hub.get_dir()}/checkpoints, or use "
+            "network=local with a classifier's folder"
+        ) from error

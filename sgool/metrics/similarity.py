@@ -1,0 +1,71 @@
+"""Images among themselves in a CLIP's space: likeness to references, diversity over seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sgool.errors import SgoolError
+from sgool.metrics.base import ImageScore, MeanScore
+from sgool.models.clip import ClipTower
+
+
+class ImageSimilarity(ImageScore):
+    """Mean of 100 · the mean cosine of an image with each of the references, in [-100, 100] (CLIP-I).
+
+    DreamBooth (Ruiz et al. 2023) shows the same number without the factor.
+
+    Args:
+        clip: The tower.
+        references: Images (3, h, w) in [0, 1], of any sizes.
+
+    Raises:
+        SgoolError: No references.
+    """
+
+    key = "image_similarity"
+
+    def __init__(self, clip: ClipTower, references: Sequence[Tensor], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if not references:
+            raise SgoolError("image similarity: expected at least one reference image, got none")
+        self._clip = (clip,)
+        with torch.no_grad():
+            # A cosine is linear in the reference of norm 1: the mean of the cosines is that with their mean.
+            self._mean = (torch.cat([clip.encode_image(image[None]) for image in references]).mean(dim=0),)
+
+    @torch.no_grad()
+    def score(self, images: Tensor) -> Tensor:
+        """(B,) scores."""
+        return 100 * self._clip[0].encode_image(images.clamp(0, 1)) @ self._mean[0]
+
+
+class Diversity(MeanScore):
+    """Mean over prompts of the mean of 1 - cos over all pairs of a prompt's images, in [0, 2]; 0: all images alike.
+
+    ``update`` takes the images (N, 3, H, W) of one prompt over seeds. Prompts with one image are not counted.
+
+    Args:
+        clip: The tower in whose space images are compared.
+    """
+
+    key = "diversity"
+
+    def __init__(self, clip: ClipTower, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._clip = (clip,)
+
+    @torch.no_grad()
+    def score(self, images: Tensor) -> Tensor:
+        """(1,): that of the images of one prompt; empty where there is only one."""
+        number = len(images)
+        if number < 2:
+            return images.new_zeros(0)
+        features = self._clip[0].encode_image(images.clamp(0, 1)).double()
+        cosines = features @ features.T
+        # Each pair stands there twice, and each image with itself.
+        between = (cosines.sum() - cosines.diagonal().sum()) / (number * (number - 1))
+        return (1 - between)[None]

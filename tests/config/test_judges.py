@@ -1,0 +1,223 @@
+"""Judges in the configuration: short forms, missing files, and which of them an objective used."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sgool.config import load_config, to_plain
+from sgool.config.judges import checked_judges, optimised_against, saliency_judges
+from sgool.errors import ConfigError
+
+PANDA = "emoji_world/references/panda.png"
+
+
+def config(*overrides: str) -> dict[str, Any]:
+    return to_plain(load_config(overrides))
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        ("emoji_world/judge", {"model": "emoji_world/judge", "pretrained": None}),
+        ("{model: ViT-B-32, pretrained: openai}", {"model": "ViT-B-32", "pretrained": "openai"}),
+        ("{type: clip, model: ViT-B-32, pretrained: openai}", {"model": "ViT-B-32", "pretrained": "openai"}),
+        ("{type: hps, clip: emoji_world/judge}",
+         {"type": "hps", "clip": {"model": "emoji_world/judge", "pretrained": None}}),
+        ("{type: pixels}", {"type": "pixels"}),
+        ("{type: perceptual, network: alex}", {"type": "perceptual", "network": "alex", "checkpoint": None}),
+        (f"{{type: image, clip: emoji_world/judge, images: {PANDA}}}",
+         {"type": "image", "clip": {"model": "emoji_world/judge", "pretrained": None}, "images": PANDA}),
+    ],
+)  # fmt: skip
+def test_short_forms_are_written_in_full(written: str, expected: dict[str, Any]) -> None:
+    assert config(f"+models.judges.second={written}")["models"]["judges"]["second"] == expected
+
+
+def test_a_judge_that_was_written_before_there_were_types_is_the_same_judge() -> None:
+    assert config()["models"]["judges"] == {"judge": {"model": "emoji_world/judge", "pretrained": None}}
+
+
+@pytest.mark.parametrize(
+    ("judge", "message"),
+    [
+        ("{type: foo}", r"`models.judges.x.type`: expected clip, hps, .* or latents, got 'foo'"),
+        ("{type: hps, clip: {model: ViT-H-14, pretrained: no.pt}}",
+         r"`models.judges.x.clip.pretrained`: there is no file 'no.pt' .*HPS_v2.1.*huggingface.co/xswu/HPSv2"),
+        ("{type: image_reward, checkpoint: no.pt}",
+         r"`models.judges.x.checkpoint`: there is no file 'no.pt' .*ImageReward.pt, published at https"),
+        ("{type: aesthetic, clip: emoji_world/judge, checkpoint: no.pth}",
+         r"`models.judges.x.checkpoint`: there is no file 'no.pth' .*sac\+logos.*published at"),
+        ("{type: image, clip: emoji_world/judge, images: [no.png]}",
+         r"`models.judges.x.images`: there is no file 'no.png' .*Expected a reference image"),
+        ("{type: image, clip: emoji_world/judge}",
+         r"`models.judges.x.images`: null stands for .* image_alignment terms, and it has no such term"),
+        ("{type: perceptual, network: local}", r"`models.judges.x.checkpoint`: network=local needs one"),
+        ("{type: perceptual, network: local, checkpoint: nowhere}",
+         r"`models.judges.x.checkpoint`: expected a classifier's folder .* got 'nowhere'"),
+        ("{type: perceptual, network: vgg, checkpoint: emoji_world/classifier}",
+         r"`models.judges.x.checkpoint`: expected null with network=vgg"),
+        ("{type: pixels, window: 3}", r"unknown key `models.judges.x.window`"),
+        ("{model: a}", r"`models.judges.x.pretrained`: is missing"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_with_a_judge(judge: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_config([f"+models.judges.x={judge}"])
+
+
+@pytest.mark.parametrize("name", ["guide", "scene"])
+def test_names_that_mean_something_else(name: str) -> None:
+    with pytest.raises(
+        ConfigError,
+        match=f"`models.judges.{name}`: choose another name; it stands for .*models.guide"
+        if name == "guide"
+        else f"`models.judges.{name}`: choose another name; .*scene reader",
+    ):
+        load_config([f"+models.judges.{name}=emoji_world/judge"])
+
+
+def test_reference_images_may_be_those_of_the_objective() -> None:
+    made = config("objective=image_alignment", f"objective.terms.image_alignment.images=[{PANDA}]", "judges=image")
+    assert made["models"]["judges"]["likeness"]["images"] is None
+
+
+def test_judges_of_a_run_folder_are_checked_and_completed() -> None:
+    made = config()
+    made["models"]["judges"] = {"a": "emoji_world/judge", "b": {"type": "image_reward", "checkpoint": "no.pt"}}
+    with pytest.raises(ConfigError, match=r"`models.judges.b.checkpoint`: there is no file"):
+        checked_judges(made)
+    made["models"]["judges"]["b"] = {"type": "image_reward"}
+    with pytest.raises(ConfigError, match=r"`models.judges.b.checkpoint`: is missing"):
+        checked_judges(made)
+    del made["models"]["judges"]["b"]
+    assert checked_judges(made) == {"a": {"model": "emoji_world/judge", "pretrained": None}}
+
+
+# --- shared weights -------------------------------------------------------------------------------------------------
+
+H14 = {"model": "ViT-H-14", "pretrained": "laion2b_s32b_b79k"}
+HPS = {"model": "ViT-H-14", "pretrained": "weights/HPS_v2.1_compressed.pt"}
+L14 = {"model": "ViT-L-14-quickgelu", "pretrained": "openai"}
+GUIDE = {"model": "emoji_world/guide", "pretrained": None}
+
+
+def made_of(judge: Any, *terms: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    """A configuration with one judge and a few terms."""
+    return {
+        "methods": ["vanilla", "doodl"],
+        "method": {"vanilla": {"kind": "vanilla"}, "doodl": {"kind": "optimize", "use_saliency": False}},
+        "models": {"guide": GUIDE, "judges": {"judge": judge}},
+        "objective": {"terms": {f"t{index}": {"weight": 1.0, **term} for index, term in enumerate(terms)}},
+        "optimization": {"early_stop": {"term": None}},
+        "saliency": {"detector": {"name": "spectral_residual"}},
+        **changes,
+    }
+
+
+REWARD = {"type": "image_reward", "checkpoint": "ImageReward.pt", "med_config": None, "tokenizer": "bert"}
+PICK = {"type": "pickscore", "model": "yuvalkirstain/PickScore_v1", "processor": "p"}
+LOCAL = {"type": "perceptual", "network": "local", "checkpoint": "emoji_world/classifier"}
+LIKE = {"type": "image", "clip": H14, "images": None}
+HEAD = {"type": "aesthetic", "clip": L14, "checkpoint": "head.pth"}
+
+
+@pytest.mark.parametrize(
+    ("judge", "term", "shared"),
+    [
+        # CLIPs by model and tag, however they are spelled
+        (H14, {"type": "text_alignment", "clip": H14}, True),
+        ("emoji_world/guide", {"clip": GUIDE}, True),  # as the first run folders have it: no type
+        (H14, {"type": "text_alignment", "clip": {**H14, "pretrained": "laion400m"}}, False),
+        (H14, {"type": "image_alignment", "clip": H14, "images": ["a.png"]}, True),
+        ({"model": "hf-hub:laion/CLIP-ViT-H-14-laion2B-s32B-b79K", "pretrained": None},
+         {"type": "text_alignment", "clip": H14}, True),
+        ({"model": "ViT-L/14", "pretrained": "openai"}, {"type": "text_alignment", "clip": L14}, True),
+        # a tuned CLIP by its file: neither the untuned one, nor another file
+        (HPS, {"type": "hps", "clip": HPS}, True),
+        ({"type": "hps", "clip": HPS}, {"type": "hps", "clip": HPS}, True),
+        ({"type": "hps", "clip": HPS},
+         {"type": "hps", "clip": {**HPS, "pretrained": "./weights/HPS_v2.1_compressed.pt"}}, True),
+        ({"type": "hps", "clip": HPS}, {"type": "hps", "clip": {**HPS, "pretrained": "HPS_v2_compressed.pt"}}, False),
+        ({"type": "hps", "clip": HPS}, {"type": "text_alignment", "clip": H14}, False),
+        # the other scorers
+        (PICK, {**PICK, "goal": "maximize"}, True),
+        (PICK, {**PICK, "model": "other/PickScore"}, False),
+        (REWARD, {**REWARD, "goal": "maximize"}, True),
+        (REWARD, {**REWARD, "checkpoint": "other.pt"}, False),
+        (HEAD, {**HEAD, "goal": 7}, True),
+        (HEAD, {"type": "text_alignment", "clip": L14}, True),  # the CLIP below the head
+        ({"model": "ViT-L-14", "pretrained": "openai"}, HEAD, True),
+        (HEAD, {**HEAD, "clip": H14}, True),  # the same head on another tower still is the same head
+        (HEAD, {**HEAD, "clip": H14, "checkpoint": "other.pth"}, False),
+        # images
+        (LIKE, {"type": "image_alignment", "clip": H14, "images": "a.png"}, True),
+        (LIKE, {"type": "image_alignment", "clip": L14, "images": "a.png"}, False),
+        (LOCAL, {"type": "classifier", "source": "local", "model": None, "checkpoint": "emoji_world/classifier"}, True),
+        (LOCAL, {"type": "classifier", "source": "timm", "model": "resnet50.a1_in1k", "checkpoint": None}, False),
+        ({"type": "perceptual", "network": "alex", "checkpoint": None},
+         {"type": "classifier", "source": "torchvision", "model": "alexnet", "checkpoint": "alexnet.pth"}, True),
+        ({"type": "pixels"}, {"type": "sharpness", "goal": "maximize"}, False),
+        ({"type": "latents"}, {"type": "text_alignment", "clip": H14}, False),
+        # a user's own term: its arguments may name the network
+        (H14, {"type": "custom", "_target_": "a.b", "arguments": {"towers": [{"clip": H14}]}}, True),
+        (REWARD, {"type": "custom", "_target_": "a.b", "arguments": {"weights": "ImageReward.pt"}}, True),
+        (H14, {"type": "custom", "_target_": "a.b", "arguments": {"size": 3}}, False),
+        (H14, {"type": "black_box", "function": "a.b"}, False),
+    ],
+)  # fmt: skip
+def test_a_judge_of_every_type_that_shares_weights(judge: Any, term: dict[str, Any], shared: bool) -> None:
+    found = optimised_against(made_of(judge, {"type": "sharpness", "goal": "maximize"}, term))
+    assert ("judge" in found) == shared
+
+
+def test_any_member_of_an_ensemble_counts(tmp_path: Path) -> None:
+    terms = [{"type": "text_alignment", "clip": clip} for clip in (L14, H14, GUIDE)]
+    assert optimised_against(made_of(H14, *terms)) == {"judge", "guide"}
+    assert optimised_against(made_of(H14, *terms[:1])) == set()
+
+
+def test_one_folder_has_several_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "clip").mkdir()
+    monkeypatch.chdir(tmp_path)
+    names = ["./clip", "clip", f"local-dir:{tmp_path}/clip", str(tmp_path / "clip")]
+    term = {"type": "text_alignment", "clip": {"model": names[0], "pretrained": None}}
+    for name in names:
+        assert optimised_against(made_of({"model": name, "pretrained": None}, term)) == {"judge"}
+
+
+def test_the_guide_is_marked_only_where_it_guided() -> None:
+    assert optimised_against(made_of(H14, {"type": "text_alignment", "clip": GUIDE})) == {"guide"}
+    assert optimised_against(made_of(H14, {"type": "text_alignment", "clip": L14})) == set()
+
+
+def test_vanilla_alone_optimises_nothing() -> None:
+    made = made_of(GUIDE, {"type": "text_alignment", "clip": GUIDE})
+    assert optimised_against(made) == {"judge", "guide"}
+    assert optimised_against({**made, "methods": ["vanilla"]}) == set()
+
+
+def test_a_term_without_weight_counts_only_where_it_stops() -> None:
+    idle = {"type": "text_alignment", "clip": H14, "weight": 0}
+    made = made_of(H14, {"type": "sharpness", "goal": "maximize"}, idle)
+    assert optimised_against(made) == set()
+    assert optimised_against({**made, "optimization": {"early_stop": {"term": "t1"}}}) == {"judge"}
+    own = {"doodl": {"kind": "optimize", "optimization": {"early_stop": {"term": "t1"}}}}
+    assert optimised_against({**made, "method": {**made["method"], **own}}) == {"judge"}
+
+
+def test_a_network_that_drew_saliency_maps_is_said_apart() -> None:
+    detector = {"detector": {"name": "grad_cam", "clip": H14, "layer": None, "query": None}}
+    looks = {"sgool": {"kind": "optimize", "use_saliency": True}}
+    made = made_of(H14, {"type": "text_alignment", "clip": GUIDE}, saliency=detector)
+    assert (optimised_against(made), saliency_judges(made)) == ({"guide"}, set())  # doodl looks at no map
+    made = {**made, "methods": ["sgool"], "method": looks}
+    assert (optimised_against(made), saliency_judges(made)) == ({"guide"}, {"judge"})
+
+
+def test_shipped_defaults_have_an_independent_judge() -> None:
+    assert optimised_against(config()) == {"guide"}
+    assert optimised_against(config("+models.judges.same=emoji_world/guide")) == {"guide", "same"}
+    assert optimised_against({}) == set() == saliency_judges({})
