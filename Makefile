@@ -6,6 +6,8 @@ VENV ?= .venv
 CONSTRAINTS ?= constraints/tested.txt
 RUN_DIR ?= runs/demo
 ARGS ?=
+# Processes of the tests.
+JOBS ?= 2
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -20,7 +22,7 @@ test test-slow: export WANDB_MODE = offline
 
 help:
 	@echo "make demo       repair eight prompts of the embedded world; minutes, no GPU, no downloads of weights"
-	@echo "make test       all tests but the slow ones; ARGS='-k NAME' picks some"
+	@echo "make test       all tests but the slow ones; ARGS='-k NAME' picks some, JOBS=4 takes four processes"
 	@echo "make test-slow  the slow tests"
 	@echo "make lint       ruff and mypy; make format mends what ruff can"
 	@echo "make bench      the benchmarks"
@@ -38,8 +40,9 @@ demo: $(STAMP)
 	$(BIN)/sgool fit experiment=demo run_dir=$(RUN_DIR) $(ARGS)
 	$(BIN)/sgool report $(RUN_DIR)
 
+# Files are dealt out whole, so that what a file's tests share is made once.
 test: $(STAMP)
-	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n $(JOBS) --dist loadfile $(ARGS)
 
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow -s $(ARGS)

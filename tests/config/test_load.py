@@ -199,7 +199,9 @@ def test_a_budget_is_that_of_an_optimisation() -> None:
 def test_several_devices_have_no_number_of_one() -> None:
     with pytest.raises(ConfigError, match=r"`models.device`: expected cuda without a number where `trainer.devices`"):
         load_config(["models.device=cuda:1", "trainer.devices=2"])
-    with pytest.raises(ConfigError, match=r"`trainer.devices`: expected 1 with models.device=mps, got 2"):
+    with pytest.raises(
+        ConfigError, match=r"`trainer.devices`: expected 1 with models.device=mps, of which there is one, got 2"
+    ):
         load_config(["models.device=mps", "trainer.devices=2"])
     assert load_config(["models.device=cuda:1"]).models.device == "cuda:1"
 

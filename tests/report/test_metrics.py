@@ -74,8 +74,8 @@ def test_kinds_and_directions() -> None:
     assert found == {
         "hps/hps": ("HPS", 1, True),
         "b/image_reward": ("B ImageReward", 1, True),
-        "a/lpips": ("A LPIPS to vanilla", 0, False),
-        "latent_norm": ("Latent norm", 0, False),
+        "a/lpips": ("A LPIPS to the first image", 0, False),
+        "latent_norm": ("Latent norm against the first", 0, False),
         "b/odd_score": ("B odd score", 0, False),
     }
 

@@ -126,9 +126,19 @@ def test_a_folder_of_another_configuration_is_refused_with_the_difference() -> N
 
 
 def test_notes_say_what_may_surprise() -> None:
-    notes = prepare(["data.limit=3", "run_dir=run"], Resources(array=2, requeue=False), tasks_per_node=2).notes
-    assert [note.partition(":")[0] for note in notes] == ["4 processes for 3 pairs", "no --time", "--no-requeue"]
-    assert prepare(["data.limit=4"], Resources(array=4, time="60")).notes == ()
+    wishes = ["data.limit=6", "trainer.pairs_per_fit=2", "run_dir=run"]
+    notes = prepare(wishes, Resources(array=2, requeue=False), tasks_per_node=2).notes
+    assert [note.partition(" (")[0].partition(":")[0] for note in notes] == [
+        "4 processes for 6 pairs in 3 batches",
+        "no --time",
+        "--no-requeue",
+    ]
+    assert prepare(["data.limit=8", "trainer.pairs_per_fit=2"], Resources(array=4, time="60")).notes == ()
+
+
+def test_a_job_resumes() -> None:
+    with pytest.raises(SgoolError, match="`resume`: expected true"):
+        prepare(["resume=false", "run_dir=run"], Resources(time="60"))
 
 
 def test_without_sbatch_the_script_is_there_to_be_taken_elsewhere(

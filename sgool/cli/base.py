@@ -1,0 +1,50 @@
+"""What all commands share: the application, how errors are shown, and columns of text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Annotated
+
+import typer
+
+from sgool.errors import SgoolError
+
+#: Exit code of what the user can mend.
+USER_ERROR = 2
+
+app = typer.Typer(
+    name="sgool",
+    help="Saliency-guided optimisation of diffusion latents.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+
+@contextmanager
+def user_errors(debug: bool) -> Iterator[None]:
+    """A SgoolError becomes one paragraph on stderr and exit code 2; with ``debug`` its traceback is shown."""
+    try:
+        yield
+    except SgoolError as error:
+        if debug:
+            raise
+        from rich.console import Console
+
+        # No markup: messages hold [brackets]. No wrapping by rich: it would cut paths that someone wants to copy.
+        console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+        console.print(f"Error: {error}", style="red")
+        raise typer.Exit(USER_ERROR) from error
+
+
+def columns(rows: Sequence[tuple[str, ...]]) -> None:
+    """Prints rows in aligned columns, then an empty line."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        typer.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    typer.echo()

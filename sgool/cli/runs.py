@@ -1,0 +1,144 @@
+"""Commands that make runs: ``fit``, ``edit``, ``submit`` and ``status``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sgool.cli.base import Debug, app, columns, user_errors
+
+
+@app.command()
+def fit(
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="OVERRIDES",
+            help="KEY=VALUE or GROUP=CHOICE in Hydra's grammar, e.g. experiment=demo data.seeds=[0,1] methods=[sgool].",
+        ),
+    ] = None,
+    config_dir: Annotated[
+        Path | None, typer.Option("--config-dir", help="Folder with configuration files of your own.")
+    ] = None,
+    resume_with_changes: Annotated[
+        bool, typer.Option("--resume-with-changes", help="Go on in a run folder of another configuration.")
+    ] = False,
+    debug: Debug = False,
+) -> None:
+    """Run methods over prompt-seed pairs; resumes by itself."""
+    from sgool.config import load_config
+
+    with user_errors(debug):
+        config = load_config([*(overrides or []), *(["debug=true"] if debug else [])], config_dir)
+    with user_errors(config.debug):
+        from sgool.console import ConsoleProgress, print_outcome
+        from sgool.runner import run_experiment
+
+        with ConsoleProgress() as progress:
+            outcome = run_experiment(config, progress, accept_changes=resume_with_changes)
+        if outcome.rank == 0:
+            print_outcome(outcome, progress.console)
+    raise typer.Exit(outcome.exit_code)
+
+
+@app.command()
+def edit(
+    image: Annotated[Path, typer.Argument(metavar="IMAGE", help="A PNG, JPEG or WebP file.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="OVERRIDES", help="As for fit, e.g. objective=color run_dir=runs/edit sampler=belm."),
+    ] = None,
+    text: Annotated[str, typer.Option("--text", help="What objectives that read a text are told.")] = "",
+    prompt: Annotated[
+        str, typer.Option("--prompt", help="What the denoising network is told; best empty for inversion.")
+    ] = "",
+    fit: Annotated[str, typer.Option("--fit", help="To the model's size: crop, squash or pad.")] = "crop",
+    max_error: Annotated[
+        float, typer.Option("--max-error", help="Largest relative error of the inversion at which the edit goes on.")
+    ] = 0.05,
+    config_dir: Annotated[
+        Path | None, typer.Option("--config-dir", help="Folder with configuration files of your own.")
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """Invert a real image exactly and optimise it (experiment=edit unless you choose another)."""
+    from sgool.config import load_config
+
+    lines = [*(overrides or []), *(["debug=true"] if debug else [])]
+    chosen = any(line.startswith("experiment=") for line in lines)
+    with user_errors(debug):
+        config = load_config(lines if chosen else ["experiment=edit", *lines], config_dir)
+    with user_errors(config.debug):
+        from sgool.console import ConsoleProgress
+        from sgool.edit import Edit, edit_image, summary
+
+        with ConsoleProgress() as progress:
+            outcome = edit_image(config, Edit(image, text.strip(), prompt.strip(), fit, max_error), progress)
+        for line in summary(outcome):
+            progress.console.print(line, markup=False, soft_wrap=True)
+    raise typer.Exit(outcome.exit_code)
+
+
+_SignalBefore = Annotated[
+    int, typer.Option("--signal-before", help="Seconds before the time limit to write checkpoints and requeue.")
+]
+_SbatchOptions = Annotated[
+    list[str] | None, typer.Option("--sbatch-option", metavar="KEY=VALUE", help="Any other option of sbatch.")
+]
+_Setup = Annotated[
+    list[str] | None, typer.Option("--setup", help='A line of shell before the run, such as "module load cuda".')
+]
+
+
+@app.command()
+def submit(
+    context: typer.Context,
+    overrides: Annotated[list[str] | None, typer.Argument(metavar="OVERRIDES", help="As for fit.")] = None,
+    array: Annotated[int | None, typer.Option(help="Array tasks, which share the pairs.")] = None,
+    gpus_per_task: Annotated[int | None, typer.Option(help="GPUs of an array task on each node.")] = None,
+    cpus_per_task: Annotated[int | None, typer.Option(help="Processors of each process.")] = None,
+    mem: Annotated[str | None, typer.Option(help="Memory on each node, such as 16G.")] = None,
+    time: Annotated[str | None, typer.Option(help="Time limit, such as 04:00:00 or 2-00:00:00.")] = None,
+    partition: Annotated[str | None, typer.Option()] = None,
+    account: Annotated[str | None, typer.Option()] = None,
+    nodes: Annotated[int | None, typer.Option(help="Nodes of each array task.")] = None,
+    tasks_per_node: Annotated[int | None, typer.Option(help="Processes on a node; default: one a GPU, or 1.")] = None,
+    job_name: Annotated[str | None, typer.Option(help="Default: sgool-NAME of the run.")] = None,
+    max_running: Annotated[int | None, typer.Option(help="Array tasks at the same time.")] = None,
+    signal_before: _SignalBefore = 120,
+    requeue: Annotated[bool, typer.Option(help="Put an interrupted job back into the queue.")] = True,
+    max_requeues: Annotated[int, typer.Option(help="How often at most.")] = 100,
+    sbatch_option: _SbatchOptions = None,
+    setup: _Setup = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the script; write and submit nothing.")] = False,
+    config_dir: Annotated[Path | None, typer.Option(help="As for fit.")] = None,
+    resume_with_changes: Annotated[bool, typer.Option("--resume-with-changes", help="As for fit.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Submit fit to SLURM, as a job or an array of jobs that go on after their time limit."""
+    with user_errors(debug):
+        from sgool.slurm.command import submit_command
+
+        submit_command(**{name: value for name, value in context.params.items() if name != "debug"})
+
+
+@app.command()
+def status(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder; runners may be at work there.")],
+    as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Show what of a run is done, running, failed and left, and how long that will take."""
+    with user_errors(debug):
+        from sgool.status import describe, run_status, table
+
+        found = run_status(run)
+        if as_json:
+            typer.echo(json.dumps(found.as_json(), indent=2, ensure_ascii=False))
+            return
+        columns(table(found))
+        for line in describe(found):
+            typer.echo(line)

@@ -1,0 +1,134 @@
+"""Commands that look at what there is: ``report``, ``study``, ``study-results``, ``score``, ``models``, ``doctor``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sgool.cli.base import Debug, app, columns, user_errors
+
+
+@app.command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="Run folders, as given in run_dir.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Folder for the report; without it, report/ in the first run.")
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """Build tables, figures and the page of one or more runs and print the page's path."""
+    with user_errors(debug):
+        from sgool.report import build_report
+
+        typer.echo(str(build_report(runs, out)))
+
+
+@app.command()
+def study(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="Run folders, as given in run_dir.")],
+    methods: Annotated[
+        list[str] | None, typer.Option("--methods", help="Compare these alone, e.g. sgool,vanilla. Default: all.")
+    ] = None,
+    pairs: Annotated[int | None, typer.Option("--pairs", help="Prompt-seed pairs to draw. Default: all.")] = None,
+    per_rater: Annotated[int, typer.Option("--per-rater", help="Comparisons that one rater sees, at most.")] = 50,
+    attention: Annotated[int, typer.Option("--attention", help="Attention checks that one rater sees.")] = 3,
+    rater: Annotated[str | None, typer.Option("--rater", help="A page for this rater alone.")] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Decides pairs, orders and sides.")] = 0,
+    consent: Annotated[Path | None, typer.Option("--consent", help="Text file with a consent text of yours.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="The study's folder. Default: study/ in the run.")] = None,
+    serve: Annotated[bool, typer.Option("--serve", help="Serve the page and collect votes until Ctrl-C.")] = False,
+    host: Annotated[str, typer.Option("--host", help="Address to listen at.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", help="0: any free one.")] = 8000,
+    debug: Debug = False,
+) -> None:
+    """Build a blind page on which people compare methods' images; --serve collects the votes."""
+    with user_errors(debug):
+        from sgool.study import StudyOptions, build_study, run_study
+
+        names = tuple(name.strip() for part in methods or () for name in part.split(",") if name.strip())
+        made = build_study(runs, StudyOptions(names, pairs, per_rater, attention, seed, rater, consent, out))
+        run_study(made, (host, port) if serve else None, typer.echo)
+
+
+@app.command("study-results")
+def study_results(
+    votes: Annotated[list[Path], typer.Argument(metavar="VOTES", help="CSV files, from the server and from raters.")],
+    key: Annotated[
+        Path | None, typer.Option("--key", help="The study's key. Default: key.json beside the first file.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, every number in full.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Score the votes of a study: win-draw-loss, agreement, ranking."""
+    with user_errors(debug):
+        from sgool.study import results_json, show_results
+        from sgool.study import study_results as score_votes
+
+        results = score_votes(votes, key)
+        typer.echo(results_json(results) if as_json else show_results(results))
+
+
+@app.command()
+def score(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
+    distribution: Annotated[
+        str | None,
+        typer.Option(
+            metavar="REFERENCE",
+            help="FID and KID to a folder of images, or to one of the run's methods, into RUN/distribution.csv.",
+        ),
+    ] = None,
+    features: Annotated[
+        str, typer.Option(help="For --distribution: embedded, inception, or the folder of a classifier.")
+    ] = "embedded",
+    by: Annotated[str | None, typer.Option(help="For --distribution: category, for a row each as well.")] = None,
+    diversity: Annotated[
+        str | None,
+        typer.Option(metavar="JUDGE", help="How a prompt's images differ over seeds, into RUN/diversity.csv."),
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """Score a finished run's images again, with the judges of its configuration as they are now; or sets of images."""
+    with user_errors(debug):
+        if distribution is None and diversity is None:
+            from sgool.console import print_outcome
+            from sgool.rescore import rescore
+
+            print_outcome(rescore(run))
+            return
+        from sgool.imagesets import score_distribution, score_diversity
+
+        tables = [score_distribution(run, distribution, features, by)] if distribution is not None else []
+        tables += [score_diversity(run, diversity)] if diversity is not None else []
+        for table in tables:
+            columns(table.cells())
+            for note in table.notes:
+                typer.echo(f"note: {note}", err=True)
+            typer.echo(f"written: {table.path}")
+
+
+@app.command()
+def models() -> None:
+    """List embedded models and prompt sets."""
+    from sgool.doctor import asset_facts, prompt_facts
+
+    with user_errors(debug=False):
+        columns([("MODEL", "WHAT IT IS", "SIZE"), *asset_facts()])
+        columns([("PROMPTS", "NUMBER"), *((name, str(number)) for name, number in prompt_facts())])
+    typer.echo(
+        "Other weights:\n"
+        "  sgool fit models=sd14                          Stable Diffusion 1.4 from the hub\n"
+        "  sgool fit models=sd14 models.path=/a/folder    a Stable Diffusion 1.x or 2.x folder as diffusers saves it\n"
+        "  sgool fit models.guide='{model: ViT-L-14, pretrained: laion2b_s32b_b82k}'    another guidance CLIP"
+    )
+
+
+@app.command()
+def doctor() -> None:
+    """Show versions, devices, cores, memory and assets."""
+    from sgool.doctor import asset_facts, machine_facts
+
+    columns(machine_facts())
+    columns(asset_facts())
