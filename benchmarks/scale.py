@@ -19,19 +19,19 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import lightning as L
 import pandas as pd
 import torch
 
 from sgool import LatentPairModule, Objective, TextAlignment, default_callbacks, load_clip, load_models
-from sgool.callbacks import Trajectory
+from sgool.callbacks import FitCheckpoint
 from sgool.diffusion import build_sampler
+from sgool.loggers import RunLogs
 from sgool.objectives import CropSettings
 from sgool.prompts import load_pairs
-from sgool.quiet import quiet_lightning
 from sgool.results import RunFolder
 from sgool.runner import run_experiment
 from sgool.seeding import pair_generator
+from sgool.trainer import fit_module
 from sgool.types import PairRecord, PromptSeed
 
 Rows = Iterator[dict[str, Any]]
@@ -83,7 +83,7 @@ def batches(arguments: argparse.Namespace) -> Rows:
 
 
 def lightning(arguments: argparse.Namespace) -> Rows:
-    """CPU seconds an update by Lightning with callbacks, and by a bare loop that does the same to the latents."""
+    """CPU seconds an update by a run's fit (Lightning, callbacks, logs, checkpoints), and by a bare loop."""
     torch.set_num_threads(1)
     pairs = load_pairs(PROMPTS, limit=1)
     runs: dict[str, Callable[[LatentPairModule], None]] = {"bare loop": _bare, "Lightning": _lightning}
@@ -142,23 +142,24 @@ def _networks(cache: list[Any] = []) -> Any:  # noqa: B006  # loaded once
 
 
 def _lightning(module: LatentPairModule) -> None:
-    callbacks = [c for c in default_callbacks(tie=False) if not isinstance(c, Trajectory)]
-    with quiet_lightning():
-        trainer = L.Trainer(
-            max_steps=module.num_optimization_steps,
-            max_epochs=1,
-            accelerator="cpu",
-            callbacks=callbacks,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-        )
-        trainer.fit(module)
+    """As a run does it: all callbacks, histories, checkpoints and CSV logs."""
+    with tempfile.TemporaryDirectory() as folder:
+        process = {"run_dir": Path(folder), "name": "bench", "method": "doodl", "config": {}}
+        with RunLogs({"name": "csv"}, **process) as logs:
+            logs.begin(module.pairs)
+            options = {"accelerator": "cpu", "devices": 1, "extra_callbacks": logs.callbacks()}
+            fit_module(
+                module,
+                default_callbacks(tie=False),
+                options=options,
+                logger=logs.loggers,
+                on_update=lambda *_: None,
+                checkpoint=FitCheckpoint(Path(folder) / "fit.ckpt", {}, every=10),
+            )
 
 
 def _bare(module: LatentPairModule) -> None:
-    """DOODL's update without Lightning."""
+    """DOODL's updates and the evaluation of the last latents, without Lightning."""
     latents = module.latents
     norm = latents.detach().square().sum(dim=(2, 3, 4), keepdim=True).sqrt()
     optimizer = module.configure_optimizers()
@@ -174,6 +175,7 @@ def _bare(module: LatentPairModule) -> None:
                 noise = torch.randn(latents.shape[2:], generator=pair_generator(pair.seed, "perturb", update))
                 latents[:, index] += 1e-4 * noise
             latents.mul_(norm / latents.square().sum(dim=(2, 3, 4), keepdim=True).sqrt())
+    module.evaluate()
 
 
 def _cpu(run: Callable[[], object]) -> float:

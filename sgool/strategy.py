@@ -22,9 +22,9 @@ from lightning_utilities.core.rank_zero import rank_zero_only as utils_rank_zero
 from sgool.errors import SgoolError
 from sgool.quiet import quiet_lightning
 
-#: Set in processes that a run has started: which of its runs over several devices they belong to.
+#: PID:NUMBER, set in processes that a run has started: which of their parent's runs over several devices they are for.
 _RUN_OF_PARENT = "SGOOL_RUN_OF_PARENT"
-#: How many such runs a process has begun.
+#: PID:NUMBER, how many such runs a process has begun. Processes inherit both from any ancestor, so each names its own.
 _RUNS = "SGOOL_RUNS"
 _LAUNCHED = ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
@@ -188,7 +188,7 @@ def accelerator_of(device: torch.device) -> str:
 
 def is_launched() -> bool:
     """Whether a run in another process has started this one."""
-    return _RUN_OF_PARENT in os.environ
+    return _number(_RUN_OF_PARENT, os.getppid()) > 0
 
 
 def join_world(accelerator: str, devices: int | list[int], num_nodes: int) -> World | None:
@@ -207,10 +207,10 @@ def join_world(accelerator: str, devices: int | list[int], num_nodes: int) -> Wo
     Raises:
         SgoolError: There are fewer devices, or the cluster has started another number of processes.
     """
-    number = int(os.environ.get(_RUNS, "0")) + 1
-    os.environ[_RUNS] = str(number)
+    number = _number(_RUNS, os.getpid()) + 1
+    os.environ[_RUNS] = f"{os.getpid()}:{number}"
     if is_launched():
-        if number < int(os.environ[_RUN_OF_PARENT]):
+        if number < _number(_RUN_OF_PARENT, os.getppid()):
             return None
         _end_with_parent()
     options: dict[str, Any] = {"accelerator": accelerator, "devices": devices, "num_nodes": num_nodes}
@@ -232,17 +232,21 @@ def join_world(accelerator: str, devices: int | list[int], num_nodes: int) -> Wo
 
 @contextmanager
 def _named_children(number: int) -> Iterator[None]:
-    """Processes started in the block know which run of this process they are for, and count their own from 1."""
+    """Processes started in the block know which run of this process they are for."""
     if is_launched():
         yield
         return
-    os.environ[_RUN_OF_PARENT] = str(number)
-    runs = os.environ.pop(_RUNS)
+    os.environ[_RUN_OF_PARENT] = f"{os.getpid()}:{number}"
     try:
         yield
     finally:
         del os.environ[_RUN_OF_PARENT]
-        os.environ[_RUNS] = runs
+
+
+def _number(name: str, pid: int) -> int:
+    """The number in PID:NUMBER if it is of this process, else 0."""
+    whose, _, number = os.environ.get(name, "").partition(":")
+    return int(number) if whose == str(pid) else 0
 
 
 def _end_with_parent() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -125,6 +126,8 @@ if __name__ == "__main__":
 def test_a_script_may_run_over_several_devices_twice(tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(_TWO_RUNS)
     command = [sys.executable, str(tmp_path / "script.py"), str(tmp_path)]
-    ended = subprocess.run(command, check=True, timeout=280, capture_output=True, text=True)
+    # What an ancestor has begun is none of theirs.
+    environment = os.environ | {"SGOOL_RUNS": "1:7", "SGOOL_RUN_OF_PARENT": "1:3"}
+    ended = subprocess.run(command, check=True, timeout=280, capture_output=True, text=True, env=environment)
     # Each run's own processes end with it; those of the second pass the first one by.
     assert sorted(ended.stdout.splitlines()) == ["first 0 2 0", "first 0 2 2", "second 0 3 3"]
