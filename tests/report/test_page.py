@@ -253,7 +253,8 @@ def test_metrics_that_nobody_named(tmp_path: Path) -> None:
         path.write_text(encode_record(fake_record_like(record, extra)), encoding="utf-8")
     page = Page(build_report([run.path]))
     assert [metric["title"] for metric in page.data["metrics"]] == [
-        "Judge CLIP score", "Hps HPS v2.1", "Scene accuracy", "X LPIPS to the first image", "Critic mood", "Guide CLIP score",
+        "Judge CLIP score", "Hps HPS v2.1", "Scene accuracy", "X LPIPS to the first image", "Critic mood",
+        "Guide CLIP score",
     ]  # fmt: skip
     assert [metric["direction"] for metric in page.data["metrics"]] == [1, 1, 1, 0, 0, 1]
     assert "0.2780" in page.text
