@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -166,18 +167,16 @@ class _Run:
             self.progress.note(f"{whose} (trainer.shard): {number} of {len(self.pairs)} pairs")
         if not left:
             return
-        try:
+        with suppress(Interrupted):  # `asked` knows
             worker = self._worker(world, mine)
             worker.wait({method: worker.run(method, mine) for method in self.methods})
-        except Interrupted:
-            pass  # `asked` knows
 
     def _worker(self, world: World, mine: Sequence[Batch]) -> Worker:
         from sgool.loggers import Process
         from sgool.session import Session
         from sgool.work import Worker
 
-        limit_threads(self.config["trainer"]["threads"], world.size if world.children or world.rank else 1)
+        limit_threads(self.config["trainer"]["threads"], world.size // self.config["trainer"]["num_nodes"])
         session = Session(self.config, world)
         for text in session.truncations(pair.prompt for batch in mine for pair in batch):
             self.progress.note(text)
@@ -250,7 +249,7 @@ def device_name(config: Mapping[str, Any]) -> str | None:
 
 
 def limit_threads(threads: int | None, processes: int = 1) -> None:
-    """Sets torch's CPU threads; None: as torch decides, or this process's share of the cores."""
+    """Sets torch's CPU threads; None: as torch decides, or the share of one of ``processes`` on this machine."""
     import torch
 
     if threads is None and processes > 1 and "OMP_NUM_THREADS" not in os.environ:
