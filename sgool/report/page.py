@@ -17,6 +17,7 @@ from markupsafe import Markup
 from sgool.report import format as text
 from sgool.report.canvas import Drawn, file_name, for_page, style
 from sgool.report.curves import curve_figures
+from sgool.report.examples import choose_examples, examples_png
 from sgool.report.figures import Source, score_figures
 from sgool.report.gallery import make_gallery, to_script
 from sgool.report.history import read_histories
@@ -69,11 +70,15 @@ def write_report(runs: Sequence[Run], folder: Path) -> None:
         source = Source(frame, metrics, rows, baselines, colours)
         figures = score_figures(source) + curve_figures(histories, colours)
     gallery = make_gallery(frame, metrics, baselines, folder / "images")
+    examples = choose_examples(frame, metrics, baselines, gallery.data)
+    if examples:
+        examples_png(examples, folder / "images", folder / "figures/examples.png")
     has_overlay = any(cell and cell[2] for row in gallery.data["rows"] for cell in row[5])
     content = {
         "title": " + ".join(run.name for run in runs),
         "facts": _facts(runs, frame),
         "metrics": metrics,
+        "examples": examples,
         "overall": rows,
         "datasets": datasets,
         "panels": [_panel(metric, at, datasets) for at, metric in enumerate(metrics)],
@@ -188,7 +193,7 @@ def _environment() -> Environment:
     early = read("theme.js")
     environment.globals |= {
         "mark": Markup(MARK),
-        "style_css": Markup("\n".join(read(name) for name in ("style.css", "gallery.css"))),
+        "style_css": Markup("\n".join(read(name) for name in ("style.css", "gallery.css", "examples.css"))),
         "colours": COLOURS,
         "script": Markup(f"\n{script}"),
         "early": Markup(f"\n{early}"),

@@ -1,0 +1,206 @@
+"""The pairs that stand at the top of a report: not the best ones, but some at equal distances from best to worst."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from sgool.report import format as text
+from sgool.report.metrics import Metric
+from sgool.report.stats import DRAW
+
+MOST = 6
+"""Pairs shown."""
+
+_FILE, _FRAMES, _OVERLAY, _ASPECT = range(4)  # places in a gallery cell
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One picture: a frame of a strip.
+
+    Attributes:
+        file: In ``images/``; None: nothing to show.
+        frames: How many frames the file holds.
+        frame: Which of them.
+        aspect: Width by height.
+        value: The metric, as text.
+        gain: Its gain, as text; empty for what is compared with nothing.
+        tone: ``better``, ``worse`` or empty.
+    """
+
+    file: str | None
+    frames: int = 1
+    frame: int = 0
+    aspect: float = 1.0
+    value: str = ""
+    gain: str = ""
+    tone: str = ""
+
+
+@dataclass(frozen=True)
+class Line:
+    """A method's pictures, or where people look in those of one."""
+
+    label: str
+    saliency: bool
+    cells: tuple[Cell, ...]
+
+
+@dataclass(frozen=True)
+class Examples:
+    """What the section shows.
+
+    Attributes:
+        metric: By which the pairs are ordered.
+        by_gain: Ordered by its gain; else, where nothing gained or lost, by its value.
+        pairs: How many there were to choose from.
+        ranks: Places of the chosen ones in that order, from 1.
+        prompts: Theirs.
+        lines: Rows of pictures, all with as many cells as there are prompts.
+    """
+
+    metric: Metric
+    by_gain: bool
+    pairs: int
+    ranks: tuple[int, ...]
+    prompts: tuple[str, ...]
+    lines: tuple[Line, ...]
+
+
+def choose_examples(
+    frame: pd.DataFrame, metrics: Sequence[Metric], baselines: Mapping[str, str | None], data: Mapping[str, Any]
+) -> Examples | None:
+    """Pairs at equal distances in the order of their gain, averaged over the methods.
+
+    Args:
+        frame: From ``to_frame``.
+        metrics: From ``shown_metrics``. The first that is evidence and takes more than two values orders the pairs.
+        baselines: From ``baseline_labels``.
+        data: From ``gallery_data``.
+
+    Returns:
+        None where no pair has a gain and a picture.
+    """
+    metric = _ordering_metric(frame, metrics)
+    if metric is None:
+        return None
+    gains = _gains(frame, metric, baselines)
+    by_gain = bool((gains["gain"].abs() > DRAW).any())
+    order = gains.groupby("pair_id")["gain" if by_gain else "score"].agg(["mean", "size"])
+    order = order[order["size"] == order["size"].max()]
+    # The sort is stable: equal gains stay in the order of their pair ids.
+    order = order.sort_index().sort_values("mean", ascending=False, kind="stable")
+    if order.empty:
+        return None
+    places = np.unique(np.linspace(0, len(order) - 1, min(MOST, len(order))).round().astype(int))
+    rows = {row[0]: row for row in data["rows"]}
+    chosen = [rows[order.index[place]] for place in places]
+    known = gains.set_index(["label", "pair_id"])["gain"]
+    lines = _lines(chosen, metric, list(metrics).index(metric), list(baselines), known)
+    if not any(cell.file for line in lines for cell in line.cells):
+        return None
+    ranks, prompts = tuple(int(place) + 1 for place in places), tuple(row[1] for row in chosen)
+    return Examples(metric, by_gain, len(order), ranks, prompts, lines)
+
+
+def _ordering_metric(frame: pd.DataFrame, metrics: Sequence[Metric]) -> Metric | None:
+    """Of evidence before what was optimised, of graded before yes or no."""
+    ranked = [metric for metric in metrics if metric.direction]
+    return min(ranked, key=lambda metric: (not metric.judges, frame[metric.key].nunique() <= 2), default=None)
+
+
+def _gains(frame: pd.DataFrame, metric: Metric, baselines: Mapping[str, str | None]) -> pd.DataFrame:
+    """``label``, ``pair_id``, ``score`` and ``gain`` (higher is better) where there is something to compare with."""
+    done = frame[frame["status"] == "done"].copy()
+    values = done.set_index(["label", "pair_id"])[metric.key]
+    bases = list(zip(done["label"].map(baselines), done["pair_id"], strict=True))
+    if any(baselines.values()):
+        before = values.reindex(pd.MultiIndex.from_tuples(bases, names=["label", "pair_id"])).to_numpy()
+    else:
+        before = done[metric.initial].to_numpy() if metric.initial in done else np.nan
+    done["score"] = done[metric.key] * metric.direction
+    done["gain"] = done["score"] - before * metric.direction
+    return done[["label", "pair_id", "score", "gain"]].dropna()
+
+
+def _lines(
+    chosen: Sequence[Sequence[Any]], metric: Metric, position: int, labels: Sequence[str], gains: pd.Series
+) -> tuple[Line, ...]:
+    lines = []
+    for at, label in enumerate(labels):
+        cells = [(row[0], row[5][at]) for row in chosen]
+        if any(cell and cell[_FILE] for _, cell in cells):
+            shown = (_cell(cell, metric, position, gains.get((label, pair))) for pair, cell in cells)
+            lines.append(Line(label, False, tuple(shown)))
+    for at, label in reversed(list(enumerate(labels))):
+        cells = [row[5][at] for row in chosen]
+        if any(cell and cell[_OVERLAY] for cell in cells):
+            return (*lines, Line(label, True, tuple(_overlay(cell) for cell in cells)))
+    return tuple(lines)
+
+
+def _cell(cell: Sequence[Any] | None, metric: Metric, position: int, gain: float | None) -> Cell:
+    if not cell or not cell[_FILE]:
+        return Cell(None)
+    count = len(cell[_FRAMES])
+    shown = text.show(cell[4][position], metric)
+    if gain is None:
+        return Cell(cell[_FILE], count + cell[_OVERLAY], count - 1, cell[_ASPECT], shown)
+    written = text.show_difference(gain * metric.direction, metric)
+    even = not metric.judges or written == text.show_difference(0.0, metric)
+    tone = "" if even else "better" if gain > 0 else "worse"
+    return Cell(cell[_FILE], count + cell[_OVERLAY], count - 1, cell[_ASPECT], shown, written, tone)
+
+
+def _overlay(cell: Sequence[Any] | None) -> Cell:
+    if not cell or not cell[_OVERLAY]:
+        return Cell(None)
+    count = len(cell[_FRAMES])
+    return Cell(cell[_FILE], count + 1, count, cell[_ASPECT])
+
+
+def examples_png(examples: Examples, images: Path, target: Path) -> None:
+    """The same pictures as one image for a paper: prompts above, methods at the left.
+
+    Args:
+        examples: From ``choose_examples``.
+        images: The folder of the strips.
+        target: The PNG file to write.
+    """
+    from matplotlib.figure import Figure
+
+    rows, columns = len(examples.lines), len(examples.prompts)
+    ratio = next(cell.aspect for line in examples.lines for cell in line.cells if cell.file)
+    lines = [textwrap.wrap(prompt, 19, max_lines=5, placeholder=" …") for prompt in examples.prompts]
+    head, side, cell = 0.16 * max(map(len, lines)) + 0.08, 0.95, 1.25
+    width, height = side + columns * cell, head + rows * cell / ratio
+    figure = Figure(figsize=(width, height))
+    for at, wrapped in enumerate(lines):
+        place = ((side + (at + 0.5) * cell) / width, 1 - (head - 0.07) / height)
+        figure.text(*place, "\n".join(wrapped), size=8, ha="center", va="bottom", parse_math=False)
+    for row, line in enumerate(examples.lines):
+        bottom = 1 - (head + (row + 1) * cell / ratio) / height
+        label = "where people\nlook" if line.saliency else textwrap.shorten(line.label, 40)
+        middle = bottom + cell / ratio / 2 / height
+        figure.text((side - 0.1) / width, middle, label, size=8.5, ha="right", va="center", parse_math=False)
+        for at, picture in enumerate(line.cells):
+            box = ((side + at * cell + 0.03) / width, bottom + 0.03 / height, (cell - 0.06) / width)
+            axes = figure.add_axes((*box, (cell / ratio - 0.06) / height))
+            axes.axis("off")
+            if picture.file:
+                axes.imshow(_frame(images / picture.file, picture), aspect="auto", interpolation="antialiased")
+    figure.savefig(target, dpi=200, facecolor="white", metadata={"Software": None})
+
+
+def _frame(path: Path, cell: Cell) -> Image.Image:
+    with Image.open(path) as strip:
+        width = strip.width // cell.frames
+        return strip.convert("RGB").crop((width * cell.frame, 0, width * (cell.frame + 1), strip.height))
