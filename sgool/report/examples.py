@@ -125,7 +125,7 @@ def _gains(frame: pd.DataFrame, metric: Metric, baselines: Mapping[str, str | No
     if any(baselines.values()):
         before = values.reindex(pd.MultiIndex.from_tuples(bases, names=["label", "pair_id"])).to_numpy()
     else:
-        before = done[metric.initial].to_numpy() if metric.initial in done else np.nan
+        before = done.get(metric.initial, pd.Series(np.nan, done.index)).to_numpy()
     done["score"] = done[metric.key] * metric.direction
     done["gain"] = done["score"] - before * metric.direction
     return done[["label", "pair_id", "score", "gain"]].dropna()

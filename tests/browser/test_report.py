@@ -447,4 +447,17 @@ class TestAccessibility:
         page.keyboard.press("Tab")
         assert page.evaluate("document.activeElement.className") == "skip"
         page.keyboard.press("Tab")
-        assert page.evaluate("document.activeElement.getAttribute('href')") == "#results"
+        assert page.evaluate("document.activeElement.getAttribute('href')") == "#examples"
+
+
+def test_a_link_to_a_section_leads_there(report: Report, new_page: Callable[..., Any]) -> None:
+    page = new_page()
+    for section in ("results", "pairs", "problems"):
+        page.goto("about:blank")
+        page.goto(f"{report.url}#{section}")
+        top = f"document.getElementById('{section}').getBoundingClientRect().top"
+        bottom = "innerHeight + scrollY >= document.documentElement.scrollHeight - 2"
+        until(page, f"{top} >= 0 && {top} < 120 || scrollY > 0 && {bottom}")
+        assert page.evaluate("location.hash") == f"#{section}"
+    page.select_option("select[name=order]", "worst")  # from here on the address holds what is chosen
+    until(page, "location.hash === '#order=worst'")

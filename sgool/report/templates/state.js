@@ -71,6 +71,8 @@ const report = {};
   };
   report.writeAddress = () => {
     const hash = toHash();
+    // An anchor stays: taking it away would stop the browser on its way there.
+    if (!hash && location.hash && !location.hash.includes("=")) return;
     if (hash !== location.hash) history.replaceState(null, "", hash || location.pathname + location.search);
   };
 
