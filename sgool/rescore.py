@@ -23,7 +23,7 @@ from sgool.types import PairRecord, PromptSeed
 
 _BATCH = 32
 #: A run folder may hold pairs of several selections.
-_ALL = {"limit": None, "indices": None, "categories": None, "duplicates": "keep"}
+ALL_PAIRS = {"limit": None, "indices": None, "categories": None, "duplicates": "keep"}
 
 
 def rescore(run: Path) -> Outcome:
@@ -35,7 +35,7 @@ def rescore(run: Path) -> Outcome:
         SgoolError: ``run`` is not a run folder, holds no finished pair, or its judges lack files.
     """
     folder, config, records = finished(run)
-    pairs = {pair.pair_id: pair for pair in load_pairs(**{**config["data"], **_ALL})}
+    pairs = {pair.pair_id: pair for pair in load_pairs(**{**config["data"], **ALL_PAIRS})}
     session = Session(config)
     for start in range(0, len(records), _BATCH):
         batch = records[start : start + _BATCH]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from sgool.metrics.distribution import ClassifierFeatures, features_of
 from sgool.models.classifier import load_classifier
 from sgool.models.clip import load_clip
 from sgool.models.images import open_photo, to_tensor
+from sgool.paths import ASSETS
 from sgool.prompts import load_pairs
 from sgool.rescore import rescore
 from sgool.results import RunFolder
@@ -34,6 +36,8 @@ from tests.models import test_preference
 pick_folder = test_preference.pick_folder
 METHODS = ("vanilla", "doodl")
 CATEGORIES = ("Animals", "Big things")
+#: Another column of the prompts; the last prompt has nothing there.
+KINDS = ("Red Fox", "car", "car", "")
 
 
 def painted(pair: PromptSeed, method: str) -> np.ndarray[Any, Any]:
@@ -45,8 +49,8 @@ def painted(pair: PromptSeed, method: str) -> np.ndarray[Any, Any]:
 def run(tmp_path: Path, clip_folder: Path, wordpiece_folder: Path) -> Path:
     """Two methods on four prompts of two categories with two seeds each: random pictures."""
     prompts = tmp_path / "prompts.csv"
-    lines = [f"prompt {number},{CATEGORIES[number % 2]}" for number in range(4)]
-    prompts.write_text("\n".join(["prompt,category", *lines]) + "\n", encoding="utf-8")
+    lines = [f"prompt {number},{CATEGORIES[number % 2]},{KINDS[number]},7" for number in range(4)]
+    prompts.write_text("\n".join(["prompt,category,kind,kid", *lines]) + "\n", encoding="utf-8")
     config = to_plain(
         load_config(
             [
@@ -237,7 +241,7 @@ def test_a_folder_with_a_subfolder_for_each_category(run: Path, tmp_path: Path) 
         path.unlink()
     score_distribution(run, str(tmp_path / "photos"), by="category")
     row = next(row for row in rows(run / "distribution.csv") if row["category"] == "Animals")
-    assert (row["fid"], row["kid"], row["note"]) == ("", "", "the reference has no images of this category")
+    assert (row["fid"], row["kid"], row["note"]) == ("", "", "the reference has no images of this group")
 
 
 def test_a_folder_without_categories_serves_all(run: Path) -> None:
@@ -245,7 +249,10 @@ def test_a_folder_without_categories_serves_all(run: Path) -> None:
     table = score_distribution(run, str(run / "pairs" / "vanilla"), by="category")
     got = rows(run / "distribution.csv")
     assert {row["reference_images"] for row in got} == {"8"} and len(got) == 6
-    assert "the reference has no categories" in table.notes[0] and "not independent" in table.notes[-1]
+    assert (
+        "no subfolders: each category of the run is compared with all" in table.notes[0]
+        and "not independent" in table.notes[-1]
+    )
     vanilla = next(row for row in got if (row["method"], row["category"]) == ("vanilla", ""))
     assert float(vanilla["fid"]) == pytest.approx(0, abs=1e-4)  # itself
 
@@ -254,8 +261,14 @@ def test_a_folder_without_categories_serves_all(run: Path) -> None:
     ("reference", "options", "message"),
     [
         ("vanila", {}, "expected a folder of images or a method of the run, got 'vanila'; did you mean `vanilla`"),
-        ("vanilla", {"by": "seed"}, "--by: expected category, got 'seed'"),
-        ("vanilla", {"features": "resnet"}, "--features: expected embedded, inception, or the folder"),
+        ("vanilla", {"by": "seed"}, r"--by: expected category, prompt or .*, got 'seed'\. Columns: kind"),
+        (
+            "vanilla",
+            {"features": "resnet"},
+            r"--features: expected embedded, inception, a CLIP judge .*, got 'resnet'\. CLIPs of the run: guide, judge",
+        ),
+        ("vanilla", {"features": "juge"}, "got 'juge'; did you mean `judge`"),
+        ("vanilla", {"by": "kid"}, r"got 'kid'.* Columns: kind"),
         ("@", {}, "expected PNG, JPEG or WebP files in .*, found none"),
     ],
 )
@@ -264,6 +277,74 @@ def test_wrong_arguments(run: Path, tmp_path: Path, reference: str, options: dic
     with pytest.raises(SgoolError, match=message):
         score_distribution(run, str(tmp_path / "empty") if reference == "@" else reference, **options)
     assert not (run / "distribution.csv").exists()
+
+
+@pytest.mark.parametrize("by", ["kind", "prompt"])
+def test_a_row_for_each_value_of_another_column(run: Path, tmp_path: Path, by: str) -> None:
+    """A folder named like the value, whatever its case and signs; a prompt without one is in the first row alone."""
+    values = {f"prompt {number}": kind if by == "kind" else f"prompt {number}" for number, kind in enumerate(KINDS)}
+    chosen = {"kind": "red-fox", "prompt": "prompt-0"}[by]
+    paths = {
+        record.prompt: run / "pairs" / "vanilla" / record.pair_id / "final.png"
+        for record in RunFolder(run).records()
+        if record.method == "vanilla"
+    }
+    (tmp_path / "photos" / chosen).mkdir(parents=True)
+    for number, path in enumerate(paths.values()):
+        (tmp_path / "photos" / chosen / f"{number}.png").write_bytes(path.read_bytes())
+    score_distribution(run, str(tmp_path / "photos"), features="judge", by=by)
+    got = {(row["method"], row[by]): row for row in rows(run / "distribution.csv")}
+    assert set(got) == {(method, value) for method in METHODS for value in ("", *values.values())}
+    assert got["doodl", ""]["images"] == "8"
+    first = got["doodl", values["prompt 0"]]
+    assert (first["images"], first["reference_images"]) == ("2", "4")
+    other = got["doodl", values["prompt 1"]]
+    assert (other["images"], other["reference_images"]) == ("4" if by == "kind" else "2", "0")
+
+
+def test_features_of_a_judge(run: Path, wordpiece_folder: Path) -> None:
+    table = score_distribution(run, "vanilla", features="judge")
+    (row,) = rows(run / "distribution.csv")
+    tower = load_clip(str(wordpiece_folder))
+    ours, reference = (
+        torch.cat([tower.encode_image(to_tensor(open_photo(path))[None]).double() for path in finals(run, method)])
+        for method in ("doodl", "vanilla")
+    )
+    scale = math.sqrt(ours.shape[1])
+    expected = set_distances(scale * ours, scale * reference)
+    # float32 features in batches of another size; differences of sums.
+    assert float(row["fid"]) == pytest.approx(expected.fid, rel=1e-3, abs=1e-4)
+    assert float(row["kid"]) == pytest.approx(expected.kid, rel=1e-3, abs=1e-5)
+    assert (row["features"], row["num_features"]) == ("judge", str(ours.shape[1]))
+    assert "optimised" not in row["note"] + str(table.cells()) + str(table.notes)
+
+
+@pytest.mark.parametrize(
+    ("features", "marked"),
+    [("guide", True), ("judge", False), ("embedded", True), ("emoji_world/classifier", True)],
+)
+def test_features_that_the_objective_optimised_are_marked(
+    run: Path, features: str, marked: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The objective's CLIP is the run's guide; a second term is the classifier whose features are the default."""
+    path = run / "config.yaml"
+    config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    term = {"type": "classifier", "source": "local", "model": None, "checkpoint": "emoji_world/classifier", "weight": 1}
+    config["objective"]["terms"]["class"] = {**term, "target": "cat"}
+    path.write_text(yaml.safe_dump(config), encoding="utf-8")
+    monkeypatch.chdir(ASSETS)  # where the classifier's folder is emoji_world/classifier
+    table = score_distribution(run, "vanilla", features=features)
+    (row,) = rows(run / "distribution.csv")
+    assert row["note"].startswith("optimised against; few images" if marked else "few images")
+    assert [head for head in table.cells()[0] if "optimised against" in head] == (
+        ["fid (optimised against)", "kid (optimised against)"] if marked else []
+    )
+    assert any("are no evidence" in note for note in table.notes) == marked
+
+
+def test_the_default_features_are_not_marked_where_nothing_used_them(run: Path) -> None:
+    score_distribution(run, "vanilla")
+    assert not any("optimised" in row["note"] for row in rows(run / "distribution.csv"))
 
 
 def test_diversity_over_seeds(run: Path, wordpiece_folder: Path) -> None:

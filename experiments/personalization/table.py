@@ -12,8 +12,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from experiments.intervals import by_method, costs, differences, head, share_text
 from experiments.personalization.references import FOLDER, REFERENCES
-from experiments.vocabulary.intervals import by_method, costs, differences, head, share_text
 from sgool.metrics import SceneReader
 from sgool.metrics.reader import SceneReading
 from sgool.models.clip import ClipTower, load_clip

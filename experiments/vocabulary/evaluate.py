@@ -20,7 +20,7 @@ from experiments.emoji_world import words
 from experiments.emoji_world.common import images_to_tensor
 from experiments.emoji_world.fetch import find_emoji
 from experiments.emoji_world.scenes import SIZE, Painter, Scene, Thing
-from experiments.vocabulary.intervals import wilson
+from experiments.intervals import wilson
 from experiments.vocabulary.train_classifier import NOUNS, RADIUS, random_views
 from sgool.models.classifier import ImageClassifier, load_classifier
 

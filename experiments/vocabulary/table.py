@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from experiments.vocabulary.intervals import by_method, costs, differences, head, share_text
+from experiments.intervals import by_method, costs, differences, head, share_text
 from sgool.metrics import SceneReader
 from sgool.models.classifier import ImageClassifier, load_classifier
 from sgool.models.images import open_photo, to_tensor

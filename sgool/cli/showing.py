@@ -81,9 +81,13 @@ def score(
         ),
     ] = None,
     features: Annotated[
-        str, typer.Option(help="For --distribution: embedded, inception, or the folder of a classifier.")
+        str,
+        typer.Option(help="For --distribution: embedded, inception, a CLIP judge's name, or a classifier's folder."),
     ] = "embedded",
-    by: Annotated[str | None, typer.Option(help="For --distribution: category, for a row each as well.")] = None,
+    by: Annotated[
+        str | None,
+        typer.Option(metavar="COLUMN", help="For --distribution: category, prompt, ...; a row for each value as well."),
+    ] = None,
     diversity: Annotated[
         str | None,
         typer.Option(metavar="JUDGE", help="How a prompt's images differ over seeds, into RUN/diversity.csv."),

@@ -15,6 +15,7 @@ from torchmetrics.image.kid import KernelInceptionDistance
 
 from sgool.errors import SgoolError
 from sgool.models.classifier import ImageClassifier
+from sgool.models.clip import ClipTower
 
 #: Images from which on FID is usually reported; below, and below as many as there are features, its bias is large.
 ENOUGH = 2048
@@ -102,6 +103,24 @@ class ClassifierFeatures(nn.Module):
         network: Any = classifier.network
         maps = network.forward_features(classifier.preprocess(images, classifier.dtype))
         return network.forward_head(maps, pre_logits=True).flatten(1)
+
+
+class ClipFeatures(nn.Module):
+    """Image embeddings of a CLIP, of norm √D: KID's kernel is then (cosine + 1)^3.
+
+    Embeddings of norm 1 would make it (cosine / D + 1)^3, which is a straight line for any D in use: KID would compare
+    the means of the two sets and nothing else.
+    """
+
+    def __init__(self, clip: ClipTower) -> None:
+        super().__init__()
+        self._clip = (clip,)
+
+    @torch.no_grad()
+    def forward(self, images: Tensor) -> Tensor:
+        """Of images (N, 3, h, w) in [0, 1]."""
+        embeds = self._clip[0].encode_image(images)
+        return embeds * math.sqrt(embeds.shape[1])
 
 
 class InceptionFeatures(nn.Module):

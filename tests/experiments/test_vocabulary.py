@@ -1,9 +1,10 @@
-"""Vocabulary expansion: the classifier that guides, prompts that name no noun, intervals, and a tiny run."""
+"""Vocabulary expansion: the classifier that guides, prompts that name no noun, FID and KID, and a tiny run."""
 
 from __future__ import annotations
 
 import csv
 import io
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -11,22 +12,23 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from torchmetrics.image.kid import poly_mmd
 
 from experiments.emoji_world import words
 from experiments.emoji_world.common import images_to_tensor
 from experiments.emoji_world.scenes import Painter, Scene, Thing
-from experiments.vocabulary import table
+from experiments.vocabulary import fid, reference, table
 from experiments.vocabulary.evaluate import SHEET
-from experiments.vocabulary.intervals import difference_text, share_text, wilson
 from experiments.vocabulary.prompts import ANYTHING, rows
 from experiments.vocabulary.train_classifier import CONFIG, NOUNS, ClassifierStage, export, label, random_views
 from sgool import fit
-from sgool.config import load_config
+from sgool.config import load_config, to_plain
 from sgool.errors import SgoolError
 from sgool.models.classifier import ImageClassifier, load_classifier
 from sgool.objectives import Classification
-from sgool.prompts import read_prompts
-from sgool.types import PromptSeed
+from sgool.prompts import expand_pairs, read_prompts
+from sgool.results import RunFolder
+from sgool.types import PairRecord, PromptSeed
 from tests.experiments import test_emoji_world
 
 CHANCE = 1 / len(NOUNS)
@@ -190,24 +192,88 @@ def test_the_attack_raises_the_loss_and_is_as_long_as_asked(painter: Painter) ->
     assert after > before
 
 
-# Intervals and tables
+# FID and KID
 
 
-def test_wilson_interval() -> None:
-    # Newcombe 1998, Statistics in Medicine 17, table I: 81 of 263 and 0 of 20 without continuity correction.
-    assert wilson(81, 263) == pytest.approx((0.2553, 0.3662), abs=1e-4)
-    assert wilson(0, 20) == pytest.approx((0.0, 0.1611), abs=1e-4)
-    assert wilson(20, 20) == pytest.approx((0.8389, 1.0), abs=1e-4)
-    with pytest.raises(ValueError, match="got 5 of 4"):
-        wilson(5, 4)
+def test_reference_images_are_of_the_target_on_the_prompt_s_background(
+    painter: Painter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(reference.SETS, "reference", 5)
+    reference.write(painter, tmp_path / "a")
+    reference.write(painter, tmp_path / "b")
+    files = sorted(path.relative_to(tmp_path / "a") for path in (tmp_path / "a").rglob("*.png"))
+    assert len(files) == 2 * (5 + 3 + 3) * 16
+    assert all((tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes() for file in files)
+    for noun, background in reference.backgrounds().items():
+        for kind in reference.SCENES:
+            corner = Image.open(tmp_path / "a" / kind / "reference" / noun / "00.png").getpixel((0, 0))
+            # The painter's own noise on a background: a standard deviation of 4 of 255 for each colour.
+            assert np.abs(np.subtract(corner, words.BACKGROUNDS[background])).max() < 25
+            other = reference.another(noun, background, kind)
+            assert other != noun and reference.scenes_of(other, background, kind)
+        unseen, every = (reference.scenes_of(noun, background, kind) for kind in ("unseen", "any"))
+        assert {scene.objects[0].tint for scene in every} == {None, *words.allowed_tints(noun)}
+        assert unseen == [scene for scene in every if scene.is_held_out() or scene.half() == 1] != []
 
 
-def test_texts_of_shares_and_differences() -> None:
-    assert share_text(pd.Series([1] * 10 + [0] * 10)) == "10/20 = 50 % [30, 70]"
-    after, before = pd.Series([1.0] * 8), pd.Series([0.0] * 7 + [1.0])
-    text = difference_text(after, before, pd.Series(list("abcdefgh")), 100, 0)
-    assert text.startswith("+88 [")
-    assert text.endswith("], 7/1/0")
+def test_kid_of_all_images_is_that_of_torchmetrics() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x, y = (torch.randn(number, 7, generator=generator, dtype=torch.float64) for number in (5, 8))
+    expected = poly_mmd(x[torch.arange(5)], y[torch.arange(5)], degree=3, gamma=None, coef=1.0)
+    assert fid.squared_mmd(x, y[:5]) == pytest.approx(float(expected), rel=1e-12)  # float64 sums
+    # torchmetrics wants sets of one size: the mean over all choices of seven of the eight is the same estimate.
+    chosen = [[i for i in range(8) if i != left] for left in range(8)]
+    assert fid.squared_mmd(x, y) == pytest.approx(np.mean([fid.squared_mmd(x, y[rows]) for rows in chosen]), rel=1e-10)
+
+
+def test_differences_are_of_the_same_noun_s_distances() -> None:
+    generator = torch.Generator().manual_seed(1)
+
+    def noise(number: int, shift: float) -> fid.Classes:
+        return {
+            noun: torch.randn(number, 4, generator=generator, dtype=torch.float64) + shift + place
+            for place, noun in enumerate(NOUNS[:6])
+        }
+
+    goal = noise(20, 0)
+    sets = {"vanilla": noise(3, 3), "doodl": noise(3, 1)}
+    sets["doodl"]["cat"] = sets["doodl"]["cat"][:1]  # one image has no distance: the noun is left out
+    rows = fid.measure(sets, goal).set_index("set")
+    each = {name: [fid.squared_mmd(x, goal[noun]) for noun, x in s.items() if len(x) > 1] for name, s in sets.items()}
+    assert rows.loc["doodl", "class_kid"] == pytest.approx(np.mean(each["doodl"]))
+    gains = np.subtract(each["doodl"], each["vanilla"][1:] if NOUNS[0] == "cat" else each["vanilla"])
+    assert rows.loc["vanilla", "difference"] == pytest.approx(gains.mean())
+    assert gains.min() <= rows.loc["vanilla", "low"] <= gains.mean() <= rows.loc["vanilla", "high"] <= gains.max()
+    assert list(rows["images"]) == [18, 16, 60]
+    assert "| -" in fid.table(rows.reset_index())[2]
+
+
+def test_the_table_of_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`doodl` has the reference's own images, `vanilla` those of other nouns, from the committed scenes."""
+    nouns, images = sheet()
+    right = {noun: images[[i for i, name in enumerate(nouns) if name == noun]] for noun in NOUNS}
+    wrong = dict(zip(NOUNS, [*list(right.values())[8:], *list(right.values())[:8]], strict=True))
+    for name, tiles in (("reference", right), ("right", right), ("wrong", wrong)):
+        for kind, noun in product(reference.SCENES, NOUNS):
+            folder = tmp_path / "painted" / kind / name / noun
+            folder.mkdir(parents=True)
+            for number, tile in enumerate(tiles[noun]):
+                pixels = (tile * 255).round().byte().permute(1, 2, 0).numpy()
+                Image.fromarray(pixels).save(folder / f"{number}.png")
+    run = RunFolder(tmp_path / "run").open(to_plain(load_config(["experiment=vocabulary_embedded"])), device="test")
+    for pair in expand_pairs([row for row in read_prompts("emoji_world/generic") if row.category == "Class"], 2):
+        for method, tiles in (("vanilla", wrong), ("doodl", right)):
+            record = PairRecord(pair.pair_id, method, pair.prompt, "Class", pair.seed, "done", None, 0, 0, {}, 1, 1, 1)
+            run.write(record, {"final": tiles[pair.metadata["target"]][pair.seed].numpy()})
+    arguments = [str(tmp_path / "run"), "--reference", str(tmp_path / "painted"), "--out", str(tmp_path / "fid")]
+    monkeypatch.setattr("sys.argv", ["fid", *arguments])
+    fid.main()
+    rows = pd.read_csv(tmp_path / "fid.csv").set_index(["features", "scenes", "set"])
+    assert len(rows) == 3 * 2 * 5
+    assert rows.loc[("judge", "unseen", "vanilla"), "high"] < 0
+    assert rows.loc[("judge", "any", "right"), "fid"] == pytest.approx(0, abs=0.01)  # the same images; roots near 0
+    assert rows.loc[("judge", "any", "doodl"), "images"] == 32
+    assert "no evidence" in (tmp_path / "fid.md").read_text(encoding="utf-8")
 
 
 # Configurations and a run

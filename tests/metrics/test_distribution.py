@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,8 +15,9 @@ from torch import Tensor, nn
 
 from sgool.errors import SgoolError
 from sgool.metrics import set_distances
-from sgool.metrics.distribution import ClassifierFeatures, InceptionFeatures, features_of
+from sgool.metrics.distribution import ClassifierFeatures, ClipFeatures, InceptionFeatures, features_of
 from sgool.models.classifier import ImageClassifier, load_classifier
+from sgool.models.clip import load_clip
 from sgool.models.preprocess import Preprocess
 
 
@@ -68,6 +70,10 @@ def test_kid_is_the_unbiased_estimate_in_plain_loops() -> None:
     assert found.kid_std == pytest.approx(float(np.std(estimates)), rel=1e-10)
 
 
+#: The three subsets of two of three images.
+_PAIRS = torch.tensor([[0, 1], [0, 2], [1, 2]])
+
+
 def _mmd(x: list[list[float]], y: list[list[float]]) -> float:
     """Binkowski et al. 2018, eq. 4: no term of an image with itself."""
 
@@ -110,6 +116,24 @@ def test_features_of_the_embedded_classifier_are_those_before_its_last_layer() -
     logits = torch.cat([classifier(batch) for batch in batches])
     # float32 network.
     torch.testing.assert_close(last(found.float()), logits, rtol=1e-4, atol=1e-4)
+
+
+def test_kid_of_a_clip_s_features_has_the_kernel_of_their_cosines(clip_folder: Path) -> None:
+    """All images in each of the subsets, which are then one: the estimate of the two sets, in numpy."""
+    tower = load_clip(str(clip_folder), dtype=torch.float64)
+    images = torch.rand(6, 3, 32, 32, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    found = features_of(ClipFeatures(tower), [images[:2], images[2:]])
+    unit = torch.nn.functional.normalize(found, dim=1)
+    torch.testing.assert_close(unit, tower.encode_image(images), rtol=1e-10, atol=1e-10)  # float64 sums
+    assert found.shape[1] > 1
+    x, y = (part.numpy() for part in unit.split(3))
+    within = [((v @ v.T + 1) ** 3)[~np.eye(3, dtype=bool)].mean() for v in (x, y)]
+    expected = sum(within) - 2 * ((x @ y.T + 1) ** 3).mean()
+    # Three images make subsets of two: the mean over all subsets is the estimate, that over 100 of them is near it.
+    pairs = [_mmd(found[i].tolist(), found[j].tolist()) for i in _PAIRS for j in (_PAIRS + 3)]
+    assert float(np.mean(pairs)) == pytest.approx(float(expected), rel=1e-10)
+    measured = set_distances(found[:3], found[3:])
+    assert abs(measured.kid - expected) < 4 * measured.kid_std / math.sqrt(100) + 1e-12
 
 
 def test_networks_without_known_features() -> None:
