@@ -9,7 +9,12 @@ from pathlib import Path
 
 from sgool.atomic import atomic_write, explain_os_errors
 from sgool.results import RunFolder
-from sgool.types import PromptSeed
+from sgool.types import PairRecord, PromptSeed
+
+
+def _scores(record: PairRecord) -> dict[str, float]:
+    """A pair's metrics, without how much of its prompt was cut off: only prompts that were have that."""
+    return {name: value for name, value in record.metrics.items() if not name.endswith("truncated")}
 
 
 class Means:
@@ -31,7 +36,7 @@ class Means:
         records = [self._folder.record(method, pair.pair_id) for pair in self._pairs]
         if not all(records):
             return None
-        rows = [dict(record.metrics) for record in records if record is not None and record.status == "done"]
+        rows = [_scores(record) for record in records if record is not None and record.status == "done"]
         self._of = hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()
         if self._logged_of(method) == self._of:
             return None

@@ -37,6 +37,7 @@ def score(session: Session, results: Sequence[PairResult]) -> list[dict[str, flo
         if result.history:
             row["objective_initial"] = result.history[0]["selection"]
             row["objective"] = result.history[result.best_step]["selection"]
+        row |= session.unread.get(result.pair.prompt, {})
     return rows
 
 

@@ -77,8 +77,9 @@ def _pair_of(record: PairRecord) -> PromptSeed:
 
 
 def _kept(record: PairRecord) -> dict[str, float]:
-    """What no judge said: the objective's values, and how well a photo was inverted."""
-    return {key: value for key, value in record.metrics.items() if key.startswith(("objective", "inversion_", "vae_"))}
+    """What no judge said: the objective's values, what the pipeline did not read, how well a photo was inverted."""
+    kept = ("objective", "truncated", "inversion_", "vae_")
+    return {key: value for key, value in record.metrics.items() if key.startswith(kept)}
 
 
 def _images(folder: RunFolder, records: list[PairRecord], name: str) -> Tensor:

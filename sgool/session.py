@@ -32,6 +32,8 @@ class Session:
 
     def __init__(self, config: Mapping[str, Any], world: World | None = None) -> None:
         self._config, self._world = config, world or World()
+        #: Prompt -> key of its records -> characters that the pipeline or a term does not read; see `truncations`.
+        self.unread: dict[str, dict[str, float]] = {}
 
     @cached_property
     def networks(self) -> Networks:
@@ -57,9 +59,13 @@ class Session:
         return {**towers, "guide": self.networks.clip(**options["guide"])}
 
     def truncations(self, prompts: Iterable[str]) -> list[str]:
-        """One sentence per prompt that the pipeline, a CLIP or a term of the objective cuts off, with what is lost."""
+        """One sentence per prompt that the pipeline, a CLIP or a term of the objective cuts off, with what is lost.
+
+        What judges do not read is their panel's to record; `unread` tells of the others.
+        """
         unique = list(dict.fromkeys(prompts))
         cuts = {"the pipeline": self.models.truncated(unique)}
+        self._unread("truncated", unique, cuts["the pipeline"])
         readers = {f"{name} CLIP": tower.truncated(unique) for name, tower in self.towers.items()}
         others = {name: cut for name, cut in self.judges.truncated(unique).items() if name not in self.towers}
         readers |= {f"the judge {name}": cut for name, cut in others.items() if any(cut)}
@@ -67,7 +73,9 @@ class Session:
             terms = build_objective(self._config["objective"], self.networks).truncated(unique)
             known = list(readers.values())
             # Most terms read with a CLIP that has spoken already.
-            readers |= {f"the objective's term {name}": cut for name, cut in terms.items() if cut not in known}
+            for name, cut in ((name, cut) for name, cut in terms.items() if cut not in known):
+                readers[f"the objective's term {name}"] = cut
+                self._unread(f"objective/{name}/truncated", unique, cut)
         cuts |= {reader: [cut or "" for cut in texts] for reader, texts in readers.items()}
         return [
             f"over-long prompt {prompt!r}: {reader} does not see {cut!r}"
@@ -75,6 +83,11 @@ class Session:
             for prompt, cut in zip(unique, texts, strict=True)
             if cut
         ]
+
+    def _unread(self, key: str, prompts: Iterable[str], texts: Iterable[str | None]) -> None:
+        for prompt, text in zip(prompts, texts, strict=True):
+            if text:
+                self.unread.setdefault(prompt, {})[key] = float(len(text))
 
     @cached_property
     def judges(self) -> JudgePanel:

@@ -91,8 +91,10 @@ class PairRecord:
 
     ``status`` is "done" or "failed"; ``error`` says why. ``best_step`` is the update whose image is ``final.png``
     (0: the first image). ``metrics`` maps a metric to its value on the final image and ``NAME_initial`` to its
-    value on the first one. ``network_evaluations`` counts forward passes of the denoising network for one image
-    (a conditional and an unconditional pass in one batch count as one), with recomputation in backward.
+    value on the first one; ``truncated`` (and ``NAME/truncated`` for a judge) is the number of the prompt's characters
+    that the text encoder did not read, absent where it read all. ``network_evaluations`` counts forward passes of the
+    denoising network for one image (a conditional and an unconditional pass in one batch count as one), with
+    recomputation in backward.
     ``seconds`` is the pair's share of its fit's wall time; ``peak_memory_mib`` that of the process so far.
     """
 

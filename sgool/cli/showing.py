@@ -16,13 +16,19 @@ def report(
     out: Annotated[
         Path | None, typer.Option("--out", help="Folder for the report; without it, report/ in the first run.")
     ] = None,
+    against: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--against", metavar="METHOD", help="Compare all methods with this one; may be repeated. Default: vanilla."
+        ),
+    ] = None,
     debug: Debug = False,
 ) -> None:
     """Build tables, figures and the page of one or more runs and print the page's path."""
     with user_errors(debug):
         from sgool.report import build_report
 
-        typer.echo(str(build_report(runs, out)))
+        typer.echo(str(build_report(runs, out, against or ())))
 
 
 @app.command()

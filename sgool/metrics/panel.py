@@ -60,6 +60,8 @@ class JudgePanel:
     ) -> list[dict[str, float]]:
         """Per image its metrics: name -> value; what is infinite (the PSNR of equal images) is left out.
 
+        Final images whose prompt a judge does not read to its end have ``NAME/truncated``, the characters it lost.
+
         Args:
             images: (B, 3, H, W) in [0, 1].
             pairs: As many.
@@ -69,6 +71,9 @@ class JudgePanel:
         prompts = [pair.prompt for pair in pairs]
         for name, metric in ((name, metric) for name, judge in self._judges.items() for metric in judge):
             scores = _scores(metric, images, prompts, before)
+            cut = metric.truncated(prompts) if before is not None and isinstance(metric, TextScore) else []
+            for row, text in zip(rows, cut, strict=False):
+                row |= {f"{name}/truncated": float(len(text))} if text else {}
             if scores is not None:
                 for row, value in zip(rows, scores.tolist(), strict=True):
                     row |= {f"{name}/{metric.key}": value} if abs(value) != float("inf") else {}

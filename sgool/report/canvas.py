@@ -6,12 +6,12 @@ import io
 import re
 import unicodedata
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
-from sgool.report.palette import COLOURS, Colour
+from sgool.report.palette import COLOURS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,6 +22,10 @@ SOFT = "#5c5f67"
 GRID = "#e2e2de"
 WIDTH = 6.0
 _DPI = 200
+_VARIABLES = [
+    *((INK, "ink"), (SOFT, "soft"), (GRID, "line")),
+    *((colour.light, f"c{place}") for place, colour in enumerate(COLOURS)),
+]
 _FONTS = "'Helvetica Neue', Helvetica, Arial, 'Liberation Sans', 'DejaVu Sans', sans-serif"
 
 _STYLE: dict[str, Any] = {
@@ -82,12 +86,12 @@ class Figure:
         self.name = file_name(name)
         self.figure = figure
 
-    def legend(self, axes: Axes, entries: int) -> None:
+    def legend(self, axes: Axes) -> None:
         """One legend above the axes, in as few lines as fit."""
         handles, labels = axes.get_legend_handles_labels()
-        columns = max(1, min(entries, 6 if max(map(len, labels), default=0) < 16 else 3))
+        labels = [shorten(label) for label in labels]
         self.figure.legend(
-            handles, [shorten(label) for label in labels], loc="outside upper left", ncols=columns, handletextpad=0.4,
+            handles, labels, loc="outside upper left", ncols=_columns(labels), handletextpad=0.4,
             columnspacing=1.4, borderaxespad=0.1,
         )  # fmt: skip
 
@@ -101,10 +105,21 @@ class Figure:
             # The layout is worked out once: saving would do it again for each file, drawing everything twice.
             self.figure.draw_without_rendering()
             self.figure.set_layout_engine("none")
-            self.figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None, "Title": title})
+            # On white: dark text on a dark page could not be read where the file stands by itself.
+            about = {"Date": None, "Creator": None, "Title": title}
+            self.figure.savefig(svg, format="svg", facecolor="white", metadata=about)
             self.figure.savefig(png, format="png", dpi=_DPI, facecolor="white", metadata={"Software": None})
         text = svg.getvalue().replace("'DejaVu Sans'", _FONTS)
         return Drawn(self.name, title, caption, alt, text, png.getvalue())
+
+
+def _columns(labels: Sequence[str]) -> int:
+    """The most columns in which a legend is no wider than the figure; each is as wide as its longest label."""
+    for columns in range(len(labels), 1, -1):
+        rows = [labels[len(labels) * k // columns : len(labels) * (k + 1) // columns] for k in range(columns)]
+        if sum(0.44 + 0.078 * max(map(len, row)) for row in rows) < WIDTH - 0.1:  # inches: marker and gaps, a letter
+            return columns
+    return 1
 
 
 @contextmanager
@@ -154,20 +169,16 @@ def shorten(text: str, most: int = 28) -> str:
     return line if len(line) <= most else line[: most - 1] + "…"
 
 
-def for_page(drawn: Drawn, colours: Mapping[str, Colour] | Sequence[Colour] = COLOURS) -> str:
+def for_page(drawn: Drawn) -> str:
     """The SVG to stand in the page: coloured by the page's theme, without ids that several figures would share."""
     svg = drawn.svg[drawn.svg.index("<svg") :]
     used = set(re.findall(r'(?:url\(#|href="#)([^")]+)', svg))
     svg = re.sub(r' id="([^"]*)"', lambda found: found[0] if found[1] in used else "", svg)
+    svg = svg.replace("fill: #ffffff", "fill: none", 1)  # the ground is the page's
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r"<title>.*?</title>", "", svg, count=1, flags=re.DOTALL)
     # A function of the page's own numbers; names and prompts in it were escaped by matplotlib.
-    for colour, variable in _variables(colours):
+    for colour, variable in _VARIABLES:
         svg = re.sub(rf"((?:fill|stroke): ){colour}\b", rf"\1var(--{variable})", svg)
+        svg = re.sub(rf' fill="{colour}"', f' style="fill: var(--{variable})"', svg)  # the ground of a hatch
     return re.sub(r'<svg [^>]*?viewBox="([^"]+)"[^>]*>', r'<svg viewBox="\1" aria-hidden="true">', svg, count=1)
-
-
-def _variables(colours: Mapping[str, Colour] | Sequence[Colour]) -> list[tuple[str, str]]:
-    found = colours.values() if isinstance(colours, Mapping) else colours
-    named = [(colour.light, f"c{COLOURS.index(colour)}") for colour in found]
-    return [(INK, "ink"), (SOFT, "soft"), (GRID, "line"), *dict.fromkeys(named)]

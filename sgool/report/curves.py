@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from sgool.report.canvas import SOFT, Drawn, new_grid, shorten
 from sgool.report.history import Curve, Histories
-from sgool.report.palette import Colour
+from sgool.report.palette import Look
 
 _TITLES = {
     "loss": ("Loss over updates", "loss"),
@@ -15,25 +15,25 @@ _TITLES = {
 _SHOWN = ("loss", "selection")
 
 
-def curve_figures(histories: Histories, colours: Mapping[str, Colour]) -> list[Drawn]:
+def curve_figures(histories: Histories, looks: Mapping[str, Look]) -> list[Drawn]:
     """One figure per quantity: loss, selection, and every judge that was scored along the way (``NAME/KIND``)."""
     figures = []
     for name, found in histories.curves.items():
         curves = {label: curve for label, curve in found.items() if len(curve.updates) > 1}
         if curves and (name in _SHOWN or "/" in name):
-            figures.append(_figure(name, curves, colours))
+            figures.append(_figure(name, curves, looks))
     return figures
 
 
-def _figure(name: str, curves: Mapping[str, Curve], colours: Mapping[str, Colour]) -> Drawn:
+def _figure(name: str, curves: Mapping[str, Curve], looks: Mapping[str, Look]) -> Drawn:
     from matplotlib.ticker import MaxNLocator
 
     title, unit = _TITLES.get(name, (f"{name} over updates", name))
-    labels = [label for label in colours if label in curves]
+    labels = [label for label in looks if label in curves]
     columns = min(3, len(labels))
     figure, panels = new_grid(f"curve-{name}", len(labels), columns, 1.75)
     for axes, label in zip(panels, labels, strict=True):
-        curve, colour = curves[label], colours[label].light
+        curve, colour = curves[label], looks[label].light
         low, quarter, middle, three_quarters, high = curve.quantiles
         axes.fill_between(curve.updates, low, high, color=colour, alpha=0.16, linewidth=0)
         axes.fill_between(curve.updates, quarter, three_quarters, color=colour, alpha=0.26, linewidth=0)

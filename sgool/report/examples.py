@@ -75,6 +75,20 @@ class Examples:
     lines: tuple[Line, ...]
 
 
+def make_examples(
+    frame: pd.DataFrame,
+    metrics: Sequence[Metric],
+    baselines: Mapping[str, str | None],
+    data: Mapping[str, Any],
+    folder: Path,
+) -> Examples | None:
+    """``choose_examples``, and its picture ``figures/examples.png`` in the report's folder."""
+    examples = choose_examples(frame, metrics, baselines, data)
+    if examples:
+        examples_png(examples, folder / "images", folder / "figures/examples.png")
+    return examples
+
+
 def choose_examples(
     frame: pd.DataFrame, metrics: Sequence[Metric], baselines: Mapping[str, str | None], data: Mapping[str, Any]
 ) -> Examples | None:

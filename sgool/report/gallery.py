@@ -149,7 +149,7 @@ def _describe(metric: Metric) -> dict[str, Any]:
         "scale": metric.scale,
         "unit": metric.unit,
         "differenceUnit": metric.difference_unit,
-        "digits": metric.digits,
+        "digits": metric.digits if metric.scale == 1.0 else 0,  # one pair's is all or nothing
         "optimised": metric.optimised,
         "direction": metric.direction,
     }

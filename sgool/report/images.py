@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -101,14 +102,21 @@ def overlay(image: Image.Image, saliency_map: Image.Image) -> Image.Image:
     Returns:
         RGB, of the image's size.
     """
-    pixels = np.asarray(image, dtype=np.float32)
     scaled = saliency_map.convert("L").resize(image.size, Image.Resampling.BICUBIC)
-    values = np.asarray(scaled, dtype=np.float32)[..., None] / 255.0
+    levels = np.asarray(scaled)
+    factor, tint = _tints()
+    blended = np.asarray(image, dtype=np.float32) * factor[levels] + tint[levels]  # within 0 and 255
+    return Image.fromarray((blended + np.float32(0.5)).astype(np.uint8))
+
+
+@cache
+def _tints() -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """For each of a map's 256 levels the factor (256, 1) of the image and the colour (256, 3) that is added."""
+    values = np.arange(256)[:, None] / 255.0
     # Chosen by eye on bright and dark scenes: opaque heat hides what people look at, so light does most of the work.
-    lit = pixels * (0.35 + 0.65 * values)
-    opacity = 0.2 + 0.3 * values
-    blended = lit * (1.0 - opacity) + heat(values[..., 0]) * opacity
-    return Image.fromarray(blended.round().clip(0, 255).astype(np.uint8))
+    light, opacity = 0.35 + 0.65 * values, 0.2 + 0.3 * values
+    factor, tint = light * (1.0 - opacity), heat(values[:, 0]) * opacity
+    return factor.astype(np.float32), tint.astype(np.float32)
 
 
 def heat(values: NDArray[np.floating]) -> NDArray[np.float64]:

@@ -16,6 +16,8 @@ from sgool.results.compare import read_config
 from sgool.types import PairRecord
 
 BASELINE = "vanilla"
+OWN_FIRST = ""
+"""In place of a label: the method is compared with its own first images."""
 
 # Control characters but for tab and line break, and halves of surrogate pairs: HTML, XML or UTF-8 cannot hold them.
 _UNWRITABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
@@ -111,27 +113,49 @@ def ordered_methods(run: Run) -> list[str]:
 
 
 def method_labels(runs: Sequence[Run]) -> dict[tuple[int, str], str]:
-    """(position of the run, method) -> label, in display order; the run's name appears only where it must."""
+    """(position of the run, method) -> label, in display order; the run's name appears only where it must.
+
+    Runs on different data sets are parts of one experiment: a method has one label in all of them.
+    """
     keys = [(position, method) for position, run in enumerate(runs) for method in ordered_methods(run)]
     methods = [method for _, method in keys]
+    datasets = [{_dataset(record, run) for record in run.records} for run in runs]
+    apart = sum(map(len, datasets)) == len(set().union(*datasets))
     return {
-        (position, method): writable(method if methods.count(method) == 1 else f"{runs[position].name}/{method}")
+        (position, method): writable(
+            method if apart or methods.count(method) == 1 else f"{runs[position].name}/{method}"
+        )
         for position, method in keys
     }
 
 
-def baseline_labels(runs: Sequence[Run]) -> dict[str, str | None]:
-    """Label -> the label it is compared with: vanilla of its own run, else of the first run with one, else None.
+def baseline_labels(runs: Sequence[Run], baseline: str = BASELINE) -> dict[str, str | None]:
+    """Label -> the label it is compared with: the baseline of its own run, else of the first run with one.
 
-    None for vanilla itself.
+    ``OWN_FIRST`` where no run has it; None for the baseline itself.
     """
     labels = method_labels(runs)
-    vanillas = {position: label for (position, method), label in labels.items() if method == BASELINE}
-    fallback = next(iter(vanillas.values()), None)
+    found = {position: label for (position, method), label in labels.items() if method == baseline}
+    fallback = next(iter(found.values()), OWN_FIRST)
     return {
-        label: None if method == BASELINE else vanillas.get(position, fallback)
+        label: None if method == baseline else found.get(position, fallback)
         for (position, method), label in labels.items()
     }
+
+
+def compared_with(runs: Sequence[Run], against: Sequence[str] = ()) -> list[str]:
+    """The methods that the others are compared with: those that were asked for, each once, else vanilla.
+
+    Raises:
+        SgoolError: No run has one of them.
+    """
+    present = list(dict.fromkeys(method for _, method in method_labels(runs)))
+    unknown = [name for name in dict.fromkeys(against) if name not in present]
+    if unknown:
+        raise SgoolError(
+            f"--against {unknown[0]}: expected a method with results in the given runs, which have {', '.join(present)}"
+        )
+    return list(dict.fromkeys(against)) or [BASELINE]
 
 
 def _load_run(path: Path, taken: Sequence[str]) -> Run:

@@ -10,7 +10,6 @@ from sgool.config.judges import optimised_against
 
 INITIAL = "_initial"
 _GUIDE = "guide"
-_SCENE = "scene_accuracy"
 _NETWORK_KEYS = ("clip", "model", "network", "path", "pretrained")
 
 #: Kind of score (the end of a metric's key) -> (title, decimals, direction), in the order in which they are shown.
@@ -77,6 +76,9 @@ class Metric:
         return not self.optimised and self.direction != 0
 
 
+SCENE = Metric("scene_accuracy", "Scene accuracy", 100.0, " %", " pp", 1)
+
+
 def shown_metrics(names: Iterable[str], configs: Iterable[Mapping[str, Any]] = ()) -> list[Metric]:
     """The metrics of a report: judges by kind, scene accuracy, what is neither good nor bad, then the optimised ones.
 
@@ -87,8 +89,8 @@ def shown_metrics(names: Iterable[str], configs: Iterable[Mapping[str, Any]] = (
     present = {name for name in names if not name.endswith(INITIAL) and not name.startswith("scene/")}
     configs = list(configs)
     metrics = [_metric(name, configs) for name in sorted(present) if _is_score(name)]
-    if _SCENE in present:
-        metrics.append(Metric(_SCENE, "Scene accuracy", 100.0, " %", " pp", 0))
+    if SCENE.key in present:
+        metrics.append(SCENE)
     order = list(_KINDS)
 
     def rank(metric: Metric) -> tuple[bool, bool, int, str]:
@@ -102,7 +104,7 @@ def shown_metrics(names: Iterable[str], configs: Iterable[Mapping[str, Any]] = (
 def _is_score(name: str) -> bool:
     """Scores by a judge (``NAME/KIND``) and metrics of a known kind; the record's other numbers are no metrics."""
     kind = name.rpartition("/")[2]
-    return name != _SCENE and kind not in _HIDDEN and ("/" in name or kind in _KINDS)
+    return name != SCENE.key and kind not in _HIDDEN and ("/" in name or kind in _KINDS)
 
 
 def _metric(name: str, configs: Sequence[Mapping[str, Any]]) -> Metric:

@@ -8,95 +8,104 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from sgool.report import format as text
-from sgool.report.canvas import Drawn, file_name, for_page, style
+from sgool.report.canvas import Drawn, for_page, style
 from sgool.report.curves import curve_figures
-from sgool.report.examples import choose_examples, examples_png
-from sgool.report.figures import Source, score_figures
+from sgool.report.examples import make_examples
+from sgool.report.figures import score_figures
 from sgool.report.gallery import make_gallery, to_script
 from sgool.report.history import read_histories
-from sgool.report.load import Run, baseline_labels, load_runs, to_frame
+from sgool.report.latex import to_latex
+from sgool.report.load import Run, baseline_labels, compared_with, load_runs, to_frame
 from sgool.report.metrics import Metric, shown_metrics
 from sgool.report.output import MARK, report_folder
-from sgool.report.palette import COLOURS, Colour, method_colours
+from sgool.report.palette import COLOURS, Look, method_looks
 from sgool.report.problems import differing_settings, find_problems
 from sgool.report.provenance import caveats, describe_run, facts
-from sgool.report.summary import MethodRow, category_rows, dataset_rows, method_rows
-from sgool.report.tables import Table, all_tables, results_csv, to_latex, to_markdown
+from sgool.report.source import Source
+from sgool.report.summary import Comparison, category_rows, compare, statement_rows
+from sgool.report.tables import Table, all_tables, results_csv, score_table, to_markdown
 
 _SCRIPTS = ("state.js", "values.js", "cells.js", "gallery.js", "viewer.js", "keys.js")
 _WITHOUT_SCRIPT = 60
 """Pairs that a browser without JavaScript shows."""
 
 
-def build_report(runs: Sequence[str | Path], out: str | Path | None = None) -> Path:
+def build_report(runs: Sequence[str | Path], out: str | Path | None = None, against: Sequence[str] = ()) -> Path:
     """Make the report of one or more runs.
 
     Args:
         runs: Run folders.
         out: The report's folder; None: ``report/`` in the first run.
+        against: Methods that the others are compared with; none: vanilla. The first one is that of the tables and
+            figures that show one comparison alone.
 
     Returns:
         The path of ``index.html``.
 
     Raises:
-        SgoolError: A path that is no run folder, no finished pair in any, or a folder that cannot be written.
+        SgoolError: A path that is no run folder, no finished pair in any, a method that none has, or a folder that
+            cannot be written.
     """
     loaded = load_runs(runs)
+    names = compared_with(loaded, against)
     folder = loaded[0].folder.path / "report" if out is None else Path(out)
     with report_folder(folder, own=out is None) as new:
-        write_report(loaded, new)
+        write_report(loaded, new, names)
     return folder / "index.html"
 
 
-def write_report(runs: Sequence[Run], folder: Path) -> None:
+def write_report(runs: Sequence[Run], folder: Path, against: Sequence[str]) -> None:
     """Write all of a report's files into a folder that has ``images/`` and ``figures/``, both empty."""
     frame = to_frame(runs)
-    baselines = baseline_labels(runs)
-    metrics = shown_metrics(frame.columns, [run.config for run in runs])
-    metrics = [text.with_fitting_digits(metric, frame.get(metric.key)) for metric in metrics]
+    metrics = _metrics(runs, frame)
     histories = read_histories(frame)
-    colours = method_colours(baselines)
-    rows = method_rows(frame, metrics, baselines)
-    datasets = dataset_rows(frame, metrics, baselines)
-    categories = category_rows(frame, metrics, baselines)
+    comparisons = [compare(frame, metrics, name, baseline_labels(runs, name)) for name in against]
+    baselines = comparisons[0].baselines
+    looks = method_looks(baselines)
+    categories, statements = category_rows(frame, metrics, baselines), statement_rows(frame, baselines)
     with style():
-        source = Source(frame, metrics, rows, baselines, colours)
-        figures = score_figures(source) + curve_figures(histories, colours)
+        scores = score_figures(Source(frame, metrics, comparisons, looks))
+        curves = curve_figures(histories, looks)
+    figures = [*(drawn for found in scores.values() for drawn in found), *curves]
+    tables = all_tables(comparisons, categories, statements, metrics)
     gallery = make_gallery(frame, metrics, baselines, folder / "images")
-    examples = choose_examples(frame, metrics, baselines, gallery.data)
-    if examples:
-        examples_png(examples, folder / "images", folder / "figures/examples.png")
     has_overlay = any(cell and cell[2] for row in gallery.data["rows"] for cell in row[5])
     content = {
         "title": " + ".join(run.name for run in runs),
         "facts": _facts(runs, frame),
         "metrics": metrics,
-        "examples": examples,
-        "overall": rows,
-        "datasets": datasets,
-        "panels": [_panel(metric, at, datasets) for at, metric in enumerate(metrics)],
+        "examples": make_examples(frame, metrics, baselines, gallery.data, folder),
+        "overall": comparisons[0].overall,
+        "comparisons": comparisons,
+        "panels": [_panel(metric, at, comparisons) for at, metric in enumerate(metrics)],
+        "combined": score_table(comparisons[0], metrics),
         "categories": categories,
-        "figures": {drawn.name: FigureView(drawn, Markup(for_page(drawn, colours))) for drawn in figures},
-        "groups": _figure_groups(figures, metrics),
+        "statements": statements,
+        "figures": {drawn.name: FigureView(drawn, Markup(for_page(drawn))) for drawn in figures},
+        "groups": _figure_groups(scores, curves, metrics),
         "problems": find_problems(runs, frame, metrics, histories, gallery.missing),
         "settings": differing_settings(runs),
         "caveats": caveats(runs, metrics, has_overlay),
         "runs": [describe_run(run) for run in runs],
-        "checksum": _write_files(folder, runs, frame, all_tables(datasets, categories, metrics), figures),
+        "checksum": _write_files(folder, runs, frame, tables, figures),
         "results": len(frame),
-        "swatches": _swatches(colours),
+        "swatches": _swatches(looks),
         "plain_rows": gallery.data["rows"][:_WITHOUT_SCRIPT],
-        "data": Markup(to_script(gallery.data | {"swatches": _swatches(colours)})),
+        "data": Markup(to_script(gallery.data | {"swatches": _swatches(looks)})),
     }
     page = _environment().get_template("index.html.j2").render(content)
     (folder / "index.html").write_text(page, encoding="utf-8")
+
+
+def _metrics(runs: Sequence[Run], frame: pd.DataFrame) -> list[Metric]:
+    found = shown_metrics(frame.columns, [run.config for run in runs])
+    return [text.with_fitting_digits(metric, frame.get(metric.key)) for metric in found]
 
 
 def _write_files(
@@ -136,9 +145,9 @@ class Panel:
         return round(100.0 * (value - self.low) / (self.high - self.low), 2)
 
 
-def _panel(metric: Metric, position: int, datasets: Sequence[Any]) -> Panel:
+def _panel(metric: Metric, position: int, comparisons: Sequence[Comparison]) -> Panel:
     """The scale holds zero and every interval."""
-    found: list[MethodRow] = [row for dataset in datasets for row in dataset.methods]
+    found = [row for comparison in comparisons for dataset in comparison.datasets for row in dataset.methods]
     ends = [0.0]
     for difference in (row.cells[position].difference for row in found):
         if difference is not None and difference.pairs:
@@ -147,22 +156,17 @@ def _panel(metric: Metric, position: int, datasets: Sequence[Any]) -> Panel:
     return Panel(metric, position, min(ends) - margin, max(ends) + margin)
 
 
-def _figure_groups(figures: Sequence[Drawn], metrics: Sequence[Metric]) -> list[tuple[str, list[str]]]:
+def _figure_groups(
+    scores: Mapping[str, Sequence[Drawn]], curves: Sequence[Drawn], metrics: Sequence[Metric]
+) -> list[tuple[str, list[str]]]:
     """(heading, names of figures): one group per metric, then the curves."""
-    groups = []
-    taken: set[str] = set()
-    for metric in metrics:
-        ends = {file_name(f"{kind}-{metric.key}") for kind in ("differences", "boxes", "bars", "improvement", "cost")}
-        names = [drawn.name for drawn in figures if drawn.name in ends]
-        taken |= set(names)
-        if names:
-            groups.append((metric.name, names))
-    rest = [drawn.name for drawn in figures if drawn.name not in taken]
-    return [*groups, ("Over the updates", rest)] if rest else groups
+    named = [(metric.name, scores.get(metric.key, [])) for metric in metrics] + [("Over the updates", curves)]
+    return [(heading, [drawn.name for drawn in found]) for heading, found in named if found]
 
 
-def _swatches(colours: Mapping[str, Colour]) -> dict[str, int]:
-    return {label: COLOURS.index(colour) for label, colour in colours.items()}
+def _swatches(looks: Mapping[str, Look]) -> dict[str, tuple[int, int]]:
+    """Label -> colour and turn (style.css)."""
+    return {label: (look.place, look.turn) for label, look in looks.items()}
 
 
 def _facts(runs: Sequence[Run], frame: pd.DataFrame) -> dict[str, str]:

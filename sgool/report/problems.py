@@ -11,7 +11,7 @@ import pandas as pd
 
 from sgool.report.history import Histories
 from sgool.report.load import Run, writable
-from sgool.report.metrics import INITIAL, Metric, judge_networks, objective_networks
+from sgool.report.metrics import Metric, judge_networks, objective_networks
 from sgool.results.compare import NOT_COMPARED, changed_keys, flatten
 
 _NON_FINITE = re.compile(r"non-?finite|\bnan\b|\binf(?:inity|inite)?\b", re.IGNORECASE)
@@ -161,15 +161,21 @@ def _not_run(frame: pd.DataFrame) -> Problem | None:
 
 
 def _truncated(frame: pd.DataFrame) -> Problem | None:
-    """Prompts that a network did not read to their end, where the run recorded it (``NAME/truncated`` above zero)."""
-    groups = {}
-    for name in frame.columns:
-        if str(name).removesuffix(INITIAL).rpartition("/")[2] == "truncated" and frame[name].dtype.kind == "f":
-            prompts = frame.loc[frame[name] > 0, "prompt"].nunique()
-            if prompts:
-                groups[name] = f"{str(name).rpartition('/')[0] or 'the denoising network'}: {prompts} prompts"
+    """Prompts that a network did not read to their end (``NAME/truncated``, in characters)."""
+    lines = []
+    for name in map(str, frame.columns):
+        reader, _, kind = name.rpartition("/")
+        if kind != "truncated" or frame[name].dtype.kind != "f":
+            continue
+        lost = {prompt: count for prompt, count in zip(frame["prompt"], frame[name], strict=True) if count > 0}
+        if lost:
+            who = f"the objective's term {reader.removeprefix('objective/')}" if "/" in reader else reader
+            prompts = "1 prompt" if len(lost) == 1 else f"{len(lost)} prompts"
+            longest = max(lost, key=lost.__getitem__)
+            most = f"{lost[longest]:.0f} characters of {_shorten(longest, 60)}"
+            lines.append(f"{who or 'the diffusion model'}: {prompts}, at most {most}")
     text = "Longer than the text encoder reads: the end of the prompt had no say."
-    return Problem("Prompts that were cut off", text, tuple(groups.values())) if groups else None
+    return Problem("Prompts that were cut off", text, tuple(lines)) if lines else None
 
 
 def _files(histories: Histories, missing: Iterable[tuple[str, str, str]]) -> Problem | None:

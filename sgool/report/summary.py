@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 import pandas as pd
 
-from sgool.report.load import BASELINE
-from sgool.report.metrics import Metric
+from sgool.report.load import OWN_FIRST
+from sgool.report.metrics import SCENE, Metric, scene_parts
 from sgool.report.stats import PairedDifference, mean_or_none, paired_difference
 
 
@@ -37,7 +37,7 @@ class MethodRow:
 
     Attributes:
         label: The method as the report calls it.
-        against: What its differences are against; None for the baseline.
+        against: What its differences are to; None for the baseline itself.
         pairs: Pairs that ended well.
         failed: Pairs that did not.
         cells: One per metric.
@@ -56,7 +56,7 @@ class MethodRow:
 
 @dataclass(frozen=True)
 class CategoryRow:
-    """A category: how many pairs it has, and each method's row within it."""
+    """A category, or a kind of statement: how many pairs it has, and each method's row within it."""
 
     category: str
     pairs: int
@@ -72,7 +72,34 @@ class DatasetRows:
     methods: tuple[MethodRow, ...]
 
 
+@dataclass(frozen=True)
+class Comparison:
+    """All methods against one of them.
+
+    Attributes:
+        name: Of the method that the others are compared with, or ``FIRST_IMAGE``.
+        baselines: From ``baseline_labels``.
+        overall: Over all data sets.
+        datasets: On each of them.
+    """
+
+    name: str
+    baselines: Mapping[str, str | None]
+    overall: tuple[MethodRow, ...]
+    datasets: tuple[DatasetRows, ...]
+
+
 FIRST_IMAGE = "its own first image"
+
+
+def compare(
+    frame: pd.DataFrame, metrics: Sequence[Metric], name: str, baselines: Mapping[str, str | None]
+) -> Comparison:
+    """The comparison of everything with the method ``name``; ``baselines`` are ``baseline_labels(runs, name)``."""
+    datasets = tuple(dataset_rows(frame, metrics, baselines))
+    # One data set is the whole; its intervals need not be drawn twice.
+    overall = datasets[0].methods if len(datasets) == 1 else tuple(method_rows(frame, metrics, baselines))
+    return Comparison(FIRST_IMAGE if OWN_FIRST in baselines.values() else name, baselines, overall, datasets)
 
 
 def method_rows(frame: pd.DataFrame, metrics: Sequence[Metric], baselines: Mapping[str, str | None]) -> list[MethodRow]:
@@ -81,7 +108,7 @@ def method_rows(frame: pd.DataFrame, metrics: Sequence[Metric], baselines: Mappi
     Args:
         frame: From ``to_frame``, or some rows of it.
         metrics: The columns.
-        baselines: From ``baseline_labels``. A method without a vanilla run is compared with its own first images.
+        baselines: From ``baseline_labels``.
     """
     return [_method_row(frame, label, baseline, metrics) for label, baseline in baselines.items()]
 
@@ -100,7 +127,7 @@ def dataset_rows(
 
 def reference_values(frame: pd.DataFrame, done: pd.DataFrame, baseline: str | None, metric: Metric) -> pd.Series:
     """What a method's values are compared with, by pair: the baseline's, or those of its own first images."""
-    if baseline is None:
+    if not baseline:
         return column(done, metric.initial)
     return column(finished(frame, baseline), metric.key)
 
@@ -123,15 +150,29 @@ def category_rows(
     return rows
 
 
+def statement_rows(frame: pd.DataFrame, baselines: Mapping[str, str | None]) -> list[CategoryRow]:
+    """One row per kind of statement that the scene reader checks: the share of pairs in which it is right.
+
+    The pairs of a row are those whose prompts make such a statement; its methods have one cell each.
+    """
+    rows = []
+    for part in scene_parts(frame.columns):
+        metric = replace(SCENE, key=f"scene/{part}")
+        said = frame[column(frame, metric.key).notna()]
+        if len(said):
+            found = method_rows(said, [metric], baselines)
+            rows.append(CategoryRow(part.replace("_", " "), said["pair_id"].nunique(), tuple(found)))
+    return rows
+
+
 def _method_row(frame: pd.DataFrame, label: str, baseline: str | None, metrics: Sequence[Metric]) -> MethodRow:
     own = frame[frame["label"] == label]
     done = finished(frame, label)
-    is_baseline = bool((own["method"] == BASELINE).all()) and baseline is None
     cells = []
     for metric in metrics:
         values = column(done, metric.key)
         difference = None
-        if not is_baseline:
+        if baseline is not None:
             difference = paired_difference(values, reference_values(frame, done, baseline, metric), done["prompt"])
             if metric.direction < 0:
                 difference = replace(difference, wins=difference.losses, losses=difference.wins)
@@ -146,7 +187,7 @@ def _method_row(frame: pd.DataFrame, label: str, baseline: str | None, metrics: 
         )
     return MethodRow(
         label=label,
-        against=None if is_baseline else baseline or FIRST_IMAGE,
+        against=None if baseline is None else baseline or FIRST_IMAGE,
         pairs=len(done),
         failed=len(own) - len(done),
         cells=tuple(cells),

@@ -1,4 +1,4 @@
-"""The report's tables for papers and issues: ``tables.md``, ``tables.tex`` and ``results.csv``."""
+"""The report's tables: what stands in them, ``tables.md`` and ``results.csv``."""
 
 from __future__ import annotations
 
@@ -9,43 +9,76 @@ from dataclasses import dataclass
 import pandas as pd
 
 from sgool.report.format import number, p_value, show, show_difference, show_interval
-from sgool.report.metrics import Metric
-from sgool.report.summary import CategoryRow, DatasetRows, MethodRow
+from sgool.report.metrics import SCENE, Metric
+from sgool.report.summary import CategoryRow, Comparison, MethodRow
 
-_LATEX = {
-    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "%": r"\%", "_": r"\_",
-    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
-    "|": r"\textbar{}", '"': r"\textquotedbl{}", "\N{MINUS SIGN}": "$-$", "\N{EN DASH}": "--",
-    "\N{NARROW NO-BREAK SPACE}": r"\,", "\N{NO-BREAK SPACE}": "~", "\N{MULTIPLICATION SIGN}": r"$\times$",
-    "\n": " ", "\t": " ",
-}  # fmt: skip
-_LATEX_UNSAFE = re.compile("|".join(map(re.escape, _LATEX)))
 _MARKDOWN_UNSAFE = re.compile(r"([\\`*_{}\[\]<>#|~$])")
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table as text: the first column is the row's name, the others are numbers."""
+    """A table as text: the first column is the row's name, the others are numbers.
+
+    ``spans`` are names over the head, each with its number of columns; they are told in ``head`` by none.
+    """
 
     title: str
     head: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     note: str = ""
+    spans: tuple[tuple[str, int], ...] = ()
 
 
 def all_tables(
-    datasets: Sequence[DatasetRows], categories: Sequence[CategoryRow], metrics: Sequence[Metric]
+    comparisons: Sequence[Comparison],
+    categories: Sequence[CategoryRow],
+    statements: Sequence[CategoryRow],
+    metrics: Sequence[Metric],
 ) -> list[Table]:
-    """Means per data set and method, paired differences, costs, then categories."""
-    tables = []
-    for dataset in datasets:
+    """All data sets at once if there are several; on each the means, differences and costs; statements; categories."""
+    combined = score_table(comparisons[0], metrics)
+    tables = [combined] if combined else []
+    for at_set, dataset in enumerate(comparisons[0].datasets):
         where = f"{dataset.dataset}, {_pairs(dataset.pairs)}"
         if metrics:
             tables.append(_means(where, dataset.methods, metrics))
-        tables += [_differences(where, dataset.methods, metric, at) for at, metric in enumerate(metrics)]
+        for at, metric in enumerate(metrics):
+            found = [_differences(where, each.name, each.datasets[at_set].methods, metric, at) for each in comparisons]
+            tables += [table for table in found if table.rows]
         tables.append(_costs(where, dataset.methods))
-    shown = [(at, metric) for at, metric in enumerate(metrics) if categories]
-    return tables + [_categories(categories, metric, at) for at, metric in shown]
+    if statements:
+        tables.append(_by_row("Scene accuracy by statement", "Statement", statements, SCENE, 0))
+    for at, metric in enumerate(metrics if categories else ()):
+        tables.append(_by_row(f"{metric.name} per category", "Category", categories, metric, at))
+    return tables
+
+
+def score_table(comparison: Comparison, metrics: Sequence[Metric]) -> Table | None:
+    """Scores by data set and method: one row per method, the judges' means on every data set as columns.
+
+    Returns:
+        None for a single data set, and without a judge.
+    """
+    judges = [(at, metric) for at, metric in enumerate(metrics) if metric.judges]
+    if len(comparison.datasets) < 2 or not judges:
+        return None
+    rows = []
+    for label in comparison.baselines:
+        cells = []
+        for dataset in comparison.datasets:
+            row = next((row for row in dataset.methods if row.label == label), None)
+            for at, metric in judges:
+                cell = row.cells[at] if row else None
+                cells.append(show(cell.final, metric) + _of(cell.pairs, dataset.pairs) if cell else show(None, metric))
+        rows.append((label, *cells))
+    titles = [metric.name for _, metric in judges]
+    return Table(
+        "Scores by data set and method",
+        ("Method", *(titles * len(comparison.datasets))),
+        tuple(rows),
+        "Means over the pairs that ended well; a number in brackets is how many those are, where they are not all.",
+        (("", 1), *((f"{each.dataset}, {_pairs(each.pairs)}", len(judges)) for each in comparison.datasets)),
+    )
 
 
 def to_markdown(title: str, tables: Sequence[Table]) -> str:
@@ -53,24 +86,11 @@ def to_markdown(title: str, tables: Sequence[Table]) -> str:
     lines = [f"# {escape_markdown(title)}", ""]
     for table in tables:
         lines += [f"## {escape_markdown(table.title)}", ""]
-        lines.append("| " + " | ".join(map(escape_markdown, table.head)) + " |")
+        lines.append("| " + " | ".join(map(escape_markdown, _whole_head(table))) + " |")
         lines.append("|" + " --- |" + " ---: |" * (len(table.head) - 1))
         lines += ["| " + " | ".join(map(escape_markdown, row)) + " |" for row in table.rows]
         lines += ["", *([escape_markdown(table.note), ""] if table.note else [])]
     return "\n".join(lines)
-
-
-def to_latex(tables: Sequence[Table]) -> str:
-    """``tables.tex``: one ``table`` each, to be included in a document with ``booktabs`` and a UTF-8 engine."""
-    lines = [r"% Needs \usepackage{booktabs}, and \usepackage{textcomp} with older LaTeX. Made by sgool report."]
-    for table in tables:
-        caption = escape_latex(f"{table.title}. {table.note}".strip())
-        lines += ["", r"\begin{table}", r"\centering", rf"\caption{{{caption}}}"]
-        lines.append(rf"\begin{{tabular}}{{l{'r' * (len(table.head) - 1)}}}")
-        lines += [r"\toprule", _latex_row(table.head), r"\midrule"]
-        lines += [_latex_row(row) for row in table.rows]
-        lines += [r"\bottomrule", r"\end{tabular}", r"\end{table}"]
-    return "\n".join(lines) + "\n"
 
 
 def results_csv(frame: pd.DataFrame, names: Sequence[str]) -> str:
@@ -85,18 +105,15 @@ def results_csv(frame: pd.DataFrame, names: Sequence[str]) -> str:
     return table.to_csv(index=False, lineterminator="\n")
 
 
-def escape_latex(text: str) -> str:
-    """Text that LaTeX prints as it is."""
-    return _LATEX_UNSAFE.sub(lambda found: _LATEX[found[0]], text)
-
-
 def escape_markdown(text: str) -> str:
     """Text that Markdown shows as it is, on one line."""
     return _MARKDOWN_UNSAFE.sub(r"\\\1", " ".join(text.split()) if "\n" in text else text)
 
 
-def _latex_row(cells: Sequence[str]) -> str:
-    return " & ".join(map(escape_latex, cells)) + r" \\"
+def _whole_head(table: Table) -> list[str]:
+    """Markdown has no cells over several columns: the names stand in each of their columns."""
+    above = [text for text, width in table.spans for _ in range(width)] or [""] * len(table.head)
+    return [f"{over}: {text}" if over else text for over, text in zip(above, table.head, strict=True)]
 
 
 def _means(where: str, methods: Sequence[MethodRow], metrics: Sequence[Metric]) -> Table:
@@ -112,7 +129,7 @@ def _means(where: str, methods: Sequence[MethodRow], metrics: Sequence[Metric]) 
     )
 
 
-def _differences(where: str, methods: Sequence[MethodRow], metric: Metric, at: int) -> Table:
+def _differences(where: str, baseline: str, methods: Sequence[MethodRow], metric: Metric, at: int) -> Table:
     rows = []
     for row in methods:
         found = row.cells[at].difference
@@ -121,12 +138,12 @@ def _differences(where: str, methods: Sequence[MethodRow], metric: Metric, at: i
         tally = f"{found.wins} / {found.draws} / {found.losses}"
         change = show_difference(found.difference, metric)
         interval = show_interval(found, metric)
-        against = f"{row.label} against {row.against}"
+        against = row.label if row.against == baseline else f"{row.label} against {row.against}"
         counts = (number(found.pairs, 0), number(found.prompts, 0))
         rows.append((against, *counts, change, interval, tally, p_value(found.p_value)))
     outcome = "Better / equal / worse" if metric.direction else "Higher / equal / lower"
     return Table(
-        f"{metric.name}: paired differences on {where}",
+        f"{metric.name}: paired differences to {baseline} on {where}",
         ("Method", "Pairs", "Prompts", "Difference", "95 % interval", outcome, "Wilcoxon p"),
         tuple(rows),
         "Interval: percentile bootstrap over prompts. p: Wilcoxon signed-rank test on prompts' means, draws left out.",
@@ -140,7 +157,9 @@ def _costs(where: str, methods: Sequence[MethodRow]) -> Table:
     return Table(f"Cost of a pair on {where}", ("Method", "Pairs", "Network calls", "Seconds"), tuple(rows))
 
 
-def _categories(categories: Sequence[CategoryRow], metric: Metric, at: int) -> Table:
+def _by_row(title: str, first: str, found: Sequence[CategoryRow], metric: Metric, at: int) -> Table:
+    """Means and differences by category or statement."""
+
     def cell(row: MethodRow) -> str:
         found = row.cells[at]
         text = show(found.final, metric)
@@ -148,14 +167,11 @@ def _categories(categories: Sequence[CategoryRow], metric: Metric, at: int) -> T
             return text
         return f"{text} ({show_difference(found.difference.difference, metric)})"
 
-    labels = [row.label for row in categories[0].methods]
-    rows = [(c.category, number(c.pairs, 0), *(cell(row) for row in c.methods)) for c in categories]
-    return Table(
-        f"{metric.name} per category",
-        ("Category", "Pairs", *labels),
-        tuple(rows),
-        "Mean; in brackets the mean paired difference.",
-    )
+    labels = [row.label for row in found[0].methods]
+    rows = [(each.category, number(each.pairs, 0), *(cell(row) for row in each.methods)) for each in found]
+    against = list(dict.fromkeys(row.against for row in found[0].methods if row.against))
+    whom = f" to {against[0]}" if len(against) == 1 else ""
+    return Table(title, (first, "Pairs", *labels), tuple(rows), f"Mean; in brackets the mean paired difference{whom}.")
 
 
 def _pairs(count: int) -> str:

@@ -69,7 +69,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Report:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sgool.report.gallery.make_strip", shared)
-        patch.setattr("sgool.report.page.score_figures", lambda source: [])
+        patch.setattr("sgool.report.page.score_figures", lambda source: {})
         path = build_report([run.path])
     return Report(path.as_uri(), Page(path).data)
 

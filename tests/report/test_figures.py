@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 import xml.etree.ElementTree as ET
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,27 +14,29 @@ from PIL import Image
 
 from sgool.report.canvas import Drawn, file_name, for_page, new_figure, shorten, style
 from sgool.report.curves import curve_figures
-from sgool.report.figures import Source, score_figures
+from sgool.report.figures import _ends, score_figures
 from sgool.report.history import read_histories
 from sgool.report.load import baseline_labels, load_runs, to_frame
 from sgool.report.metrics import shown_metrics
-from sgool.report.palette import COLOURS, method_colours
-from sgool.report.summary import method_rows
+from sgool.report.palette import COLOURS, TURNS, method_looks
+from sgool.report.source import Source
+from sgool.report.summary import compare
 from tests.fake_run import fake_pairs, make_fake_run
 
 EVIL = "<b>&amp; $x_1$ \\frac{"
 EIGHT = [(f"prompt {number}", EVIL if number % 2 else "plain") for number in range(14)]
 
 
-def figures_of(path: Path) -> dict[str, Drawn]:
-    runs = load_runs([path])
+def figures_of(*paths: Path, against: Sequence[str] = ("vanilla",)) -> dict[str, Drawn]:
+    runs = load_runs(paths)
     frame = to_frame(runs)
     metrics = shown_metrics(frame.columns, [run.config for run in runs])
-    baselines = baseline_labels(runs)
-    colours = method_colours(baselines)
+    comparisons = [compare(frame, metrics, name, baseline_labels(runs, name)) for name in against]
+    looks = method_looks(comparisons[0].baselines)
     with style():
-        source = Source(frame, metrics[:1], method_rows(frame, metrics, baselines), baselines, colours)
-        drawn = score_figures(source) + curve_figures(read_histories(frame), colours)
+        scores = score_figures(Source(frame, metrics[:1], comparisons, looks))
+        drawn = [*scores[metrics[0].key], *curve_figures(read_histories(frame), looks)]
+    assert len({figure.name for figure in drawn}) == len(drawn)
     return {figure.name: figure for figure in drawn}
 
 
@@ -101,11 +104,61 @@ def test_in_the_page(figures: dict[str, Drawn]) -> None:
 
 
 def test_a_method_keeps_its_colour() -> None:
-    alone, all_of_them = method_colours(["sgool"]), method_colours(["vanilla", "other", "doodl", "sgool", "b/sgool"])
+    alone, all_of_them = method_looks(["sgool"]), method_looks(["vanilla", "other", "doodl", "sgool", "b/sgool"])
     assert alone["sgool"] == all_of_them["sgool"]
-    assert len({colour.light for colour in all_of_them.values()}) == 5
-    many = method_colours([f"m{number}" for number in range(20)])
-    assert len(many) == 20
+    assert len({look.light for look in all_of_them.values()}) == 5
+    assert list(all_of_them) == ["vanilla", "other", "doodl", "sgool", "b/sgool"]
+
+
+def test_more_methods_than_colours_look_different() -> None:
+    names = ["vanilla", *(f"m{number}" for number in range(21))]
+    looks = method_looks(names)
+    assert len(set(looks.values())) == 22
+    assert len({(str(look.point()), look.line, look.hatch) for look in looks.values()}) == 22
+    assert [look.turn for look in looks.values()] == [0] * 8 + [1] * 7 + [2] * 7
+    assert len(method_looks(map(str, range(100)))) == 100  # then they repeat
+    for part in ("fill", "line", "hatch"):
+        assert len({getattr(turn, part) for turn in TURNS}) == len(TURNS)
+
+
+def test_twelve_methods(tmp_path: Path) -> None:
+    methods = ["vanilla", "doodl", "sgool", "best_of_n", "reno", "clip_guidance", *(f"method-{n}" for n in range(6))]
+    run = make_fake_run(tmp_path / "run", methods=methods, pairs=fake_pairs(EIGHT[:6], (0,)))
+    found = figures_of(run.path)
+    for kind in ("boxes", "bars"):
+        svg = found[f"{kind}-judge-clip-score"].svg
+        assert svg.count("<pattern") == 4  # hatched: the ninth method and those after it
+        page = for_page(found[f"{kind}-judge-clip-score"])
+        assert not re.search("|".join(colour.light for colour in COLOURS), page)
+    assert found["differences-judge-clip-score"].svg.count("stroke-dasharray") == 4
+    legend = ET.fromstring(found["cost-judge-clip-score"].svg)
+    assert {e.text for e in legend.iter("{http://www.w3.org/2000/svg}text")} >= set(methods)
+
+
+def test_differences_to_several_methods(run: Path) -> None:
+    found = figures_of(run, against=("doodl", "vanilla"))
+    first, second = (found[f"differences-judge-clip-score{end}"] for end in ("", "-to-vanilla"))
+    assert first.title == "Judge CLIP score: paired difference to doodl"
+    assert re.search(r"to doodl: vanilla [+−]?\d.*, sgool [+−]?\d", first.alt) and ", doodl" not in first.alt
+    assert re.search(r"to vanilla: doodl [+−]?\d.*, sgool [+−]?\d", second.alt)
+
+
+def test_names_that_files_cannot_tell_apart() -> None:
+    assert _ends(["vanilla", "a_b", "a-b", "猫", "犬"]) == ["", "-to-a-b", "-to-a-b-3", "-to-figure", "-to-figure-5"]
+
+
+def test_two_data_sets_stand_below_each_other(tmp_path: Path) -> None:
+    pairs = [type(pair)(pair.prompt, pair.seed, pair.index, pair.category, "Other") for pair in fake_pairs(EIGHT[:6])]
+    two = make_fake_run(tmp_path / "two", pairs=pairs, methods=("vanilla", "sgool"))
+    one = make_fake_run(tmp_path / "one")
+    found = figures_of(one.path, two.path)
+    for kind, numbers in (("boxes", 5), ("bars", 5), ("differences", 3)):
+        drawn = found[f"{kind}-judge-clip-score"]
+        texts = [e.text or "" for e in ET.fromstring(drawn.svg).iter("{http://www.w3.org/2000/svg}text")]
+        lines = [text for text in texts if "n = " in text or text in ("fake", "other")]
+        assert [text.split("  ")[0] for text in lines if text != "fake"].count("other") == 1
+        assert len(lines) == numbers + 2
+        assert "other, sgool" in drawn.alt and "fake, sgool" in drawn.alt
 
 
 def lab(linear: np.ndarray) -> np.ndarray:

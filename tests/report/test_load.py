@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pandas as pd
+import pytest
 
-from sgool.report.load import baseline_labels, load_runs, method_labels, ordered_methods, to_frame
-from tests.fake_run import fake_config, make_fake_run
+from sgool.errors import SgoolError
+from sgool.report.load import baseline_labels, compared_with, load_runs, method_labels, ordered_methods, to_frame
+from tests.fake_run import fake_config, fake_pairs, make_fake_run
 
 
 def test_several_runs(tmp_path: Path) -> None:
@@ -26,6 +28,36 @@ def test_several_runs(tmp_path: Path) -> None:
 def test_each_run_is_compared_with_its_own_vanilla(tmp_path: Path) -> None:
     runs = load_runs([make_fake_run(tmp_path / name).path for name in ("a", "b")])
     assert baseline_labels(runs)["b/sgool"] == "b/vanilla"
+
+
+def test_another_baseline(tmp_path: Path) -> None:
+    runs = load_runs([make_fake_run(tmp_path / name).path for name in ("a", "b")])
+    assert baseline_labels(runs, "doodl") == {
+        "a/vanilla": "a/doodl", "a/doodl": None, "a/sgool": "a/doodl",
+        "b/vanilla": "b/doodl", "b/doodl": None, "b/sgool": "b/doodl",
+    }  # fmt: skip
+
+
+def test_without_a_baseline_the_first_images(tmp_path: Path) -> None:
+    runs = load_runs([make_fake_run(tmp_path / "a", methods=("sgool",)).path])
+    assert compared_with(runs) == ["vanilla"]
+    assert baseline_labels(runs) == {"sgool": ""}
+
+
+def test_what_the_others_are_compared_with(tmp_path: Path) -> None:
+    runs = load_runs([make_fake_run(tmp_path / "a").path])
+    assert compared_with(runs, ["doodl", "vanilla", "doodl"]) == ["doodl", "vanilla"]
+    with pytest.raises(SgoolError, match=r"--against dodl: .* which have vanilla, doodl, sgool$"):
+        compared_with(runs, ["vanilla", "dodl"])
+
+
+def test_labels_of_runs_on_different_data_sets(tmp_path: Path) -> None:
+    one = make_fake_run(tmp_path / "one")
+    pairs = [type(pair)(pair.prompt, pair.seed, pair.index, pair.category, "other") for pair in fake_pairs()]
+    two = make_fake_run(tmp_path / "two", pairs=pairs)
+    both = make_fake_run(tmp_path / "both", pairs=[*pairs, *fake_pairs()])
+    assert set(method_labels(load_runs([one.path, two.path])).values()) == {"vanilla", "doodl", "sgool"}
+    assert len(set(method_labels(load_runs([one.path, two.path, both.path])).values())) == 9
 
 
 class TestFrame:

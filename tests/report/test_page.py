@@ -28,8 +28,8 @@ EIGHT = [(f"prompt {number}", "even" if number % 2 else "odd") for number in ran
 @pytest.fixture(autouse=True)
 def without_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """They have tests of their own (test_whole.py, test_figures.py), and take nine tenths of a small report's time."""
-    monkeypatch.setattr("sgool.report.page.score_figures", lambda source: [])
-    monkeypatch.setattr("sgool.report.page.curve_figures", lambda histories, colours: [])
+    monkeypatch.setattr("sgool.report.page.score_figures", lambda source: {})
+    monkeypatch.setattr("sgool.report.page.curve_figures", lambda histories, looks: [])
 
 
 def test_whole_page(tmp_path: Path) -> None:
@@ -233,6 +233,18 @@ class TestOut:
         result = CliRunner().invoke(app, ["report", str(run.path), "--out", str(tmp_path / "out")])
         assert (result.exit_code, result.stdout.strip()) == (0, str(tmp_path / "out" / "index.html"))
         assert (tmp_path / "out" / "index.html").is_file()
+
+    def test_against_from_the_command_line(self, tmp_path: Path) -> None:
+        run = make_fake_run(tmp_path / "run", pairs=fake_pairs()[:1])
+        command = ["report", str(run.path), "--against", "doodl", "--against", "vanilla"]
+        assert CliRunner().invoke(app, command).exit_code == 0
+        page = Page(run.path / "report" / "index.html")
+        assert page.data["methods"] == [["vanilla", 1], ["doodl", None], ["sgool", 1]]  # the gallery: the first one
+        assert "Difference to doodl" in page.text and "Difference to vanilla" in page.text
+        failed = CliRunner().invoke(app, ["report", str(run.path), "--out", str(tmp_path / "o"), "--against", "dodl"])
+        assert failed.exit_code == 2
+        assert "--against dodl: expected a method with results" in failed.output
+        assert "vanilla, doodl, sgool" in failed.output and not (tmp_path / "o").exists()
 
     def test_what_is_not_ours_is_not_touched(self, tmp_path: Path) -> None:
         run = make_fake_run(tmp_path / "run", pairs=fake_pairs()[:1])

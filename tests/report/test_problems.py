@@ -95,8 +95,12 @@ def test_interrupted_and_invalid_pairs(tmp_path: Path) -> None:
 def test_cut_off_prompts_where_they_are_recorded(tmp_path: Path) -> None:
     run = make_fake_run(tmp_path / "run")
     for pair in (0, 1, 2):  # two seeds of one prompt, and another
-        edit(run, "sgool", pair, lambda record: record["metrics"].update({"judge/truncated": 1.0}))
-    assert found(run)["Prompts that were cut off"].lines == ("judge: 2 prompts",)
+        lost = {"judge/truncated": 1.0 + pair, "truncated": 7.0} if pair < 2 else {"judge/truncated": 3.0}
+        edit(run, "sgool", pair, lambda record, lost=lost: record["metrics"].update(lost))
+    assert found(run)["Prompts that were cut off"].lines == (
+        "judge: 2 prompts, at most 3 characters of two dogs",
+        "the diffusion model: 1 prompt, at most 7 characters of a red cat",
+    )
 
 
 def test_several_environments(tmp_path: Path) -> None:

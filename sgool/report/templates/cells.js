@@ -16,7 +16,10 @@
     return made;
   };
   const { element } = report;
-  const swatch = (label) => element("i", { class: "swatch", style: { "--c": `var(--c${data.swatches[label]})` }, "aria-hidden": "true" });
+  const swatch = (label) => element("i", {
+    class: "swatch", "data-turn": String(data.swatches[label][1]), style: { "--c": `var(--c${data.swatches[label][0]})` },
+    "aria-hidden": "true",
+  });
 
   function strip(cell, frames, alt) {
     const count = cell[CELL.FRAMES].length + cell[CELL.OVERLAY];

@@ -11,7 +11,9 @@ const report = {};
   report.labels = labels;
   const compared = data.methods.findLastIndex(([, base]) => base !== null);
   const named = ["sgool", "doodl"].map((name) => labels.findIndex((label) => label.split("/").pop() === name));
-  const method = named.find((index) => index >= 0) ?? Math.max(compared, 0);
+  // One of these that is compared with another method; else any such; else one that has its own first images alone.
+  const method = named.find((index) => index >= 0 && data.methods[index][1] !== null)
+    ?? (compared >= 0 ? compared : named.find((index) => index >= 0) ?? 0);
   const base = data.methods[method]?.[1] ?? report.FIRST;
   const judge = data.metrics.findIndex((metric) => metric.direction && !metric.optimised);
 
