@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from sgool.errors import SgoolError
+from sgool.models.assets import resolve_asset
 from sgool.models.checkpoints import State, first_tensor, load_strictly, read_state
 from sgool.models.clip import ClipTower
 from sgool.models.preprocess import frozen
@@ -84,12 +85,12 @@ def load_aesthetic(clip: ClipTower, checkpoint: str) -> AestheticPredictor:
 
     Args:
         clip: Its tower.
-        checkpoint: The head's file.
+        checkpoint: The head's file, or an embedded one: ``emoji_world/aesthetic/guide.safetensors`` for the guide.
 
     Raises:
         SgoolError: No such file, another layout, or a head for another CLIP.
     """
-    state = read_state(checkpoint)
+    state = read_state(resolve_asset(checkpoint))
     head: Any
     if "weight" in state:
         head = nn.Linear(state["weight"].shape[-1], 1)

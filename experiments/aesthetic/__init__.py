@@ -1,0 +1,1 @@
+"""Aesthetic editing: painted images whose rating by a known formula an edit is to raise."""
