@@ -21,6 +21,8 @@ _ALSO = {
     "engine=reversible": ["sampler=edict"],
     "experiment=edit_aesthetic": ["objective.terms.aesthetic.checkpoint=@head.pth"],
     "experiment=personalization": ["objective.terms.b_32.images=[@a.png]"],
+    "experiment=prompt_sets": ["saliency.detector.weights=emoji_world/saliency/transalnet.safetensors"],
+    "experiment=prompt_sets_embedded": ["data.prompts=emoji_world/demo"],
     "experiment=vocabulary": ["objective.terms.wsdan.checkpoint=@bird.pth.tar"],
     "judges=aesthetic": ["models.judges.aesthetic.checkpoint=@head.pth"],
     "judges=hps": ["models.judges.hps.clip.pretrained=@hps.pt"],
