@@ -17,7 +17,7 @@ from experiments.aesthetic.photos import Photo, photos
 from experiments.aesthetic.rating import coarse, colourfulness, contrast, rating
 from experiments.aesthetic.run import GOALS
 from experiments.aesthetic.sheet import write_sheet
-from experiments.vocabulary.intervals import difference_text, share_text
+from experiments.intervals import difference_text, share_text
 from sgool.metrics import Before, JudgePanel
 from sgool.models.images import open_photo, to_tensor
 from sgool.report.load import load_runs

@@ -65,7 +65,7 @@ def _relative(source: Source, metric: Metric) -> Drawn | None:
         for step, label in zip(steps, labels, strict=True):
             done = finished(part, label)
             others = reference_values(part, done, baselines[label], metric)
-            found = relative_improvement(column(done, metric.key), others, done["prompt"])
+            found = relative_improvement(column(done, metric.key), others, done["group"])
             if found is None:
                 continue
             interval = None if found.low is None or found.high is None else (found.low, found.high)

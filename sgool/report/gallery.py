@@ -77,7 +77,7 @@ def gallery_data(
             for label in labels
         ]
         place = [categories.index(first["category"]), datasets.index(first["dataset"])]
-        rows.append([pair_id, first["prompt"], *place, int(first["seed"]), cells])
+        rows.append([pair_id, first["prompt"] or first["group"], *place, int(first["seed"]), cells])
     return {
         "methods": [[label, labels.index(base) if base else None] for label, base in baselines.items()],
         "metrics": [_describe(metric) for metric in metrics],

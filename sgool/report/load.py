@@ -49,6 +49,11 @@ class Run:
     unfinished: tuple[str, ...] = ()
     earlier_configs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
+    @property
+    def edits(self) -> bool:
+        """Whether `sgool edit` made it: its pairs are photos, which may all have one prompt or none."""
+        return bool(self.config.get("edit"))
+
     def pair_folder(self, method: str, pair_id: str) -> Path:
         """A record's folder. Not ``RunFolder.pair_folder``, which refuses names that sgool would not give."""
         return self.folder.path / "pairs" / method / pair_id
@@ -86,8 +91,9 @@ def to_frame(runs: Sequence[Run]) -> pd.DataFrame:
 
     Returns:
         Columns ``run`` (position in ``runs``), ``label`` (what the report calls the method: its name, or ``RUN/NAME``
-        where several runs have it), ``folder`` (the pair's, as text), ``dataset``, the record's keys but for
-        ``metrics``, and one float column per metric (NaN: absent).
+        where several runs have it), ``folder`` (the pair's, as text), ``dataset``, ``group`` (what pairs that depend on
+        each other share: the prompt, or the photo of an edit), the record's keys but for ``metrics``, and one float
+        column per metric (NaN: absent).
     """
     labels = method_labels(runs)
     rows = []
@@ -96,9 +102,10 @@ def to_frame(runs: Sequence[Run]) -> pd.DataFrame:
         for record in sorted(run.records, key=lambda record: (order[record.method], record.pair_id)):
             row: dict[str, Any] = {"run": position, "label": labels[position, record.method]}
             row |= {"folder": str(run.pair_folder(record.method, record.pair_id)), "dataset": _dataset(record, run)}
+            row |= {"group": _group(record, run)}
             row |= {name: _clean(getattr(record, name)) for name in _KEYS}
             rows.append({writable(name): value for name, value in record.metrics.items()} | row)
-    keys = ["run", "label", "folder", "dataset", *_KEYS]
+    keys = ["run", "label", "folder", "dataset", "group", *_KEYS]
     metrics = sorted({name for row in rows for name in row} - set(keys))
     return pd.DataFrame(rows, columns=[*keys, *metrics]).astype({name: "float64" for name in metrics})
 
@@ -195,13 +202,20 @@ def _earlier_configs(path: Path, notes: list[str]) -> dict[str, Mapping[str, Any
 
 
 def _dataset(record: PairRecord, run: Run) -> str:
-    """The data set's name as the pair's id has it, else as the configuration has it."""
+    """The data set's name as the pair's id has it, else as the configuration has it; all edits of a run are one."""
     match = _PAIR_ID.fullmatch(record.pair_id)
+    if run.edits:
+        return writable(str(run.config.get("name") or run.name))
     if match:
         return writable(match["dataset"])
     data = run.config.get("data")
     name = data.get("name") if isinstance(data, Mapping) else None
     return writable(str(name)) if name else "unknown"
+
+
+def _group(record: PairRecord, run: Run) -> str:
+    match = _PAIR_ID.fullmatch(record.pair_id)
+    return writable(match["dataset"] if run.edits and match else record.prompt)
 
 
 def _clean(value: Any) -> Any:

@@ -112,7 +112,9 @@ def _metric(name: str, configs: Sequence[Mapping[str, Any]]) -> Metric:
     # A kind that nobody told us about: shown, but whether more of it is better is not ours to say.
     title, digits, direction = _KINDS.get(kind, (kind.replace("_", " "), 2, 0))
     owner = judge or kind
-    words = f"{judge} {title}" if judge and judge.lower() not in (kind, title.lower()) else title
+    # A judge called "perceptual" has a perceptual distance, not a perceptual perceptual one.
+    said = judge.lower() in (kind, title.lower()) or (len(judge) > 3 and title.startswith(judge.lower().rstrip("s")))
+    words = f"{judge} {title}" if judge and not said else title
     text = words.replace("_", " ").replace("/", " ")
     # Without a configuration nobody knows what the guide was used for.
     optimised = (owner == _GUIDE and not configs) or any(judge_was_optimised(owner, config) for config in configs)

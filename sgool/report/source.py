@@ -46,7 +46,7 @@ class Source:
 
     def interval(self, label: str, values: pd.Series) -> tuple[float, float] | None:
         """The bootstrap interval of a mean of ``values``; None with too few prompts."""
-        prompts = finished(self.frame, label)["prompt"].reindex(values.index)
+        prompts = finished(self.frame, label)["group"].reindex(values.index)
         return bootstrap_interval(values, prompts) if prompts.nunique() >= FEWEST_GROUPS else None
 
 

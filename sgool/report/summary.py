@@ -173,7 +173,7 @@ def _method_row(frame: pd.DataFrame, label: str, baseline: str | None, metrics: 
         values = column(done, metric.key)
         difference = None
         if baseline is not None:
-            difference = paired_difference(values, reference_values(frame, done, baseline, metric), done["prompt"])
+            difference = paired_difference(values, reference_values(frame, done, baseline, metric), done["group"])
             if metric.direction < 0:
                 difference = replace(difference, wins=difference.losses, losses=difference.wins)
         cells.append(

@@ -100,7 +100,7 @@ def results_csv(frame: pd.DataFrame, names: Sequence[str]) -> str:
         frame: From ``to_frame``.
         names: The runs' names.
     """
-    table = frame.drop(columns=["folder"])
+    table = frame.drop(columns=["folder", "group"])
     table["run"] = [names[position] for position in frame["run"]]
     return table.to_csv(index=False, lineterminator="\n")
 

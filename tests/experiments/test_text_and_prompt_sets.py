@@ -19,7 +19,7 @@ from sgool.prompts import load_pairs
 from sgool.results import RunFolder
 from tests.experiments.test_emoji_world import prompt_rows, scenes_that_fit
 
-EXPERIMENTS = Path(__file__).parents[1] / "experiments"
+EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 #: Stands for the weights of TranSalNet, which the composition looks for.
 _WEIGHTS = "saliency.detector.weights=emoji_world/saliency/transalnet.safetensors"
 

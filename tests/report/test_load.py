@@ -8,8 +8,13 @@ import pandas as pd
 import pytest
 
 from sgool.errors import SgoolError
+from sgool.report import build_report
 from sgool.report.load import baseline_labels, compared_with, load_runs, method_labels, ordered_methods, to_frame
+from sgool.report.metrics import shown_metrics
+from sgool.report.summary import compare
+from sgool.types import PromptSeed
 from tests.fake_run import fake_config, fake_pairs, make_fake_run
+from tests.report.reading import Page
 
 
 def test_several_runs(tmp_path: Path) -> None:
@@ -82,3 +87,22 @@ class TestFrame:
 def test_data_sets_of_pairs(tmp_path: Path) -> None:
     run = make_fake_run(tmp_path / "run", methods=("sgool",))
     assert set(to_frame(load_runs([run.path]))["dataset"]) == {"fake"}
+
+
+def test_photos_of_an_edit_are_independent_though_their_prompt_is_one(tmp_path: Path) -> None:
+    """Eight photos without a prompt: one data set, eight groups, and so an interval."""
+    pairs = [PromptSeed("", 0, 0, "", f"photo-{number}") for number in range(8)]
+    config = fake_config(("doodl",), edit={"fit": "crop", "prompt": ""}, name="retouch")
+    run = make_fake_run(tmp_path / "run", methods=("doodl",), pairs=pairs, config=config)
+    runs = load_runs([run.path])
+    frame = to_frame(runs)
+    assert set(frame["dataset"]) == {"retouch"}
+    assert set(frame["prompt"]) == {""}
+    metrics = shown_metrics(frame.columns, [config])
+    (row,) = compare(frame, metrics, "vanilla", baseline_labels(runs)).overall
+    difference = row.cells[0].difference
+    assert difference is not None and (difference.pairs, difference.prompts) == (8, 8)
+    assert difference.low is not None
+    page = Page(build_report([run.path]))
+    assert [entry[1] for entry in page.data["rows"]] == [f"photo-{number}" for number in range(8)]
+    assert "group" not in pd.read_csv(run.path / "report/results.csv").columns

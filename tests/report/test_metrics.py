@@ -83,3 +83,17 @@ def test_kinds_and_directions() -> None:
 def test_the_mark_goes_with_the_name() -> None:
     (metric,) = shown_metrics(["guide/clip_score"])
     assert (metric.name, metric.judges) == ("Guide CLIP score (optimised against)", False)
+
+
+@pytest.mark.parametrize(
+    ("key", "title"),
+    [
+        ("perceptual/perceptual_distance", "Perceptual distance to the first image"),
+        ("latents/latent_norm", "Latent norm against the first"),
+        ("image/image_similarity", "Image similarity"),
+        ("taste/aesthetic", "Taste aesthetic score"),
+        ("c/clip_score", "C CLIP score"),  # a letter that the title begins with, too, is still a name
+    ],
+)
+def test_titles_say_nothing_twice(key: str, title: str) -> None:
+    assert [metric.title for metric in shown_metrics([key], [fake_config()])] == [title]
