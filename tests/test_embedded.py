@@ -21,7 +21,8 @@ WORLD = ASSETS / "emoji_world"
 
 def test_all_weights_together_are_small() -> None:
     weights = list(WORLD.rglob("*.safetensors"))
-    assert len(weights) == 8  # VAE, UNet, text encoder, guide, judge, reader, classifier, saliency
+    # VAE, UNet, text encoder, guide, judge, reader, classifier, saliency, two aesthetic heads
+    assert len(weights) == 10
     assert sum(path.stat().st_size for path in weights) <= 64 * 2**20
 
 

@@ -383,7 +383,9 @@ def _wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
 
 @pytest.mark.skipif(os.name != "posix", reason="signals")
 def test_ctrl_c_ends_the_command_cleanly(study_run: Path, tmp_path: Path) -> None:
-    command = "from sgool.cli import main; main()"
+    # As in a terminal: what a shell puts into the background starts with SIGINT ignored, and so do its children.
+    heard = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    command = f"{heard}; from sgool.cli import main; main()"
     arguments = ["study", str(study_run), "--out", str(tmp_path / "study"), "--serve", "--port", "0"]
     log = tmp_path / "log"
     with log.open("w") as stream:
