@@ -11,6 +11,7 @@ from rich.table import Table
 
 from sgool.progress import Progress as RunProgress
 from sgool.report import summary_rows
+from sgool.results.compare import read_config
 from sgool.runner import Outcome
 from sgool.types import PairRecord, PromptSeed
 
@@ -133,7 +134,8 @@ def print_outcome(outcome: Outcome, console: Console | None = None) -> None:
     table = Table(title="judge CLIP score (0-100) and scene accuracy: first image → final image, means over pairs")
     for name in ("method", "pairs", "failed", "judge", "scene accuracy", "network calls", "seconds"):
         table.add_column(name, justify="left" if name == "method" else "right")
-    for row in summary_rows(list(outcome.records)):
+    configs = [read_config(file) for file in sorted(outcome.run_dir.glob("config*.yaml"))]
+    for row in summary_rows(list(outcome.records), configs):
         table.add_row(
             row["method"],
             str(row["pairs"]),

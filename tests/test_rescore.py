@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import json
 import math
+import unicodedata
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -302,6 +304,86 @@ def test_a_row_for_each_value_of_another_column(run: Path, tmp_path: Path, by: s
     assert (other["images"], other["reference_images"]) == ("4" if by == "kind" else "2", "0")
 
 
+def categorise(run: Path, first: str, second: str) -> None:
+    """Other names for the run's two categories."""
+    folder = RunFolder(run)
+    for record in folder.records():
+        folder.replace_record(replace(record, category=first if record.category == CATEGORIES[0] else second))
+
+
+def photos(run: Path, place: Path, folders: Sequence[tuple[str, str | None]]) -> str:
+    """A folder of images: in each of the subfolders three final images of ``vanilla``, of one category or of any."""
+    for name, category in folders:
+        (place / name).mkdir(parents=True)
+        for number, path in enumerate(finals(run, "vanilla", category)[:3]):
+            (place / name / f"{number}.png").write_bytes(path.read_bytes())
+    return str(place)
+
+
+@pytest.mark.parametrize("names", [("猫", "犬"), ("Кот", "кит"), ("C", "C++"), ("!", "?"), ("A b", "a-b")])
+def test_groups_of_a_run_are_those_of_the_exact_value(run: Path, names: tuple[str, str]) -> None:
+    categorise(run, *names)
+    score_distribution(run, "vanilla", by="category")
+    got = {row["category"]: row for row in rows(run / "distribution.csv")}
+    assert set(got) == {"", *names}
+    for name in names:
+        expected = set_distances(features(finals(run, "doodl", name)), features(finals(run, "vanilla", name)))
+        assert (got[name]["images"], got[name]["reference_images"]) == ("4", "4")
+        # float32 features in batches of another size; differences of sums.
+        assert float(got[name]["fid"]) == pytest.approx(expected.fid, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "folders"),
+    [
+        ("猫", "犬", ("猫", "犬")),
+        ("Größe", "Éclair", ("GRÖSSE", unicodedata.normalize("NFD", "éclair"))),
+        ("ｃａｔ", "Two objects", ("cat", "two_objects")),
+        ("Two objects", "a, b", ("Two objects", "A--b.")),
+    ],
+)
+def test_subfolders_in_any_script(run: Path, tmp_path: Path, first: str, second: str, folders: tuple[str, str]) -> None:
+    """Case, width, spaces and signs do not count; file systems may decompose letters."""
+    categorise(run, first, second)
+    place = photos(run, tmp_path / "photos", [(folders[0], first), (folders[1], second)])
+    score_distribution(run, place, by="category")
+    got = {(row["method"], row["category"]): row for row in rows(run / "distribution.csv")}
+    for name in (first, second):
+        expected = set_distances(features(finals(run, "doodl", name)), features(finals(run, "vanilla", name)[:3]))
+        assert (got["doodl", name]["images"], got["doodl", name]["reference_images"]) == ("4", "3")
+        # float32 features in batches of another size; differences of sums.
+        assert float(got["doodl", name]["fid"]) == pytest.approx(expected.fid, rel=1e-3)
+
+
+def test_subfolders_that_match_no_value_are_not_shared(run: Path, tmp_path: Path) -> None:
+    table = score_distribution(run, photos(run, tmp_path / "photos", [("+", None)]), by="category")
+    got = rows(run / "distribution.csv")
+    assert [row["reference_images"] for row in got] == ["3", "0", "0"] * 2
+    assert not any("no subfolders" in note for note in table.notes)
+
+
+@pytest.mark.parametrize(
+    ("names", "folders", "message"),
+    [
+        (("C", "C++"), ["C"], r"--by category: .* letters or digits, .* got 'C' and 'C\+\+', both 'c'\. Give a refer"),
+        (("cat", "+"), ["cat"], r"--by category: .* letters or digits, .* got '\+', which has neither\. Give a refer"),
+        (("C", "D"), ["C", "C++"], r"one subfolder for the category 'C', got 'C' and 'C\+\+', .*\. Rename or join"),
+    ],
+)
+def test_values_without_a_subfolder_s_name_of_their_own(
+    run: Path, tmp_path: Path, names: tuple[str, str], folders: list[str], message: str
+) -> None:
+    categorise(run, *names)
+    place = photos(run, tmp_path / "photos", [(name, None) for name in folders])
+    with pytest.raises(SgoolError, match=message):
+        score_distribution(run, place, by="category")
+    assert not (run / "distribution.csv").exists()
+    # Without subfolders no names are compared.
+    flat = photos(run, tmp_path / "flat", [("", None)])
+    score_distribution(run, flat, by="category")
+    assert {row["reference_images"] for row in rows(run / "distribution.csv")} == {"3"}
+
+
 def test_features_of_a_judge(run: Path, wordpiece_folder: Path) -> None:
     table = score_distribution(run, "vanilla", features="judge")
     (row,) = rows(run / "distribution.csv")
@@ -321,18 +403,22 @@ def test_features_of_a_judge(run: Path, wordpiece_folder: Path) -> None:
 
 @pytest.mark.parametrize(
     ("features", "marked"),
-    [("guide", True), ("judge", False), ("embedded", True), ("emoji_world/classifier", True)],
+    [
+        ("guide", True),
+        ("judge", False),
+        ("embedded", True),
+        ("emoji_world/classifier", True),
+        (str(ASSETS / "emoji_world" / "classifier"), True),
+    ],
+    ids=["guide", "judge", "embedded", "embedded name", "folder"],
 )
-def test_features_that_the_objective_optimised_are_marked(
-    run: Path, features: str, marked: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_features_that_the_objective_optimised_are_marked(run: Path, features: str, marked: bool) -> None:
     """The objective's CLIP is the run's guide; a second term is the classifier whose features are the default."""
     path = run / "config.yaml"
     config = yaml.safe_load(path.read_text(encoding="utf-8"))
     term = {"type": "classifier", "source": "local", "model": None, "checkpoint": "emoji_world/classifier", "weight": 1}
     config["objective"]["terms"]["class"] = {**term, "target": "cat"}
     path.write_text(yaml.safe_dump(config), encoding="utf-8")
-    monkeypatch.chdir(ASSETS)  # where the classifier's folder is emoji_world/classifier
     table = score_distribution(run, "vanilla", features=features)
     (row,) = rows(run / "distribution.csv")
     assert row["note"].startswith("optimised against; few images" if marked else "few images")
@@ -345,6 +431,29 @@ def test_features_that_the_objective_optimised_are_marked(
 def test_the_default_features_are_not_marked_where_nothing_used_them(run: Path) -> None:
     score_distribution(run, "vanilla")
     assert not any("optimised" in row["note"] for row in rows(run / "distribution.csv"))
+
+
+@pytest.mark.parametrize(("features", "marked"), [("guide", True), ("judge", False), ("embedded", True)])
+def test_features_that_earlier_settings_optimised_are_marked(run: Path, features: str, marked: bool) -> None:
+    """The run went on with --resume-with-changes, without the terms whose networks are asked for."""
+    earlier = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
+    term = {"type": "classifier", "source": "local", "model": None, "checkpoint": "emoji_world/classifier", "weight": 1}
+    earlier["objective"]["terms"]["class"] = {**term, "target": "cat"}
+    (run / "config.yaml").write_text(yaml.safe_dump(earlier), encoding="utf-8")
+    own = {"type": "python", "function": "mine:loss", "arguments": {}, "weight": 1}
+    RunFolder(run).open({**earlier, "objective": {"terms": {"own": own}}}, device="test device", accept_changes=True)
+    assert len(list(run.glob("config-*.yaml"))) == 1
+    table = score_distribution(run, "vanilla", features=features)
+    (row,) = rows(run / "distribution.csv")
+    assert row["note"].startswith("optimised against") == marked
+    assert any("are no evidence" in note for note in table.notes) == marked
+
+
+def test_earlier_settings_that_cannot_be_read(run: Path) -> None:
+    (run / "config-0123.yaml").write_text("- no mapping\n", encoding="utf-8")
+    with pytest.raises(SgoolError, match=r"config-0123\.yaml should hold the run's configuration, but holds a list"):
+        score_distribution(run, "vanilla")
+    assert not (run / "distribution.csv").exists()
 
 
 def test_diversity_over_seeds(run: Path, wordpiece_folder: Path) -> None:
@@ -383,3 +492,20 @@ def test_the_command(run: Path) -> None:
     assert (run / "distribution.csv").is_file() and (run / "diversity.csv").is_file()
     wrong = CliRunner().invoke(app, ["score", str(run), "--distribution", "nowhere"])
     assert wrong.exit_code == 2 and "expected a folder of images or a method" in wrong.output
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (["--features", "judge"], "--features"),
+        (["--features", "embedded"], "--features"),
+        (["--by", "category"], "--by"),
+        (["--features", "judge", "--by", "category", "--diversity", "judge"], "--features and --by"),
+    ],
+)
+def test_options_of_a_distribution_alone_change_nothing(run: Path, options: list[str], named: str) -> None:
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    result = CliRunner().invoke(app, ["score", str(run), *options])
+    assert result.exit_code == 2
+    assert f"{named}: expected --distribution REFERENCE beside" in " ".join(result.output.split())
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before

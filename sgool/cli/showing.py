@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from sgool.cli.base import Debug, app, columns, user_errors
+from sgool.errors import SgoolError
 
 
 @app.command()
@@ -87,9 +88,11 @@ def score(
         ),
     ] = None,
     features: Annotated[
-        str,
-        typer.Option(help="For --distribution: embedded, inception, a CLIP judge's name, or a classifier's folder."),
-    ] = "embedded",
+        str | None,
+        typer.Option(
+            help="For --distribution: embedded (the default), inception, a CLIP judge's name, or a classifier's folder."
+        ),
+    ] = None,
     by: Annotated[
         str | None,
         typer.Option(metavar="COLUMN", help="For --distribution: category, prompt, ...; a row for each value as well."),
@@ -102,21 +105,29 @@ def score(
 ) -> None:
     """Score a finished run's images again, with the judges of its configuration as they are now; or sets of images."""
     with user_errors(debug):
+        if distribution is None and (features is not None or by is not None):
+            given = " and ".join(["--features"] * (features is not None) + ["--by"] * (by is not None))
+            raise SgoolError(f"{given}: expected --distribution REFERENCE beside it, got none; add it, or leave it out")
         if distribution is None and diversity is None:
             from sgool.console import print_outcome
             from sgool.rescore import rescore
 
             print_outcome(rescore(run))
             return
-        from sgool.imagesets import score_distribution, score_diversity
+        _score_sets(run, distribution, "embedded" if features is None else features, by, diversity)
 
-        tables = [score_distribution(run, distribution, features, by)] if distribution is not None else []
-        tables += [score_diversity(run, diversity)] if diversity is not None else []
-        for table in tables:
-            columns(table.cells())
-            for note in table.notes:
-                typer.echo(f"note: {note}", err=True)
-            typer.echo(f"written: {table.path}")
+
+def _score_sets(run: Path, distribution: str | None, features: str, by: str | None, diversity: str | None) -> None:
+    """Makes and prints the tables that were asked for."""
+    from sgool.imagesets import score_distribution, score_diversity
+
+    tables = [score_distribution(run, distribution, features, by)] if distribution is not None else []
+    tables += [score_diversity(run, diversity)] if diversity is not None else []
+    for table in tables:
+        columns(table.cells())
+        for note in table.notes:
+            typer.echo(f"note: {note}", err=True)
+        typer.echo(f"written: {table.path}")
 
 
 @app.command()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,10 +19,12 @@ from sgool.imagesets.table import OPTIMISED, Table
 from sgool.metrics import set_distances
 from sgool.metrics.build import local_classifier
 from sgool.metrics.distribution import ENOUGH, ClassifierFeatures, ClipFeatures, InceptionFeatures, features_of
+from sgool.models.assets import resolve_asset
 from sgool.models.networks import Networks
 from sgool.prompts import load_pairs
 from sgool.rescore import ALL_PAIRS, finished
 from sgool.results import RunFolder
+from sgool.results.compare import read_config
 from sgool.types import PairRecord
 
 _FEW = "few images"
@@ -35,7 +38,7 @@ _COLUMNS |= {"features", "reference", "note"}
 
 @dataclass(frozen=True)
 class _Images:
-    """Features of images, with the group of each (as `_slug` writes it)."""
+    """Features of images, with the group of each; empty where it has none."""
 
     features: Tensor
     groups: tuple[str, ...]
@@ -44,7 +47,7 @@ class _Images:
         """Those of one group, or all."""
         if group is None:
             return self.features
-        return self.features[[index for index, name in enumerate(self.groups) if name == _slug(group)]]
+        return self.features[[index for index, name in enumerate(self.groups) if name == group]]
 
 
 def score_distribution(run: Path, reference: str, features: str = "embedded", by: str | None = None) -> Table:
@@ -64,16 +67,17 @@ def score_distribution(run: Path, reference: str, features: str = "embedded", by
     folder, config, records = finished(run)
     groups = _groups(by, config, records)
     methods = list(dict.fromkeys(record.method for record in records))
-    files = _reference_files(reference, methods, by)
-    network, optimised = _features(features, config)
+    names = sorted(set(groups.values()) - {""}) if by else []
+    folders = _reference_files(reference, methods, by)
+    files = _grouped(folders, names, by)
+    network, optimised = _features(features, folder, config)
     own = {name: _of_records(folder, [r for r in records if r.method == name], groups, network) for name in methods}
     given = _of_files(files, network) if files else own[reference]
-    shared = bool(files) and not any(given.groups)
+    shared = bool(folders) and not any(folders.values())
     same_pairs = not files or any(path.resolve().is_relative_to((run / "pairs").resolve()) for path in files)
-    names: list[str | None] = [None, *(sorted(set(groups.values()) - {""}) if by else ())]
     rows: list[dict[str, Any]] = []
     for method in [name for name in methods if files or name != reference]:
-        for group in names:
+        for group in (None, *names):
             row, note = _row(own[method].of(group), given.of(None if shared else group), same_pairs, optimised)
             rows.append({"method": method, by or "category": "" if group is None else group, **row})
             rows[-1] |= {"features": features, "reference": reference, "note": note}
@@ -122,24 +126,34 @@ def _row(images: Tensor, reference: Tensor, same_pairs: bool, optimised: bool) -
     }, "; ".join(notes)
 
 
-def _features(name: str, config: dict[str, Any]) -> tuple[nn.Module, bool]:
-    """The network, and whether the run's objective optimised it."""
+def _features(name: str, folder: RunFolder, config: dict[str, Any]) -> tuple[nn.Module, bool]:
+    """The network, and whether the run's objective optimised it, now or before its settings were changed."""
     models = config["models"]
     networks = Networks(models, config["trainer"]["devices"])
     if name == "inception":
         return InceptionFeatures().to(networks.device), False
     clips = {"guide": models["guide"], **clip_judges(config)}
     if name in clips and name != "embedded":
-        return ClipFeatures(networks.clip(**clips[name])), name in optimised_against(config)
-    if name != "embedded" and not Path(name).expanduser().is_dir():
+        return ClipFeatures(networks.clip(**clips[name])), _is_optimised(name, models, folder, config)
+    place = _EMBEDDED if name == "embedded" else name
+    if name != "embedded" and not Path(resolve_asset(place)).expanduser().is_dir():
         raise SgoolError(
             "--features: expected embedded, inception, a CLIP judge of the run, guide, or the folder of a classifier, "
             f"got {name!r}{did_you_mean(name, clips) or '.'} CLIPs of the run: {', '.join(clips)}"
         )
-    place = _EMBEDDED if name == "embedded" else name
     as_judge = {**models, "judges": {"features": {"type": "perceptual", "network": "local", "checkpoint": place}}}
-    optimised = "features" in optimised_against({**config, "models": as_judge})
+    optimised = _is_optimised("features", as_judge, folder, config)
     return ClassifierFeatures(local_classifier(place, networks)), optimised
+
+
+def _is_optimised(judge: str, models: dict[str, Any], folder: RunFolder, config: dict[str, Any]) -> bool:
+    """Whether this judge of ``models`` shares weights with an objective that any of the run's pairs may have had.
+
+    Raises:
+        SgoolError: Settings that the run had before --resume-with-changes cannot be read.
+    """
+    earlier = map(read_config, sorted(folder.path.glob("config-*.yaml")))
+    return any(judge in optimised_against({**settings, "models": models}) for settings in (config, *earlier))
 
 
 def _groups(by: str | None, config: dict[str, Any], records: Sequence[PairRecord]) -> dict[str, str]:
@@ -163,7 +177,7 @@ def _groups(by: str | None, config: dict[str, Any], records: Sequence[PairRecord
 
 
 def _reference_files(reference: str, methods: Sequence[str], by: str | None) -> dict[Path, str]:
-    """Image file -> its group (the name of its folder below the reference); empty for a method.
+    """Image file -> the name of its folder below the reference, empty directly in it; no files for a method.
 
     Raises:
         SgoolError: Neither a folder with images nor a method.
@@ -188,17 +202,51 @@ def _reference_files(reference: str, methods: Sequence[str], by: str | None) -> 
     return {path: names[0] if by and len(names) > 1 else "" for path, names in parts.items()}
 
 
+def _grouped(folders: Mapping[Path, str], values: Sequence[str], by: str | None) -> dict[Path, str]:
+    """Image file -> the value whose images its subfolder has, empty for other files.
+
+    Raises:
+        SgoolError: Subfolders, and a value that has no folder's name of its own, or several subfolders.
+    """
+    found = dict.fromkeys(filter(None, folders.values()))
+    if not found:
+        return dict(folders)
+    mend = "Give a reference without subfolders, a method of the run, or another column"
+    value_of: dict[str, str] = {}
+    for value in values:
+        name = _folder_name(value)
+        if not name or name in value_of:
+            got = f"{value_of[name]!r} and {value!r}, both {name!r}" if name else f"{value!r}, which has neither"
+            raise SgoolError(
+                f"--by {by}: the reference has subfolders, so expected values that differ in letters or digits, which "
+                f"alone count in a subfolder's name, got {got}. {mend}"
+            )
+        value_of[name] = value
+    folder_of: dict[str, str] = {}
+    for folder in found:
+        name = _folder_name(folder)
+        if folder_of.setdefault(name, folder) != folder and name in value_of:
+            raise SgoolError(
+                f"--distribution: expected one subfolder for the {by} {value_of[name]!r}, got {folder_of[name]!r} and "
+                f"{folder!r}, which have the same letters and digits. Rename or join them"
+            )
+    return {path: value_of.get(_folder_name(folder), "") for path, folder in folders.items()}
+
+
 def _of_files(files: dict[Path, str], network: nn.Module) -> _Images:
-    return _Images(features_of(network, batches(list(files))), tuple(map(_slug, files.values())))
+    return _Images(features_of(network, batches(list(files))), tuple(files.values()))
 
 
 def _of_records(
     folder: RunFolder, records: Sequence[PairRecord], groups: Mapping[str, str], network: nn.Module
 ) -> _Images:
     paths = [path_of(folder, record) for record in records]
-    return _Images(features_of(network, batches(paths)), tuple(_slug(groups[record.pair_id]) for record in records))
+    return _Images(features_of(network, batches(paths)), tuple(groups[record.pair_id] for record in records))
 
 
-def _slug(text: str) -> str:
-    """Groups and folders' names are compared without case, spaces and signs."""
-    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+def _folder_name(text: str) -> str:
+    """Values and folders' names are compared by their letters and digits, in any script and case."""
+    plain = unicodedata.normalize("NFKC", text).casefold()
+    # Marks are the vowels of many scripts; \w leaves them out.
+    kept = "".join(char if unicodedata.category(char)[0] in "LNM" else "-" for char in plain)
+    return re.sub("-+", "-", kept).strip("-")

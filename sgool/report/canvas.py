@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import re
 import unicodedata
@@ -22,6 +23,7 @@ SOFT = "#5c5f67"
 GRID = "#e2e2de"
 WIDTH = 6.0
 _DPI = 200
+_LONGEST = 80  # letters of a file's name without its end
 _VARIABLES = [
     *((INK, "ink"), (SOFT, "soft"), (GRID, "line")),
     *((colour.light, f"c{place}") for place, colour in enumerate(COLOURS)),
@@ -157,8 +159,12 @@ def new_grid(name: str, panels: int, columns: int, height: float) -> tuple[Figur
 
 
 def file_name(text: str) -> str:
-    """Plain letters, digits, points and hyphens."""
-    return re.sub(r"[^A-Za-z0-9.]+", "-", text).strip("-.")[:80] or "figure"
+    """Plain letters, digits, points and hyphens; a long name is cut, and ends in a hash of the whole."""
+    name = re.sub(r"[^A-Za-z0-9.]+", "-", text).strip("-.") or "figure"
+    if len(name) <= _LONGEST:
+        return name
+    whole = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+    return f"{name[: _LONGEST - 9]}-{whole}"
 
 
 def shorten(text: str, most: int = 28) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ import pandas as pd
 from PIL import Image
 
 from sgool.report import format as text
+from sgool.report.canvas import style
 from sgool.report.metrics import Metric
 from sgool.report.stats import DRAW
 
@@ -61,7 +63,8 @@ class Examples:
     Attributes:
         metric: By which the pairs are ordered.
         by_gain: Ordered by its gain; else, where nothing gained or lost, by its value.
-        pairs: How many there were to choose from.
+        pairs: How many there were to choose from: those that the most methods finished.
+        every: Pairs of the report.
         ranks: Places of the chosen ones in that order, from 1.
         prompts: Theirs.
         lines: Rows of pictures, all with as many cells as there are prompts.
@@ -70,6 +73,7 @@ class Examples:
     metric: Metric
     by_gain: bool
     pairs: int
+    every: int
     ranks: tuple[int, ...]
     prompts: tuple[str, ...]
     lines: tuple[Line, ...]
@@ -85,7 +89,9 @@ def make_examples(
     """``choose_examples``, and its picture ``figures/examples.png`` in the report's folder."""
     examples = choose_examples(frame, metrics, baselines, data)
     if examples:
-        examples_png(examples, folder / "images", folder / "figures/examples.png")
+        with style(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # glyphs that the font lacks: boxes
+            examples_png(examples, folder / "images", folder / "figures/examples.png")
     return examples
 
 
@@ -122,7 +128,7 @@ def choose_examples(
     if not any(cell.file for line in lines for cell in line.cells):
         return None
     ranks, prompts = tuple(int(place) + 1 for place in places), tuple(row[1] for row in chosen)
-    return Examples(metric, by_gain, len(order), ranks, prompts, lines)
+    return Examples(metric, by_gain, len(order), frame["pair_id"].nunique(), ranks, prompts, lines)
 
 
 def _ordering_metric(frame: pd.DataFrame, metrics: Sequence[Metric]) -> Metric | None:
@@ -210,7 +216,7 @@ def examples_png(examples: Examples, images: Path, target: Path) -> None:
             axes = figure.add_axes((*box, (cell / ratio - 0.06) / height))
             axes.axis("off")
             if picture.file:
-                axes.imshow(_frame(images / picture.file, picture), aspect="auto", interpolation="antialiased")
+                axes.imshow(_frame(images / picture.file, picture), aspect="equal", interpolation="antialiased")
     figure.savefig(target, dpi=200, facecolor="white", metadata={"Software": None})
 
 

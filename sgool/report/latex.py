@@ -27,6 +27,7 @@ _KNOWN = {
     "\N{PLUS-MINUS SIGN}": r"$\pm$", "\N{DEGREE SIGN}": r"$^\circ$", "\n": " ", "\t": " ", "\r": " ",
 }  # fmt: skip
 _LONGEST = 60  # letters of a row's name: a whole prompt there would shrink its table beyond reading
+_MOST_WAITING = 20  # tables: LaTeX holds about fifty, and a hundred without a page break stop it
 _LIGATURES = frozenset("-',")
 _LETTERS = frozenset("ßæœøåÆŒØÅłŁı")
 # Grave, acute, circumflex, tilde, macron, breve, dot, diaeresis, ring, double acute, caron, cedilla: those that the
@@ -37,7 +38,9 @@ _ACCENTS = frozenset("\u0300\u0301\u0302\u0303\u0304\u0306\u0307\u0308\u030a\u03
 def to_latex(tables: Sequence[Table]) -> str:
     """One ``table`` each, to be included in a document; see the comment at its head for what that has to load."""
     lines = [_HEAD]
-    for table in tables:
+    for at, table in enumerate(tables):
+        if at and at % _MOST_WAITING == 0:
+            lines += ["", r"\clearpage"]
         title, note = escape_latex(table.title), escape_latex(table.note)
         lines += ["", r"\begin{table}", r"\centering", rf"\caption[{{{title}}}]{{{title}. {note}}}"]
         # No wider than the text.

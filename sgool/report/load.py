@@ -50,6 +50,11 @@ class Run:
     earlier_configs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
+    def configs(self) -> tuple[Mapping[str, Any], ...]:
+        """All configurations that its pairs were made by: what any of them optimised, was optimised."""
+        return (self.config, *self.earlier_configs.values())
+
+    @property
     def edits(self) -> bool:
         """Whether `sgool edit` made it: its pairs are photos, which may all have one prompt or none."""
         return bool(self.config.get("edit"))

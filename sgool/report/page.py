@@ -104,7 +104,7 @@ def write_report(runs: Sequence[Run], folder: Path, against: Sequence[str]) -> N
 
 
 def _metrics(runs: Sequence[Run], frame: pd.DataFrame) -> list[Metric]:
-    found = shown_metrics(frame.columns, [run.config for run in runs])
+    found = shown_metrics(frame.columns, [config for run in runs for config in run.configs])
     return [text.with_fitting_digits(metric, frame.get(metric.key)) for metric in found]
 
 

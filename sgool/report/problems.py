@@ -112,12 +112,13 @@ def _non_finite(frame: pd.DataFrame, metrics: Sequence[Metric], histories: Histo
 
 
 def _shared_weights(runs: Sequence[Run], metrics: Sequence[Metric]) -> Problem | None:
+    configs = [config for run in runs for config in run.configs]
     lines = []
     for metric in metrics:
         if metric.optimised:
             judge = metric.key.rpartition("/")[0] or metric.key
-            networks = {judge_networks(run.config).get(judge) for run in runs} - {None}
-            used = networks or set().union(*(objective_networks(run.config) for run in runs))
+            networks = {judge_networks(config).get(judge) for config in configs} - {None}
+            used = networks or set().union(*(objective_networks(config) for config in configs))
             lines.append(f"{metric.title}: {', '.join(sorted(map(str, used))) or 'the guide'}")
     text = (
         "An objective of the run used these weights, so their scores show how far the optimiser got and are no "

@@ -118,17 +118,18 @@ def caveats(runs: Sequence[Run], metrics: Sequence[Metric], has_overlay: bool) -
 def _choice_note(runs: Sequence[Run]) -> tuple[str, str]:
     kept = {flatten(run.config).get("optimization.keep", "best") for run in runs}
     if kept == {"last"}:
-        return "After means after the last update", "No judge chose the image."
+        return "The image kept is that of the last update", "No judge chose it."
     return (
-        "After means the best along the way",
-        "The image kept is the one with the lowest loss of the optimisation, or of the candidates of best_of_n. The "
+        "The image kept is the best along the way",
+        "It is the one with the lowest loss of the optimisation, or of the candidates of best_of_n. The "
         "objective chose it, never a judge.",
     )
 
 
 def _judge_note(runs: Sequence[Run], metric: Metric) -> tuple[str, str]:
     judge = metric.key.rpartition("/")[0] or metric.key
-    networks = sorted({judge_networks(run.config).get(judge, "") for run in runs} - {""})
+    configs = [config for run in runs for config in run.configs]
+    networks = sorted({judge_networks(config).get(judge, "") for config in configs} - {""})
     which = f" ({', '.join(networks)})" if networks else ""
     if metric.optimised:
         return (
@@ -145,7 +146,7 @@ def _judge_note(runs: Sequence[Run], metric: Metric) -> tuple[str, str]:
     return (
         f"{metric.title} comes from a judge",
         f"{kind}{which} that no objective of the run used. It is a stand-in for people's opinion, blind to much that "
-        "they see." + (_DREW_MAPS if any(judge in saliency_judges(run.config) for run in runs) else ""),
+        "they see." + (_DREW_MAPS if any(judge in saliency_judges(config) for config in configs) else ""),
     )
 
 

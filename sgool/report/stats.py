@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -193,8 +193,12 @@ def mean_or_none(values: Sequence[float] | pd.Series) -> float | None:
     return float(numbers.mean()) if len(numbers) else None
 
 
-def summary_rows(records: Sequence[PairRecord]) -> list[dict[str, Any]]:
+def summary_rows(records: Sequence[PairRecord], configs: Sequence[Mapping[str, Any]] = ()) -> list[dict[str, Any]]:
     """One row per method for the terminal's table, in the order in which the methods appear.
+
+    Args:
+        records: Of the methods to show.
+        configs: What they were made by: a judge that an objective used is not shown.
 
     Returns:
         Keys ``method``, ``pairs`` (finished well; the means are over these), ``failed``, ``judge`` (name of the first
@@ -203,7 +207,11 @@ def summary_rows(records: Sequence[PairRecord]) -> list[dict[str, Any]]:
         ``network_evaluations``, ``seconds`` (means per pair). None where no pair has a value.
     """
     names = {name for record in records for name in record.metrics}
-    judges = [metric.key for metric in shown_metrics(names) if metric.judges and metric.key != "scene_accuracy"]
+    judges = [
+        metric.key
+        for metric in shown_metrics(names, configs)
+        if metric.judges and metric.key != "scene_accuracy" and not metric.key.startswith("guide/")
+    ]
     judge = judges[0] if judges else None
     rows = []
     for method in dict.fromkeys(record.method for record in records):

@@ -37,7 +37,8 @@ class MethodRow:
 
     Attributes:
         label: The method as the report calls it.
-        against: What its differences are to; None for the baseline itself.
+        against: What its differences are to; None for the baseline itself. In a ``Comparison`` it tells where the
+            baseline is from, if that is another run: ``METHOD of RUN``.
         pairs: Pairs that ended well.
         failed: Pairs that did not.
         cells: One per metric.
@@ -96,9 +97,15 @@ def compare(
     frame: pd.DataFrame, metrics: Sequence[Metric], name: str, baselines: Mapping[str, str | None]
 ) -> Comparison:
     """The comparison of everything with the method ``name``; ``baselines`` are ``baseline_labels(runs, name)``."""
-    datasets = tuple(dataset_rows(frame, metrics, baselines))
+    told = {label: _told(frame, label, baseline) for label, baseline in baselines.items() if baseline}
+
+    def named(rows: Sequence[MethodRow]) -> tuple[MethodRow, ...]:
+        return tuple(replace(row, against=told.get(row.label, row.against)) for row in rows)
+
+    found = dataset_rows(frame, metrics, baselines)
+    datasets = tuple(replace(dataset, methods=named(dataset.methods)) for dataset in found)
     # One data set is the whole; its intervals need not be drawn twice.
-    overall = datasets[0].methods if len(datasets) == 1 else tuple(method_rows(frame, metrics, baselines))
+    overall = datasets[0].methods if len(datasets) == 1 else named(method_rows(frame, metrics, baselines))
     return Comparison(FIRST_IMAGE if OWN_FIRST in baselines.values() else name, baselines, overall, datasets)
 
 
@@ -163,6 +170,22 @@ def statement_rows(frame: pd.DataFrame, baselines: Mapping[str, str | None]) -> 
             found = method_rows(said, [metric], baselines)
             rows.append(CategoryRow(part.replace("_", " "), said["pair_id"].nunique(), tuple(found)))
     return rows
+
+
+def _told(frame: pd.DataFrame, label: str, baseline: str) -> str:
+    """The baseline's label, and whose it is where it belongs to another run than the method it is compared with."""
+    done, others = finished(frame, label), finished(frame, baseline)
+    both = done.index.intersection(others.index)
+    if both.empty or (done.loc[both, "run"] == others.loc[both, "run"]).any():
+        return baseline
+    first = others.loc[both[0]]
+    if baseline != first["method"]:  # RUN/METHOD
+        return baseline
+    # Runs are named in the labels of those methods alone that several of them have.
+    names = frame.loc[(frame["run"] == first["run"]) & (frame["label"] != frame["method"]), ["label", "method"]]
+    if names.empty:
+        return f"{baseline} of another run"
+    return f"{baseline} of {names['label'].iloc[0].removesuffix('/' + names['method'].iloc[0])}"
 
 
 def _method_row(frame: pd.DataFrame, label: str, baseline: str | None, metrics: Sequence[Metric]) -> MethodRow:

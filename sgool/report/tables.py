@@ -47,9 +47,9 @@ def all_tables(
             tables += [table for table in found if table.rows]
         tables.append(_costs(where, dataset.methods))
     if statements:
-        tables.append(_by_row("Scene accuracy by statement", "Statement", statements, SCENE, 0))
+        tables.append(_by_row("Scene accuracy by statement", "Statement", statements, comparisons[0], SCENE, 0))
     for at, metric in enumerate(metrics if categories else ()):
-        tables.append(_by_row(f"{metric.name} per category", "Category", categories, metric, at))
+        tables.append(_by_row(f"{metric.name} per category", "Category", categories, comparisons[0], metric, at))
     return tables
 
 
@@ -76,7 +76,7 @@ def score_table(comparison: Comparison, metrics: Sequence[Metric]) -> Table | No
         "Scores by data set and method",
         ("Method", *(titles * len(comparison.datasets))),
         tuple(rows),
-        "Means over the pairs that ended well; a number in brackets is how many those are, where they are not all.",
+        "Means over the pairs that have a value; a number in brackets is how many those are, where they are not all.",
         (("", 1), *((f"{each.dataset}, {_pairs(each.pairs)}", len(judges)) for each in comparison.datasets)),
     )
 
@@ -107,7 +107,7 @@ def results_csv(frame: pd.DataFrame, names: Sequence[str]) -> str:
 
 def escape_markdown(text: str) -> str:
     """Text that Markdown shows as it is, on one line."""
-    return _MARKDOWN_UNSAFE.sub(r"\\\1", " ".join(text.split()) if "\n" in text else text)
+    return _MARKDOWN_UNSAFE.sub(r"\\\1", " ".join(text.split()) if text.splitlines() != [text] else text)
 
 
 def _whole_head(table: Table) -> list[str]:
@@ -138,9 +138,8 @@ def _differences(where: str, baseline: str, methods: Sequence[MethodRow], metric
         tally = f"{found.wins} / {found.draws} / {found.losses}"
         change = show_difference(found.difference, metric)
         interval = show_interval(found, metric)
-        against = row.label if row.against == baseline else f"{row.label} against {row.against}"
         counts = (number(found.pairs, 0), number(found.prompts, 0))
-        rows.append((against, *counts, change, interval, tally, p_value(found.p_value)))
+        rows.append((_compared(row, baseline), *counts, change, interval, tally, p_value(found.p_value)))
     outcome = "Better / equal / worse" if metric.direction else "Higher / equal / lower"
     return Table(
         f"{metric.name}: paired differences to {baseline} on {where}",
@@ -157,21 +156,34 @@ def _costs(where: str, methods: Sequence[MethodRow]) -> Table:
     return Table(f"Cost of a pair on {where}", ("Method", "Pairs", "Network calls", "Seconds"), tuple(rows))
 
 
-def _by_row(title: str, first: str, found: Sequence[CategoryRow], metric: Metric, at: int) -> Table:
-    """Means and differences by category or statement."""
+def _by_row(
+    title: str, first: str, found: Sequence[CategoryRow], comparison: Comparison, metric: Metric, at: int
+) -> Table:
+    """Means and differences by category or statement, each with its number of pairs where it is another."""
 
-    def cell(row: MethodRow) -> str:
+    def cell(row: MethodRow, pairs: int) -> str:
         found = row.cells[at]
-        text = show(found.final, metric)
+        text = show(found.final, metric) + (_of(found.pairs, pairs) if found.pairs else "")
         if found.difference is None or not found.difference.pairs:
             return text
-        return f"{text} ({show_difference(found.difference.difference, metric)})"
+        own = "" if found.difference.pairs == found.pairs else f", {_pairs(found.difference.pairs)}"
+        return f"{text} ({show_difference(found.difference.difference, metric)}{own})"
 
-    labels = [row.label for row in found[0].methods]
-    rows = [(each.category, number(each.pairs, 0), *(cell(row) for row in each.methods)) for each in found]
-    against = list(dict.fromkeys(row.against for row in found[0].methods if row.against))
-    whom = f" to {against[0]}" if len(against) == 1 else ""
-    return Table(title, (first, "Pairs", *labels), tuple(rows), f"Mean; in brackets the mean paired difference{whom}.")
+    heads = [_compared(row, comparison.name) for row in comparison.overall]
+    rows = [(each.category, number(each.pairs, 0), *(cell(row, each.pairs) for row in each.methods)) for each in found]
+    whom = f" to {comparison.name}" if any(row.against for row in comparison.overall) else ""
+    return Table(
+        title,
+        (first, "Pairs", *heads),
+        tuple(rows),
+        "Mean; a number in brackets is how many pairs have a value, where they are not all. In brackets with a sign: "
+        f"the mean paired difference{whom}, with its number of pairs where that is not the mean's.",
+    )
+
+
+def _compared(row: MethodRow, baseline: str) -> str:
+    """A method, and what it is compared with where that is not just the ``baseline`` that the table names."""
+    return row.label if row.against in (None, baseline) else f"{row.label} against {row.against}"
 
 
 def _pairs(count: int) -> str:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from PIL import Image
 
-from sgool.report import build_report
+from sgool.report import build_report, summary_rows
 from sgool.report.examples import Examples, choose_examples
 from sgool.report.load import baseline_labels, load_runs, to_frame
 from sgool.report.metrics import shown_metrics
+from sgool.types import PromptSeed
 from tests.fake_run import fake_config, fake_pairs, fake_record, flat, make_fake_run
 from tests.report.reading import Page
 
@@ -89,6 +92,15 @@ def test_what_was_optimised_orders_only_where_nothing_else_can(tmp_path: Path) -
     found = choose(run.path)
     assert found is not None
     assert (found.metric.key, found.metric.judges) == ("scene_accuracy", True)
+    for path in run.path.glob("pairs/*/*/record.json"):
+        record = json.loads(path.read_text())
+        record["metrics"] = {key: value for key, value in record["metrics"].items() if "clip_score" in key}
+        path.write_text(json.dumps(record))
+    found = choose(run.path)
+    assert found is not None
+    assert found.metric.name.endswith("CLIP score (optimised against)")
+    assert "(optimised against), averaged over the methods" in Page(run.path / "report/index.html").text
+    assert {cell.tone for line in found.lines for cell in line.cells} == {""}  # no evidence: no colours
 
 
 def test_vanilla_alone_is_ordered_by_its_score(tmp_path: Path) -> None:
@@ -108,3 +120,47 @@ def test_nothing_to_show(tmp_path: Path) -> None:
     page = Page(build_report([run.path]))
     assert "From best to worst" not in page.text
     assert not (run.path / "report/figures/examples.png").exists()
+
+
+def test_pictures_of_two_shapes_keep_theirs(tmp_path: Path) -> None:
+    """A wide picture in a square cell: white above and below, not stretched."""
+
+    def paint(pair: PromptSeed, method: str) -> np.ndarray:
+        return np.zeros((3, 64, 128 if pair.index else 64))
+
+    run = make_fake_run(
+        tmp_path / "run", methods=("vanilla", "doodl"), pairs=fake_pairs(PROMPTS[:2], (0,)), paint=paint
+    )
+    build_report([run.path])
+    found = choose(run.path)
+    assert found is not None
+    wide = found.prompts.index("prompt 1")
+    with Image.open(run.path / "report/figures/examples.png") as picture:
+        black = np.asarray(picture.convert("L")) < 20
+    # Of the pictures of a column, which are 1.19 inches wide at 200 points: as many rows as columns, or half.
+    cell, side = 250, 190
+    columns = black[:, side + cell * wide : side + cell * (wide + 1)][-cell:]
+    square = black[:, side + cell * (1 - wide) : side + cell * (2 - wide)][-cell:]
+    tall, flat_ = (int((part.sum(axis=1) > 200).sum()) for part in (square, columns))
+    assert tall == pytest.approx(238, abs=6)
+    assert flat_ == pytest.approx(119, abs=6)
+
+
+def test_pairs_that_not_all_methods_have_are_counted(tmp_path: Path) -> None:
+    one = make_fake_run(tmp_path / "one", methods=("vanilla", "doodl"), pairs=fake_pairs(PROMPTS[:4], (0,)))
+    two = make_fake_run(tmp_path / "two", methods=("vanilla",), pairs=fake_pairs(PROMPTS, (1,)))
+    text = Page(build_report([one.path, two.path], tmp_path / "report")).text
+    assert "Not chosen by eye: 4 of the 15 pairs, those that the most methods finished, in the order" in text
+
+
+def test_a_judge_that_an_earlier_configuration_optimised_is_marked(tmp_path: Path) -> None:
+    """The run went on with another objective: some of its pairs were made with the judge's weights."""
+    run = make_fake_run(tmp_path / "run", pairs=fake_pairs(PROMPTS, (0,)))
+    judge = {"model": "emoji_world/judge", "pretrained": None}
+    terms = {"terms": {"text_alignment": {"weight": 1.0, "clip": judge}}}
+    (run.path / "config-12345678.yaml").write_text(yaml.safe_dump(fake_config(objective=terms)), encoding="utf-8")
+    page = Page(build_report([run.path]))
+    assert "Judge CLIP score optimised against" in page.text
+    assert "in the order of their gain in Scene accuracy" in page.text
+    assert summary_rows(list(run.records()), [fake_config(), fake_config(objective=terms)])[0]["judge"] is None
+    assert summary_rows(list(run.records()), [fake_config()])[0]["judge"] == "judge/clip_score"

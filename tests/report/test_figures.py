@@ -192,8 +192,22 @@ def test_colours_can_be_told_apart(end: str, cones: str) -> None:
 def test_names_of_files() -> None:
     assert file_name("boxes-a/b c<>../x") == "boxes-a-b-c-..-x"
     assert file_name("///") == "figure"
+    assert file_name("a" * 80) == "a" * 80
     assert shorten("a" * 40) == "a" * 27 + "…"
     assert shorten("a\n b \u202ec") == "a b c"
+
+
+def test_long_names_have_files_of_their_own() -> None:
+    """What tells them apart is cut away; the same name has the same file in every report."""
+    names = ["a" * 85 + end for end in ("", "b", "c", "/", "-")]
+    found = [file_name(name) for name in names]
+    assert len(set(found)) == len(names)
+    assert {len(name) for name in found} == {80}
+    assert found[0] == "a" * 71 + "-842ef530"  # of sha256
+    with style():
+        # as a comparison's figures are named: a file name with another in it
+        figures = {new_figure(f"differences-judge{end}", rows=1)[0].name for end in _ends(["vanilla", *names])}
+    assert len(figures) == len(names) + 1
 
 
 def test_a_figure_without_a_legend_or_values() -> None:
