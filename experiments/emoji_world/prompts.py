@@ -5,6 +5,7 @@ Run ``python -m experiments.emoji_world.prompts``.
 
 from __future__ import annotations
 
+import argparse
 import csv
 import json
 from collections.abc import Callable, Iterator
@@ -128,6 +129,7 @@ def _ordered(table: list[dict]) -> list[dict]:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__).parse_args()
     write("heldout", _ordered(list(rows(held_out_scene, 40, 2026))))
     write("tune", _ordered(list(rows(training_scene, 8, 1013))))
     write("demo", list(demo_rows()))

@@ -6,6 +6,7 @@ Each stands for a data set of the SGOOL paper, in the embedded model's words and
 
 from __future__ import annotations
 
+import argparse
 import csv
 import json
 from collections.abc import Callable, Iterator
@@ -115,4 +116,5 @@ def _heldout() -> set[str]:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__).parse_args()
     write()

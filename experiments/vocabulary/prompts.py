@@ -6,6 +6,7 @@ they fall into letters, and the model has an accidental answer ("an animal" give
 
 from __future__ import annotations
 
+import argparse
 import csv
 import json
 from collections.abc import Iterator
@@ -51,4 +52,5 @@ def write(file: Path = FILE) -> None:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__).parse_args()
     write()
