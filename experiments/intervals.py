@@ -1,8 +1,10 @@
-"""Intervals of shares and of paired differences, as text for tables."""
+"""Tables of experiments: intervals of shares and of paired differences as text, and the files."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from pathlib import Path
 
 import pandas as pd
 
@@ -66,3 +68,11 @@ def costs(methods: dict[str, pd.DataFrame]) -> str:
     """A sentence on what a pair costs."""
     parts = (f"{name} {part['calls'].mean():.0f} and {part['seconds'].mean():.1f}" for name, part in methods.items())
     return f"Network calls and seconds a pair: {', '.join(parts)}."
+
+
+def write_tables(out: Path, rows: pd.DataFrame, lines: Sequence[str]) -> None:
+    """Writes ``out.csv`` and ``out.md``, and prints the tables."""
+    rows.to_csv(out.with_suffix(".csv"), index=False)
+    text = "\n".join(lines) + "\n"
+    out.with_suffix(".md").write_text(text, encoding="utf-8")
+    print(text)

@@ -20,6 +20,7 @@ import pytest
 from sgool.config import load_config
 from sgool.results.claims import active_claims
 from sgool.runner import run_experiment
+from tests.tiny_run import tiny_overrides
 
 ROOT = Path(__file__).parents[1]
 #: What differs between two runs of the same pair.
@@ -150,22 +151,8 @@ def setting(pipeline_folder: Path, clip_folder: Path, tmp_path_factory: pytest.T
     folder = tmp_path_factory.mktemp("ranks")
     (folder / "terms_of_ranks.py").write_text(_TERMS)
     (folder / "three.txt").write_text("a cat\na dog\na red car\n")
-    options = [
-        f"models.path={pipeline_folder}",
-        f"models.guide={clip_folder}",
-        f"models.judges={{judge: {clip_folder}}}",
-        "models.scene_reader=null",
-        "models.device=cpu",
-        f"data.prompts={folder / 'three.txt'}",
-        "methods=[doodl]",
-        "logger=csv",
-        "sampler.num_inference_steps=2",
-        "optimization.num_optimization_steps=4",
-        "objective.crops.num=2",
-        "trainer.precision=32-true",
-        "trainer.threads=1",
-        "trainer.save_every_n_updates=1",
-    ]
+    own = ["methods=[doodl]", "logger=csv", "trainer.save_every_n_updates=1"]
+    options = [*tiny_overrides(pipeline_folder, clip_folder, folder / "three.txt"), *own]
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(folder))
         yield Setting(options, folder)

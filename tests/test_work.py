@@ -21,6 +21,7 @@ from sgool.progress import Progress
 from sgool.results.claims import Claims
 from sgool.runner import Outcome, run_experiment
 from sgool.types import PairRecord
+from tests.tiny_run import tiny_overrides
 
 #: What differs between two runs of the same pair.
 OF_THE_MACHINE = ("seconds", "peak_memory_mib")
@@ -53,22 +54,8 @@ class Notes(Progress):
 def options(pipeline_folder: Path, clip_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     prompts = tmp_path_factory.mktemp("prompts") / "four.txt"
     prompts.write_text("a cat\na dog\na red car\ntwo trees\n")
-    return [
-        f"models.path={pipeline_folder}",
-        f"models.guide={clip_folder}",
-        f"models.judges={{judge: {clip_folder}}}",
-        "models.scene_reader=null",
-        "models.device=cpu",
-        f"data.prompts={prompts}",
-        "methods=[doodl]",
-        "logger=none",
-        "sampler.num_inference_steps=2",
-        "optimization.num_optimization_steps=4",
-        "objective.crops.num=2",
-        "trainer.pairs_per_fit=2",
-        "trainer.precision=32-true",
-        "trainer.threads=1",
-    ]
+    own = ["methods=[doodl]", "logger=none", "trainer.pairs_per_fit=2"]
+    return [*tiny_overrides(pipeline_folder, clip_folder, prompts), *own]
 
 
 def run(options: list[str], run_dir: Path, *more: str, notes: Notes | None = None) -> Outcome:

@@ -17,7 +17,7 @@ from experiments.aesthetic.photos import Photo, photos
 from experiments.aesthetic.rating import coarse, colourfulness, contrast, rating
 from experiments.aesthetic.run import GOALS
 from experiments.aesthetic.sheet import write_sheet
-from experiments.intervals import difference_text, share_text
+from experiments.intervals import difference_text, share_text, write_tables
 from sgool.metrics import Before, JudgePanel
 from sgool.models.images import open_photo, to_tensor
 from sgool.report.load import load_runs
@@ -158,11 +158,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("results"), help="file name, no suffix")
     arguments = parser.parse_args()
     rows = rows_of(arguments.runs)
-    rows.to_csv(arguments.out.with_suffix(".csv"), index=False)
-    text = "\n".join(tables(rows)) + "\n"
-    arguments.out.with_suffix(".md").write_text(text, encoding="utf-8")
+    write_tables(arguments.out, rows, tables(rows))
     write_sheet(arguments.runs, arguments.out.with_name("edits.png"))
-    print(text)
 
 
 if __name__ == "__main__":

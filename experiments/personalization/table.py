@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from experiments.intervals import by_method, costs, differences, head, share_text
+from experiments.intervals import by_method, costs, differences, head, share_text, write_tables
 from experiments.personalization.references import FOLDER, REFERENCES
 from sgool.metrics import SceneReader
 from sgool.metrics.reader import SceneReading
@@ -116,10 +116,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("results"), help="file name, no suffix")
     arguments = parser.parse_args()
     rows = pair_rows(arguments.runs)
-    rows.to_csv(arguments.out.with_suffix(".csv"), index=False)
-    text = "\n".join(tables(rows)) + "\n"
-    arguments.out.with_suffix(".md").write_text(text, encoding="utf-8")
-    print(text)
+    write_tables(arguments.out, rows, tables(rows))
 
 
 if __name__ == "__main__":

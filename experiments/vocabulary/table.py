@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from experiments.intervals import by_method, costs, differences, head, share_text
+from experiments.intervals import by_method, costs, differences, head, share_text, write_tables
 from sgool.metrics import SceneReader
 from sgool.models.classifier import ImageClassifier, load_classifier
 from sgool.models.images import open_photo, to_tensor
@@ -89,10 +89,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("results"), help="file name, no suffix")
     arguments = parser.parse_args()
     rows = pair_rows(arguments.run)
-    rows.to_csv(arguments.out.with_suffix(".csv"), index=False)
-    text = "\n".join(tables(rows)) + "\n"
-    arguments.out.with_suffix(".md").write_text(text, encoding="utf-8")
-    print(text)
+    write_tables(arguments.out, rows, tables(rows))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ import csv
 import io
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import pytest
@@ -16,6 +15,7 @@ from sgool.study.server import StudyServer
 from sgool.study.votes import COLUMNS, read_votes
 from tests.browser.conftest import Keep
 from tests.fake_run import fake_pairs, make_fake_run
+from tests.study.serving import serving
 from tests.study.votes import form_steps, page_data
 
 NASTY = "<script>document.title = 'broken'</script><img src=x onerror=alert(1)> & a very long text " + "on and on " * 20
@@ -36,13 +36,8 @@ def study(run: Path, tmp_path: Path) -> Study:
 
 @pytest.fixture
 def server(study: Study) -> Iterator[StudyServer]:
-    made = StudyServer(study)
-    thread = Thread(target=made.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    yield made
-    made.shutdown()
-    thread.join()
-    made.server_close()
+    with serving(study) as made:
+        yield made
 
 
 def form_of(rater: str, forms: int = 64) -> int:

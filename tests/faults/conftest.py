@@ -11,6 +11,7 @@ import pytest
 
 from tests.faults.folders import content, leftovers
 from tests.faults.server import Server
+from tests.tiny_run import tiny_overrides
 
 #: Mounts, capabilities and /proc are Linux's.
 collect_ignore_glob = [] if sys.platform == "linux" else ["test_*.py"]
@@ -23,20 +24,7 @@ def options(pipeline_folder: Path, clip_folder: Path, tmp_path_factory: pytest.T
     """Overrides of a run of three pairs, without its folder and its methods."""
     prompts = tmp_path_factory.mktemp("prompts") / "three.txt"
     prompts.write_text("a cat\na dog\na red car\n")
-    return [
-        f"models.path={pipeline_folder}",
-        f"models.guide={clip_folder}",
-        f"models.judges={{judge: {clip_folder}}}",
-        "models.scene_reader=null",
-        "models.device=cpu",
-        f"data.prompts={prompts}",
-        "logger=csv",
-        "sampler.num_inference_steps=2",
-        "optimization.num_optimization_steps=4",
-        "objective.crops.num=2",
-        "trainer.precision=32-true",
-        "trainer.threads=1",
-    ]
+    return [*tiny_overrides(pipeline_folder, clip_folder, prompts), "logger=csv"]
 
 
 @pytest.fixture(scope="session")

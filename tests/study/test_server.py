@@ -26,6 +26,7 @@ from sgool.study.results import last_votes
 from sgool.study.run import run_study
 from sgool.study.server import MOST_BODY, StudyServer, is_loopback
 from sgool.study.votes import COLUMNS, Vote, VoteFile, read_votes
+from tests.study.serving import serving
 from tests.study.votes import walk
 
 JSON = {"Content-Type": "application/json"}
@@ -33,13 +34,8 @@ JSON = {"Content-Type": "application/json"}
 
 @pytest.fixture
 def server(study: Study, tmp_path: Path) -> Iterator[StudyServer]:
-    made = StudyServer(study, votes=tmp_path / "votes.csv")
-    thread = Thread(target=made.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    yield made
-    made.shutdown()
-    thread.join()
-    made.server_close()
+    with serving(study, votes=tmp_path / "votes.csv") as made:
+        yield made
 
 
 @pytest.fixture
@@ -124,18 +120,11 @@ class TestFiles:
         (page / "link.js").symlink_to(study.folder / "key.json")
         (page / "outside").symlink_to(study.folder)
         copy = replace(study, page=page)
-        server = StudyServer(copy, votes=tmp_path / "votes.csv")
-        assert not {"/link.js", "/outside/key.json"} & set(server.files)
-        (page / "app.js").unlink()  # swapped after the start
-        (page / "app.js").symlink_to(study.folder / "key.json")
-        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
-        try:
+        with serving(copy, votes=tmp_path / "votes.csv") as server:
+            assert not {"/link.js", "/outside/key.json"} & set(server.files)
+            (page / "app.js").unlink()  # swapped after the start
+            (page / "app.js").symlink_to(study.folder / "key.json")
             assert [ask(server, "GET", path)[0] for path in ("/link.js", "/outside/key.json", "/app.js")] == [404] * 3
-        finally:
-            server.shutdown()
-            thread.join()
-            server.server_close()
 
 
 class TestVotes:
@@ -214,15 +203,8 @@ class TestVotes:
         assert post(server, some_votes[0]) == 507
 
     def test_a_page_for_one_rater_takes_no_other(self, study: Study, tmp_path: Path, some_votes: list[Vote]) -> None:
-        server = StudyServer(replace(study, rater="r1"), votes=tmp_path / "votes.csv")
-        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
-        try:
+        with serving(replace(study, rater="r1"), votes=tmp_path / "votes.csv") as server:
             assert [post(server, one) for one in (some_votes[0], replace(some_votes[0], rater="r2"))] == [201, 403]
-        finally:
-            server.shutdown()
-            thread.join()
-            server.server_close()
 
 
 class TestRefusals:
