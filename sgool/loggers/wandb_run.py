@@ -185,13 +185,13 @@ def run_uid(path: Path) -> str:
                 return uid
             path.unlink()  # a power cut left it empty
         except FileNotFoundError:
-            pass
+            pass  # the first process makes it
         temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
         temporary.write_text(secrets.token_hex(16), encoding="utf-8")
         try:
             os.link(temporary, path)  # unlike a rename, it never replaces what another process made
         except FileExistsError:
-            pass
+            pass  # another process was first: its name is read in the next round
         except OSError:  # a file system without hard links
             os.replace(temporary, path)
         finally:

@@ -242,12 +242,12 @@ def serve_study(
         announce(server)
         server.serve_forever(poll_interval=0.2)
     except KeyboardInterrupt:
-        pass
+        pass  # how a server in a terminal ends
     finally:
         server.server_close()
         if server.votes.path.exists():
             with server.votes.locked():
-                pass
+                pass  # a vote that is being written is whole
 
 
 def is_loopback(host: str) -> bool:
