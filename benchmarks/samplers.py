@@ -40,14 +40,14 @@ from sgool.diffusion import (
 )
 from sgool.diffusion.chain import run_state
 from sgool.diffusion.drift import relative_drift
-from sgool.methods import LatentOptimization
 from sgool.methods.base import FitSettings
+from sgool.methods.optimize import LatentOptimization
 from sgool.metrics import JudgePanel, SceneReader
 from sgool.models.assets import resolve_asset
 from sgool.models.load import DiffusionModels
 from sgool.prompts import load_pairs
+from sgool.prompts.seeding import first_latents, pair_generator
 from sgool.report.stats import paired_difference
-from sgool.seeding import first_latents, pair_generator
 
 Rows = Iterator[Sequence[Any]]
 

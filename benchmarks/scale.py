@@ -26,12 +26,12 @@ from sgool import LatentPairModule, Objective, TextAlignment, default_callbacks,
 from sgool.callbacks import FitCheckpoint
 from sgool.diffusion import build_sampler
 from sgool.loggers import RunLogs
+from sgool.methods.trainer import fit_module
 from sgool.objectives import CropSettings
 from sgool.prompts import load_pairs
+from sgool.prompts.seeding import pair_generator
 from sgool.results import RunFolder
-from sgool.runner import run_experiment
-from sgool.seeding import pair_generator
-from sgool.trainer import fit_module
+from sgool.run.fit import run_experiment
 from sgool.types import PairRecord, PromptSeed
 
 Rows = Iterator[dict[str, Any]]

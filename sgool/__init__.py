@@ -10,23 +10,23 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sgool.callbacks import default_callbacks as default_callbacks
+    from sgool.methods.latent_pairs import LatentPairModule as LatentPairModule
     from sgool.models.clip import load_clip as load_clip
     from sgool.models.load import load_models as load_models
-    from sgool.module import LatentPairModule as LatentPairModule
     from sgool.objectives import Objective as Objective
     from sgool.objectives import TextAlignment as TextAlignment
-    from sgool.runner import fit as fit
+    from sgool.run.fit import fit as fit
     from sgool.types import PromptSeed as PromptSeed
 
 __version__ = "0.1.0"
 
 _MODULES = {
-    "LatentPairModule": "sgool.module",
+    "LatentPairModule": "sgool.methods.latent_pairs",
     "Objective": "sgool.objectives",
     "PromptSeed": "sgool.types",
     "TextAlignment": "sgool.objectives",
     "default_callbacks": "sgool.callbacks",
-    "fit": "sgool.runner",
+    "fit": "sgool.run.fit",
     "load_clip": "sgool.models.clip",
     "load_models": "sgool.models.load",
 }

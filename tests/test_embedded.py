@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from sgool import LatentPairModule, PromptSeed, load_clip, load_models
+from sgool.config.paths import ASSETS
 from sgool.metrics import SceneReader, scene_checks
-from sgool.paths import ASSETS
-from sgool.runner import fit
+from sgool.run.fit import fit
 
 WORLD = ASSETS / "emoji_world"
 

@@ -15,8 +15,8 @@ from torch import nn
 from typer.testing import CliRunner
 
 from sgool.cli import app
+from sgool.config.paths import config_folder
 from sgool.models.classifier import load_classifier
-from sgool.paths import config_folder
 from sgool.saliency.transalnet_network import ARCHITECTURES, TranSalNet
 from tests.models import test_image_reward, test_preference, test_wsdan
 

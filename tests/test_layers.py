@@ -122,7 +122,7 @@ def test_light_modules_import_nothing_heavy(module: str) -> None:
 
 
 def test_the_check_itself_sees_backward_imports() -> None:
-    tree = ast.parse("from sgool import cli\nimport sgool.report.page\ndef f():\n    from sgool.runner import fit\n")
+    tree = ast.parse("from sgool import cli\nimport sgool.report.page\ndef f():\n    from sgool.run.fit import fit\n")
     assert list(_imports(tree)) == [(1, "cli"), (2, "report"), (4, "runner")]
     (function,) = _functions(ast.parse('def f():\n    """One.\n\n    Two.\n    """\n    return 1\n'))
     assert function == ("f", 2)

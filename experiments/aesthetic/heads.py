@@ -26,9 +26,9 @@ from experiments.emoji_world.common import save_atomically, scenes_batch
 from experiments.emoji_world.fetch import find_emoji
 from experiments.emoji_world.scenes import SIZE, Painter, Scene, held_out_scene, training_scene
 from experiments.vocabulary.train_classifier import random_views
+from sgool.config.paths import ASSETS
 from sgool.models.aesthetic import load_aesthetic
 from sgool.models.clip import ClipTower, load_clip
-from sgool.paths import ASSETS
 
 FOLDER = ASSETS / "emoji_world/aesthetic"
 #: CLIP -> the half of the training scenes that it and its head know.

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from experiments.aesthetic.photos import Photo, photos
 from sgool.config import load_config
-from sgool.edit import Edit, edit_image
-from sgool.rescore import rescore
+from sgool.run.edit import Edit, edit_image
+from sgool.run.rescore import rescore
 
 #: Name of the run folder -> what the edit is after.
 GOALS: dict[str, tuple[str, ...]] = {

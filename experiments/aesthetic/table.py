@@ -21,7 +21,7 @@ from experiments.intervals import difference_text, share_text, write_tables
 from sgool.metrics import Before, JudgePanel
 from sgool.models.images import open_photo, to_tensor
 from sgool.report.load import load_runs
-from sgool.session import Session
+from sgool.run.session import Session
 from sgool.types import PromptSeed
 
 #: Column -> title and digits.

@@ -10,7 +10,7 @@ from PIL import Image
 
 from experiments.emoji_world.fetch import find_emoji
 from experiments.emoji_world.scenes import Painter, Scene, Thing
-from sgool.paths import ASSETS
+from sgool.config.paths import ASSETS
 
 FOLDER = ASSETS / "emoji_world/references"
 #: Name of the file -> what it shows. A noun, a tint and a background each, all different nouns.

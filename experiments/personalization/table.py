@@ -14,11 +14,11 @@ from torch import Tensor
 
 from experiments.intervals import by_method, costs, differences, head, share_text, write_tables
 from experiments.personalization.references import FOLDER, REFERENCES
+from sgool.config.paths import ASSETS
 from sgool.metrics import SceneReader
 from sgool.metrics.reader import SceneReading
 from sgool.models.clip import ClipTower, load_clip
 from sgool.models.images import open_photo, to_tensor
-from sgool.paths import ASSETS
 from sgool.report.load import load_runs
 
 #: Column -> title, factor, digits; cosines of image embeddings.

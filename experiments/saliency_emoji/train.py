@@ -20,8 +20,8 @@ from experiments.emoji_world.common import Stage, fit
 from experiments.emoji_world.fetch import find_emoji
 from experiments.emoji_world.scenes import SIZE, Painter, training_scene
 from experiments.saliency_emoji.scenes import density, painted_scenes
+from sgool.config.paths import ASSETS
 from sgool.errors import SgoolError
-from sgool.paths import ASSETS
 from sgool.saliency.transalnet import cut_back, fit_into
 from sgool.saliency.transalnet_network import ARCHITECTURES, TranSalNet
 

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 
 from experiments.vocabulary.reference import SCENES
-from sgool.imagesets.files import batches
 from sgool.metrics import set_distances
 from sgool.metrics.distribution import ClassifierFeatures, ClipFeatures, features_of
 from sgool.models.classifier import load_classifier
@@ -23,6 +22,7 @@ from sgool.models.clip import load_clip
 from sgool.prompts import read_prompts
 from sgool.report.load import load_runs
 from sgool.report.stats import bootstrap_interval
+from sgool.run.imagesets.files import batches
 
 METHODS = ("vanilla", "best_of_n", "doodl")
 #: Painted sets of the runs' size, as a scale.

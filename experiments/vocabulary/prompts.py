@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from experiments.emoji_world import words
-from sgool.paths import ASSETS
+from sgool.config.paths import ASSETS
 
 FILE = ASSETS / "emoji_world/prompts/generic.csv"
 #: Prompts that leave the background open, too.

@@ -12,10 +12,10 @@ import pandas as pd
 import torch
 
 from experiments.intervals import by_method, costs, differences, head, share_text, write_tables
+from sgool.config.paths import ASSETS
 from sgool.metrics import SceneReader
 from sgool.models.classifier import ImageClassifier, load_classifier
 from sgool.models.images import open_photo, to_tensor
-from sgool.paths import ASSETS
 from sgool.prompts import read_prompts
 from sgool.report.load import load_runs
 

@@ -23,8 +23,8 @@ from experiments.emoji_world.captions import article, describe
 from experiments.emoji_world.common import Stage, fit, images_to_tensor, save_atomically
 from experiments.emoji_world.fetch import find_emoji
 from experiments.emoji_world.scenes import SIZE, Painter, Scene, training_scene
+from sgool.config.paths import ASSETS
 from sgool.errors import SgoolError
-from sgool.paths import ASSETS
 
 NOUNS = list(words.NOUNS)
 #: What `sgool.models.classifier` reads: a ResNet of timm, narrower than the published ones.

@@ -8,7 +8,7 @@ import lightning as L
 from torch import Tensor
 
 from sgool.errors import SgoolError
-from sgool.module import Evaluation, LatentPairModule
+from sgool.methods.latent_pairs import Evaluation, LatentPairModule
 
 
 class LatentCallback(L.Callback):

@@ -10,7 +10,7 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from sgool.checkpoint import ORIGIN, read_checkpoint, write_checkpoint
+from sgool.results.checkpoint import ORIGIN, read_checkpoint, write_checkpoint
 
 _SECONDS = "seconds"
 
@@ -23,7 +23,7 @@ class FitCheckpoint(L.Callback):
 
     Args:
         path: The file; None: none is written.
-        origin: What the file's fit has to share with one that goes on from it (`sgool.checkpoint.origin`).
+        origin: What the file's fit has to share with one that goes on from it (`sgool.results.checkpoint.origin`).
         every: Updates between two checkpoints; None: none are written between.
         interrupted: Asked after each update whether the fit has to end.
     """

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sgool.callbacks.base import LatentCallback
 from sgool.errors import SgoolError
-from sgool.seeding import pair_generator
+from sgool.prompts.seeding import pair_generator
 
 SCHEDULES = ("constant", "linear", "spherical")
 

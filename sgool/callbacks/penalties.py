@@ -16,8 +16,8 @@ from torch import Tensor
 
 from sgool.callbacks.base import LatentCallback, require_positive
 from sgool.errors import SgoolError
-from sgool.module import Evaluation, LatentPairModule
-from sgool.seeding import pair_generator
+from sgool.methods.latent_pairs import Evaluation, LatentPairModule
+from sgool.prompts.seeding import pair_generator
 from sgool.types import PromptSeed
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sgool.callbacks.base import LatentCallback
 from sgool.errors import SgoolError
-from sgool.module import Evaluation, LatentPairModule
+from sgool.methods.latent_pairs import Evaluation, LatentPairModule
 from sgool.objectives import CropSettings, Objective
 from sgool.objectives.terms import Term
 

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from sgool.callbacks.base import Column, LatentCallback
-from sgool.checkpoint import eight_bit, pack_image, unpack_image
 from sgool.errors import SgoolError
-from sgool.module import Evaluation, LatentPairModule
+from sgool.methods.latent_pairs import Evaluation, LatentPairModule
+from sgool.results.checkpoint import eight_bit, pack_image, unpack_image
 
 
 class Trajectory(LatentCallback):

@@ -34,8 +34,8 @@ def fit(
     with user_errors(debug):
         config = load_config([*(overrides or []), *(["debug=true"] if debug else [])], config_dir)
     with user_errors(config.debug):
-        from sgool.console import ConsoleProgress, print_outcome
-        from sgool.runner import run_experiment
+        from sgool.cli.console import ConsoleProgress, print_outcome
+        from sgool.run.fit import run_experiment
 
         with ConsoleProgress() as progress:
             outcome = run_experiment(config, progress, accept_changes=resume_with_changes)
@@ -72,8 +72,8 @@ def edit(
     with user_errors(debug):
         config = load_config(lines if chosen else ["experiment=edit", *lines], config_dir)
     with user_errors(config.debug):
-        from sgool.console import ConsoleProgress
-        from sgool.edit import Edit, edit_image, summary
+        from sgool.cli.console import ConsoleProgress
+        from sgool.run.edit import Edit, edit_image, summary
 
         with ConsoleProgress() as progress:
             outcome = edit_image(config, Edit(image, text.strip(), prompt.strip(), fit, max_error), progress)
@@ -120,7 +120,7 @@ def submit(
 ) -> None:
     """Submit fit to SLURM, as a job or an array of jobs that go on after their time limit."""
     with user_errors(debug):
-        from sgool.slurm.command import submit_command
+        from sgool.run.slurm.command import submit_command
 
         submit_command(**{name: value for name, value in context.params.items() if name != "debug"})
 
@@ -133,7 +133,7 @@ def status(
 ) -> None:
     """Show what of a run is done, running, failed and left, and how long that will take."""
     with user_errors(debug):
-        from sgool.status import describe, run_status, table
+        from sgool.run.status import describe, run_status, table
 
         found = run_status(run)
         if as_json:

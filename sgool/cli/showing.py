@@ -109,8 +109,8 @@ def score(
             given = " and ".join(["--features"] * (features is not None) + ["--by"] * (by is not None))
             raise SgoolError(f"{given}: expected --distribution REFERENCE beside it, got none; add it, or leave it out")
         if distribution is None and diversity is None:
-            from sgool.console import print_outcome
-            from sgool.rescore import rescore
+            from sgool.cli.console import print_outcome
+            from sgool.run.rescore import rescore
 
             print_outcome(rescore(run))
             return
@@ -119,7 +119,7 @@ def score(
 
 def _score_sets(run: Path, distribution: str | None, features: str, by: str | None, diversity: str | None) -> None:
     """Makes and prints the tables that were asked for."""
-    from sgool.imagesets import score_distribution, score_diversity
+    from sgool.run.imagesets import score_distribution, score_diversity
 
     tables = [score_distribution(run, distribution, features, by)] if distribution is not None else []
     tables += [score_diversity(run, diversity)] if diversity is not None else []
@@ -133,7 +133,7 @@ def _score_sets(run: Path, distribution: str | None, features: str, by: str | No
 @app.command()
 def models() -> None:
     """List embedded models and prompt sets."""
-    from sgool.doctor import asset_facts, prompt_facts
+    from sgool.cli.doctor import asset_facts, prompt_facts
 
     with user_errors(debug=False):
         columns([("MODEL", "WHAT IT IS", "SIZE"), *asset_facts()])
@@ -149,7 +149,7 @@ def models() -> None:
 @app.command()
 def doctor() -> None:
     """Show versions, devices, cores, memory and assets."""
-    from sgool.doctor import asset_facts, machine_facts
+    from sgool.cli.doctor import asset_facts, machine_facts
 
     columns(machine_facts())
     columns(asset_facts())

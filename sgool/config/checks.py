@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sgool.config.judges import judge_problems
+from sgool.config.paths import prompt_file
 from sgool.config.pipeline import kind_problems, size_problems, steps_problems
 from sgool.config.rules import check
 from sgool.config.saliency_files import detector_problems
@@ -16,7 +17,6 @@ from sgool.config.schema_method import GUIDABLE, OPTIMIZATION, method_optimizati
 from sgool.config.suggest import did_you_mean
 from sgool.config.term_files import term_problems
 from sgool.errors import ConfigError
-from sgool.paths import prompt_file
 
 Config = Mapping[str, Any]
 

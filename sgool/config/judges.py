@@ -7,12 +7,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from sgool.config.paths import asset_path
 from sgool.config.rules import check
 from sgool.config.schema_judges import JUDGE, LPIPS, complete_judges
 from sgool.config.schema_method import method_optimization
 from sgool.config.term_files import term_problems
 from sgool.errors import ConfigError
-from sgool.paths import asset_path
 
 Options = Mapping[str, Any]
 

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sgool.config.paths import config_folder
 from sgool.errors import ConfigError
-from sgool.paths import config_folder
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig

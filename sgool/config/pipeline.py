@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from sgool.paths import asset_path
+from sgool.config.paths import asset_path
 
 #: The one class of pipeline that sgool reads.
 PIPELINE = "StableDiffusionPipeline"

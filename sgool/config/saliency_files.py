@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from sgool.paths import asset_path
+from sgool.config.paths import asset_path
 
 #: Backbone of TranSalNet -> its published weights.
 PUBLISHED = {"resnet50": "TranSalNet_Res.pth", "densenet161": "TranSalNet_Dense.pth"}

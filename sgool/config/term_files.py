@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from sgool.paths import asset_path
+from sgool.config.paths import asset_path
 
 _HPS = "HPS_v2.1_compressed.pt or HPS_v2_compressed.pt, published at https://huggingface.co/xswu/HPSv2"
 _IMAGE_REWARD = "ImageReward.pt, published at https://huggingface.co/THUDM/ImageReward"

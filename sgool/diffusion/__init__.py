@@ -1,6 +1,7 @@
 """The differentiable denoising chain: schedule, samplers, gradient engines, the network, decoding, inversion."""
 
-from sgool.diffusion.chain import Sampler, build_engine, build_sampler, denoise, network_calls
+from sgool.diffusion.build import build_engine, build_sampler
+from sgool.diffusion.chain import Sampler, denoise, network_calls
 from sgool.diffusion.decode import decode_latents, encode_images
 from sgool.diffusion.engines import Engine
 from sgool.diffusion.invert import Inversion, invert

@@ -13,11 +13,11 @@ from typing import Any
 
 from lightning.pytorch.loggers import Logger
 
-from sgool.atomic import atomic_write, explain_os_errors
 from sgool.loggers.process import Process
 from sgool.loggers.slots import Slot
 from sgool.loggers.updates import UpdateFilter
-from sgool.shards import batch_name
+from sgool.results.atomic import atomic_write, explain_os_errors
+from sgool.results.shards import batch_name
 from sgool.types import PairRecord, PromptSeed
 
 _MEND = "Make room there, or set logger=none, and run the same command again."

@@ -13,13 +13,13 @@ from typing import Any, Concatenate, ParamSpec
 
 from lightning.pytorch.loggers import WandbLogger
 
-from sgool.atomic import explain_os_errors
 from sgool.loggers.bands import bands
 from sgool.loggers.tables import as_table, pair_row, read_history, scores
 from sgool.loggers.updates import UpdateFilter
 from sgool.loggers.wandb_run import OpenRun
 from sgool.results import RunFolder
-from sgool.shards import batch_name
+from sgool.results.atomic import explain_os_errors
+from sgool.results.shards import batch_name
 from sgool.types import PairRecord, PromptSeed
 
 _logger = logging.getLogger(__name__)

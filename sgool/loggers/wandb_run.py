@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sgool.atomic import explain_os_errors
 from sgool.errors import SgoolError
 from sgool.loggers.ledger import Ledger
 from sgool.loggers.process import Process
 from sgool.loggers.slots import Slot
+from sgool.results.atomic import explain_os_errors
 
 _logger = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ import lightning
 from torch import Tensor
 
 from sgool.errors import Interrupted
-from sgool.module import LatentPairModule
+from sgool.methods.latent_pairs import LatentPairModule
 from sgool.objectives import Objective
 from sgool.types import PromptSeed
 
@@ -20,8 +20,8 @@ from sgool.types import PromptSeed
 class PairResult:
     """The images of one pair under one method.
 
-    Images and the map hold the values of 8-bit pixels (`sgool.checkpoint.eight_bit`): judges score exactly what is
-    saved, in an undisturbed run and a resumed one alike.
+    Images and the map hold the values of 8-bit pixels (`sgool.results.checkpoint.eight_bit`): judges score exactly what
+    is saved, in an undisturbed run and a resumed one alike.
 
     Attributes:
         pair: The prompt-seed pair.
@@ -61,7 +61,7 @@ class FitSettings:
     """How each fit of a run is trained.
 
     Attributes:
-        module: Keyword arguments of `sgool.module.LatentPairModule` (sampler, steps, guidance, size, ...).
+        module: Keyword arguments of `LatentPairModule` (sampler, steps, guidance, size, ...).
         trainer: Keyword arguments of ``lightning.Trainer`` (accelerator, devices, precision, strategy, plugins), and
             ``extra_callbacks``, a list.
         logger: Lightning loggers, shared by all fits of a method.

@@ -9,15 +9,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sgool.checkpoint import ORIGIN, eight_bit, origin, pack_image, read_checkpoint, unpack_image, write_checkpoint
 from sgool.errors import Interrupted
 from sgool.methods.base import FitSettings, PairResult, deciding
 from sgool.methods.budget import optimization_calls, sampling_calls
+from sgool.methods.latent_pairs import LatentPairModule
+from sgool.methods.trainer import autocast_like
 from sgool.models.load import DiffusionModels
-from sgool.module import LatentPairModule
 from sgool.objectives import Objective
-from sgool.seeding import pair_generator
-from sgool.trainer import autocast_like
+from sgool.prompts.seeding import pair_generator
+from sgool.results.checkpoint import (
+    ORIGIN,
+    eight_bit,
+    origin,
+    pack_image,
+    read_checkpoint,
+    unpack_image,
+    write_checkpoint,
+)
 from sgool.types import PromptSeed
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from sgool.diffusion.activations import activation_bytes
 from sgool.diffusion.engines import Checkpoint, Direct, Engine, Truncated
 from sgool.diffusion.moves import Gradients, Move
-from sgool.module import LatentPairModule
+from sgool.methods.latent_pairs import LatentPairModule
 
 
 def optimization_calls(module: LatentPairModule, num_optimization_steps: int) -> int:

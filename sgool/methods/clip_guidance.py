@@ -8,18 +8,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sgool.checkpoint import eight_bit
 from sgool.diffusion import decode_latents
 from sgool.diffusion.moves import Move, State
 from sgool.diffusion.prediction import noise_from, sample_from
 from sgool.diffusion.schedule import Step
 from sgool.errors import SgoolError
 from sgool.methods.base import FitSettings, PairResult
+from sgool.methods.latent_pairs import LatentPairModule
+from sgool.methods.trainer import autocast_like
 from sgool.models.load import DiffusionModels
-from sgool.module import LatentPairModule
 from sgool.objectives import BoundObjective, Objective
-from sgool.seeding import pair_generator
-from sgool.trainer import autocast_like
+from sgool.prompts.seeding import pair_generator
+from sgool.results.checkpoint import eight_bit
 from sgool.types import ObjectiveOutput, PromptSeed
 
 #: Samplers whose steps it can guide: one stream, each step from the noise at its own timestep.

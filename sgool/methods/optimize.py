@@ -9,12 +9,12 @@ from typing import Any
 import torch
 
 from sgool.callbacks import EarlyStop, FitCheckpoint, Trajectory, default_callbacks
-from sgool.checkpoint import origin
 from sgool.methods.base import FitSettings, PairResult, deciding
+from sgool.methods.latent_pairs import LatentPairModule
+from sgool.methods.trainer import fit_module
 from sgool.models.load import DiffusionModels
-from sgool.module import LatentPairModule
 from sgool.objectives import Objective, Term
-from sgool.trainer import fit_module
+from sgool.results.checkpoint import origin
 from sgool.types import PromptSeed
 
 _OF_THE_MODULE = ("num_optimization_steps", "lr", "momentum", "nesterov")

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 import torch
 
-from sgool.checkpoint import eight_bit
 from sgool.methods.base import FitSettings, PairResult
+from sgool.methods.latent_pairs import LatentPairModule
+from sgool.methods.trainer import autocast_like
 from sgool.models.load import DiffusionModels
-from sgool.module import LatentPairModule
-from sgool.trainer import autocast_like
+from sgool.results.checkpoint import eight_bit
 from sgool.types import PromptSeed
 
 

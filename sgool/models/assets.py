@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sgool.paths import ASSETS, asset_path
+from sgool.config.paths import ASSETS, asset_path
 
 
 def resolve_asset(path: str) -> str:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sgool.config.paths import ASSETS
 from sgool.errors import SgoolError
-from sgool.paths import ASSETS
 
 CONFIG_FILE = "open_clip_config.json"
 _LOCAL, _HUB, _EMBEDDED = "local-dir:", "hf-hub:", "emoji_world/"

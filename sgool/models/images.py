@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from PIL import Image, ImageOps
 
+from sgool.config.paths import asset_path
 from sgool.errors import SgoolError
-from sgool.paths import asset_path
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sgool.errors import SgoolError
 from sgool.objectives.terms import Goal, towards
-from sgool.seeding import pair_generator
+from sgool.prompts.seeding import pair_generator
 from sgool.types import PromptSeed
 
 

@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sgool.checkpoint import eight_bit, pack_image, unpack_image
 from sgool.errors import ConfigError
 from sgool.objectives.crops import crop_resize, random_boxes
 from sgool.objectives.settings import CropSettings, SaliencySettings
 from sgool.objectives.terms import SeededTerm, Term
+from sgool.results.checkpoint import eight_bit, pack_image, unpack_image
 from sgool.saliency.regions import find_regions
 from sgool.types import ObjectiveOutput, PromptSeed, Region
 

@@ -12,8 +12,8 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sgool.config.paths import prompt_sets
 from sgool.errors import ConfigError
-from sgool.paths import prompt_sets
 from sgool.prompts.columns import Columns
 from sgool.prompts.parquet import arrow_records, one_line, wanted_columns
 from sgool.prompts.text import Problems

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from sgool.config.paths import prompt_file
 from sgool.errors import ConfigError
-from sgool.paths import prompt_file
 from sgool.prompts.columns import Columns
 from sgool.prompts.hub import dataset_records, is_dataset
 from sgool.prompts.parquet import parquet_records

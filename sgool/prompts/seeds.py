@@ -8,8 +8,8 @@ from collections.abc import Container, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from sgool.config.paths import prompt_file
 from sgool.errors import ConfigError
-from sgool.paths import prompt_file
 from sgool.prompts.hub import dataset_name, is_dataset
 from sgool.prompts.readers import read_prompts
 from sgool.prompts.rows import PromptRow

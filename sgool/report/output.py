@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from sgool.atomic import explain_os_errors
 from sgool.errors import SgoolError
+from sgool.results.atomic import explain_os_errors
 
 MARK = '<meta name="generator" content="sgool report">'
 FOLDERS = ("images", "figures")

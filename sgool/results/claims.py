@@ -19,8 +19,8 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from sgool.atomic import atomic_write, explain_os_errors, remove_leftovers
 from sgool.errors import SgoolError
+from sgool.results.atomic import atomic_write, explain_os_errors, remove_leftovers
 
 try:
     import fcntl

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sgool.atomic import atomic_write, explain_os_errors, remove_leftovers, sync_folder
 from sgool.errors import SgoolError
 from sgool.results.artifacts import ARTIFACTS, encode_artifacts, encode_image
+from sgool.results.atomic import atomic_write, explain_os_errors, remove_leftovers, sync_folder
 from sgool.results.claims import sole_writer, somebody_works
 from sgool.results.collate import collate
 from sgool.results.compare import (

@@ -15,9 +15,9 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from sgool.atomic import atomic_write, explain_os_errors
 from sgool.errors import SgoolError
 from sgool.report.load import load_runs
+from sgool.results.atomic import atomic_write, explain_os_errors
 from sgool.study.checks import Check, make_checks
 from sgool.study.collect import Material, collect, keep_pairs
 from sgool.study.images import save_for_page

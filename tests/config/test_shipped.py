@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from sgool.config import load_config, to_plain
-from sgool.paths import config_folder
+from sgool.config.paths import config_folder
 
 FILES = sorted(path.relative_to(config_folder()) for path in config_folder().rglob("*.yaml"))
 #: Choices that do not stand alone, and what completes them; @ marks a file that has to exist.

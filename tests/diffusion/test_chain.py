@@ -25,8 +25,8 @@ from sgool.diffusion import (
     denoise,
     network_calls,
 )
+from sgool.methods.latent_pairs import LatentPairModule
 from sgool.models.load import DiffusionModels
-from sgool.module import LatentPairModule
 from sgool.types import PromptSeed
 from tests.reference import Chain, assert_close, randn, scheduler64
 

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from sgool.diffusion import GuidedModel, build_engine, build_sampler, build_schedule, decode_latents, denoise
 from sgool.errors import SgoolError
+from sgool.methods.latent_pairs import LatentPairModule
 from sgool.models.clip import ClipTower
 from sgool.models.load import DiffusionModels
-from sgool.module import LatentPairModule
 from sgool.objectives import CropSettings, Objective, TextAlignment
 from sgool.types import PromptSeed
 from tests.diffusion.problem import Problem, counted, off, randn

@@ -33,7 +33,7 @@ from sgool.models.clip import load_clip
 from sgool.models.images import open_photo, to_tensor
 from sgool.objectives.build import build_term
 from sgool.objectives.scores import Score
-from sgool.session import Session
+from sgool.run.session import Session
 from sgool.types import PromptSeed
 from tests.experiments import test_emoji_world
 

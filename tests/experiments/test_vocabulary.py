@@ -64,7 +64,7 @@ def test_every_noun_is_a_target_once_and_no_prompt_names_one() -> None:
 def test_the_pipeline_knows_every_word_of_the_prompts_and_not_the_word_animal() -> None:
     from transformers import CLIPTokenizer
 
-    from sgool.paths import ASSETS
+    from sgool.config.paths import ASSETS
 
     tokenizer = CLIPTokenizer.from_pretrained(ASSETS / "emoji_world/tokenizer")
     for row in read_prompts("emoji_world/generic"):

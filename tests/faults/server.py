@@ -138,7 +138,7 @@ class Server:
 
 def serve(warm_up: Sequence[str]) -> None:
     """The server's side: answers each line with one."""
-    from sgool.runner import fit
+    from sgool.run.fit import fit
 
     with contextlib.redirect_stdout(sys.stderr):
         fit(*warm_up)
@@ -157,10 +157,10 @@ def serve(warm_up: Sequence[str]) -> None:
 
 def _import_the_rest() -> None:
     import sgool.cli
-    import sgool.console
+    import sgool.cli.console
     import sgool.loggers.csv_logger
     import sgool.loggers.updates
-    import sgool.status  # noqa: F401
+    import sgool.run.status  # noqa: F401
 
 
 def _wait(pid: int, limit: float = 120) -> int:

@@ -12,7 +12,7 @@ import pytest
 
 from sgool.errors import SgoolError
 from sgool.loggers.csv_logger import GrowingCsv
-from sgool.status import run_status
+from sgool.run.status import run_status
 from tests.faults.conftest import Run
 from tests.faults.folders import content, leftovers
 from tests.faults.server import FILLER, At, Server, small_disk

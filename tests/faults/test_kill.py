@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from sgool.results.claims import active_claims
-from sgool.status import run_status
+from sgool.run.status import run_status
 from tests.faults.conftest import Run
 from tests.faults.folders import content, damaged_records, leftovers
 from tests.faults.server import At, Server

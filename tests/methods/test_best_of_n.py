@@ -8,14 +8,17 @@ import torch
 from torch import Tensor
 
 from sgool.diffusion import build_engine, build_sampler
-from sgool.methods import BestOfN, FitSettings, LatentOptimization, Vanilla
+from sgool.methods.base import FitSettings
+from sgool.methods.best_of_n import BestOfN
 from sgool.methods.budget import optimization_calls
+from sgool.methods.latent_pairs import LatentPairModule
+from sgool.methods.optimize import LatentOptimization
+from sgool.methods.vanilla import Vanilla
 from sgool.models.clip import ClipTower
 from sgool.models.load import DiffusionModels
-from sgool.module import LatentPairModule
 from sgool.objectives import CropSettings, Objective, SaliencySettings, TextAlignment
+from sgool.prompts.seeding import pair_generator
 from sgool.saliency import SpectralResidual
-from sgool.seeding import pair_generator
 from sgool.types import PromptSeed
 from tests.reference import scheduler64
 

@@ -10,16 +10,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from sgool.checkpoint import eight_bit
 from sgool.diffusion import build_sampler, build_schedule
 from sgool.errors import SgoolError
-from sgool.methods import ClipGuidance, FitSettings, PairResult, Vanilla
+from sgool.methods.base import FitSettings, PairResult
+from sgool.methods.clip_guidance import ClipGuidance
+from sgool.methods.vanilla import Vanilla
 from sgool.models.clip import ClipTower
 from sgool.models.load import DiffusionModels
 from sgool.objectives import CropSettings, Objective, SaliencySettings, TextAlignment
 from sgool.objectives.crops import random_boxes
+from sgool.prompts.seeding import first_latents, pair_generator
+from sgool.results.checkpoint import eight_bit
 from sgool.saliency import SpectralResidual
-from sgool.seeding import first_latents, pair_generator
 from sgool.types import PromptSeed
 from tests.reference import scheduler64, spherical
 

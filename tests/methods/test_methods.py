@@ -6,13 +6,15 @@ from typing import Any
 import pytest
 import torch
 
-from sgool.checkpoint import eight_bit
 from sgool.diffusion import build_engine, build_sampler
-from sgool.methods import FitSettings, LatentOptimization, Vanilla
+from sgool.methods.base import FitSettings
+from sgool.methods.latent_pairs import LatentPairModule
+from sgool.methods.optimize import LatentOptimization
+from sgool.methods.vanilla import Vanilla
 from sgool.models.clip import ClipTower
 from sgool.models.load import DiffusionModels
-from sgool.module import LatentPairModule
 from sgool.objectives import CropSettings, Objective, SaliencySettings, TextAlignment
+from sgool.results.checkpoint import eight_bit
 from sgool.saliency import SpectralResidual
 from sgool.types import PromptSeed
 

@@ -9,7 +9,7 @@ import pytest
 
 from sgool.config import load_config
 from sgool.report import build_report
-from sgool.runner import Outcome, run_experiment
+from sgool.run.fit import Outcome, run_experiment
 
 METHODS = ("vanilla", "best_of_n", "clip_guidance", "doodl", "sgool", "reno")
 

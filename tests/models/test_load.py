@@ -10,7 +10,7 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 
-from sgool import paths
+from sgool.config import paths
 from sgool.errors import SgoolError
 from sgool.models import assets
 from sgool.models.load import DiffusionModels, load_models

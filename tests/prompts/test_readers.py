@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from sgool.config.paths import prompt_sets
 from sgool.errors import ConfigError
-from sgool.paths import prompt_sets
 from sgool.prompts import PromptRow, read_prompts
 
 

@@ -10,8 +10,8 @@ import pytest
 
 from sgool.config import load_config
 from sgool.report import build_report
-from sgool.rescore import rescore
-from sgool.runner import Outcome, run_experiment
+from sgool.run.fit import Outcome, run_experiment
+from sgool.run.rescore import rescore
 from tests.report.reading import Page
 
 LONG = "a red cat to the left of a blue house and two green trees above a large orange car, " * 4 + "all in a row"

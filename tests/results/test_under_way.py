@@ -2,8 +2,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from sgool.results.under_way import UnderWay
 from sgool.types import PromptSeed
-from sgool.under_way import UnderWay
 
 A, B, C, D = (PromptSeed(name) for name in ("a", "b", "c", "d"))
 

@@ -16,7 +16,7 @@ from experiments.emoji_world import words
 from experiments.emoji_world.scenes import Painter, held_out_scene
 from experiments.saliency_emoji import evaluate, train
 from experiments.saliency_emoji.scenes import BLUR, density, painted_scenes
-from sgool.paths import ASSETS
+from sgool.config.paths import ASSETS
 from sgool.saliency.metrics import cc
 from sgool.saliency.transalnet import load_transalnet
 

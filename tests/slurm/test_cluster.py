@@ -16,7 +16,7 @@ import pytest
 from typer.testing import CliRunner
 
 from sgool.cli import app
-from sgool.status import run_status
+from sgool.run.status import run_status
 from tests.slurm.cluster import Cluster
 
 ROOT = Path(__file__).parents[2]

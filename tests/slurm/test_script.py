@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from sgool.errors import ConfigError
-from sgool.slurm.script import Resources, batch_script, seconds_of
+from sgool.run.slurm.script import Resources, batch_script, seconds_of
 
 ODD_WORDS = [
     "run_dir=/data/my runs/$HOME/`id`/a",

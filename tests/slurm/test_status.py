@@ -23,7 +23,7 @@ from sgool.errors import SgoolError
 from sgool.prompts import load_pairs
 from sgool.results import RunFolder
 from sgool.results.claims import Claims
-from sgool.status import describe, duration, run_status
+from sgool.run.status import describe, duration, run_status
 from sgool.types import PromptSeed
 from tests.fake_run import fake_record
 
@@ -176,7 +176,7 @@ def test_a_pause_is_no_part_of_the_pace(folder: RunFolder, pairs: list[PromptSee
 def test_in_the_middle_of_a_long_run_the_latest_records_count(
     folder: RunFolder, pairs: list[PromptSeed], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sgool.status.RECENT", 4)
+    monkeypatch.setattr("sgool.run.status.RECENT", 4)
     for place, at in enumerate((100, 150, 160, 170, 180, 190)):  # faster now than at the beginning
         _end(folder, pairs[place], "doodl", at, seconds=10.0)
     with Claims(folder.path).take("doodl", [pairs[6].pair_id]):
@@ -273,7 +273,7 @@ def test_times_are_for_people(seconds: float | None, text: str) -> None:
 
 
 def test_status_imports_no_torch(folder: RunFolder) -> None:
-    code = "import sys; from sgool.status import run_status; run_status(sys.argv[1]); print('torch' in sys.modules)"
+    code = "import sys; from sgool.run.status import run_status; run_status(sys.argv[1]); print('torch' in sys.modules)"
     root = str(Path(__file__).parents[2])
     done = subprocess.run(
         [sys.executable, "-c", code, str(folder.path)],

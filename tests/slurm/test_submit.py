@@ -14,7 +14,7 @@ from sgool.cli import app
 from sgool.config import load_config, to_plain
 from sgool.errors import SgoolError
 from sgool.results import RunFolder
-from sgool.slurm import Resources, prepare, submit
+from sgool.run.slurm import Resources, prepare, submit
 from sgool.types import PromptSeed
 from tests.fake_run import fake_record
 

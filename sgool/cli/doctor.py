@@ -1,0 +1,96 @@
+"""What `sgool doctor` and `sgool models` tell: this machine, the installed releases, the embedded models."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib import metadata
+from pathlib import Path
+
+from sgool import __version__
+from sgool.config.paths import ASSETS, config_folder, prompt_sets
+
+_PACKAGES = (
+    "torch",
+    "torchvision",
+    "lightning",
+    "diffusers",
+    "transformers",
+    "open_clip_torch",
+    "torchmetrics",
+    "hydra-core",
+    "omegaconf",
+    "wandb",
+)
+#: Part of the embedded world -> the file that its folder must have, and what it is for.
+_PARTS = {
+    "": ("model_index.json", "text-to-image pipeline (models.path)"),
+    "guide": ("open_clip_config.json", "guidance CLIP (models.guide)"),
+    "judge": ("open_clip_config.json", "judge CLIP (models.judges)"),
+    "reader": ("config.json", "scene reader (models.scene_reader)"),
+}
+_MIB = 2**20
+
+
+def machine_facts() -> list[tuple[str, str]]:
+    """Versions, cores, memory and devices of this machine. Imports torch."""
+    facts = [("sgool", __version__), ("python", platform.python_version()), ("platform", platform.platform())]
+    facts += [(name, _version(name)) for name in _PACKAGES]
+    facts += [("cores", str(_cores())), ("memory", _memory())]
+    facts += [("device", device) for device in _devices()]
+    return [*facts, ("configuration", str(config_folder()))]
+
+
+def asset_facts(assets: Path = ASSETS) -> list[tuple[str, str, str]]:
+    """Per embedded model: its name for the configuration, what it is for, and its size, or that it is missing."""
+    facts = []
+    for part, (marker, purpose) in _PARTS.items():
+        folder = assets / "emoji_world" / part
+        name = f"emoji_world/{part}".rstrip("/")
+        # The pipeline's folder holds the other parts too.
+        skip = tuple(folder / other for other in (*_PARTS, "prompts") if other) if not part else ()
+        size = _mebibytes(folder, skip)
+        facts.append((name, purpose, f"{size:.1f} MiB" if (folder / marker).is_file() else "missing"))
+    return facts
+
+
+def prompt_facts(assets: Path = ASSETS) -> list[tuple[str, int]]:
+    """Built-in prompt sets and their numbers of prompts."""
+    from sgool.prompts import read_prompts
+
+    return [(name, len(read_prompts(path))) for name, path in prompt_sets(assets).items()]
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _cores() -> int:
+    """Cores that this process may use: fewer than the machine has in a container or under a scheduler."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _memory() -> str:
+    if "SC_PHYS_PAGES" not in getattr(os, "sysconf_names", {}):
+        return "unknown"
+    return f"{os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / 2**30:.1f} GiB"
+
+
+def _devices() -> list[str]:
+    import torch
+
+    devices = ["cpu"]
+    if torch.backends.mps.is_available():
+        devices.append("mps")
+    for index in range(torch.cuda.device_count()):
+        properties = torch.cuda.get_device_properties(index)
+        devices.append(f"cuda:{index}: {properties.name}, {properties.total_memory / 2**30:.1f} GiB")
+    return devices
+
+
+def _mebibytes(folder: Path, skip: tuple[Path, ...]) -> float:
+    files = (path for path in folder.rglob("*") if path.is_file() and not any(s in path.parents for s in skip))
+    return sum(path.stat().st_size for path in files) / _MIB

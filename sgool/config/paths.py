@@ -1,0 +1,58 @@
+"""Where the files that ship with the package lie: configuration, embedded models, built-in prompt sets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sgool.errors import ConfigError
+
+PACKAGE = Path(__file__).resolve().parents[1]
+#: Folder of the embedded models; may be absent in a checkout without weights.
+ASSETS = PACKAGE / "assets"
+
+
+def config_folder() -> Path:
+    """The shipped configuration: ``sgool/configs`` in a wheel, ``configs/`` beside the package in a checkout."""
+    packaged = PACKAGE / "configs"
+    return packaged if packaged.is_dir() else PACKAGE.parent / "configs"
+
+
+def asset_path(path: str, assets: Path = ASSETS) -> str:
+    """Maps "emoji_world" and what lies below it to the packaged folder; leaves every other path as it is.
+
+    A folder of the user's own with that name, relative to the current directory, wins.
+    """
+    head = Path(path).parts[0] if path else ""
+    own = Path(path).expanduser()
+    if head == "emoji_world" and not own.exists() and (assets / path).exists():
+        return str(assets / path)
+    return str(own) if path and own.exists() else path
+
+
+def prompt_sets(assets: Path = ASSETS) -> dict[str, Path]:
+    """The built-in prompt sets, sorted: "emoji_world/demo" -> its CSV file."""
+    files = {f"{path.parent.parent.name}/{path.stem}": path for path in assets.glob("*/prompts/*.csv")}
+    return dict(sorted(files.items()))
+
+
+def prompt_file(name: str | Path, assets: Path = ASSETS) -> Path:
+    """The file behind ``data.prompts``: a file's path, or the name of a built-in prompt set.
+
+    A file of the user's own wins over a built-in set of the same name.
+
+    Raises:
+        ConfigError: Neither; lists the built-in sets.
+    """
+    path = Path(name).expanduser()
+    if path.is_file():
+        return path
+    builtin = prompt_sets(assets)
+    if str(name) in builtin:
+        return builtin[str(name)]
+    what = "a folder" if path.is_dir() else "neither a file nor a built-in prompt set"
+    raise ConfigError(
+        [
+            f"`data.prompts`: expected a prompt file or the name of a built-in prompt set, got {str(name)!r}, which is "
+            f"{what} (relative paths start at {Path.cwd()}). Built-in sets: {', '.join(builtin) or 'none installed'}."
+        ]
+    )

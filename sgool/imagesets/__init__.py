@@ -1,9 +1,0 @@
-"""``sgool score RUN --distribution`` and ``--diversity``: what a run's images are like as sets."""
-
-from __future__ import annotations
-
-from sgool.imagesets.distribution import score_distribution
-from sgool.imagesets.diversity import score_diversity
-from sgool.imagesets.table import Table
-
-__all__ = ["Table", "score_distribution", "score_diversity"]

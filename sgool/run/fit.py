@@ -1,0 +1,258 @@
+"""The main job: methods over prompt-seed pairs, into a run folder, skipping what is done."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sgool.config import to_plain
+from sgool.errors import Interrupted
+from sgool.loggers import check_logger
+from sgool.prompts import load_pairs
+from sgool.results import RunFolder
+from sgool.results.claims import alone, present
+from sgool.results.compare import config_digest
+from sgool.results.shards import in_batches, part_of, share
+from sgool.results.under_way import tidy
+from sgool.run.interrupt import INTERRUPTED, Interrupt
+from sgool.run.means import Means
+from sgool.run.progress import Progress
+from sgool.types import PairRecord, PromptSeed
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from sgool.methods.strategy import World
+    from sgool.run.work import Batch, Worker
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The end of a run.
+
+    Attributes:
+        run_dir: The run folder.
+        records: All records of this command's methods and pairs, also those that were there before.
+        new: How many problems (a method on a pair) were left to do when it began, here and in its other processes.
+        missing: How many have no record.
+        interrupted: Name of the signal that asked to stop, or None.
+        rank: Of this process; the first one speaks for all.
+    """
+
+    run_dir: Path
+    records: tuple[PairRecord, ...]
+    new: int
+    missing: int = 0
+    interrupted: str | None = None
+    rank: int = 0
+
+    @property
+    def failed(self) -> tuple[PairRecord, ...]:
+        """Records of pairs that did not end well."""
+        return tuple(record for record in self.records if record.status != "done")
+
+    @property
+    def exit_code(self) -> int:
+        """0 only if every pair ended well; 75 if the same command goes on with what is left."""
+        if self.interrupted:
+            return INTERRUPTED
+        return 1 if self.failed or self.missing else 0
+
+
+def run_experiment(config: DictConfig, progress: Progress | None = None, *, accept_changes: bool = False) -> Outcome:
+    """Runs ``config.methods`` over the pairs of ``config.data``.
+
+    Finished pairs are skipped and interrupted ones continued; nothing heavy is imported when nothing is left to do.
+    Pairs are batched by ``trainer.pairs_per_fit``; each finished pair is written at once. SIGTERM, SIGINT and SIGUSR1
+    end the run after the update under way, with a checkpoint.
+
+    Args:
+        config: As `sgool.config.load_config` composes it.
+        progress: Is told what happens.
+        accept_changes: Go on in a run folder of another configuration.
+
+    Raises:
+        SgoolError: Anything the user can mend, before the first network call where it can be known.
+    """
+    plain = to_plain(config)
+    pairs = load_pairs(**plain["data"])
+    part = part_of(plain["trainer"]["shard"], os.environ)
+    check_logger(plain["logger"])
+    folder = RunFolder(plain["run_dir"]).open(plain, device=device_name(plain), accept_changes=accept_changes)
+    with Interrupt() as asked, present(folder.path):
+        return _Run(plain, pairs, part, folder, progress or Progress(), asked).outcome()
+
+
+def fit(*overrides: str, config_dir: Path | None = None) -> Outcome:
+    """``sgool fit`` from Python: ``fit("experiment=demo", "data.seeds=[1]")``."""
+    from sgool.config import load_config
+
+    return run_experiment(load_config(overrides, config_dir))
+
+
+@dataclass
+class _Run:
+    """One process's view of a run."""
+
+    config: dict[str, Any]
+    pairs: list[PromptSeed]
+    part: tuple[int, int]
+    folder: RunFolder
+    progress: Progress
+    asked: Interrupt
+
+    def __post_init__(self) -> None:
+        part, parts = self.part
+        batches = in_batches(self.pairs, self.config["trainer"]["pairs_per_fit"])
+        self.batches = share(batches, part - 1, parts)
+        self.methods = list(self.config["methods"])
+
+    def outcome(self) -> Outcome:
+        """Does the work, in several processes where that is asked for."""
+        left = self._number_left(self.batches)
+        if not self._several and not left:
+            self.progress.start(sum(map(len, self.batches)), self.methods, 0)
+            return self._end(self.batches, 0)
+        from sgool.methods.strategy import World, is_launched
+
+        world = self._join() if self._several else World()
+        if world is None:  # started for a later run of the same script
+            return self._end(self.batches, 0)
+        try:
+            mine = share(self.batches, world.rank, world.size)
+            self._work(world, mine)
+            self._wait_for_children(world)
+        except BaseException:
+            world.stop()
+            raise
+        # Whoever has started the others speaks for all; where a cluster has, each for itself.
+        outcome = self._end(self.batches if world.children else mine, left, world.rank)
+        if is_launched() and world.size > 1:
+            raise SystemExit(outcome.exit_code)  # the rest of a script is for the process that started this one
+        return outcome
+
+    @property
+    def _several(self) -> bool:
+        trainer = self.config["trainer"]
+        devices = trainer["devices"]
+        return (devices if isinstance(devices, int) else len(devices)) * trainer["num_nodes"] > 1
+
+    def _join(self) -> World | None:
+        """The world of ``trainer.devices`` and ``num_nodes``; each of its processes gets here."""
+        from sgool.methods.strategy import accelerator_of, join_world
+        from sgool.models.networks import Networks
+
+        trainer = self.config["trainer"]
+        kind = accelerator_of(Networks(self.config["models"]).device)
+        world = join_world(kind, trainer["devices"], trainer["num_nodes"])
+        if world is not None:
+            self.asked.forward = world.forward
+            if self.asked():  # before there was anybody to tell
+                world.forward(signal.SIGTERM)
+            self.progress.as_rank(world.rank, world.size)
+        return world
+
+    def _work(self, world: World, mine: Sequence[Batch]) -> None:
+        """Makes this process's records, or those until a signal."""
+        left = self._number_left(mine)
+        self.progress.start(sum(map(len, mine)), self.methods, left)
+        if self.part[1] > 1:
+            whose = f"part {self.part[0]} of {self.part[1]}"
+            number = sum(map(len, self.batches))
+            self.progress.note(f"{whose} (trainer.shard): {number} of {len(self.pairs)} pairs")
+        if not left:
+            return
+        with suppress(Interrupted):  # `asked` knows
+            worker = self._worker(world, mine)
+            worker.wait({method: worker.run(method, mine) for method in self.methods})
+
+    def _worker(self, world: World, mine: Sequence[Batch]) -> Worker:
+        from sgool.loggers import Process
+        from sgool.run.session import Session
+        from sgool.run.work import Worker
+
+        limit_threads(self.config["trainer"]["threads"], world.size // self.config["trainer"]["num_nodes"])
+        session = Session(self.config, world)
+        for text in session.truncations(pair.prompt for batch in mine for pair in batch):
+            self.progress.note(text)
+        process = Process(world.rank, world.size, *self.part)
+        environment = (self.folder.environments() or [{}])[-1]
+        means = Means(self.folder, self.pairs) if not process.label else None
+        return Worker(
+            session,
+            self.config,
+            self.folder,
+            self.progress,
+            self.asked,
+            process,
+            environment,
+            config_digest(self.config),
+            means,
+        )
+
+    def _log_means(self) -> None:
+        """Gives the run's means to the loggers, if its last pair is recorded and nobody has."""
+        if self.config["logger"]["name"] == "none":
+            return
+        from sgool.loggers import RunLogs
+
+        means = Means(self.folder, self.pairs)
+        for method in self.methods:
+            with alone(self.folder.path / "locks" / f"means-{method}.lock"):
+                values = means.to_log(method)
+                if values:
+                    place = {"run_dir": self.folder.path, "name": self.config["name"], "method": method}
+                    with RunLogs(self.config["logger"], config=self.config, **place) as logs:
+                        logs.close(values)
+                    means.logged(method, values)
+
+    def _wait_for_children(self, world: World) -> None:
+        """Says which of the processes that this one started ended badly."""
+        for rank, code in enumerate(world.wait(), start=1):
+            if code not in (0, 1, INTERRUPTED) and not self.asked():
+                self.progress.note(f"the process of local rank {rank} ended with exit code {code}; its pairs are left")
+
+    def _number_left(self, batches: Sequence[Sequence[PromptSeed]]) -> int:
+        if not self.config["resume"]:
+            return len(self.methods) * sum(map(len, batches))
+        return sum(
+            not self.folder.is_done(method, pair.pair_id, retry_failed=True)
+            for method in self.methods
+            for batch in batches
+            for pair in batch
+        )
+
+    def _end(self, batches: Sequence[Batch], left: int, rank: int = 0) -> Outcome:
+        """With the records of these batches, in the order of the configuration."""
+        tidy(self.folder)
+        self.folder.collate()
+        self._log_means()
+        place = {
+            (method, pair.pair_id): (number, index)
+            for number, method in enumerate(self.methods)
+            for index, pair in enumerate(pair for batch in batches for pair in batch)
+        }
+        found = [record for record in self.folder.records() if (record.method, record.pair_id) in place]
+        records = tuple(sorted(found, key=lambda record: place[record.method, record.pair_id]))
+        missing = len(place) - len(records)
+        return Outcome(self.folder.path, records, left, missing, self.asked.signal if missing else None, rank)
+
+
+def device_name(config: Mapping[str, Any]) -> str | None:
+    """For `RunFolder.open`: "cpu" where that was asked for; None: to be found out."""
+    return "cpu" if config["models"]["device"] == "cpu" else None
+
+
+def limit_threads(threads: int | None, processes: int = 1) -> None:
+    """Sets torch's CPU threads; None: as torch decides, or the share of one of ``processes`` on this machine."""
+    import torch
+
+    if threads is None and processes > 1 and "OMP_NUM_THREADS" not in os.environ:
+        threads = max(1, (os.cpu_count() or 1) // processes)
+    if threads:
+        torch.set_num_threads(threads)

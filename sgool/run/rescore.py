@@ -1,0 +1,98 @@
+"""Scoring of a finished run's images again: after a judge was added or replaced, without optimising anew."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from torch import Tensor
+
+from sgool.config.judges import checked_judges
+from sgool.errors import SgoolError
+from sgool.metrics import Before
+from sgool.prompts import load_pairs
+from sgool.results import RunFolder
+from sgool.run.fit import Outcome
+from sgool.run.session import Session
+from sgool.types import PairRecord, PromptSeed
+
+_BATCH = 32
+#: A run folder may hold pairs of several selections.
+ALL_PAIRS = {"limit": None, "indices": None, "categories": None, "duplicates": "keep"}
+
+
+def rescore(run: Path) -> Outcome:
+    """Replaces the metrics of every pair that ended well by those of its PNGs; the objective's values stay.
+
+    A run judges the 8-bit pixels that it saves, so the same judges give the same scores.
+
+    Raises:
+        SgoolError: ``run`` is not a run folder, holds no finished pair, or its judges lack files.
+    """
+    folder, config, records = finished(run)
+    pairs = {pair.pair_id: pair for pair in load_pairs(**{**config["data"], **ALL_PAIRS})}
+    session = Session(config)
+    for start in range(0, len(records), _BATCH):
+        batch = records[start : start + _BATCH]
+        chosen = [pairs.get(record.pair_id) or _pair_of(record) for record in batch]
+        rows = [_kept(record) for record in batch]
+        first, final = (_images(folder, batch, name).to(session.device) for name in ("initial", "final"))
+        before = Before(first, _latents(folder, batch))
+        for suffix, images, since in (("_initial", first, None), ("", final, before)):
+            for row, values in zip(rows, session.judges.score(images, chosen, since), strict=True):
+                row |= {f"{key}{suffix}": value for key, value in values.items()}
+        for record, metrics in zip(batch, rows, strict=True):
+            folder.replace_record(replace(record, metrics=metrics))
+    folder.collate()
+    methods = list(config["methods"])
+    ordered = sorted(folder.records(), key=lambda record: methods.index(record.method))
+    return Outcome(folder.path, tuple(ordered), len(records))
+
+
+def finished(run: Path) -> tuple[RunFolder, dict[str, Any], list[PairRecord]]:
+    """A run folder, its configuration with the judges in full, and the records of the pairs that ended well.
+
+    Raises:
+        SgoolError: No run folder, or no such pair.
+        ConfigError: What is wrong with the judges.
+    """
+    folder = RunFolder(run)
+    if not folder.config_path.is_file():
+        raise SgoolError(f"{run} is no run folder: expected config.yaml in it, as `sgool fit` writes it")
+    config = folder.config()
+    records = [record for record in folder.records() if record.status == "done"]
+    if not records:
+        raise SgoolError(f"{run}: expected finished pairs to score, found none")
+    config["models"] = {**config["models"], "judges": checked_judges(config)}
+    return folder, config, records
+
+
+def _pair_of(record: PairRecord) -> PromptSeed:
+    return PromptSeed(record.prompt, seed=record.seed, category=record.category)
+
+
+def _kept(record: PairRecord) -> dict[str, float]:
+    """What no judge said: the objective's values, what the pipeline did not read, how well a photo was inverted."""
+    kept = ("objective", "truncated", "inversion_", "vae_")
+    return {key: value for key, value in record.metrics.items() if key.startswith(kept)}
+
+
+def _images(folder: RunFolder, records: list[PairRecord], name: str) -> Tensor:
+    paths = [folder.pair_folder(record.method, record.pair_id) / f"{name}.png" for record in records]
+    if missing := [str(path) for path in paths if not path.is_file()]:
+        raise SgoolError(f"cannot score: {missing[0]} is missing (and {len(missing) - 1} more)")
+    arrays = np.stack([np.asarray(Image.open(path).convert("RGB"), dtype=np.float32) / 255 for path in paths])
+    return torch.from_numpy(arrays).permute(0, 3, 1, 2)
+
+
+def _latents(folder: RunFolder, records: list[PairRecord]) -> list[tuple[Tensor, Tensor]] | None:
+    """First and kept latents of each pair; None where one lacks them."""
+    paths = [folder.pair_folder(record.method, record.pair_id) / "latents.safetensors" for record in records]
+    if not all(path.is_file() for path in paths):
+        return None
+    return [(stored["initial"], stored["best"]) for stored in map(load_file, paths)]

@@ -1,0 +1,154 @@
+"""What a run needs once: networks, methods and judges, built from the configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+from typing import Any
+
+import torch
+
+from sgool.config.schema_method import method_optimization
+from sgool.diffusion import build_engine, build_sampler
+from sgool.methods.base import Method
+from sgool.methods.build import build_method
+from sgool.methods.strategy import World, accelerator_of
+from sgool.metrics import JudgePanel, SceneReader
+from sgool.metrics.build import build_judges
+from sgool.models.assets import resolve_asset
+from sgool.models.clip import ClipTower
+from sgool.models.load import DiffusionModels
+from sgool.models.networks import Networks
+from sgool.objectives import Objective, SaliencySettings, Term, build_objective, build_term
+from sgool.saliency import build_detector
+
+
+class Session:
+    """Methods and judges from a configuration, over networks that are loaded once.
+
+    Args:
+        config: The plain, validated configuration.
+        world: The processes that share the pairs; by default this one alone.
+    """
+
+    def __init__(self, config: Mapping[str, Any], world: World | None = None) -> None:
+        self._config, self._world = config, world or World()
+        #: Prompt -> key of its records -> characters that the pipeline or a term does not read; see `truncations`.
+        self.unread: dict[str, dict[str, float]] = {}
+
+    @cached_property
+    def networks(self) -> Networks:
+        """All networks of the run."""
+        return Networks(self._config["models"], self._config["trainer"]["devices"], self._world.device)
+
+    @property
+    def device(self) -> torch.device:
+        """The device of all networks."""
+        return self.networks.device
+
+    @property
+    def models(self) -> DiffusionModels:
+        """The frozen diffusion components."""
+        return self.networks.models
+
+    @cached_property
+    def towers(self) -> dict[str, ClipTower]:
+        """The judges that are CLIPs by name, and the guide under its own: it is shown beside them."""
+        options = self._config["models"]
+        clips = {name: judge for name, judge in options["judges"].items() if judge.get("type", "clip") == "clip"}
+        towers = {name: self.networks.clip(clip["model"], clip["pretrained"]) for name, clip in clips.items()}
+        return {**towers, "guide": self.networks.clip(**options["guide"])}
+
+    def truncations(self, prompts: Iterable[str]) -> list[str]:
+        """One sentence per prompt that the pipeline, a CLIP or a term of the objective cuts off, with what is lost.
+
+        What judges do not read is their panel's to record; `unread` tells of the others.
+        """
+        unique = list(dict.fromkeys(prompts))
+        cuts = {"the pipeline": self.models.truncated(unique)}
+        self._unread("truncated", unique, cuts["the pipeline"])
+        readers = {f"{name} CLIP": tower.truncated(unique) for name, tower in self.towers.items()}
+        others = {name: cut for name, cut in self.judges.truncated(unique).items() if name not in self.towers}
+        readers |= {f"the judge {name}": cut for name, cut in others.items() if any(cut)}
+        if any(self._config["method"][name]["kind"] != "vanilla" for name in self._config["methods"]):
+            terms = build_objective(self._config["objective"], self.networks).truncated(unique)
+            known = list(readers.values())
+            # Most terms read with a CLIP that has spoken already.
+            for name, cut in ((name, cut) for name, cut in terms.items() if cut not in known):
+                readers[f"the objective's term {name}"] = cut
+                self._unread(f"objective/{name}/truncated", unique, cut)
+        cuts |= {reader: [cut or "" for cut in texts] for reader, texts in readers.items()}
+        return [
+            f"over-long prompt {prompt!r}: {reader} does not see {cut!r}"
+            for reader, texts in cuts.items()
+            for prompt, cut in zip(unique, texts, strict=True)
+            if cut
+        ]
+
+    def _unread(self, key: str, prompts: Iterable[str], texts: Iterable[str | None]) -> None:
+        for prompt, text in zip(prompts, texts, strict=True):
+            if text:
+                self.unread.setdefault(prompt, {})[key] = float(len(text))
+
+    @cached_property
+    def judges(self) -> JudgePanel:
+        """All judges of the run and the scene reader."""
+        options = self._config["models"]
+        reader = None
+        if options["scene_reader"]:
+            reader = SceneReader.from_pretrained(resolve_asset(options["scene_reader"])).to(self.device)
+        judges = build_judges(options["judges"], self._config["objective"]["terms"], self.networks)
+        return JudgePanel({**judges, "guide": self.towers["guide"]}, reader)
+
+    def method(self, name: str) -> Method:
+        """A method by its name in the configuration."""
+        options = self._config["method"][name]
+        settings = method_optimization(self._config, name)
+        # A term that stops pairs early is measured apart: in the objective it would have no weight, only a cost.
+        held_out = settings["early_stop"]["term"] if options["kind"] == "optimize" else None
+        return build_method(
+            name,
+            options,
+            settings,
+            self.models,
+            lambda: self._objective(options, held_out),
+            lambda: self._term(held_out) if held_out else None,
+        )
+
+    def _objective(self, options: Mapping[str, Any], held_out: str | None) -> Objective:
+        objective = dict(self._config["objective"])
+        objective["terms"] = {name: term for name, term in objective["terms"].items() if name != held_out}
+        if not options.get("use_crops", True):
+            objective["crops"] = {**objective["crops"], "num": 0}
+        saliency = self._saliency() if options["use_saliency"] else None
+        return build_objective(objective, self.networks, saliency)
+
+    def _term(self, name: str) -> Term:
+        return build_term(name, self._config["objective"]["terms"][name], self.networks)
+
+    def _saliency(self) -> SaliencySettings:
+        options = dict(self._config["saliency"])
+        return SaliencySettings(build_detector(options.pop("detector"), self.networks), **options)
+
+    def module_options(self) -> dict[str, Any]:
+        """Keyword arguments of LatentPairModule that all methods share."""
+        sampler, engine = dict(self._config["sampler"]), dict(self._config["engine"])
+        return {
+            "num_inference_steps": sampler.pop("num_inference_steps"),
+            "guidance_scale": sampler.pop("guidance_scale"),
+            "decode_first_only": sampler.pop("decode", "both") == "x",
+            "split_guidance": engine.pop("split_guidance"),
+            "height": self._config["models"]["height"],
+            "width": self._config["models"]["width"],
+            "sampler": build_sampler(**sampler),
+            "engine": build_engine(**engine),
+        }
+
+    def trainer_options(self) -> dict[str, Any]:
+        """Keyword arguments of the Lightning Trainer."""
+        precision = {"precision": self._config["trainer"]["precision"]}
+        if self._world.size > 1:
+            return precision | self._world.trainer_options()
+        accelerator = accelerator_of(self.device)
+        index = self.device.index if accelerator == "gpu" else None
+        return precision | {"accelerator": accelerator, "devices": 1 if index is None else [index]}

@@ -1,8 +1,0 @@
-"""SLURM: a run's configuration becomes a batch script that survives time limits, and is submitted."""
-
-from __future__ import annotations
-
-from sgool.slurm.script import Resources, batch_script
-from sgool.slurm.submit import Submission, prepare, submit
-
-__all__ = ["Resources", "Submission", "batch_script", "prepare", "submit"]

@@ -1,0 +1,479 @@
+"""A fit that is stopped anywhere and taken up again returns, to the last bit, what an undisturbed one does."""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import pytest
+import torch
+from diffusers import AutoencoderKL
+from lightning.pytorch.loggers import CSVLogger
+from torch import Tensor
+
+from sgool.callbacks import Trajectory, default_callbacks
+from sgool.diffusion import build_sampler
+from sgool.errors import Interrupted, SgoolError
+from sgool.loggers.updates import UpdateLogger
+from sgool.methods.base import FitSettings, Method, PairResult
+from sgool.methods.best_of_n import BestOfN
+from sgool.methods.clip_guidance import ClipGuidance
+from sgool.methods.optimize import LatentOptimization
+from sgool.methods.vanilla import Vanilla
+from sgool.models.clip import ClipTower
+from sgool.models.load import DiffusionModels
+from sgool.objectives import CropSettings, Objective, SaliencySettings, TextAlignment
+from sgool.results.checkpoint import eight_bit, pack_image, unpack_image
+from sgool.saliency import SpectralResidual
+from sgool.types import PromptSeed
+
+PAIRS = (PromptSeed("a red cat", 1), PromptSeed("two green trees", 2, negative_prompt="blue"), PromptSeed("a panda", 3))
+STEPS = 2
+
+
+class Cliff(TextAlignment):
+    """NaN for the given losses, to the last bits: where a pair comes by, whatever came before."""
+
+    def __init__(self, clip: ClipTower, bad: Sequence[float]) -> None:
+        super().__init__(clip)
+        self._bad = bad
+
+    def __call__(self, views: Tensor, targets: Tensor) -> Tensor:
+        values = super().__call__(views, targets)
+        for bad in self._bad:
+            values = torch.where((values - bad).abs() < 1e-7, torch.nan, values)
+        return values
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A method with the settings of its fits."""
+
+    method: Method
+    settings: FitSettings
+
+    def run(self, pairs: Sequence[PromptSeed] = PAIRS, **settings: Any) -> list[PairResult]:
+        return self.method.run(pairs, replace(self.settings, **settings))
+
+
+@dataclass(frozen=True)
+class Networks:
+    """What all problems of this file share."""
+
+    models: DiffusionModels
+    clip: ClipTower
+    other_clip: ClipTower
+
+    def objective(self, *, salient: bool = False, crops: int = 2, bad: Sequence[float] = ()) -> Objective:
+        saliency = SaliencySettings(SpectralResidual(), every_n_steps=2) if salient else None
+        return Objective({"text": Cliff(self.clip, bad)}, {"text": 1.0}, CropSettings(num=crops), saliency)
+
+    def optimise(self, sampler: str = "ddim", updates: int = 4, **options: Any) -> Problem:
+        goal = self.objective(**{key: options.pop(key) for key in ("salient", "bad") if key in options})
+        held_out = TextAlignment(self.other_clip) if "early_stop" in options else None
+        # Steps so large that the best image is neither always the first nor always the last one.
+        knobs = {"lr": 300.0, "num_optimization_steps": updates, "grad_clip_value": None, "perturb_std": 1e-2}
+        method = LatentOptimization("it", self.models, goal, {**knobs, **options}, held_out)
+        return Problem(method, self.settings(sampler))
+
+    def settings(self, sampler: str = "ddim") -> FitSettings:
+        module = {"sampler": build_sampler(sampler), "num_inference_steps": STEPS, "guidance_scale": 3.0}
+        return FitSettings(module, {"accelerator": "cpu"})
+
+    def doodl(self) -> Problem:
+        return self.optimise()
+
+    def sgool(self) -> Problem:
+        """Two streams with regions of their own; a map that is found at one update weights the next one's gradient."""
+        return self.optimise("edict", 3, salient=True, saliency_mask=True, snapshot_every=2)
+
+    def reno(self) -> Problem:
+        """Of the three pairs two stop early, at different updates."""
+        return self.optimise(
+            updates=5, early_stop={"term": "other", "patience": 1}, nesterov=True, norm_regularizer=0.01,
+            grad_clip_norm=0.1, renormalize=False, tie=False, perturb_std=0,
+        )  # fmt: skip
+
+    def retried(self) -> Problem:
+        """The second pair is put back at update 1, and fails at update 3, on the first one's bad values."""
+        whole = self.optimise(updates=5).run()
+        once = self.optimise(updates=5, bad=[whole[1].history[1]["loss"]]).run()
+        return self.optimise(updates=5, bad=[whole[1].history[1]["loss"], once[1].history[3]["loss"]])
+
+
+@pytest.fixture(scope="module")
+def networks(models: DiffusionModels, clip_tower: ClipTower, wordpiece_tower: ClipTower) -> Networks:
+    return Networks(models, clip_tower, wordpiece_tower)
+
+
+def assert_same(found: Sequence[PairResult], expected: Sequence[PairResult]) -> None:
+    """Every field of every result, to the last bit."""
+    assert len(found) == len(expected)
+    for one, other in zip(found, expected, strict=True):
+        for field in fields(PairResult):
+            if field.name == "seconds_before":  # the machine's, not the fit's
+                continue
+            assert_equal(getattr(one, field.name), getattr(other, field.name), field.name)
+
+
+def assert_equal(one: Any, other: Any, name: str) -> None:
+    assert type(one) is type(other), name
+    if isinstance(one, Tensor):
+        assert one.dtype == other.dtype
+        torch.testing.assert_close(one, other, rtol=0, atol=0, equal_nan=True, msg=lambda text: f"{name}: {text}")
+    elif isinstance(one, (list, tuple)):
+        assert len(one) == len(other), name
+        for index, pair in enumerate(zip(one, other, strict=True)):
+            assert_equal(*pair, f"{name}[{index}]")
+    elif isinstance(one, dict):
+        assert list(one) == list(other), name
+        for key in one:
+            assert_equal(one[key], other[key], f"{name}.{key}")
+    else:
+        assert one == other or (one != one and other != other), f"{name}: {one} is not {other}"
+
+
+def after(*polls: int) -> Callable[[], bool]:
+    """True at the given polls, counted from 1."""
+    count = iter(range(1, 1000))
+    return lambda: next(count) in polls
+
+
+@contextmanager
+def counted_calls(models: DiffusionModels) -> Iterator[list[int]]:
+    """A list that grows with each call of the denoising network."""
+    calls: list[int] = []
+    hook = models.unet.register_forward_hook(lambda *_: calls.append(1))
+    try:
+        yield calls
+    finally:
+        hook.remove()
+
+
+@pytest.mark.parametrize("name", ["doodl", "sgool", "reno", "retried"])
+def test_stopped_after_any_update(networks: Networks, name: str, tmp_path: Path) -> None:
+    problem, notes = getattr(networks, name)(), []
+    whole: list[tuple[int, int]] = []
+    expected = problem.run(on_update=lambda *update: whole.append(update[:2]))
+    check_the_problem(name, expected)
+    for update, _ in whole:
+        told: list[tuple[int, int]] = []
+        own = {"checkpoint": tmp_path / f"{update}.ckpt", "on_note": notes.append}
+        with pytest.raises(Interrupted, match=f"stopped after update {update} of"):
+            problem.run(interrupted=after(update), **own)
+        found = problem.run(on_update=lambda *update, told=told: told.append(update[:2]), **own)
+        assert_same(found, expected)
+        assert told == whole[update:]
+    assert [note for note in notes if "retried" not in note] == []
+
+
+def check_the_problem(name: str, expected: list[PairResult]) -> None:
+    """That each problem is what it is for."""
+    if name == "reno":
+        assert len({result.num_optimization_steps for result in expected}) > 1
+    elif name == "retried":
+        assert [result.retries for result in expected] == [0, 1, 0]
+        assert expected[1].error == "non-finite loss at update 3, after non-finite loss at update 1 and a retry with " \
+            "half the step"  # fmt: skip
+        assert expected[0].error is expected[2].error is None
+    else:
+        assert len({result.best_step for result in expected} | {0}) > 1
+        assert (expected[0].saliency_map is not None) == (name == "sgool") == bool(expected[0].snapshots)
+
+
+def test_stopped_twice_and_at_the_last_update(networks: Networks, tmp_path: Path) -> None:
+    problem, file = networks.sgool(), tmp_path / "deep" / "it.ckpt"
+    expected = problem.run()
+    for _ in range(2):  # the first run stops after update 1, the second, which is polled anew, after update 2
+        with pytest.raises(Interrupted):
+            problem.run(checkpoint=file, interrupted=after(1))
+    # All updates are done then, and the last latents not yet evaluated.
+    with counted_calls(networks.models) as calls, pytest.raises(Interrupted, match="after update 3 of 3"):
+        problem.run(checkpoint=file, interrupted=after(1))
+    assert len(calls) == 2 * 2 * STEPS  # one update of both streams, with recomputation
+    with counted_calls(networks.models) as calls:
+        assert_same(problem.run(checkpoint=file, interrupted=after(1)), expected)
+    assert len(calls) == 2 * STEPS  # the last evaluation
+    with counted_calls(networks.models) as calls:
+        assert_same(problem.run(checkpoint=file), expected)
+    assert not calls and [entry.name for entry in file.parent.iterdir()] == ["it.ckpt"]
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("name", ["doodl", "sgool", "reno"])
+def test_killed_between_two_checkpoints(networks: Networks, name: str, tmp_path: Path) -> None:
+    problem = getattr(networks, name)()
+    expected = problem.run()
+    own: dict[str, Any] = {"checkpoint": tmp_path / "it.ckpt", "save_every_n_updates": 2}
+
+    def die(update: int, *_: Any) -> None:
+        if update == 3:
+            raise Killed
+
+    with pytest.raises(Killed):
+        problem.run(on_update=die, **own)
+    told: list[int] = []
+    assert_same(problem.run(on_update=lambda update, *_: told.append(update), **own), expected)
+    assert told[0] == 3  # the update that was lost
+
+
+def test_position_in_the_updates(networks: Networks, tmp_path: Path) -> None:
+    class Position(L.Callback):
+        def __init__(self) -> None:
+            self.seen: list[tuple[int, int, int]] = []
+
+        def on_train_batch_start(self, trainer: L.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
+            self.seen.append((trainer.global_step, batch_idx, batch))
+
+    problem, whole = networks.optimise(updates=3), Position()
+
+    def run(position: Position, **settings: Any) -> None:
+        problem.run(trainer={"accelerator": "cpu", "extra_callbacks": [position]}, **settings)
+
+    state = torch.get_rng_state()
+    run(whole)
+    assert whole.seen == [(0, 0, 0), (1, 1, 1), (2, 2, 2)]
+    assert torch.get_rng_state().equal(state)  # no fit draws from the process's own generator
+    for update in (1, 2, 3):
+        first, second = Position(), Position()
+        with pytest.raises(Interrupted):
+            run(first, checkpoint=tmp_path / f"{update}.ckpt", interrupted=after(update))
+        run(second, checkpoint=tmp_path / f"{update}.ckpt")
+        assert first.seen + second.seen == whole.seen and len(first.seen) == update
+
+
+def test_each_update_is_logged_once(networks: Networks, tmp_path: Path) -> None:
+    problem = networks.optimise(updates=3)
+
+    def logged(name: str, **settings: Any) -> list[dict[str, str]]:
+        """The rows of one run, whether it was stopped or not."""
+        logger = CSVLogger(tmp_path / name, name="", version="")
+        trainer = {"accelerator": "cpu", "extra_callbacks": [UpdateLogger()]}
+        with suppress(Interrupted):
+            problem.run(logger=[logger], trainer=trainer, **settings)
+        logger.save()
+        with (tmp_path / name / "metrics.csv").open() as file:
+            return list(csv.DictReader(file))
+
+    whole = logged("whole")
+    assert [row["step"] for row in whole] == ["0", "1", "2"]
+    for update in (1, 2):
+        own = {"checkpoint": tmp_path / f"{update}.ckpt"}
+        first = logged(f"first{update}", interrupted=after(update), **own)
+        assert len(first) == update and first + logged(f"rest{update}", **own) == whole
+
+
+@pytest.mark.parametrize("at", [1, 2, 3])
+def test_a_sigterm_that_nobody_asks_about_is_an_interrupt(networks: Networks, tmp_path: Path, at: int) -> None:
+    problem, file = networks.optimise(updates=3), tmp_path / "it.ckpt"
+    before = signal.getsignal(signal.SIGTERM)
+
+    def terminate(update: int, *_: Any) -> None:
+        if update == at:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Interrupted, match=f"after update {at} of 3"):
+        problem.run(checkpoint=file, on_update=terminate)
+    assert signal.getsignal(signal.SIGTERM) is before
+    told: list[int] = []
+    assert_same(problem.run(checkpoint=file, on_update=lambda update, *_: told.append(update)), problem.run())
+    assert told == list(range(at + 1, 4))
+
+
+def test_control_c_stays_what_it_is(networks: Networks) -> None:
+    before = signal.getsignal(signal.SIGINT)
+
+    def press(*_: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        networks.doodl().run(on_update=press)
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def spoil(file: Path, how: str) -> None:
+    content = bytearray(file.read_bytes())
+    if how == "flipped":
+        # In the middle of the latents, which are stored as they are.
+        latents = torch.load(file, weights_only=True)["state_dict"]["latents"].numpy().tobytes()
+        content[content.index(latents) + 100] ^= 1
+    file.write_bytes({"cut": content[: len(content) // 2], "empty": b"", "text": b"no checkpoint"}.get(how, content))
+
+
+@pytest.mark.parametrize("how", ["cut", "empty", "text", "flipped"])
+def test_a_damaged_checkpoint_is_said_and_left(networks: Networks, tmp_path: Path, how: str) -> None:
+    problem, file, notes = networks.optimise(updates=2), tmp_path / "it.ckpt", []
+    with pytest.raises(Interrupted):
+        problem.run(checkpoint=file, interrupted=after(1))
+    spoil(file, how)
+    assert_same(problem.run(checkpoint=file, on_note=notes.append), problem.run())
+    (note,) = notes
+    assert note.startswith(f"the checkpoint {file} cannot be read, it is cut off or damaged (")
+    assert note.endswith("): the fit starts anew")
+
+
+def test_a_checkpoint_of_something_else_is_said_and_left(networks: Networks, tmp_path: Path) -> None:
+    problem, file = networks.optimise(updates=2), tmp_path / "it.ckpt"
+    with pytest.raises(Interrupted):
+        problem.run(checkpoint=file, interrupted=after(1))
+    content = file.read_bytes()
+    longer = FitSettings({**problem.settings.module, "num_inference_steps": 3}, problem.settings.trainer)
+    renamed = LatentOptimization("that", networks.models, networks.objective(), {"num_optimization_steps": 2})
+    cases: list[tuple[Problem, dict[str, Any], str]] = [
+        (problem, {"pairs": PAIRS[::-1]}, "pairs, settings"),
+        (problem, {"fingerprint": "another configuration"}, "settings"),
+        (Problem(problem.method, longer), {}, "settings"),
+        (networks.optimise(updates=2, lr=301.0), {}, "settings"),
+        (networks.optimise(updates=2, salient=True), {}, "settings"),
+        (Problem(renamed, problem.settings), {}, "method, settings"),
+    ]
+    for other, own, different in cases:
+        file.write_bytes(content)
+        notes: list[str] = []
+        found = other.run(checkpoint=file, on_note=notes.append, **own)
+        assert notes == [f"the checkpoint {file} is of other {different}: the fit starts anew"]
+        assert_same(found, other.run(**own))
+
+
+def test_a_checkpoint_that_cannot_be_written(networks: Networks, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(SgoolError, match=r"Cannot write the checkpoint .*it\.ckpt: .*\. Free space or mend"):
+        networks.optimise(updates=1).run(checkpoint=tmp_path / "file" / "it.ckpt")
+
+
+def test_best_of_n_goes_on_with_the_next_candidate(networks: Networks, tmp_path: Path) -> None:
+    method = BestOfN("best_of_n", networks.models, networks.objective(salient=True), 2, num_candidates=4)
+    problem = Problem(method, networks.settings("edict"))
+    expected, file = problem.run(), tmp_path / "it.ckpt"
+    for count in (1, 2, 3):
+        with pytest.raises(Interrupted, match=f"after step {count} of 4"):
+            problem.run(checkpoint=file, interrupted=after(count))
+        told: list[int] = []
+        assert_same(problem.run(checkpoint=file, on_update=lambda update, *_, t=told: t.append(update)), expected)
+        assert told == list(range(count + 1, 5))
+        with counted_calls(networks.models) as calls:
+            assert_same(problem.run(checkpoint=file), expected)
+        assert not calls
+        file.unlink()
+
+    def die(update: int, *_: Any) -> None:
+        if update == 4:
+            raise Killed
+
+    with pytest.raises(Killed):
+        problem.run(checkpoint=file, save_every_n_updates=2, on_update=die)
+    notes: list[str] = []
+    with counted_calls(networks.models) as calls:
+        assert_same(problem.run(checkpoint=file, on_note=notes.append), expected)
+    assert len(calls) == 2 * 2 * STEPS and notes == []
+    fewer = Problem(BestOfN("best_of_n", networks.models, networks.objective(salient=True), 2, 3), problem.settings)
+    assert len(fewer.run(checkpoint=file, on_note=notes.append)[0].history) == 3
+    assert notes == [f"the checkpoint {file} is of other settings: the fit starts anew"]
+
+
+def test_methods_without_a_checkpoint_stop_too(networks: Networks, tmp_path: Path) -> None:
+    guidance = ClipGuidance("clip_guidance", networks.models, networks.objective(), clip_guidance_scale=1.0)
+    own: dict[str, Any] = {"checkpoint": tmp_path / "it.ckpt", "interrupted": after(1)}
+    for method in (guidance, Vanilla(networks.models)):
+        problem = Problem(method, networks.settings())
+        with pytest.raises(Interrupted, match="stopped after step"):
+            problem.run(**{**own, "interrupted": after(1)})
+        assert len(problem.run(interrupted=lambda: False)) == len(PAIRS)
+    # After the last step there is nothing to save by stopping.
+    assert len(Problem(guidance, networks.settings()).run(interrupted=after(STEPS))) == len(PAIRS)
+    assert not list(tmp_path.iterdir())
+
+
+def photo(seed: int) -> Tensor:
+    """Noise with the spectrum of a photograph, amplitudes of 1 / frequency^1.5, and a camera's grain; 512 x 512.
+
+    As PNG it takes 445 kB; a portrait of that size, cut from matplotlib's sample data, 410 kB.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    rows, columns = torch.fft.fftfreq(512)[:, None], torch.fft.rfftfreq(512)[None]
+    frequencies = (rows.square() + columns.square()).sqrt().clamp_min(1 / 512)
+    image = torch.fft.irfft2(torch.fft.rfft2(torch.randn(3, 512, 512, generator=generator)) / frequencies**1.5)
+    grain = torch.randn(3, 512, 512, generator=generator) / 255
+    return eight_bit(0.5 + 0.2 * (image - image.mean()) / image.std() + grain)
+
+
+class Photos(L.Callback):
+    """Puts photographs in the place of what a random decoder made, before the checkpoint is written."""
+
+    def __init__(self, kept: list[Any]) -> None:
+        self.kept = kept
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, *_: Any) -> None:
+        trajectory = next(callback for callback in trainer.callbacks if isinstance(callback, Trajectory))
+        trajectory.first_images = photo(0)[None]
+        maps = [SpectralResidual()(photo(seed)[None]) for seed in (1, 2)]
+        trajectory.best[0] |= {"update": 1, "image": photo(1), "saliency_map": eight_bit(maps[0][0])}
+        for objective, own in zip(pl_module.objectives, maps, strict=True):
+            objective._detection = replace(objective._detection, maps=own)
+        self.kept.append(pl_module)
+
+
+def test_size_and_content_of_a_checkpoint(networks: Networks, tmp_path: Path) -> None:
+    """One pair of Stable Diffusion 1.x's size: 4 x 64 x 64 latents, 512 x 512 pixels, EDICT's two streams, SGOOL."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        vae = AutoencoderKL(
+            block_out_channels=(4,) * 4, down_block_types=("DownEncoderBlock2D",) * 4,
+            up_block_types=("UpDecoderBlock2D",) * 4, latent_channels=4, layers_per_block=1, norm_num_groups=4,
+        ).requires_grad_(False).eval()  # fmt: skip
+    small = replace(networks, models=replace(networks.models, vae=vae))
+    problem, file = small.optimise("edict", 2, salient=True), tmp_path / "it.ckpt"
+    module = {**problem.settings.module, "height": 512, "width": 512, "num_inference_steps": 1}
+    modules: list[Any] = []
+    trainer = {"accelerator": "cpu", "extra_callbacks": [Photos(modules)]}
+    with pytest.raises(Interrupted):
+        problem.run(PAIRS[:1], module=module, trainer=trainer, checkpoint=file, interrupted=after(2))
+    assert modules[0].latents.shape == (2, 1, 4, 64, 64)
+    size = file.stat().st_size
+    assert 1_000_000 < size < 2_000_000, f"{size / 1e6:.2f} MB"
+    content = torch.load(file, weights_only=True)  # plain values and tensors
+    assert list(content["state_dict"]) == ["latents"]
+    assert unpack_image(content["callbacks"]["Trajectory"]["best"][0]["image"]).equal(photo(1))
+    assert content["global_step"] == 2
+    networks_own = {name for net in (vae, small.models.unet, small.clip) for name, _ in net.named_parameters()}
+    keys = set(all_keys(content))
+    assert len(keys) > 50 and not keys & networks_own
+
+
+def all_keys(content: Any) -> Iterator[str]:
+    if isinstance(content, dict):
+        for key, value in content.items():
+            yield str(key)
+            yield from all_keys(value)
+    elif isinstance(content, (list, tuple)):
+        for value in content:
+            yield from all_keys(value)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_images_survive_a_checkpoint_to_the_bit(dtype: torch.dtype, channels: int) -> None:
+    levels = torch.arange(256, dtype=dtype).view(1, 16, 16).expand(channels, -1, -1) / 255
+    image = levels.flip(0).contiguous()
+    assert eight_bit(image).equal(image)  # what is rounded stays
+    again = unpack_image(pack_image(image))
+    assert again.dtype == dtype and again.equal(image)
+    assert eight_bit(image + 0.4 / 255).equal(image) and not eight_bit(image + 0.6 / 255).equal(image)
+    broken = image.clone()
+    broken[0, 0, 0] = torch.nan
+    torch.testing.assert_close(unpack_image(pack_image(eight_bit(broken))), broken, rtol=0, atol=0, equal_nan=True)
+    assert eight_bit(torch.tensor([0.3], dtype=torch.bfloat16)).dtype == torch.float32
+
+
+def test_default_callbacks_end_with_what_is_kept() -> None:
+    assert isinstance(default_callbacks()[-1], Trajectory)
