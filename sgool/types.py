@@ -13,6 +13,25 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class Start:
+    """First latents that come from elsewhere than a seed, for example from the inversion of a photo.
+
+    Attributes:
+        latents: (C, h, w), or (S, C, h, w) as `sgool.diffusion.Chain.invert` finds them for one image.
+        network_prompt: What the denoising network is told, if not the pair's prompt, which the objective sees.
+        calls: Network calls that it took to find them; they count as the pair's.
+        metrics: Further values for the pair's record.
+        images: Further pictures for the pair's folder, each (3, H, W) in [0, 1], by the names of their files.
+    """
+
+    latents: Tensor
+    network_prompt: str | None = None
+    calls: int = 0
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    images: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class PromptSeed:
     """One optimisation problem: a prompt and the seed of its first latents.
 
@@ -24,6 +43,7 @@ class PromptSeed:
         dataset: Name of the data set.
         negative_prompt: Text of the unconditional pass of classifier-free guidance.
         metadata: Other columns of the data set, for example ``scene`` in the embedded world.
+        start: Where the pair begins, if not at the latents that its seed draws.
     """
 
     prompt: str
@@ -33,6 +53,7 @@ class PromptSeed:
     dataset: str = "prompts"
     negative_prompt: str = ""
     metadata: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    start: Start | None = field(default=None, compare=False, repr=False)
 
     @property
     def pair_id(self) -> str:
@@ -83,6 +104,69 @@ class ObjectiveOutput:
     terms: Mapping[str, Tensor]
     saliency_map: Tensor | None = None
     regions: tuple[tuple[Region, ...], ...] = ()
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What one update saw, before it changed the latents. All tensors are detached.
+
+    Attributes:
+        update: 0 for the first latents.
+        latents: (S, B, C, h, w).
+        images: (B, 3, H, W) of the first stream, clamped to [0, 1].
+        loss: (B,) as optimised, mean over the streams.
+        selection: (B,) the objective on the whole image, without random crops: comparable between updates.
+        output: The objective's output for the first stream; its saliency map in the 8 bits that are kept of it.
+    """
+
+    update: int
+    latents: Tensor
+    images: Tensor
+    loss: Tensor
+    selection: Tensor
+    output: ObjectiveOutput
+
+
+@dataclass(frozen=True)
+class PairResult:
+    """What a method made of one pair.
+
+    Images and the map hold the values of 8-bit pixels (`sgool.results.checkpoint.eight_bit`): judges score exactly what
+    is saved, in an undisturbed run and a resumed one alike.
+
+    Attributes:
+        pair: The prompt-seed pair.
+        initial_image: (3, H, W) in [0, 1], of the first latents.
+        final_image: (3, H, W) in [0, 1], of the latents that were kept.
+        initial_latents: (S, C, h, w).
+        final_latents: (S, C, h, w).
+        saliency_map: (1, H, W) in [0, 1] for the final image, or None.
+        best_step: Update whose image is the final one (0: the first image).
+        history: One row an update: update, loss, selection, ...
+        error: Why the pair failed, or None.
+        num_optimization_steps: Updates made.
+        network_evaluations: Calls of the denoising network for this image, recomputation included.
+        snapshots: (update, image) pairs along the way.
+        retries: How often the pair was put back because something was not finite.
+        metrics: Name -> value, of the judges and the objective.
+        seconds: The pair's share of its batch's wall time, earlier starts included.
+    """
+
+    pair: PromptSeed
+    initial_image: Tensor
+    final_image: Tensor
+    initial_latents: Tensor
+    final_latents: Tensor
+    saliency_map: Tensor | None = None
+    best_step: int = 0
+    history: list[dict[str, float]] = field(default_factory=list)
+    error: str | None = None
+    num_optimization_steps: int = 0
+    network_evaluations: int = 0
+    snapshots: list[tuple[int, Tensor]] = field(default_factory=list)
+    retries: int = 0
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True)

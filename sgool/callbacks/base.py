@@ -1,24 +1,52 @@
-"""What all callbacks on latents share."""
+"""What all callbacks on pairs share: their order, and hooks of a batch of pairs."""
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import Any, ClassVar, Protocol
 
 import lightning as L
 from torch import Tensor
 
 from sgool.errors import SgoolError
-from sgool.methods.latent_pairs import Evaluation, LatentPairModule
+from sgool.types import Evaluation, PairResult
 
 
-class LatentCallback(L.Callback):
-    """A callback for a LatentPairModule."""
+class PairCallback(L.Callback):
+    """A callback that knows of batches of pairs, beside Lightning's own hooks.
+
+    A fit optimises one batch of pairs after the other, so whatever a callback remembers of a batch begins anew in
+    `on_pairs_start` and is kept by `batch_state`.
+
+    Attributes:
+        order: Its place among the others. The module sorts them when a Trainer takes it up, so the order in the
+            Trainer's list, or where Lightning appends, does not matter. Those of other libraries stay where they are.
+    """
+
+    order: ClassVar[int] = 80
+
+    def on_pairs_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+        """A batch of pairs was taken up: ``pl_module.pairs``, with first latents."""
+
+    def on_pairs_end(self, trainer: L.Trainer, pl_module: Any, results: Sequence[PairResult]) -> None:
+        """A batch of pairs is done: one result a pair, in order, scored by the judges."""
+
+    def on_denoising_step(self, trainer: L.Trainer, pl_module: Any, step: int, total: int) -> None:
+        """A method that works along one chain has made ``step`` of ``total`` denoising steps."""
+
+    def batch_state(self) -> dict[str, Any]:
+        """What is remembered of the batch under way, in plain values and tensors on the CPU."""
+        return {}
+
+    def load_batch_state(self, state: dict[str, Any]) -> None:
+        """Takes up what `batch_state` returned; `on_pairs_start` was called before."""
 
     @staticmethod
-    def gradient(module: L.LightningModule) -> Tensor:
+    def gradient(module: Any) -> Tensor:
         """(S, B, C, h, w), to be changed in place."""
-        assert isinstance(module, LatentPairModule) and module.latents.grad is not None
-        return module.latents.grad
+        gradient: Tensor | None = module.latents.grad
+        assert gradient is not None
+        return gradient
 
 
 class Column(Protocol):
@@ -26,7 +54,7 @@ class Column(Protocol):
 
     name: str
 
-    def values(self, module: LatentPairModule, seen: Evaluation) -> Tensor:
+    def values(self, module: Any, seen: Evaluation) -> Tensor:
         """(B,), of what an update saw."""
         ...
 

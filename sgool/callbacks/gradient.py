@@ -7,12 +7,14 @@ from typing import Any
 import lightning as L
 from torch.nn import functional as F
 
-from sgool.callbacks.base import LatentCallback, require_positive
+from sgool.callbacks.base import PairCallback, require_positive
 from sgool.errors import SgoolError
 
 
-class TieGradients(LatentCallback):
+class TieGradients(PairCallback):
     """Both streams get the mean of their gradients."""
+
+    order = 40
 
     def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: Any, optimizer: Any) -> None:
         """Averages over the streams."""
@@ -20,12 +22,14 @@ class TieGradients(LatentCallback):
         gradient.copy_(gradient.mean(dim=0, keepdim=True).expand_as(gradient))
 
 
-class MaskGradient(LatentCallback):
+class MaskGradient(PairCallback):
     """Weights the gradient with the saliency map of the current image, averaged over the pixels of each latent.
 
     Latents of the background get little of the step. Noise and renormalisation still move all latents: switch them off
     (``perturb_std`` 0, ``renormalize`` false) where the background has to stay.
     """
+
+    order = 45
 
     def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: Any, optimizer: Any) -> None:
         """Weights in place; both streams with the map of the first one's image."""
@@ -40,12 +44,14 @@ class MaskGradient(LatentCallback):
         gradient.mul_(F.adaptive_avg_pool2d(saliency.to(gradient), (height, width)))
 
 
-class NormalizeGradient(LatentCallback):
+class NormalizeGradient(PairCallback):
     """Scales each pair's gradient to a root mean square of ``rms`` per element.
 
     The papers clip raw gradients at 1e-3, which suits Stable Diffusion's scale only; a normalised gradient makes the
     step size independent of the model, the objective's scale and the number of crops.
     """
+
+    order = 50
 
     def __init__(self, rms: float) -> None:
         require_positive("gradient_rms", rms)
@@ -58,8 +64,10 @@ class NormalizeGradient(LatentCallback):
         gradient.mul_(self.rms / size.clamp_min(1e-12))
 
 
-class ClipGradientNorm(LatentCallback):
+class ClipGradientNorm(PairCallback):
     """Shortens each pair's gradient, over all its elements and streams, to a Euclidean norm of at most ``value``."""
+
+    order = 55
 
     def __init__(self, value: float) -> None:
         require_positive("grad_clip_norm", value)
@@ -72,8 +80,10 @@ class ClipGradientNorm(LatentCallback):
         gradient.mul_(self.value / norm.clamp_min(self.value))
 
 
-class ClipGradient(LatentCallback):
+class ClipGradient(PairCallback):
     """Clips each element of the gradient to ±``value``."""
+
+    order = 60
 
     def __init__(self, value: float) -> None:
         require_positive("grad_clip_value", value)

@@ -1,4 +1,4 @@
-"""Losses and gradients that are not finite: one more try, then rest."""
+"""Losses and gradients that are not finite: one more try, then the pair stops."""
 
 from __future__ import annotations
 
@@ -9,23 +9,25 @@ import lightning as L
 import torch
 from torch import Tensor
 
-from sgool.callbacks.base import LatentCallback
+from sgool.callbacks.base import PairCallback
 
 
-class NonFiniteGuard(LatentCallback):
+class NonFiniteGuard(PairCallback):
     """Puts a pair whose loss or gradient is NaN or infinite back by half of its last step, once; then it fails.
 
     The last step led from latents that were evaluated well, z, to the bad ones, z'. The pair goes on from z + (z' - z)
     / 2 with half of its momentum; the update at which it was found makes no step of its own and adds no noise, and its
     row in the history stays. What is not finite for the second time, at the first update, or so far away that half of
-    the way is not finite either, fails: the pair rests at z and the reason is recorded. Nothing of this reaches the
-    other pairs of the batch. A fit whose pairs all rest ends.
+    the way is not finite either, fails: the pair stays at z and the reason is recorded. Nothing of this reaches the
+    other pairs of the batch. A batch whose pairs have all stopped ends.
 
-    Pairs that rest for another reason (`EarlyStop`) are held here, too.
+    Pairs that stopped for another reason (`EarlyStop`) are held here, too.
 
     Args:
         on_note: Told of each pair that is put back.
     """
+
+    order = 30
 
     def __init__(self, on_note: Callable[[str], None] | None = None) -> None:
         self._on_note = on_note
@@ -33,40 +35,35 @@ class NonFiniteGuard(LatentCallback):
         self._known: list[bool] = []
         self._momenta: dict[int, Tensor] = {}
 
-    def setup(self, trainer: L.Trainer, pl_module: Any, stage: str) -> None:
+    def on_pairs_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         """Knows no good latents yet."""
         self._good = pl_module.latents.detach().clone()
         self._known = [False] * len(pl_module.pairs)
         self._momenta = {}
 
-    def state_dict(self) -> dict[str, Any]:
+    def batch_state(self) -> dict[str, Any]:
         """The last good latents."""
         assert self._good is not None
         return {"good": self._good.cpu(), "known": list(self._known)}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+    def load_batch_state(self, state: dict[str, Any]) -> None:
         """Takes them up."""
-        self._good, self._known = state_dict["good"], list(state_dict["known"])
-
-    def on_fit_start(self, trainer: L.Trainer, pl_module: Any) -> None:
-        """Nothing is left to do where a resumed fit's pairs all rest."""
         assert self._good is not None
-        self._good = self._good.to(pl_module.latents.device)
-        self._end_if_all_rest(trainer, pl_module)
+        self._good, self._known = state["good"].to(self._good), list(state["known"])
 
     @torch.no_grad()
     def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: Any, optimizer: Any) -> None:
         """Judges each pair; zeroes gradient and momentum of those that make no step."""
-        gradient, update = self.gradient(pl_module), pl_module.global_step
+        gradient, update = self.gradient(pl_module), pl_module.update
         momentum = optimizer.state[pl_module.latents].get("momentum_buffer")
         for index in range(len(pl_module.pairs)):
-            if not pl_module.rests(index):
+            if not pl_module.is_stopped(index):
                 self._judge(pl_module, index, gradient, momentum)
-            if pl_module.stands(index, update):
+            if pl_module.is_held(index, update):
                 gradient[:, index] = 0
                 if momentum is not None:
                     momentum[:, index] = 0
-        self._end_if_all_rest(trainer, pl_module)
+        self._end_if_all_stopped(pl_module)
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Gives pairs that were put back their momentum again, which had to be still for this update."""
@@ -76,7 +73,7 @@ class NonFiniteGuard(LatentCallback):
 
     def _judge(self, module: Any, index: int, gradient: Tensor, momentum: Tensor | None) -> None:
         assert self._good is not None
-        now, good, update = module.latents[:, index], self._good[:, index], module.global_step
+        now, good, update = module.latents[:, index], self._good[:, index], module.update
         checked = (("loss", module.evaluation.loss[index]), ("gradient", gradient[:, index]))
         bad = [name for name, value in checked if not bool(torch.isfinite(value).all())]
         if not bad:
@@ -105,6 +102,6 @@ class NonFiniteGuard(LatentCallback):
             self._on_note(text)
 
     @staticmethod
-    def _end_if_all_rest(trainer: L.Trainer, module: Any) -> None:
-        if all(module.rests(index) for index in range(len(module.pairs))):
-            trainer.should_stop = True
+    def _end_if_all_stopped(module: Any) -> None:
+        if all(module.is_stopped(index) for index in range(len(module.pairs))):
+            module.batch.end()

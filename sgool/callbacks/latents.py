@@ -9,14 +9,14 @@ import lightning as L
 import torch
 from torch import Tensor
 
-from sgool.callbacks.base import LatentCallback
+from sgool.callbacks.base import PairCallback
 from sgool.errors import SgoolError
 from sgool.prompts.seeding import pair_generator
 
 SCHEDULES = ("constant", "linear", "spherical")
 
 
-class Perturb(LatentCallback):
+class Perturb(PairCallback):
     """Mixes the same noise n ~ N(0, 1) into all streams z of a pair, outside the momentum.
 
     =============  =========================================  ==============================================
@@ -35,6 +35,8 @@ class Perturb(LatentCallback):
         schedule: One of the above.
     """
 
+    order = 65
+
     def __init__(self, std: float, schedule: str = "constant") -> None:
         if not std >= 0:
             raise SgoolError(f"`optimization.perturb_std`: expected a number of at least 0, got {std}")
@@ -47,10 +49,10 @@ class Perturb(LatentCallback):
     @torch.no_grad()
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Draws from each pair's generator of this update."""
-        latents, update = pl_module.latents, pl_module.global_step - 1
+        latents, update = pl_module.latents, pl_module.update
         share = 1 - update / pl_module.num_optimization_steps if self.schedule == "linear" else 1.0
         for index, pair in enumerate(pl_module.pairs):
-            if pl_module.stands(index, update):
+            if pl_module.is_held(index, update):
                 continue
             generator = pair_generator(pair.seed, "perturb", update)
             noise = torch.randn(latents.shape[2:], generator=generator).to(latents)
@@ -64,8 +66,10 @@ class Perturb(LatentCallback):
         return math.cos(self.std) * streams + math.sin(self.std) * norms / noise.norm() * noise
 
 
-class TieLatents(LatentCallback):
+class TieLatents(PairCallback):
     """Replaces the streams of each pair by their mean."""
+
+    order = 70
 
     @torch.no_grad()
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
@@ -74,24 +78,26 @@ class TieLatents(LatentCallback):
         latents.copy_(latents.mean(dim=0, keepdim=True).expand_as(latents))
 
 
-class Renormalize(LatentCallback):
+class Renormalize(PairCallback):
     """Rescales each stream of each pair to the norm of its first draw."""
+
+    order = 75
 
     def __init__(self) -> None:
         self._norm: Tensor | None = None
 
-    def setup(self, trainer: L.Trainer, pl_module: Any, stage: str) -> None:
+    def on_pairs_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         """Remembers the first norms (S, B, 1, 1, 1)."""
         self._norm = self._norms(pl_module.latents.detach())
 
-    def state_dict(self) -> dict[str, Any]:
+    def batch_state(self) -> dict[str, Any]:
         """The first norms."""
         assert self._norm is not None
         return {"norm": self._norm.cpu()}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+    def load_batch_state(self, state: dict[str, Any]) -> None:
         """Those of the fit that is resumed."""
-        self._norm = state_dict["norm"]
+        self._norm = state["norm"]
 
     @torch.no_grad()
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:

@@ -14,11 +14,10 @@ import lightning as L
 import torch
 from torch import Tensor
 
-from sgool.callbacks.base import LatentCallback, require_positive
+from sgool.callbacks.base import PairCallback, require_positive
 from sgool.errors import SgoolError
-from sgool.methods.latent_pairs import Evaluation, LatentPairModule
 from sgool.prompts.seeding import pair_generator
-from sgool.types import PromptSeed
+from sgool.types import Evaluation, PromptSeed
 
 
 def norm_regularizer(latents: Tensor) -> Tensor:
@@ -67,9 +66,10 @@ def gaussianity(latents: Tensor, permutations: Tensor, dim: int) -> Tensor:
     return unlikely.mean(dim=-1)
 
 
-class Penalty(LatentCallback):
+class Penalty(PairCallback):
     """Adds ``weight`` times a penalty, the mean over the streams, to the loss of each pair."""
 
+    order = 10
     name: str
     weight: float
 
@@ -77,7 +77,7 @@ class Penalty(LatentCallback):
     def of(self, latents: Tensor, pairs: Sequence[PromptSeed], update: int) -> Tensor:
         """(S, B), before the weight."""
 
-    def values(self, module: LatentPairModule, seen: Evaluation) -> Tensor:
+    def values(self, module: Any, seen: Evaluation) -> Tensor:
         """(B,), before the weight."""
         return self.of(seen.latents, module.pairs, seen.update).mean(dim=0)
 
@@ -86,7 +86,7 @@ class Penalty(LatentCallback):
         gradient = self.gradient(pl_module)
         with torch.enable_grad():
             latents = pl_module.latents.detach().requires_grad_(True)
-            penalty = self.of(latents, pl_module.pairs, pl_module.global_step).mean(dim=0)
+            penalty = self.of(latents, pl_module.pairs, pl_module.update).mean(dim=0)
             (own,) = torch.autograd.grad(penalty.sum(), latents)
         gradient.add_(own, alpha=self.weight)
 

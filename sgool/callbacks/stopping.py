@@ -8,17 +8,17 @@ from typing import Any
 import lightning as L
 from torch import Tensor
 
-from sgool.callbacks.base import LatentCallback
+from sgool.callbacks.base import PairCallback
 from sgool.errors import SgoolError
-from sgool.methods.latent_pairs import Evaluation, LatentPairModule
 from sgool.objectives import CropSettings, Objective
 from sgool.objectives.terms import Term
+from sgool.types import Evaluation
 
 
-class EarlyStop(LatentCallback):
+class EarlyStop(PairCallback):
     """Stops a pair once a term that nobody optimises has been above its lowest value for ``patience`` updates in a row.
 
-    The term is measured on the whole image, without crops. A stopped pair rests where it is, while the others of its
+    The term is measured on the whole image, without crops. A stopped pair stays where it is, while the others of its
     batch go on; what it costs ends there as well. Which image is kept is not decided here (``optimization.keep``).
 
     Args:
@@ -29,6 +29,7 @@ class EarlyStop(LatentCallback):
         SgoolError: A patience below 1.
     """
 
+    order = 20
     name = "held_out"
 
     def __init__(self, term: Term, patience: int) -> None:
@@ -41,20 +42,20 @@ class EarlyStop(LatentCallback):
         self._waited: list[int] = []
         self._last: tuple[int, Tensor] | None = None
 
-    def setup(self, trainer: L.Trainer, pl_module: Any, stage: str) -> None:
+    def on_pairs_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         """Starts to count."""
         self._bound, self._last = self._objective.bind(pl_module.pairs), None
         self._lowest, self._waited = [float("inf")] * len(pl_module.pairs), [0] * len(pl_module.pairs)
 
-    def state_dict(self) -> dict[str, Any]:
+    def batch_state(self) -> dict[str, Any]:
         """The counts."""
         return {"lowest": list(self._lowest), "waited": list(self._waited)}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+    def load_batch_state(self, state: dict[str, Any]) -> None:
         """Goes on counting."""
-        self._lowest, self._waited = list(state_dict["lowest"]), list(state_dict["waited"])
+        self._lowest, self._waited = list(state["lowest"]), list(state["waited"])
 
-    def values(self, module: LatentPairModule, seen: Evaluation) -> Tensor:
+    def values(self, module: Any, seen: Evaluation) -> Tensor:
         """(B,), the term on the whole images."""
         if self._last is None or self._last[0] != seen.update:
             self._last = (seen.update, self._bound.evaluate(seen.images))
@@ -64,7 +65,7 @@ class EarlyStop(LatentCallback):
         """Marks pairs that have waited long enough; `NonFiniteGuard` holds them, and deals with what is not finite."""
         seen = pl_module.evaluation
         for index, value in enumerate(self.values(pl_module, seen).tolist()):
-            if pl_module.rests(index) or not math.isfinite(value):
+            if pl_module.is_stopped(index) or not math.isfinite(value):
                 continue
             self._waited[index] = 0 if value < self._lowest[index] else self._waited[index] + 1
             self._lowest[index] = min(value, self._lowest[index])

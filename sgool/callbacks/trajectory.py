@@ -1,4 +1,4 @@
-"""What is kept of a fit."""
+"""What is kept of the updates of a batch, and its results after the last one."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ import lightning as L
 import torch
 from torch import Tensor
 
-from sgool.callbacks.base import Column, LatentCallback
+from sgool.callbacks.base import Column, PairCallback
 from sgool.errors import SgoolError
-from sgool.methods.latent_pairs import Evaluation, LatentPairModule
 from sgool.results.checkpoint import eight_bit, pack_image, unpack_image
+from sgool.types import Evaluation, PairResult
 
 
-class Trajectory(LatentCallback):
+class Trajectory(PairCallback):
     """Keeps, per pair, the history of losses, the first image and the best one; ``keep`` "last" takes the last.
 
-    The latents after the last update are evaluated when the fit ends, so N updates make N + 1 candidates. Of a pair
-    that was stopped, the update at which it was is the last. Images and maps are kept in 8 bits, on the CPU.
+    After a batch's last update its latents are evaluated once more, so N updates make N + 1 candidates, and the results
+    go to ``module.deliver``. Of a pair that was stopped, the update at which it was is the last. Images and maps are
+    kept in 8 bits, on the CPU. `LatentPairModule` adds one where a Trainer has none.
 
     Args:
         keep: "best" by the selection score, or "last".
@@ -35,6 +36,8 @@ class Trajectory(LatentCallback):
         snapshots: (update, images).
     """
 
+    order = 85
+
     def __init__(self, keep: str = "best", snapshot_every: int | None = None, columns: Sequence[Column] = ()) -> None:
         if keep not in ("best", "last"):
             raise SgoolError(f"`optimization.keep`: expected best or last, got {keep!r}")
@@ -44,40 +47,57 @@ class Trajectory(LatentCallback):
         self.first_latents: Tensor | None = None
         self.first_images: Tensor | None = None
         self.snapshots: list[tuple[int, Tensor]] = []
-        self._complete = False
         self._packed: dict[tuple[str, int, int], dict[str, Any]] = {}
 
-    def setup(self, trainer: L.Trainer, pl_module: Any, stage: str) -> None:
+    def on_pairs_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         """Starts empty histories."""
         self.history = [[] for _ in pl_module.pairs]
         self.best = [{"selection": float("inf"), "update": 0} for _ in pl_module.pairs]
-        # A resumed fit has the same first latents: they follow from the pairs, and its checkpoint spares them.
+        # After a resume the first latents are the same: they follow from the pairs, and checkpoints spare them.
         self.first_latents, self.first_images = pl_module.latents.detach().cpu().clone(), None
-        self.snapshots, self._complete, self._packed = [], False, {}
+        self.snapshots, self._packed = [], {}
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Takes what this update saw before its step."""
+        """Takes what this update saw before its step; after the last one, hands over the results."""
         self._take(pl_module, pl_module.evaluation)
+        if batch.is_over:
+            if len(pl_module.stopped) < len(pl_module.pairs):
+                self._take_last(trainer, pl_module)
+            pl_module.deliver([self._result(pl_module, index) for index in range(len(pl_module.pairs))])
 
-    def on_fit_end(self, trainer: L.Trainer, pl_module: Any) -> None:
-        """Evaluates the latents after the last update, under the trainer's precision; nothing if all pairs rest.
-
-        At the fit's end rather than the training's: Lightning leaves the latter out where a resumed fit has no update
-        left.
-        """
-        if self._complete or pl_module.interrupted:
-            return
-        self._complete = True
-        if len(pl_module.stopped) == len(pl_module.pairs):
-            return
+    def _take_last(self, trainer: L.Trainer, module: Any) -> None:
+        """Evaluates the latents after the last update, under the trainer's precision."""
         with trainer.precision_plugin.forward_context():
-            seen = pl_module.evaluate()
+            seen = module.evaluate()
         for index in torch.nonzero(~torch.isfinite(seen.loss)).flatten().tolist():
-            if index not in pl_module.stopped:
-                pl_module.failures.setdefault(index, "non-finite loss after the last update")
-        self._take(pl_module, seen)
+            if index not in module.stopped:
+                module.failures.setdefault(index, "non-finite loss after the last update")
+        self._take(module, seen)
 
-    def state_dict(self) -> dict[str, Any]:
+    def _result(self, module: Any, index: int) -> PairResult:
+        assert self.first_latents is not None and self.first_images is not None
+        first, best, initial = self.first_latents[:, index], self.best[index], self.first_images[index]
+        error = module.failures.get(index)
+        if "image" not in best and error is None:
+            error = "the objective was never finite"
+        updates, calls = module.stopped.get(index, (module.num_optimization_steps, module.batch_chain.calls))
+        return PairResult(
+            pair=module.pairs[index],
+            initial_image=initial,
+            final_image=best.get("image", initial),
+            initial_latents=first,
+            final_latents=best.get("latents", first),
+            saliency_map=best.get("saliency_map"),
+            best_step=int(best["update"]),
+            history=self.history[index],
+            error=error,
+            num_optimization_steps=updates,
+            network_evaluations=calls,
+            snapshots=[(update, torch.clone(images[index])) for update, images in self.snapshots if update <= updates],
+            retries=int(index in module.retries),
+        )
+
+    def batch_state(self) -> dict[str, Any]:
         """Everything kept, with images as PNG."""
         packed, self._packed = self._packed, {}
 
@@ -101,24 +121,22 @@ class Trajectory(LatentCallback):
             "best": best,
             "first": None if self.first_images is None else pack_all(0, self.first_images),
             "snapshots": [(update, pack_all(update, images)) for update, images in self.snapshots],
-            "complete": self._complete,
         }
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+    def load_batch_state(self, state: dict[str, Any]) -> None:
         """Takes it up again."""
-        self.history, self._complete = state_dict["history"], state_dict["complete"]
+        self.history = state["history"]
         self.best = [
             {key: unpack_image(value) if isinstance(value, dict) else value for key, value in kept.items()}
-            for kept in state_dict["best"]
+            for kept in state["best"]
         ]
-        first = state_dict["first"]
+        first = state["first"]
         self.first_images = None if first is None else torch.stack([unpack_image(image) for image in first])
         self.snapshots = [
-            (update, torch.stack([unpack_image(image) for image in images]))
-            for update, images in state_dict["snapshots"]
+            (update, torch.stack([unpack_image(image) for image in images])) for update, images in state["snapshots"]
         ]
 
-    def _take(self, module: LatentPairModule, seen: Evaluation) -> None:
+    def _take(self, module: Any, seen: Evaluation) -> None:
         images = eight_bit(seen.images).cpu()
         if self.first_images is None:
             self.first_images = images
@@ -126,7 +144,7 @@ class Trajectory(LatentCallback):
             self.snapshots.append((seen.update, images))
         columns = {column.name: column.values(module, seen) for column in self.columns}
         for index, history in enumerate(self.history):
-            if module.has_stopped_before(index, seen.update):
+            if module.was_stopped_before(index, seen.update):
                 continue
             row = _row(seen, index) | {name: float(values[index]) for name, values in columns.items()}
             history.append(row)

@@ -1,181 +1,154 @@
-"""The LightningModule of prompt-seed pairs: its only parameters are their latents."""
+"""DOODL, SGOOL and ReNO: a LightningModule whose only parameters are the latents of the batch under way."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import lightning as L
 import torch
 from torch import Tensor, nn
 
-from sgool.diffusion import (
-    Engine,
-    GuidedModel,
-    Sampler,
-    build_engine,
-    build_sampler,
-    build_schedule,
-    decode_latents,
-    denoise,
-)
+from sgool.callbacks import Trajectory
+from sgool.diffusion import Chain
 from sgool.errors import SgoolError
-from sgool.models.load import DiffusionModels
+from sgool.methods.base import PairModule
+from sgool.metrics.panel import JudgePanel
 from sgool.objectives import BoundObjective, Objective
-from sgool.prompts.seeding import first_latents, pair_generator
+from sgool.prompts.batches import PairBatch
+from sgool.prompts.seeding import pair_generator
 from sgool.results.checkpoint import eight_bit
-from sgool.types import Denoised, ObjectiveOutput, PromptSeed
+from sgool.types import Denoised, Evaluation, ObjectiveOutput, PromptSeed
+
+#: Lightning's default logs every 50 steps, more than a batch of pairs has updates.
+_LIGHTNINGS_LOGGING_INTERVAL = 50
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """What one update saw, before it changed the latents. All tensors are detached.
+class LatentPairModule(PairModule):
+    """Optimises the first latents of prompt-seed pairs through the whole denoising chain, by gradient descent.
 
-    Attributes:
-        update: 0 for the first latents.
-        latents: (S, B, C, h, w).
-        images: (B, 3, H, W) of the first stream, clamped to [0, 1].
-        loss: (B,) as optimised, mean over the streams.
-        selection: (B,) the objective on the whole image, without random crops: comparable between updates.
-        output: The objective's output for the first stream; its saliency map in the 8 bits that are kept of it.
-    """
+    With an objective on global crops this is DOODL (Wallace et al. 2023), with salient regions as well SGOOL, with the
+    norm regulariser and clipping by norm, but without noise and renormalisation, ReNO (Eyring et al. 2024); clipping,
+    tying, perturbing and renormalising are callbacks (`sgool.callbacks.default_callbacks`).
 
-    update: int
-    latents: Tensor
-    images: Tensor
-    loss: Tensor
-    selection: Tensor
-    output: ObjectiveOutput
-
-
-class LatentPairModule(L.LightningModule):
-    """A batch of independent prompt-seed pairs as one optimisation problem.
+    ``Trainer(max_epochs=1).fit(module, datamodule=PromptDataModule(...))`` optimises one batch of pairs after the other:
+    a training step is one update of one batch. At a batch's first update the module takes up its pairs, with new
+    latents and a fresh optimiser state; after its last one the results are scored and handed to callbacks.
 
     ``latents`` (S, B, C, h, w) is the only parameter; S = 2 for EDICT's pair (x, y) and a two-step sampler's inverted
-    pair, else 1. The frozen networks are not children of the module, so checkpoints hold latents and optimiser state
-    alone. ``training_step`` denoises, decodes and returns the sum over the pairs of the objective (mean over the
-    decoded streams: DOODL's factor 0.5 on the sum of both); clipping, tying, perturbing and renormalising are
-    callbacks.
+    pair, else 1; B is 0 before the first batch. ``training_step`` denoises, decodes and returns the sum over the pairs
+    of the objective (mean over the decoded streams: DOODL's factor 0.5 on the sum of both).
+
+    Logged at each update, as means over the pairs of the batch that have neither failed nor stopped: ``loss``,
+    ``selection`` (the objective on the whole image, without random crops), ``term/NAME``, ``latent_norm``,
+    ``gradient_norm`` (before clipping), with ``update`` and ``batch``; at the end of the epoch the judges' means.
 
     Args:
-        models: Frozen diffusion components.
-        pairs: The prompt-seed pairs of this batch.
-        objective: What to minimise; None for a module that only samples.
-        sampler: DDIM by default.
-        engine: How gradients are made; checkpoint by default.
-        num_inference_steps: Denoising steps.
-        guidance_scale: Weight of classifier-free guidance.
-        num_optimization_steps: Updates; the length of the training data loader.
+        chain: The denoising chain.
+        objective: What to minimise.
+        num_optimization_steps: Updates of each pair.
         lr: Learning rate of SGD.
         momentum: Momentum of SGD.
         nesterov: Nesterov's momentum.
-        height: Of the image in pixels; by default the model's own.
-        width: Of the image in pixels; by default the model's own.
-        initial_latents: (B, C, h, w), or what an inversion found, (S, B, C, h, w); by default drawn from each pair's
-            seed, as diffusers draws them.
-        network_prompts: What the network is told, one a pair; by default the pairs' prompts, which the objective sees.
-        split_guidance: Conditional and unconditional pass one after the other: half the activations.
-        decode_first_only: Decode and judge the first stream alone (EDICT's x), not both.
+        judges: Name -> a CLIP tower or metrics, or a whole `JudgePanel`; they score the first and the final images.
+        pairs: Pairs of its own, as one batch; by default a `PromptDataModule` serves them.
 
     Raises:
-        SgoolError: No pairs, no updates, Nesterov without momentum, sizes that do not fit the model, or initial
-            latents of a wrong shape.
+        SgoolError: No pairs, no updates, or Nesterov without momentum.
     """
 
     #: What the last update saw.
     evaluation: Evaluation | None = None
-    #: Whether the fit ends before its time; its last latents are not evaluated then.
-    interrupted = False
 
     def __init__(
         self,
-        models: DiffusionModels,
-        pairs: Sequence[PromptSeed],
-        objective: Objective | None = None,
+        chain: Chain,
+        objective: Objective,
         *,
-        sampler: Sampler | None = None,
-        engine: Engine | None = None,
-        num_inference_steps: int = 20,
-        guidance_scale: float = 7.5,
         num_optimization_steps: int = 50,
         lr: float = 1.0,
         momentum: float = 0.9,
         nesterov: bool = False,
-        height: int | None = None,
-        width: int | None = None,
-        initial_latents: Tensor | None = None,
-        network_prompts: Sequence[str] | None = None,
-        split_guidance: bool = False,
-        decode_first_only: bool = False,
+        judges: JudgePanel | Mapping[str, Any] | None = None,
+        pairs: Sequence[PromptSeed] | None = None,
     ) -> None:
-        super().__init__()
-        _check(pairs, num_optimization_steps, nesterov and not momentum)
-        self.models, self.pairs = models, tuple(pairs)
-        self.sampler, self.engine = sampler or build_sampler("ddim"), engine or build_engine("checkpoint")
-        self.schedule = build_schedule(models.scheduler, num_inference_steps, self.sampler.spacing)
-        self.engine.check(self.sampler.name, self.sampler.moves(self.schedule), self._latents_dtype)
-        self.guidance_scale, self.num_optimization_steps = guidance_scale, num_optimization_steps
+        super().__init__(chain, judges=judges, pairs=pairs)
+        _check(num_optimization_steps, nesterov and not momentum)
+        self.method = "doodl" if objective.saliency is None else "sgool"
+        self.objective, self.num_optimization_steps = objective, num_optimization_steps
         self.lr, self.momentum, self.nesterov = lr, momentum, nesterov
-        self.latents = nn.Parameter(self._first_latents(models.latent_shape(height, width), initial_latents))
-        self.decode_first_only = decode_first_only
+        shape = (chain.num_streams, 0, *chain.latent_shape())
+        self.latents = nn.Parameter(torch.zeros(shape, dtype=chain.latents_dtype, device=chain.device))
         #: One per decoded stream, since each remembers the salient regions of its own images.
-        self.objectives: tuple[BoundObjective, ...] = () if objective is None else self._bound(objective)
-        self.guided_model = self._guided_model(network_prompts, split_guidance)
+        self.objectives: tuple[BoundObjective, ...] = ()
         #: Pair index -> why it failed; failed pairs keep their last good latents.
         self.failures: dict[int, str] = {}
         #: Pair index -> (update at which it was put back, what was not finite there).
         self.retries: dict[int, tuple[int, str]] = {}
         #: Pair index -> (update at which it was stopped, network calls until then).
         self.stopped: dict[int, tuple[int, int]] = {}
-
-    def _first_latents(self, shape: tuple[int, int, int], given: Tensor | None) -> Tensor:
-        expected = (len(self.pairs), *shape)
-        if given is None:
-            given = torch.stack([first_latents(pair.seed, shape) for pair in self.pairs])
-        inverted = given.ndim == 5 and len(given) in self.sampler.accepted_streams
-        if tuple(given.shape[1:] if inverted else given.shape) != expected:
-            raise SgoolError(f"`initial_latents`: expected shape {expected}, got {tuple(given.shape)}")
-        streams = given if inverted else given.expand(self.sampler.num_streams, *expected)
-        # A copy: a caller's tensor must not change with the updates.
-        return streams.to(device=self.models.unet.device, dtype=self._latents_dtype).clone()
-
-    def _bound(self, objective: Objective) -> tuple[BoundObjective, ...]:
-        decoded = 1 if self.decode_first_only else self.sampler.num_streams
-        return tuple(objective.bind(self.pairs) for _ in range(decoded))
+        self._gradient_norms: Tensor | None = None
+        self._resumed: Mapping[str, Any] | None = None
+        if self._own is not None:
+            self.start(self.take_up(PairBatch(self._own)))
 
     @property
-    def _latents_dtype(self) -> torch.dtype:
-        """Latents and the sampler's arithmetic stay in float32 at least, whatever the network's dtype is."""
-        return torch.float64 if self.models.dtype == torch.float64 else torch.float32
+    def update(self) -> int:
+        """The update under way, from 0."""
+        return 0 if self.batch is None else self.batch.update
 
-    def _guided_model(self, prompts: Sequence[str] | None, split_guidance: bool) -> GuidedModel:
-        prompts = [pair.prompt for pair in self.pairs] if prompts is None else prompts
-        if len(prompts) != len(self.pairs):
-            raise SgoolError(f"`network_prompts`: expected one a pair, {len(self.pairs)}, got {len(prompts)}")
-        embeds = self.models.encode_prompts(prompts)
-        negative = None
-        if self.guidance_scale != 1:
-            negative = self.models.encode_prompts([pair.negative_prompt for pair in self.pairs])
-        return GuidedModel(self.models.unet, embeds, negative, self.guidance_scale, split_guidance=split_guidance)
+    # A batch of pairs
+
+    def start(self, latents: Tensor) -> None:
+        """Begins with the first latents of a batch: nothing of the batch before is left."""
+        self.latents.data, self.latents.grad = latents, None
+        self.objectives = tuple(self.objective.bind(self.pairs) for _ in range(self.chain.num_decoded))
+        self.failures, self.retries, self.stopped = {}, {}, {}
+        self.evaluation, self._gradient_norms = None, None
+
+    def begin(self, batch: PairBatch) -> None:
+        """Takes up a batch, from the middle where a checkpoint was loaded."""
+        self._optimizer().state.clear()
+        super().begin(batch)
+        resumed, self._resumed = self._resumed, None
+        if resumed is not None:
+            self._check_resumed(resumed, batch)
+            self.load_batch_state(resumed)
+
+    def stop(self, index: int, update: int) -> None:
+        """Ends the updates of a pair at ``update``; what it costs ends here."""
+        self.stopped[index] = (update, self.batch_chain.calls)
+
+    def fail(self, index: int, update: int, reason: str) -> None:
+        """Ends the updates of a pair for good."""
+        self.failures[index] = reason
+        self.stop(index, update)
+
+    def is_stopped(self, index: int) -> bool:
+        """Whether a pair has failed or was stopped: its latents stay."""
+        return index in self.failures or index in self.stopped
+
+    def is_held(self, index: int, update: int) -> bool:
+        """Whether a pair makes no step at an update: it has stopped, or is put back by half of its last step."""
+        return self.is_stopped(index) or (index in self.retries and self.retries[index][0] == update)
+
+    def was_stopped_before(self, index: int, update: int) -> bool:
+        """Whether a pair was stopped at an earlier update."""
+        return index in self.stopped and self.stopped[index][0] < update
+
+    # One update
 
     def forward(self, latents: Tensor | None = None) -> Denoised:
-        """Denoises and decodes latents (S, B, C, h, w), by default the module's own."""
-        latents = self.latents if latents is None else latents
-        # Lightning moves the module to the CPU after a fit, but not the networks, which are no children of it.
-        latents = latents.to(self.models.unet.device)
-        final = denoise(latents, self.schedule, self.sampler, self.guided_model, self.engine)
-        streams = final[:1] if self.decode_first_only else final
-        images = torch.stack([decode_latents(self.models.vae, stream.to(self.models.dtype)) for stream in streams])
-        return Denoised(final, images)
+        """Denoises and decodes latents (S, B, C, h, w), by default those of the batch under way."""
+        return self.batch_chain(self.latents if latents is None else latents)
 
-    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+    def training_step(self, batch: PairBatch, batch_idx: int) -> Tensor:
         """Loss of the current latents, summed over the pairs; what it saw stands in ``self.evaluation``.
 
         DOODL's factor on the gradient is 0.5 whether one or both of EDICT's images are judged.
         """
-        loss, self.evaluation = self._evaluate(self.global_step)
-        return loss.sum() * (len(self.objectives) / self.sampler.num_streams)
+        loss, self.evaluation = self._evaluate(batch.update)
+        return loss.sum() * (len(self.objectives) / self.chain.num_streams)
 
     @torch.no_grad()
     def evaluate(self) -> Evaluation:
@@ -183,102 +156,143 @@ class LatentPairModule(L.LightningModule):
         return self._evaluate(self.num_optimization_steps)[1]
 
     def _evaluate(self, update: int) -> tuple[Tensor, Evaluation]:
-        if not self.objectives:
-            raise SgoolError("LatentPairModule was built without an objective: it can sample, but not be fitted")
-        denoised = self(self.latents)
+        denoised = self()
         outputs = []
         for stream, (images, objective) in enumerate(zip(denoised.images, self.objectives, strict=True)):
             generators = [pair_generator(pair.seed, f"crops{stream}", update) for pair in self.pairs]
             outputs.append(objective(images, generators, update))
         loss = torch.stack([output.loss for output in outputs]).mean(dim=0)
-        images = denoised.images[0].detach()
+        images = denoised.images[0].detach().clamp(0, 1)
         evaluation = Evaluation(
             update,
             self.latents.detach().clone(),
-            images.clamp(0, 1),
+            images,
             loss.detach(),
-            self.objectives[0].evaluate(images.clamp(0, 1)),
+            self.objectives[0].evaluate(images),
             _detached(outputs[0]),
         )
         return loss, evaluation
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        """SGD with momentum, as DOODL: b = 0.9 b + g, no dampening, and Nesterov's only where asked for."""
-        return torch.optim.SGD([self.latents], lr=self.lr, momentum=self.momentum, nesterov=self.nesterov)
-
-    def train_dataloader(self) -> Updates:
-        """One item an update: the pairs are the problem, not the data."""
-        return Updates(self.num_optimization_steps)
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adds what the latents and the optimiser do not say, in plain values."""
-        checkpoint["pairs"] = {
-            **{name: getattr(self, name) for name in ("failures", "stopped", "retries")},
-            "network_calls": self.guided_model.calls,
-            "objectives": [objective.state_dict() for objective in self.objectives],
-        }
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Takes up what `on_save_checkpoint` added."""
-        state = checkpoint["pairs"]
-        self.failures, self.stopped, self.retries = state["failures"], state["stopped"], state["retries"]
-        self.guided_model.calls = state["network_calls"]
-        for objective, remembered in zip(self.objectives, state["objectives"], strict=True):
-            objective.load_state_dict(remembered)
-
-    def stop(self, index: int, update: int) -> None:
-        """Lets a pair rest from ``update`` on; what it costs ends here."""
-        self.stopped[index] = (update, self.guided_model.calls)
-
-    def fail(self, index: int, update: int, reason: str) -> None:
-        """Lets a pair rest for good."""
-        self.failures[index] = reason
-        self.stop(index, update)
-
-    def rests(self, index: int) -> bool:
-        """Whether a pair has failed or was stopped: its latents stay."""
-        return index in self.failures or index in self.stopped
-
-    def stands(self, index: int, update: int) -> bool:
-        """Whether a pair makes no step at an update: it rests, or is put back by half of its last step."""
-        return self.rests(index) or (index in self.retries and self.retries[index][0] == update)
-
-    def has_stopped_before(self, index: int, update: int) -> bool:
-        """Whether a pair was stopped at an earlier update."""
-        return index in self.stopped and self.stopped[index][0] < update
 
     @torch.no_grad()
     def sample(self) -> Tensor:
         """Images (B, 3, H, W) in [0, 1] of the current latents' first stream."""
         return self().images[0].clamp(0, 1)
 
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """SGD with momentum, as DOODL: b = 0.9 b + g, no dampening, and Nesterov's only where asked for."""
+        return torch.optim.SGD([self.latents], lr=self.lr, momentum=self.momentum, nesterov=self.nesterov)
 
-class Updates:
-    """The updates of a fit as data that know their position: a resumed fit gets the items that are left."""
+    def configure_callbacks(self) -> list[L.Callback]:
+        """What keeps the way of each pair and makes its result, where the Trainer has none."""
+        missing = not any(isinstance(callback, Trajectory) for callback in self.pair_callbacks())
+        return [Trajectory()] if missing else []
 
-    def __init__(self, count: int) -> None:
-        self._count, self._next = count, 0
+    def _optimizer(self) -> torch.optim.Optimizer:
+        return self.trainer.optimizers[0]
 
-    def __len__(self) -> int:
-        return self._count
+    # Lightning's hooks
 
-    def __iter__(self) -> Iterator[int]:
-        while self._next < self._count:
-            self._next += 1
-            yield self._next - 1
+    def on_fit_start(self) -> None:
+        """Logs every update, where the Trainer has Lightning's default interval."""
+        if self.trainer.log_every_n_steps == _LIGHTNINGS_LOGGING_INTERVAL:
+            self.trainer.log_every_n_steps = 1  # type: ignore[attr-defined]
 
-    def state_dict(self) -> dict[str, int]:
-        """The next item."""
-        return {"next": self._next}
+    def on_train_batch_start(self, batch: PairBatch, batch_idx: int) -> None:
+        """Takes up a batch at its first update."""
+        if batch is not self.batch:
+            self.begin(batch)
 
-    def load_state_dict(self, state: Mapping[str, int]) -> None:
-        """Goes on with the next item."""
-        self._next = state["next"]
+    def on_after_backward(self) -> None:
+        """Takes the gradient's norms before any callback changes it."""
+        if self.latents.grad is not None:
+            self._gradient_norms = self.latents.grad.detach().square().sum(dim=(0, 2, 3, 4)).sqrt()
+
+    def on_train_batch_end(self, outputs: Any, batch: PairBatch, batch_idx: int) -> None:
+        """Logs what this update saw before its step, in float64."""
+        seen = self.evaluation
+        assert seen is not None
+        pairs = range(len(self.pairs))
+        shown = [i for i in pairs if i not in self.failures and not self.was_stopped_before(i, seen.update)]
+        if not shown:
+            return
+        columns = {"loss": seen.loss, "selection": seen.selection}
+        columns |= {f"term/{name}": value for name, value in seen.output.terms.items()}
+        columns["latent_norm"] = seen.latents[0].flatten(1).norm(dim=1)
+        if self._gradient_norms is not None:
+            columns["gradient_norm"] = self._gradient_norms
+        table = torch.stack([column.double() for column in columns.values()]).cpu()[:, shown]
+        values = dict(zip(columns, table.mean(dim=1), strict=True))
+        shown_in_bar = {name: values.pop(name) for name in ("loss", "selection")}
+        self.log_dict(shown_in_bar, prog_bar=True, on_step=True, on_epoch=False, batch_size=len(shown))
+        position = {"update": float(seen.update), "batch": float(batch.index)}
+        self.log_dict({**values, **position}, on_step=True, on_epoch=False, batch_size=len(shown))
+
+    # What checkpoints hold
+
+    def batch_state(self) -> dict[str, Any]:
+        """All that is needed to go on with the batch under way after the update that has just been made."""
+        momentum = self._optimizer().state[self.latents].get("momentum_buffer")
+        return {
+            **super().batch_state(),
+            "pairs": [pair.pair_id for pair in self.pairs],
+            "update": self.update + 1,
+            "latents": self.latents.detach().cpu(),
+            "momentum": None if momentum is None else momentum.detach().cpu(),
+            **{name: getattr(self, name) for name in ("failures", "stopped", "retries")},
+            "objectives": [objective.state_dict() for objective in self.objectives],
+        }
+
+    @torch.no_grad()
+    def load_batch_state(self, state: Mapping[str, Any]) -> None:
+        """Goes on from a `batch_state`: the batch's next update is the one after it."""
+        super().load_batch_state(state)
+        assert self.batch is not None
+        self.batch.update = state["update"]
+        self.latents.copy_(state["latents"])
+        if state["momentum"] is not None:
+            self._optimizer().state[self.latents]["momentum_buffer"] = state["momentum"].to(self.latents)
+        self.failures, self.stopped, self.retries = (dict(state[k]) for k in ("failures", "stopped", "retries"))
+        for objective, remembered in zip(self.objectives, state["objectives"], strict=True):
+            objective.load_state_dict(remembered)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Adds the batch under way to Lightning's checkpoint."""
+        strategy = self.trainer.strategy
+        checkpoint["ranks"] = getattr(strategy, "num_pair_ranks", 1)
+        under_way = self.batch is not None and not self.batch.is_over
+        checkpoint["pairs"] = self.batch_state() if under_way else None
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Remembers the batch of Lightning's checkpoint until the data module serves it.
+
+        Raises:
+            SgoolError: A checkpoint of several processes: it holds the pairs of one of them.
+        """
+        ranks = max(checkpoint.get("ranks", 1), getattr(self.trainer.strategy, "num_pair_ranks", 1))
+        if ranks > 1:
+            raise SgoolError(
+                f"`ckpt_path`: expected a checkpoint of one process, got one of {ranks}: it holds the pairs of one of "
+                "them alone; `sgool fit` continues runs of several devices"
+            )
+        self._resumed = checkpoint["pairs"]
+        self.latents.data = torch.empty_like(checkpoint["state_dict"]["latents"], device=self.chain.device)
+
+    def _check_resumed(self, state: Mapping[str, Any], batch: PairBatch) -> None:
+        expected = [pair.pair_id for pair in self.pairs]
+        if state["pairs"] != expected or state["update"] != batch.update:
+            raise SgoolError(
+                f"`ckpt_path`: the checkpoint is of the pairs {', '.join(state['pairs'])}, and the data module serves "
+                f"{', '.join(expected)}; use the same prompts, seeds and pairs_per_fit, or start without a checkpoint"
+            )
+
+    def deciding(self) -> list[Any]:
+        """What decides on the results of the batch, beside the pairs."""
+        own = [self.num_optimization_steps, self.lr, self.momentum, self.nesterov]
+        rules = [callback for callback in self.pair_callbacks() if callback.order <= Trajectory.order]
+        return [*super().deciding(), self.objective.deciding(), own, rules]
 
 
-def _check(pairs: Sequence[PromptSeed], num_optimization_steps: int, nesterov_alone: bool) -> None:
-    if not pairs:
-        raise SgoolError("`pairs`: expected at least one prompt-seed pair, got none")
+def _check(num_optimization_steps: int, nesterov_alone: bool) -> None:
     if num_optimization_steps < 1:
         raise SgoolError(
             f"`optimization.num_optimization_steps`: expected 1 or more, got {num_optimization_steps}; "

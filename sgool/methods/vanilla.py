@@ -2,36 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from torch import Tensor
 
-import torch
-
-from sgool.methods.base import FitSettings, PairResult
-from sgool.methods.latent_pairs import LatentPairModule
-from sgool.methods.trainer import autocast_like
-from sgool.models.load import DiffusionModels
+from sgool.methods.base import PairModule
+from sgool.prompts.batches import PairBatch
 from sgool.results.checkpoint import eight_bit
-from sgool.types import PromptSeed
+from sgool.types import PairResult
 
 
-class Vanilla:
-    """Plain sampling."""
+class Vanilla(PairModule):
+    """Plain sampling: ``Trainer.predict(Vanilla(chain), datamodule=data)``. Initial and final image are the same."""
 
-    name = "vanilla"
+    method = "vanilla"
 
-    def __init__(self, models: DiffusionModels) -> None:
-        self._models = models
+    def start(self, latents: Tensor) -> None:
+        """Begins with the first latents of a batch."""
+        self.first = latents
 
-    def run(self, pairs: Sequence[PromptSeed], settings: FitSettings) -> list[PairResult]:
-        """One image a pair; initial and final are the same."""
-        module = LatentPairModule(self._models, pairs, **settings.module)
-        with torch.no_grad(), autocast_like(settings.trainer, module.latents.device):
-            settings.stop_if_asked(0, 1)
-            images = eight_bit(module.sample()).cpu()
-        latents = module.latents.detach().cpu()
-        return [
-            PairResult(
-                pair, images[i], images[i], latents[:, i], latents[:, i], network_evaluations=module.guided_model.calls
-            )
-            for i, pair in enumerate(pairs)
-        ]
+    def round(self, batch: PairBatch) -> None:
+        """One image a pair."""
+        images, latents = eight_bit(self.first_images(self.first)).cpu(), self.first.cpu()
+        calls = self.batch_chain.calls
+        self.deliver(
+            [
+                PairResult(pair, images[i], images[i], latents[:, i], latents[:, i], network_evaluations=calls)
+                for i, pair in enumerate(self.pairs)
+            ]
+        )

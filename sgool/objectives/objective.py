@@ -60,6 +60,13 @@ class Objective:
         objective.saliency = self.saliency.bind(pairs) if self.saliency else None
         return BoundObjective(objective, {name: term.targets(pairs) for name, term in self.terms.items()}, len(pairs))
 
+    def deciding(self) -> list[Any]:
+        """What decides on its values, to tell checkpoints apart."""
+        terms = {name: [type(term), term.input_size, self.weights[name]] for name, term in self.terms.items()}
+        # A detector and a term may count their calls: their kind has to do.
+        detection = self.saliency and {**vars(self.saliency), "detector": type(self.saliency.detector)}
+        return [terms, self.crops, detection]
+
     def truncated(self, prompts: Sequence[str]) -> dict[str, list[str | None]]:
         """Term -> per prompt the text that it does not read, or None; terms that read no prompts are left out."""
         cut = {name: getattr(term, "truncated", None) for name, term in self.terms.items()}

@@ -166,6 +166,7 @@ class RunFolder:
         history: Sequence[Mapping[str, float]] = (),
         latents: Mapping[str, Array] | None = None,
         snapshots: Sequence[tuple[int, Array]] = (),
+        further: Mapping[str, Array] | None = None,
     ) -> Path:
         """Write a pair's results, ``record.json`` last: a crash at any point leaves the pair not done.
 
@@ -178,6 +179,7 @@ class RunFolder:
             history: One mapping of name to number per update; empty: no file.
             latents: ``initial``, ``best``, ``last``, any shape; stored in float32.
             snapshots: (update, image) along the trajectory, for ``snapshots/UPDATE.png``.
+            further: Further images by the names of their files, without ``.png``.
 
         Returns:
             The pair's folder.
@@ -188,6 +190,7 @@ class RunFolder:
         """
         folder = self.pair_folder(record.method, record.pair_id)
         files = encode_artifacts(images or {}, saliency_map, history, latents or {})
+        files |= {f"{name}.png": encode_image(image) for name, image in (further or {}).items()}
         pictures = {f"{update:04d}.png": encode_image(image) for update, image in snapshots}
         text = encode_record(record)  # before anything is touched: a bad record must not cost the old one
         with explain_os_errors(f"write the results of {record.method}/{record.pair_id} to {folder}", _KEPT):
@@ -195,7 +198,7 @@ class RunFolder:
             (folder / "record.json").unlink(missing_ok=True)
             sync_folder(folder)
             remove_leftovers(folder)
-            for name in ARTIFACTS:
+            for name in dict.fromkeys((*ARTIFACTS, *files)):
                 if name in files:
                     atomic_write(folder / name, files[name])
                 else:

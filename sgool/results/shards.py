@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from typing import TypeVar
 
 from sgool.errors import SgoolError
-
-T = TypeVar("T")
 
 
 def part_of(shard: str, environ: Mapping[str, str]) -> tuple[int, int]:
@@ -40,20 +37,6 @@ def part_of(shard: str, environ: Mapping[str, str]) -> tuple[int, int]:
             "or give each task its own trainer.shard=PART/PARTS"
         )
     return (task - first) // max(step, 1) + 1, count
-
-
-def in_batches(items: Sequence[T], size: int) -> list[tuple[T, ...]]:
-    """Consecutive items, ``size`` at a time; the last may be shorter.
-
-    Batches are cut from the whole list, before it is shared: so a pair has the same batch mates, and with them the same
-    rounding, whoever works on it.
-    """
-    return [tuple(items[start : start + size]) for start in range(0, len(items), size)]
-
-
-def share(batches: Sequence[T], slot: int, slots: int) -> list[T]:
-    """Every ``slots``-th batch, from the ``slot``-th (from 0) on."""
-    return list(batches[slot::slots])
 
 
 def batch_name(pair_ids: Sequence[str]) -> str:

@@ -14,10 +14,11 @@ from sgool.config import to_plain
 from sgool.errors import Interrupted
 from sgool.loggers import check_logger
 from sgool.prompts import load_pairs
+from sgool.prompts.batches import in_batches, share
 from sgool.results import RunFolder
 from sgool.results.claims import alone, present
 from sgool.results.compare import config_digest
-from sgool.results.shards import in_batches, part_of, share
+from sgool.results.shards import part_of
 from sgool.results.under_way import tidy
 from sgool.run.interrupt import INTERRUPTED, Interrupt
 from sgool.run.means import Means
@@ -27,8 +28,10 @@ from sgool.types import PairRecord, PromptSeed
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from sgool.methods.strategy import World
-    from sgool.run.work import Batch, Worker
+    from sgool.run.parts import Parts
+    from sgool.run.queue import Batch
+    from sgool.run.work import Worker
+    from sgool.run.world import World
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,7 @@ def run_experiment(config: DictConfig, progress: Progress | None = None, *, acce
     check_logger(plain["logger"])
     folder = RunFolder(plain["run_dir"]).open(plain, device=device_name(plain), accept_changes=accept_changes)
     with Interrupt() as asked, present(folder.path):
-        return _Run(plain, pairs, part, folder, progress or Progress(), asked).outcome()
+        return Run(plain, pairs, part, folder, progress or Progress(), asked).outcome()
 
 
 def fit(*overrides: str, config_dir: Path | None = None) -> Outcome:
@@ -96,7 +99,7 @@ def fit(*overrides: str, config_dir: Path | None = None) -> Outcome:
 
 
 @dataclass
-class _Run:
+class Run:
     """One process's view of a run."""
 
     config: dict[str, Any]
@@ -105,6 +108,7 @@ class _Run:
     folder: RunFolder
     progress: Progress
     asked: Interrupt
+    parts: Parts | None = None
 
     def __post_init__(self) -> None:
         part, parts = self.part
@@ -118,7 +122,7 @@ class _Run:
         if not self._several and not left:
             self.progress.start(sum(map(len, self.batches)), self.methods, 0)
             return self._end(self.batches, 0)
-        from sgool.methods.strategy import World, is_launched
+        from sgool.run.world import World, is_launched
 
         world = self._join() if self._several else World()
         if world is None:  # started for a later run of the same script
@@ -144,8 +148,8 @@ class _Run:
 
     def _join(self) -> World | None:
         """The world of ``trainer.devices`` and ``num_nodes``; each of its processes gets here."""
-        from sgool.methods.strategy import accelerator_of, join_world
         from sgool.models.networks import Networks
+        from sgool.run.world import accelerator_of, join_world
 
         trainer = self.config["trainer"]
         kind = accelerator_of(Networks(self.config["models"]).device)
@@ -173,18 +177,18 @@ class _Run:
 
     def _worker(self, world: World, mine: Sequence[Batch]) -> Worker:
         from sgool.loggers import Process
-        from sgool.run.session import Session
+        from sgool.run.parts import Parts
         from sgool.run.work import Worker
 
         limit_threads(self.config["trainer"]["threads"], world.size // self.config["trainer"]["num_nodes"])
-        session = Session(self.config, world)
-        for text in session.truncations(pair.prompt for batch in mine for pair in batch):
+        parts = self.parts or Parts(self.config, world)
+        for text in parts.truncations(pair.prompt for batch in mine for pair in batch):
             self.progress.note(text)
         process = Process(world.rank, world.size, *self.part)
         environment = (self.folder.environments() or [{}])[-1]
         means = Means(self.folder, self.pairs) if not process.label else None
         return Worker(
-            session,
+            parts,
             self.config,
             self.folder,
             self.progress,

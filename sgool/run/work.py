@@ -1,4 +1,4 @@
-"""One process's work on a run: its batches, one after the other, each recorded as soon as it is done."""
+"""One process's work on a run: for each method one Trainer over the batches that are left."""
 
 from __future__ import annotations
 
@@ -10,21 +10,23 @@ from typing import Any
 
 import torch
 
+from sgool.callbacks import BatchCheckpoint, PairCallback, RunWriter
+from sgool.callbacks.run_writer import write_failure
 from sgool.config.schema_method import method_optimization
 from sgool.errors import Interrupted, SgoolError
 from sgool.loggers import Process, RunLogs
-from sgool.methods.base import FitSettings, Method
+from sgool.methods.base import PairModule
+from sgool.prompts.datamodule import PromptDataModule
 from sgool.results import RunFolder
 from sgool.results.claims import Claims
-from sgool.results.under_way import UnderWay
 from sgool.run.interrupt import Interrupt
 from sgool.run.means import Means
+from sgool.run.observer import RunObserver
+from sgool.run.parts import Parts
 from sgool.run.progress import Progress
-from sgool.run.recording import score, write_failure, write_result
-from sgool.run.session import Session
-from sgool.types import PairRecord, PromptSeed
-
-Batch = tuple[PromptSeed, ...]
+from sgool.run.queue import Batch, PairQueue
+from sgool.run.train import train
+from sgool.types import PairRecord
 
 #: Seconds between two looks at pairs that another runner works on.
 _PATIENCE = 2.0
@@ -37,7 +39,7 @@ class Worker:
     """Makes the records of batches of pairs.
 
     Attributes:
-        session: Networks, methods and judges.
+        parts: The chain, methods and judges.
         config: The plain configuration.
         folder: The run folder.
         progress: Is told what happens.
@@ -48,7 +50,7 @@ class Worker:
         means: Of a finished method, for the loggers; None where several processes share the run: the last logs them.
     """
 
-    session: Session
+    parts: Parts
     config: dict[str, Any]
     folder: RunFolder
     progress: Progress
@@ -57,16 +59,11 @@ class Worker:
     environment: dict[str, Any]
     fingerprint: str
     means: Means | None
-    _made: set[tuple[str, str]] = field(default_factory=set)
     _crashed: set[str] = field(default_factory=set)
     _succeeded: bool = False
 
     def __post_init__(self) -> None:
         self._size = int(self.config["trainer"]["pairs_per_fit"])
-
-    def left(self, method: str, batch: Sequence[PromptSeed]) -> Batch:
-        """The pairs of a batch that are still to be done."""
-        return tuple(pair for pair in batch if not self._is_done(method, pair))
 
     def run(self, name: str, batches: Sequence[Batch]) -> list[Batch]:
         """Does what is left of one method's batches; returns those that another runner works on.
@@ -75,26 +72,23 @@ class Worker:
             Interrupted: A signal asked to stop, and what was under way is saved.
             SgoolError: What the user has to mend.
         """
-        left = sorted(
-            (batch for batch in batches if self.left(name, batch)), key=lambda batch: self._failed(name, batch)
-        )
-        if not left:
+        queue = PairQueue(self.folder, name, batches, resume=self.config["resume"], asked=self.asked)
+        if not queue:
             return []
-        method = self.session.method(name)
-        with self._logs(name, sum(len(batch) for batch in left)) as logs:
+        self.stop_if_asked()
+        module, rules = self.parts.method(name, self.progress.note)
+        if module.panel is not None:
+            module.panel.reset()
+        with self._logs(name, queue.number_left) as logs:
             for note in logs.notes:
                 self.progress.note(note)
-            job = _Job(self, name, method, logs, UnderWay(self.folder.path, name))
-            try:
-                taken = [batch for batch in left if not job.do(batch)]
-            except Interrupted:
-                logs.close()
-                raise
-            means = self.means.to_log(name) if self.means is not None and not taken else None
-            logs.close(means)
-            if self.means is not None and means:
-                self.means.logged(name, means)
-            return taken
+            callbacks = [*rules, *self._callbacks(name, queue, logs)]
+            while queue:
+                self.stop_if_asked()
+                queue.cut(self._size)
+                self._train(module, callbacks, queue, logs)
+            self._close(name, queue, logs)
+            return queue.taken
 
     def wait(self, taken: dict[str, list[Batch]]) -> None:
         """Until other runners have recorded what they work on; does what they leave undone."""
@@ -114,6 +108,96 @@ class Worker:
         if self.asked():
             raise Interrupted("stopped between two pairs, as it was asked to")
 
+    def _train(self, module: PairModule, callbacks: list[PairCallback], queue: PairQueue, logs: RunLogs) -> None:
+        """One Trainer over the queue, until it is empty, somebody asks to stop, or a batch breaks."""
+        data = PromptDataModule([pair for batch in queue.waiting for pair in batch], sampler=queue)
+        began = time.perf_counter()
+        try:
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message="prompt over")  # said once, when the run began
+                train(module, data, callbacks=callbacks, logger=list(logs.loggers), **self.parts.trainer_options())
+        except SgoolError:
+            raise
+        except Exception as error:
+            # Only what concerns a batch can be mended by leaving that batch.
+            if self.config["debug"] or queue.current is None:
+                raise
+            if _is_out_of_memory(error):
+                self._out_of_memory(queue)
+            else:
+                self._broken(queue, f"{type(error).__name__}: {error}".strip(), began, logs)
+        finally:
+            queue.release()
+
+    def _callbacks(self, name: str, queue: PairQueue, logs: RunLogs) -> list[PairCallback]:
+        def done() -> None:
+            self._succeeded = True
+            queue.done()
+
+        return [
+            RunObserver(self.progress, logs),
+            RunWriter(self.folder, name, wanted=queue.wants, on_record=lambda r: self._recorded(queue, logs, r)),
+            BatchCheckpoint(
+                queue.under_way.checkpoint,
+                self.fingerprint,
+                every=self.config["trainer"]["save_every_n_updates"],
+                interrupted=self.asked,
+                on_note=self.progress.note,
+                on_done=done,
+            ),
+        ]
+
+    def _recorded(self, queue: PairQueue, logs: RunLogs, record: PairRecord) -> None:
+        queue.made(record)
+        logs.end([record])
+        self.progress.done([record])
+
+    def _broken(self, queue: PairQueue, error: str, began: float, logs: RunLogs) -> None:
+        """A batch broke: each pair by itself, so that one cannot take its mates along; a single one is recorded."""
+        batch = queue.give_up()
+        if len(batch) > 1:
+            self.progress.note(f"a fit of {len(batch)} pairs ended in {error}; now one by one")
+            queue.put_back([(pair,) for pair in queue.left(batch)])
+            return
+        (pair,) = batch
+        record = write_failure(self.folder, queue.method, pair, error, time.perf_counter() - began)
+        self._recorded(queue, logs, record)
+        self._crashed.add(pair.prompt)
+        if len(self._crashed) == _MOST_CRASHES and not self._succeeded:
+            raise SgoolError(
+                f"{_MOST_CRASHES} prompts in a row ended in an error, the last one in {error}, and none well. That is "
+                "no trouble of single pairs: see the traceback with --debug. What was finished is kept, and failed "
+                "pairs are tried again"
+            )
+
+    def _out_of_memory(self, queue: PairQueue) -> None:
+        """Halves the batch, and all that follow.
+
+        Raises:
+            SgoolError: One pair is too much already.
+        """
+        batch = queue.give_up()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        if len(batch) == 1:
+            raise SgoolError(
+                "out of memory with a single pair. Use engine=checkpoint with engine.memory_mib=0, "
+                "engine.split_guidance=true, fewer crops, models.dtype=float16 or bfloat16, or a smaller image"
+            )
+        self._size = len(batch) // 2
+        self.progress.note(f"out of memory with {len(batch)} pairs in a fit: from now on {self._size}")
+        queue.put_back([batch])
+
+    def _close(self, name: str, queue: PairQueue, logs: RunLogs) -> None:
+        """Ends a method's logs, with its means where all its pairs are recorded."""
+        if self.asked():
+            logs.close()
+            self.stop_if_asked()
+        means = self.means.to_log(name) if self.means is not None and not queue.taken else None
+        logs.close(means)
+        if self.means is not None and means:
+            self.means.logged(name, means)
+
     def _logs(self, name: str, pairs: int) -> RunLogs:
         updates = method_optimization(self.config, name)["num_optimization_steps"] * -(-pairs // self._size)
         return RunLogs(
@@ -127,15 +211,6 @@ class Worker:
             planned_updates=updates,
         )
 
-    def _is_done(self, method: str, pair: PromptSeed) -> bool:
-        if (method, pair.pair_id) in self._made:
-            return True
-        return self.config["resume"] and self.folder.is_done(method, pair.pair_id, retry_failed=True)
-
-    def _failed(self, name: str, batch: Batch) -> bool:
-        """Whether a pair failed before: such batches come last, so that they keep nobody waiting."""
-        return any(self.folder.is_done(name, pair.pair_id) for pair in self.left(name, batch))
-
     def _is_free(self, name: str, batch: Batch) -> bool:
         with Claims(self.folder.path).take(name, [pair.pair_id for pair in batch]) as free:
             return free
@@ -145,141 +220,6 @@ class Worker:
         return [batch for batch in batches if not all(self.folder.is_done(name, pair.pair_id) for pair in batch)]
 
 
-@dataclass
-class _Job:
-    """One method's batches in this process."""
-
-    worker: Worker
-    name: str
-    method: Method
-    logs: RunLogs
-    under_way: UnderWay
-
-    def do(self, batch: Batch) -> bool:
-        """Does what is left of a batch; false where another runner works on it."""
-        worker = self.worker
-        worker.stop_if_asked()
-        left = worker.left(self.name, batch)
-        if not left:
-            return True
-        todo = self.under_way.mates(batch, left)
-        with Claims(worker.folder.path).take(self.name, [pair.pair_id for pair in todo]) as free:
-            if not free:
-                return False
-            # Somebody may have ended some of them since we looked.
-            if worker.left(self.name, batch) == left:
-                if not worker.config["resume"]:
-                    self.under_way.end(todo)
-                self.under_way.begin(todo)
-                self._fit_all(todo)
-                self.under_way.end(todo)
-                return True
-        return self.do(batch)
-
-    def _fit_all(self, pairs: Batch) -> None:
-        """As many at once as memory has been found to hold."""
-        while pairs:
-            size = self.worker._size
-            # Of a batch that goes on after a kill, some parts may be recorded.
-            if self.worker.left(self.name, pairs[:size]):
-                self._fit(pairs[:size])
-            pairs = pairs[size:]
-
-    def _fit(self, pairs: Batch) -> None:
-        """Runs one fit and records its pairs; smaller ones where memory does not last or something breaks."""
-        worker = self.worker
-        started = time.perf_counter()
-        self.logs.begin(pairs)
-        worker.progress.batch(self.name, pairs)
-        trouble = self._try(pairs, started)
-        if trouble is None:
-            worker._succeeded = True
-        elif isinstance(trouble, str):
-            self._one_by_one(pairs, trouble, started)
-        else:
-            worker._size = self._smaller(pairs)
-            self._fit_all(pairs)
-
-    def _try(self, pairs: Batch, started: float) -> str | _OutOfMemory | None:
-        """None where all went well; else what went wrong, with nothing of the fit left in memory."""
-        worker = self.worker
-        try:
-            with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", message="prompt over")  # said once, when the run began
-                results = self.method.run(pairs, self._settings(pairs))
-                metrics = score(worker.session, results)
-        except SgoolError:
-            raise
-        except torch.OutOfMemoryError:
-            return _OutOfMemory()
-        except Exception as error:
-            if worker.config["debug"]:
-                raise
-            if "can't allocate memory" in str(error):  # torch's allocator on the CPU
-                return _OutOfMemory()
-            return f"{type(error).__name__}: {error}".strip()
-        seconds = time.perf_counter() - started
-        missing = set(worker.left(self.name, pairs))
-        for result, row in zip(results, metrics, strict=True):
-            if result.pair in missing:
-                share = (seconds + result.seconds_before) / len(pairs)
-                self._recorded(write_result(worker.folder, self.name, result, row, share))
-        self.under_way.drop_checkpoint(pairs)
-        return None
-
-    def _settings(self, pairs: Batch) -> FitSettings:
-        worker = self.worker
-        trainer = worker.session.trainer_options() | {"extra_callbacks": self.logs.callbacks()}
-        return FitSettings(
-            worker.session.module_options(),
-            trainer,
-            logger=tuple(self.logs.loggers),
-            on_update=worker.progress.update,
-            checkpoint=self.under_way.checkpoint(pairs),
-            save_every_n_updates=worker.config["trainer"]["save_every_n_updates"],
-            interrupted=worker.asked,
-            on_note=worker.progress.note,
-            fingerprint=worker.fingerprint,
-        )
-
-    def _recorded(self, record: PairRecord) -> None:
-        self.worker._made.add((self.name, record.pair_id))
-        self.logs.end([record])
-        self.worker.progress.done([record])
-
-    def _one_by_one(self, pairs: Batch, error: str, started: float) -> None:
-        """A fit broke: each pair by itself, so that one cannot take its mates along; a single one is recorded."""
-        worker = self.worker
-        if len(pairs) > 1:
-            worker.progress.note(f"a fit of {len(pairs)} pairs ended in {error}; now one by one")
-            for pair in worker.left(self.name, pairs):
-                self._fit((pair,))
-            self.under_way.drop_checkpoint(pairs)
-            return
-        (pair,) = pairs
-        self._recorded(write_failure(worker.folder, self.name, pair, error, time.perf_counter() - started))
-        self.under_way.drop_checkpoint(pairs)
-        worker._crashed.add(pair.prompt)
-        if len(worker._crashed) == _MOST_CRASHES and not worker._succeeded:
-            raise SgoolError(
-                f"{_MOST_CRASHES} prompts in a row ended in an error, the last one in {error}, and none well. That is "
-                "no trouble of single pairs: see the traceback with --debug. What was finished is kept, and failed "
-                "pairs are tried again"
-            )
-
-    def _smaller(self, pairs: Batch) -> int:
-        """Half the pairs per fit, after telling so; raises SgoolError where one is too much already."""
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-        if len(pairs) == 1:
-            raise SgoolError(
-                "out of memory with a single pair. Use engine=checkpoint with engine.memory_mib=0, "
-                "engine.split_guidance=true, fewer crops, models.dtype=float16 or bfloat16, or a smaller image"
-            )
-        size = len(pairs) // 2
-        self.worker.progress.note(f"out of memory with {len(pairs)} pairs in a fit: from now on {size}")
-        return size
-
-
-class _OutOfMemory:
-    """A fit did not fit."""
+def _is_out_of_memory(error: Exception) -> bool:
+    # torch's allocator on the CPU raises a plain RuntimeError.
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

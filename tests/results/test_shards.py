@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sgool.errors import SgoolError
-from sgool.results.shards import batch_name, in_batches, part_of, share
+from sgool.prompts.batches import in_batches, share
+from sgool.results.shards import batch_name, part_of
 
 
 @given(st.lists(st.integers(), max_size=40), st.integers(1, 9), st.integers(1, 5), st.integers(1, 4))

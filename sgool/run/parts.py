@@ -1,40 +1,39 @@
-"""What a run needs once: networks, methods and judges, built from the configuration."""
+"""The parts of a run, built from the configuration: the chain, methods, judges, and the Trainer's settings."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from typing import Any
 
+import lightning as L
 import torch
 
 from sgool.config.schema_method import method_optimization
-from sgool.diffusion import build_engine, build_sampler
-from sgool.methods.base import Method
-from sgool.methods.build import build_method
-from sgool.methods.strategy import World, accelerator_of
+from sgool.diffusion import Chain, build_engine, build_sampler
+from sgool.methods.base import PairModule
+from sgool.methods.build import Ingredients, build_method
 from sgool.metrics import JudgePanel, SceneReader
 from sgool.metrics.build import build_judges
 from sgool.models.assets import resolve_asset
 from sgool.models.clip import ClipTower
-from sgool.models.load import DiffusionModels
 from sgool.models.networks import Networks
 from sgool.objectives import Objective, SaliencySettings, Term, build_objective, build_term
+from sgool.run.world import World, accelerator_of
 from sgool.saliency import build_detector
 
 
-class Session:
-    """Methods and judges from a configuration, over networks that are loaded once.
+class Parts:
+    """Makes the parts of a run over networks that are loaded once, when they are first needed.
 
     Args:
         config: The plain, validated configuration.
         world: The processes that share the pairs; by default this one alone.
+        judged: Whether judges score the images.
     """
 
-    def __init__(self, config: Mapping[str, Any], world: World | None = None) -> None:
-        self._config, self._world = config, world or World()
-        #: Prompt -> key of its records -> characters that the pipeline or a term does not read; see `truncations`.
-        self.unread: dict[str, dict[str, float]] = {}
+    def __init__(self, config: Mapping[str, Any], world: World | None = None, *, judged: bool = True) -> None:
+        self._config, self._world, self._judged = config, world or World(), judged
 
     @cached_property
     def networks(self) -> Networks:
@@ -46,10 +45,21 @@ class Session:
         """The device of all networks."""
         return self.networks.device
 
-    @property
-    def models(self) -> DiffusionModels:
-        """The frozen diffusion components."""
-        return self.networks.models
+    @cached_property
+    def chain(self) -> Chain:
+        """The denoising chain that all methods share."""
+        sampler, engine, models = (dict(self._config[key]) for key in ("sampler", "engine", "models"))
+        return Chain(
+            self.networks.models,
+            num_inference_steps=sampler.pop("num_inference_steps"),
+            guidance_scale=sampler.pop("guidance_scale"),
+            decode=sampler.pop("decode", "both"),
+            split_guidance=engine.pop("split_guidance"),
+            sampler=build_sampler(**sampler),
+            engine=build_engine(**engine),
+            height=models["height"],
+            width=models["width"],
+        )
 
     @cached_property
     def towers(self) -> dict[str, ClipTower]:
@@ -60,13 +70,9 @@ class Session:
         return {**towers, "guide": self.networks.clip(**options["guide"])}
 
     def truncations(self, prompts: Iterable[str]) -> list[str]:
-        """One sentence per prompt that the pipeline, a CLIP or a term of the objective cuts off, with what is lost.
-
-        What judges do not read is their panel's to record; `unread` tells of the others.
-        """
+        """One sentence per prompt that the pipeline, a CLIP or a term of the objective cuts off, with what is lost."""
         unique = list(dict.fromkeys(prompts))
-        cuts = {"the pipeline": self.models.truncated(unique)}
-        self._unread("truncated", unique, cuts["the pipeline"])
+        cuts = {"the pipeline": self.chain.truncated(unique)}
         readers = {f"{name} CLIP": tower.truncated(unique) for name, tower in self.towers.items()}
         others = {name: cut for name, cut in self.judges.truncated(unique).items() if name not in self.towers}
         readers |= {f"the judge {name}": cut for name, cut in others.items() if any(cut)}
@@ -76,7 +82,6 @@ class Session:
             # Most terms read with a CLIP that has spoken already.
             for name, cut in ((name, cut) for name, cut in terms.items() if cut not in known):
                 readers[f"the objective's term {name}"] = cut
-                self._unread(f"objective/{name}/truncated", unique, cut)
         cuts |= {reader: [cut or "" for cut in texts] for reader, texts in readers.items()}
         return [
             f"over-long prompt {prompt!r}: {reader} does not see {cut!r}"
@@ -84,11 +89,6 @@ class Session:
             for prompt, cut in zip(unique, texts, strict=True)
             if cut
         ]
-
-    def _unread(self, key: str, prompts: Iterable[str], texts: Iterable[str | None]) -> None:
-        for prompt, text in zip(prompts, texts, strict=True):
-            if text:
-                self.unread.setdefault(prompt, {})[key] = float(len(text))
 
     @cached_property
     def judges(self) -> JudgePanel:
@@ -100,20 +100,21 @@ class Session:
         judges = build_judges(options["judges"], self._config["objective"]["terms"], self.networks)
         return JudgePanel({**judges, "guide": self.towers["guide"]}, reader)
 
-    def method(self, name: str) -> Method:
-        """A method by its name in the configuration."""
+    def method(self, name: str, on_note: Callable[[str], None] | None = None) -> tuple[PairModule, list[L.Callback]]:
+        """A method by its name in the configuration: its module, and the callbacks that belong to it."""
         options = self._config["method"][name]
         settings = method_optimization(self._config, name)
         # A term that stops pairs early is measured apart: in the objective it would have no weight, only a cost.
         held_out = settings["early_stop"]["term"] if options["kind"] == "optimize" else None
-        return build_method(
-            name,
-            options,
-            settings,
-            self.models,
+        given = Ingredients(
+            self.chain,
+            self.judges if self._judged else None,
             lambda: self._objective(options, held_out),
             lambda: self._term(held_out) if held_out else None,
+            settings,
+            on_note,
         )
+        return build_method(name, options, given)
 
     def _objective(self, options: Mapping[str, Any], held_out: str | None) -> Objective:
         objective = dict(self._config["objective"])
@@ -129,20 +130,6 @@ class Session:
     def _saliency(self) -> SaliencySettings:
         options = dict(self._config["saliency"])
         return SaliencySettings(build_detector(options.pop("detector"), self.networks), **options)
-
-    def module_options(self) -> dict[str, Any]:
-        """Keyword arguments of LatentPairModule that all methods share."""
-        sampler, engine = dict(self._config["sampler"]), dict(self._config["engine"])
-        return {
-            "num_inference_steps": sampler.pop("num_inference_steps"),
-            "guidance_scale": sampler.pop("guidance_scale"),
-            "decode_first_only": sampler.pop("decode", "both") == "x",
-            "split_guidance": engine.pop("split_guidance"),
-            "height": self._config["models"]["height"],
-            "width": self._config["models"]["width"],
-            "sampler": build_sampler(**sampler),
-            "engine": build_engine(**engine),
-        }
 
     def trainer_options(self) -> dict[str, Any]:
         """Keyword arguments of the Lightning Trainer."""

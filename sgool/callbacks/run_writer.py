@@ -1,0 +1,158 @@
+"""The callback that writes the run folder: a pair's files and its record, as soon as its batch is done."""
+
+from __future__ import annotations
+
+import resource
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor
+
+from sgool.callbacks.base import PairCallback
+from sgool.results import RunFolder
+from sgool.types import PairRecord, PairResult, PromptSeed
+
+
+class RunWriter(PairCallback):
+    """Writes each pair's pictures, history, latents and ``record.json`` (last, atomically), then ``results.csv``.
+
+    ``Trainer(callbacks=[*default_callbacks(), RunWriter("runs/mine")])`` leaves a folder that ``sgool report runs/mine``
+    reads. A pair that is recorded already is written anew.
+
+    Args:
+        run_dir: The run folder, or its path; made if it is missing.
+        method: Name of the method in the folder; by default the module's own.
+        config: What the folder's ``config.yaml`` says; by default what the module knows of itself. None where the
+            folder was opened already.
+        wanted: Which pairs to write; by default all.
+        on_record: Told each record once it is written.
+    """
+
+    order = 90
+
+    def __init__(
+        self,
+        run_dir: RunFolder | str | Path,
+        method: str | None = None,
+        *,
+        wanted: Callable[[PromptSeed], bool] | None = None,
+        on_record: Callable[[PairRecord], None] | None = None,
+    ) -> None:
+        # A folder that is given as such was opened, and is collated, by whoever gives it.
+        self._own = not isinstance(run_dir, RunFolder)
+        self.folder = run_dir if isinstance(run_dir, RunFolder) else RunFolder(run_dir)
+        self._method, self._wanted, self._on_record = method, wanted, on_record
+
+    def setup(self, trainer: L.Trainer, pl_module: Any, stage: str) -> None:
+        """Opens the folder before any network call; raises SgoolError where it cannot be written."""
+        if self._own:
+            self.folder.open(_description(pl_module, self._method, trainer))
+
+    def on_pairs_end(self, trainer: L.Trainer, pl_module: Any, results: Sequence[PairResult]) -> None:
+        """Writes the batch's pairs."""
+        for result in results:
+            if self._wanted is None or self._wanted(result.pair):
+                record = write_result(self.folder, self._method or pl_module.method, result)
+                if self._on_record is not None:
+                    self._on_record(record)
+
+    def teardown(self, trainer: L.Trainer, pl_module: Any, stage: str) -> None:
+        """Collates ``results.csv``, however the Trainer ends."""
+        if self._own:
+            self.folder.collate()
+
+
+def write_result(folder: RunFolder, method: str, result: PairResult) -> PairRecord:
+    """Writes a pair's files and its record, which it returns."""
+    record = PairRecord(
+        pair_id=result.pair.pair_id,
+        method=method,
+        prompt=result.pair.prompt,
+        category=result.pair.category,
+        seed=result.pair.seed,
+        status="failed" if result.error else "done",
+        error=result.error,
+        num_optimization_steps=result.num_optimization_steps,
+        best_step=result.best_step,
+        metrics=result.metrics,
+        network_evaluations=result.network_evaluations,
+        seconds=round(result.seconds, 3),
+        peak_memory_mib=round(_peak_memory_mib(), 1),
+    )
+    finite = _is_finite(result.initial_image) and _is_finite(result.final_image)
+    images = {"initial": result.initial_image, "final": result.final_image} if finite else {}
+    latents = {"initial": result.initial_latents, "best": result.final_latents}
+    saliency_map = result.saliency_map if finite else None
+    snapshots = [(update, image) for update, image in result.snapshots if _is_finite(image)]
+    folder.write(record, images, saliency_map, result.history, latents, snapshots, _further_images(result))
+    return record
+
+
+def write_failure(folder: RunFolder, method: str, pair: PromptSeed, error: str, seconds: float) -> PairRecord:
+    """The record of a pair of which there is nothing but the reason why it failed."""
+    record = PairRecord(
+        pair_id=pair.pair_id,
+        method=method,
+        prompt=pair.prompt,
+        category=pair.category,
+        seed=pair.seed,
+        status="failed",
+        error=error,
+        num_optimization_steps=0,
+        best_step=0,
+        metrics={},
+        network_evaluations=0,
+        seconds=round(seconds, 3),
+        peak_memory_mib=round(_peak_memory_mib(), 1),
+    )
+    folder.write(record)
+    return record
+
+
+def _further_images(result: PairResult) -> dict[str, Tensor]:
+    """What a pair that started from a picture shows beside: that picture, and both side by side."""
+    if result.pair.start is None:
+        return {}
+    images = dict(result.pair.start.images)
+    if "input" in images and _is_finite(result.final_image):
+        images["before_after"] = _side_by_side(images["input"], result.final_image)
+    return images
+
+
+def _side_by_side(before: Tensor, after: Tensor) -> Tensor:
+    """Both with a white stripe between them."""
+    stripe = torch.ones(3, before.shape[1], max(2, before.shape[2] // 32))
+    return torch.cat([before, stripe, after.to(before)], dim=2)
+
+
+def _is_finite(image: Tensor) -> bool:
+    return bool(image.isfinite().all())
+
+
+def _peak_memory_mib() -> float:
+    """Peak of the GPU's memory where one is used, else of the process's."""
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        return torch.cuda.max_memory_allocated() / 2**20
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10  # bytes there, KiB here
+
+
+def _description(module: Any, method: str | None, trainer: L.Trainer) -> dict[str, Any]:
+    """A configuration of what a module and its Trainer say of themselves, in the layout of `sgool fit`'s."""
+    chain, name = module.chain, method or module.method
+    return {
+        "name": name,
+        "methods": [name],
+        "models": {"path": chain.name, "dtype": str(chain.dtype).removeprefix("torch.")},
+        "sampler": {
+            "name": chain.sampler.name,
+            "num_inference_steps": chain.num_inference_steps,
+            "guidance_scale": chain.guidance_scale,
+        },
+        "optimization": {"num_optimization_steps": getattr(module, "num_optimization_steps", 0)},
+        "trainer": {"precision": str(trainer.precision)},
+    }

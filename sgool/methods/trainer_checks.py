@@ -1,0 +1,64 @@
+"""Switches of Lightning's Trainer that would make wrong results, refused with a sentence each."""
+
+from __future__ import annotations
+
+import torch
+from lightning.pytorch import Trainer
+
+from sgool.errors import SgoolError
+from sgool.methods.strategy import PairParallelStrategy
+
+_PRECISIONS = {
+    "16-true": "the latents would be rounded to half precision",
+    "bf16-true": "the latents would be rounded to half precision",
+    "16-mixed": "its loss scaling skips the step of a whole batch where one pair overflows",
+}
+
+
+def check_trainer(trainer: Trainer, stage: str) -> None:
+    """Refuses a Trainer under which pairs would change each other, or be done twice.
+
+    Raises:
+        SgoolError: All that is wrong, a sentence each.
+    """
+    problems = [*_problems_of_all(trainer), *(_problems_of_fits(trainer) if stage == "fit" else ())]
+    if problems:
+        raise SgoolError("; ".join(problems))
+
+
+def _problems_of_all(trainer: Trainer) -> list[str]:
+    problems = []
+    precision = str(trainer.precision)
+    if precision in _PRECISIONS:
+        problems.append(
+            f"`trainer.precision`: expected 32-true, 64-true or bf16-mixed, got {precision}: {_PRECISIONS[precision]}; "
+            "for networks in half precision with float32 latents set `models.dtype` to float16 or bfloat16"
+        )
+    if trainer.world_size > 1 and not isinstance(trainer.strategy, PairParallelStrategy):
+        problems.append(
+            f"`strategy`: expected pair_parallel on {trainer.world_size} processes, got "
+            f"{type(trainer.strategy).__name__}: it would give all of them the same latents and average their gradients"
+        )
+    return problems
+
+
+def _problems_of_fits(trainer: Trainer) -> list[str]:
+    problems = []
+    if trainer.max_epochs != 1:
+        problems.append(
+            f"`max_epochs`: expected 1, got {trainer.max_epochs}: a second epoch would optimise the same pairs again; "
+            "how many updates a pair gets is the module's num_optimization_steps"
+        )
+    if trainer.accumulate_grad_batches != 1:
+        problems.append(
+            f"`accumulate_grad_batches`: expected 1, got {trainer.accumulate_grad_batches}: every update is a step of "
+            "its own"
+        )
+    if trainer.gradient_clip_val:
+        problems.append(
+            f"`gradient_clip_val`: expected None, got {trainer.gradient_clip_val}: it would clip all pairs of a batch "
+            "together; use default_callbacks(grad_clip_value=...) or grad_clip_norm, which clip each pair"
+        )
+    if torch.is_inference_mode_enabled():
+        problems.append("expected a fit outside of torch.inference_mode")
+    return problems
