@@ -11,10 +11,9 @@ from torch import Tensor
 
 from sgool.errors import Interrupted
 from sgool.methods.base import FitSettings, PairResult, deciding
-from sgool.methods.budget import optimization_calls, sampling_calls
 from sgool.methods.latent_pairs import LatentPairModule
 from sgool.methods.trainer import autocast_like
-from sgool.models.load import DiffusionModels
+from sgool.models.stable_diffusion import StableDiffusion
 from sgool.objectives import Objective
 from sgool.prompts.seeding import pair_generator
 from sgool.results.checkpoint import (
@@ -47,7 +46,7 @@ class BestOfN:
     def __init__(
         self,
         name: str,
-        models: DiffusionModels,
+        models: StableDiffusion,
         objective: Objective,
         num_optimization_steps: int,
         num_candidates: int | None = None,
@@ -98,8 +97,8 @@ class BestOfN:
             raise stop
 
     def _affordable(self, module: LatentPairModule) -> int:
-        one = sampling_calls(module)
-        return max(1, optimization_calls(module, self._updates) // one) if one else 1
+        one = module.chain.sampling_calls
+        return max(1, module.chain.optimization_calls(module.latents, self._updates) // one) if one else 1
 
 
 def _candidate(module: LatentPairModule, index: int) -> Tensor:

@@ -10,7 +10,7 @@ from sgool.methods.best_of_n import BestOfN
 from sgool.methods.clip_guidance import ClipGuidance
 from sgool.methods.optimize import LatentOptimization
 from sgool.methods.vanilla import Vanilla
-from sgool.models.load import DiffusionModels
+from sgool.models.stable_diffusion import StableDiffusion
 from sgool.objectives import Objective, Term
 
 
@@ -18,7 +18,7 @@ def build_method(
     name: str,
     options: Mapping[str, Any],
     optimization: Mapping[str, Any],
-    models: DiffusionModels,
+    models: StableDiffusion,
     objective: Callable[[], Objective],
     held_out: Callable[[], Term | None] = lambda: None,
 ) -> Method:

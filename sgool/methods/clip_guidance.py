@@ -8,22 +8,19 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sgool.diffusion import decode_latents
 from sgool.diffusion.moves import Move, State
 from sgool.diffusion.prediction import noise_from, sample_from
-from sgool.diffusion.schedule import Step
 from sgool.errors import SgoolError
 from sgool.methods.base import FitSettings, PairResult
 from sgool.methods.latent_pairs import LatentPairModule
 from sgool.methods.trainer import autocast_like
-from sgool.models.load import DiffusionModels
+from sgool.models.schedule import Step
+from sgool.models.stable_diffusion import StableDiffusion
 from sgool.objectives import BoundObjective, Objective
 from sgool.prompts.seeding import pair_generator
 from sgool.results.checkpoint import eight_bit
 from sgool.types import ObjectiveOutput, PromptSeed
 
-#: Samplers whose steps it can guide: one stream, each step from the noise at its own timestep.
-SAMPLERS = ("ddim", "dpm_solver")
 ESTIMATES = ("x0", "blended")
 
 
@@ -40,22 +37,23 @@ class _Guided:
 class ClipGuidance:
     """Pushes the noise of each denoising step along the gradient of the objective (Dhariwal and Nichol 2021, alg. 2).
 
-    At a step with cumulative product of alphas a, latents x and noise eps(x), under classifier-free guidance:
+    At a step with weights alpha of the clean latents and sigma of the noise, latents x and noise eps(x), under
+    classifier-free guidance:
 
-        x0  = (x - sqrt(1 - a) eps) / sqrt(a)                    the one-step estimate of the clean latents
-        eps' = eps + sqrt(1 - a) * scale * grad_x loss(decode(x0))
+        x0  = (x - sigma eps) / alpha                    the one-step estimate of the clean latents
+        eps' = eps + sigma * scale * grad_x loss(decode(x0))
 
-    which is the community pipeline's ``noise_pred - sqrt(1 - a) * grad`` with grad = -scale * grad_x loss. The sampler
-    then makes its step with eps'. One network call a step, with its gradient.
+    which is the community pipeline's ``noise_pred - sqrt(1 - alpha_prod_t) * grad`` with grad = -scale * grad_x loss.
+    The sampler then makes its step with eps'. One network call a step, with its gradient.
 
     Args:
         name: Of the method, as in the run folder.
         models: Frozen diffusion components.
         objective: What to minimise, on the estimates; with or without crops and salient regions.
         clip_guidance_scale: The scale above.
-        through_network: Whether the gradient passes through the denoising network, or x0's own x alone (grad / sqrt(a);
+        through_network: Whether the gradient passes through the denoising network, or x0's own x alone (grad / alpha;
             cheaper by the network's backward pass).
-        estimate: "x0"; or "blended", sqrt(1 - a) x0 + (1 - sqrt(1 - a)) x, what the community pipeline decodes.
+        estimate: "x0"; or "blended", sigma x0 + (1 - sigma) x, what the community pipeline decodes.
 
     Raises:
         SgoolError: Unknown ``estimate``.
@@ -64,7 +62,7 @@ class ClipGuidance:
     def __init__(
         self,
         name: str,
-        models: DiffusionModels,
+        models: StableDiffusion,
         objective: Objective,
         *,
         clip_guidance_scale: float,
@@ -84,9 +82,9 @@ class ClipGuidance:
         is that of the plain image, which the estimates are no stage of. The plain chain is no cost of the method.
         """
         module = LatentPairModule(self._models, pairs, self._objective, **settings.module)
-        if module.sampler.name not in SAMPLERS:
+        if not module.sampler.guidable:
             raise SgoolError(
-                f"`method.{self.name}`: expected sampler={' or sampler='.join(SAMPLERS)}, got {module.sampler.name}"
+                f"`method.{self.name}`: expected sampler=ddim or sampler=dpm_solver, got {module.sampler.name}"
             )
         with torch.no_grad(), autocast_like(settings.trainer, module.latents.device):
             plain = module.sample()
@@ -98,14 +96,14 @@ class ClipGuidance:
     def guide(self, module: LatentPairModule, objective: BoundObjective, move: Move, latents: Tensor) -> _Guided:
         """The network's output for latents (B, C, h, w) with the guidance in it."""
         step = move.step
-        noise, network = noise_from(step, module.schedule.prediction_type), module.guided_model
+        noise, network = noise_from(step, module.chain.schedule.prediction_type), module.guided_model
         trace = network.trace(latents, step) if self._through_network else None
         output = network(latents, step) if trace is None else trace.output
-        kept, weight = self._coefficients(step, module.schedule.prediction_type)
+        kept, weight = self._coefficients(step, module.chain.schedule.prediction_type)
         estimate = kept * latents + weight * output
         with torch.enable_grad():
             leaf = estimate.detach().requires_grad_(True)
-            images = decode_latents(module.models.vae, leaf.to(module.models.dtype))
+            images = module.chain.decode(leaf)
             generators = [pair_generator(pair.seed, "crops0", step.index) for pair in module.pairs]
             seen = objective(images, generators, step.index)
             if not seen.loss.requires_grad:
@@ -117,7 +115,7 @@ class ClipGuidance:
         pulled = kept * gradient
         if trace is not None:
             pulled = pulled + trace.pull_back(weight * gradient)
-        push = (1 - step.alpha_prod_t) ** 0.5 * self._scale * pulled
+        push = step.sigma * self._scale * pulled
         selection = objective.evaluate(images.detach().clamp(0, 1))
         norms = pulled.square().sum(dim=(1, 2, 3)).sqrt()
         # The network may predict something else than noise: noise = ... + noise.output * output.
@@ -126,7 +124,7 @@ class ClipGuidance:
     def _coefficients(self, step: Step, prediction_type: str) -> tuple[float, float]:
         """Weights (of the latents, of the network's output) in the estimate."""
         clean = sample_from(step, prediction_type)
-        share = (1 - step.alpha_prod_t) ** 0.5 if self._estimate == "blended" else 1.0
+        share = step.sigma if self._estimate == "blended" else 1.0
         return share * clean.latents + 1 - share, share * clean.output
 
 
@@ -143,7 +141,7 @@ class _Chain:
     def run(self, settings: FitSettings) -> None:
         """From the first latents to the last, telling of each step."""
         module = self._module
-        moves = module.sampler.moves(module.schedule)
+        moves = module.chain.moves
         state: State = module.sampler.begin(module.latents.detach())
         for index, move in enumerate(moves):
             output = None
@@ -174,7 +172,7 @@ class _Chain:
         """One per pair; ``plain``: the images of the unguided chain."""
         module, first = self._module, self._module.latents.detach().cpu()
         assert self._final is not None
-        images = decode_latents(module.models.vae, self._final.to(module.models.dtype)).clamp(0, 1)
+        images = module.chain.decode(self._final).clamp(0, 1)
         # A fresh one each: salient regions are then those of these images themselves.
         before, after = (self._unbound.bind(module.pairs).evaluate(own) for own in (plain, images))
         maps = self._maps(images)

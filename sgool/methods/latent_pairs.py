@@ -10,18 +10,9 @@ import lightning as L
 import torch
 from torch import Tensor, nn
 
-from sgool.diffusion import (
-    Engine,
-    GuidedModel,
-    Sampler,
-    build_engine,
-    build_sampler,
-    build_schedule,
-    decode_latents,
-    denoise,
-)
+from sgool.diffusion import Chain, Engine, Sampler
 from sgool.errors import SgoolError
-from sgool.models.load import DiffusionModels
+from sgool.models.stable_diffusion import StableDiffusion
 from sgool.objectives import BoundObjective, Objective
 from sgool.prompts.seeding import first_latents, pair_generator
 from sgool.results.checkpoint import eight_bit
@@ -90,7 +81,7 @@ class LatentPairModule(L.LightningModule):
 
     def __init__(
         self,
-        models: DiffusionModels,
+        models: StableDiffusion,
         pairs: Sequence[PromptSeed],
         objective: Objective | None = None,
         *,
@@ -112,16 +103,24 @@ class LatentPairModule(L.LightningModule):
         super().__init__()
         _check(pairs, num_optimization_steps, nesterov and not momentum)
         self.models, self.pairs = models, tuple(pairs)
-        self.sampler, self.engine = sampler or build_sampler("ddim"), engine or build_engine("checkpoint")
-        self.schedule = build_schedule(models.scheduler, num_inference_steps, self.sampler.spacing)
-        self.engine.check(self.sampler.name, self.sampler.moves(self.schedule), self._latents_dtype)
-        self.guidance_scale, self.num_optimization_steps = guidance_scale, num_optimization_steps
+        chain = Chain(
+            models,
+            num_inference_steps=num_inference_steps,
+            guidance_scale=guidance_scale,
+            sampler=sampler,
+            engine=engine,
+            height=height,
+            width=width,
+            decode="x" if decode_first_only else "both",
+            split_guidance=split_guidance,
+        )
+        self.chain = self._with_prompts(chain, network_prompts)
+        self.sampler, self.guided_model = chain.sampler, self.chain.network
+        self.num_optimization_steps = num_optimization_steps
         self.lr, self.momentum, self.nesterov = lr, momentum, nesterov
         self.latents = nn.Parameter(self._first_latents(models.latent_shape(height, width), initial_latents))
-        self.decode_first_only = decode_first_only
         #: One per decoded stream, since each remembers the salient regions of its own images.
         self.objectives: tuple[BoundObjective, ...] = () if objective is None else self._bound(objective)
-        self.guided_model = self._guided_model(network_prompts, split_guidance)
         #: Pair index -> why it failed; failed pairs keep their last good latents.
         self.failures: dict[int, str] = {}
         #: Pair index -> (update at which it was put back, what was not finite there).
@@ -138,36 +137,23 @@ class LatentPairModule(L.LightningModule):
             raise SgoolError(f"`initial_latents`: expected shape {expected}, got {tuple(given.shape)}")
         streams = given if inverted else given.expand(self.sampler.num_streams, *expected)
         # A copy: a caller's tensor must not change with the updates.
-        return streams.to(device=self.models.unet.device, dtype=self._latents_dtype).clone()
+        return streams.to(device=self.chain.device, dtype=self.chain.latents_dtype).clone()
 
     def _bound(self, objective: Objective) -> tuple[BoundObjective, ...]:
-        decoded = 1 if self.decode_first_only else self.sampler.num_streams
-        return tuple(objective.bind(self.pairs) for _ in range(decoded))
+        return tuple(objective.bind(self.pairs) for _ in range(self.chain.num_decoded))
 
-    @property
-    def _latents_dtype(self) -> torch.dtype:
-        """Latents and the sampler's arithmetic stay in float32 at least, whatever the network's dtype is."""
-        return torch.float64 if self.models.dtype == torch.float64 else torch.float32
-
-    def _guided_model(self, prompts: Sequence[str] | None, split_guidance: bool) -> GuidedModel:
+    def _with_prompts(self, chain: Chain, prompts: Sequence[str] | None) -> Chain:
         prompts = [pair.prompt for pair in self.pairs] if prompts is None else prompts
         if len(prompts) != len(self.pairs):
             raise SgoolError(f"`network_prompts`: expected one a pair, {len(self.pairs)}, got {len(prompts)}")
-        embeds = self.models.encode_prompts(prompts)
-        negative = None
-        if self.guidance_scale != 1:
-            negative = self.models.encode_prompts([pair.negative_prompt for pair in self.pairs])
-        return GuidedModel(self.models.unet, embeds, negative, self.guidance_scale, split_guidance=split_guidance)
+        return chain.with_prompts(prompts, [pair.negative_prompt for pair in self.pairs])
 
     def forward(self, latents: Tensor | None = None) -> Denoised:
         """Denoises and decodes latents (S, B, C, h, w), by default the module's own."""
         latents = self.latents if latents is None else latents
-        # Lightning moves the module to the CPU after a fit, but not the networks, which are no children of it.
-        latents = latents.to(self.models.unet.device)
-        final = denoise(latents, self.schedule, self.sampler, self.guided_model, self.engine)
-        streams = final[:1] if self.decode_first_only else final
-        images = torch.stack([decode_latents(self.models.vae, stream.to(self.models.dtype)) for stream in streams])
-        return Denoised(final, images)
+        # Lightning moves the module to the CPU after a fit, but not the networks, which are no children of it: the
+        # chain moves latents to its own device.
+        return self.chain(latents)
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Loss of the current latents, summed over the pairs; what it saw stands in ``self.evaluation``.

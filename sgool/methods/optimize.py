@@ -12,7 +12,7 @@ from sgool.callbacks import EarlyStop, FitCheckpoint, Trajectory, default_callba
 from sgool.methods.base import FitSettings, PairResult, deciding
 from sgool.methods.latent_pairs import LatentPairModule
 from sgool.methods.trainer import fit_module
-from sgool.models.load import DiffusionModels
+from sgool.models.stable_diffusion import StableDiffusion
 from sgool.objectives import Objective, Term
 from sgool.results.checkpoint import origin
 from sgool.types import PromptSeed
@@ -38,7 +38,7 @@ class LatentOptimization:
     def __init__(
         self,
         name: str,
-        models: DiffusionModels,
+        models: StableDiffusion,
         objective: Objective,
         optimization: Mapping[str, Any],
         held_out: Term | None = None,

@@ -9,7 +9,7 @@ import torch
 from sgool.methods.base import FitSettings, PairResult
 from sgool.methods.latent_pairs import LatentPairModule
 from sgool.methods.trainer import autocast_like
-from sgool.models.load import DiffusionModels
+from sgool.models.stable_diffusion import StableDiffusion
 from sgool.results.checkpoint import eight_bit
 from sgool.types import PromptSeed
 
@@ -19,7 +19,7 @@ class Vanilla:
 
     name = "vanilla"
 
-    def __init__(self, models: DiffusionModels) -> None:
+    def __init__(self, models: StableDiffusion) -> None:
         self._models = models
 
     def run(self, pairs: Sequence[PromptSeed], settings: FitSettings) -> list[PairResult]:

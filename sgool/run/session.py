@@ -17,8 +17,8 @@ from sgool.metrics import JudgePanel, SceneReader
 from sgool.metrics.build import build_judges
 from sgool.models.assets import resolve_asset
 from sgool.models.clip import ClipTower
-from sgool.models.load import DiffusionModels
 from sgool.models.networks import Networks
+from sgool.models.stable_diffusion import StableDiffusion
 from sgool.objectives import Objective, SaliencySettings, Term, build_objective, build_term
 from sgool.saliency import build_detector
 
@@ -47,7 +47,7 @@ class Session:
         return self.networks.device
 
     @property
-    def models(self) -> DiffusionModels:
+    def models(self) -> StableDiffusion:
         """The frozen diffusion components."""
         return self.networks.models
 
