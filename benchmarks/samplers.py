@@ -44,7 +44,7 @@ from sgool.methods.base import FitSettings
 from sgool.methods.optimize import LatentOptimization
 from sgool.metrics import JudgePanel, SceneReader
 from sgool.models.assets import resolve_asset
-from sgool.models.load import DiffusionModels
+from sgool.models.stable_diffusion import StableDiffusion
 from sgool.prompts import load_pairs
 from sgool.prompts.seeding import first_latents, pair_generator
 from sgool.report.stats import paired_difference
@@ -79,7 +79,7 @@ class Bench:
         guidance: Guidance scales of the quality table.
     """
 
-    models: DiffusionModels
+    models: StableDiffusion
     pairs: int | None
     calls: tuple[int, ...]
     samplers: tuple[str, ...]
@@ -102,7 +102,7 @@ class Bench:
         return torch.stack([first_latents(pair.seed + 1000 * pair.index, shape) for pair in pairs])[None]
 
     def guided(
-        self, pairs: Sequence[PromptSeed], guidance: float, models: DiffusionModels | None = None
+        self, pairs: Sequence[PromptSeed], guidance: float, models: StableDiffusion | None = None
     ) -> GuidedModel:
         """The network with the pairs' prompts."""
         models = models or self.models

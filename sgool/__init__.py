@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sgool.callbacks import default_callbacks as default_callbacks
+    from sgool.diffusion.chain import Chain as Chain
     from sgool.methods.latent_pairs import LatentPairModule as LatentPairModule
     from sgool.models.clip import load_clip as load_clip
     from sgool.models.load import load_models as load_models
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _MODULES = {
+    "Chain": "sgool.diffusion.chain",
     "LatentPairModule": "sgool.methods.latent_pairs",
     "Objective": "sgool.objectives",
     "PromptSeed": "sgool.types",
@@ -32,6 +34,7 @@ _MODULES = {
 }
 
 __all__ = [
+    "Chain",
     "LatentPairModule",
     "Objective",
     "PromptSeed",

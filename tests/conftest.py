@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from sgool.models.clip import ClipTower, load_clip
-from sgool.models.load import DiffusionModels, load_models
+from sgool.models.load import load_models
+from sgool.models.stable_diffusion import StableDiffusion
 from tests.reference import scheduler64
 from tests.tiny import tiny_clip_folder, tiny_pipeline
 
@@ -45,13 +46,13 @@ def pipeline_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def models(pipeline_folder: Path) -> DiffusionModels:
+def models(pipeline_folder: Path) -> StableDiffusion:
     """The loaded `pipeline_folder`, float32; frozen, so tests may share it."""
     return load_models(pipeline_folder)
 
 
 @pytest.fixture(scope="session")
-def models64(pipeline_folder: Path) -> DiffusionModels:
+def models64(pipeline_folder: Path) -> StableDiffusion:
     """The loaded `pipeline_folder`, float64, with a scheduler whose table is float64 too (diffusers keeps float32)."""
     loaded = load_models(pipeline_folder, dtype=torch.float64)
     return replace(loaded, scheduler=scheduler64())

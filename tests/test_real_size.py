@@ -15,7 +15,7 @@ from transformers import CLIPTextConfig, CLIPTextModel
 from sgool import LatentPairModule, Objective, PromptSeed, TextAlignment, default_callbacks
 from sgool.callbacks import Trajectory
 from sgool.models.clip import ClipTower
-from sgool.models.load import DiffusionModels
+from sgool.models.stable_diffusion import StableDiffusion
 from sgool.objectives import CropSettings
 from tests.tiny import sd_scheduler
 
@@ -34,7 +34,7 @@ class _Tokenizer:
         return type("Tokens", (), {"input_ids": rows})
 
 
-def stable_diffusion_14() -> DiffusionModels:
+def stable_diffusion_14() -> StableDiffusion:
     """The networks of SD 1.4 (its published configuration), untrained."""
     unet = UNet2DConditionModel(sample_size=64, cross_attention_dim=768)
     vae = AutoencoderKL(
@@ -50,7 +50,7 @@ def stable_diffusion_14() -> DiffusionModels:
     )
     for network in (unet, vae, text_encoder):
         network.requires_grad_(False).eval()
-    return DiffusionModels(vae, unet, text_encoder, _Tokenizer(), sd_scheduler(), "sd14-random")
+    return StableDiffusion(vae, unet, text_encoder, _Tokenizer(), sd_scheduler(), "sd14-random")
 
 
 @pytest.mark.slow

@@ -41,7 +41,7 @@ def size_problems(path: str, height: int | None, width: int | None) -> Iterator[
     if _is_foreign(path) or not (isinstance(halvings, list) and isinstance(factors, list) and halvings and factors):
         return
     factor = 2 ** (len(factors) - 1)
-    multiple = factor * 2 ** (len(halvings) - 1)  # the rule of DiffusionModels.latent_shape
+    multiple = factor * 2 ** (len(halvings) - 1)  # the rule of StableDiffusion.latent_shape
     sample = unet.get("sample_size")
     default = sample if isinstance(sample, list) and len(sample) == 2 else [sample, sample]
     for name, side, latent in (("height", height, default[0]), ("width", width, default[1])):

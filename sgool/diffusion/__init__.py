@@ -1,26 +1,10 @@
-"""The differentiable denoising chain: schedule, samplers, gradient engines, the network, decoding, inversion."""
+"""The differentiable denoising chain: samplers, gradient engines, the guided network, inversion."""
 
 from sgool.diffusion.build import build_engine, build_sampler
-from sgool.diffusion.chain import Sampler, denoise, network_calls
-from sgool.diffusion.decode import decode_latents, encode_images
+from sgool.diffusion.chain import Chain
 from sgool.diffusion.engines import Engine
-from sgool.diffusion.invert import Inversion, invert
+from sgool.diffusion.invert import Inversion
 from sgool.diffusion.network import GuidedModel
-from sgool.diffusion.schedule import Schedule, Step, build_schedule
+from sgool.diffusion.sampler import Sampler
 
-__all__ = [
-    "Engine",
-    "GuidedModel",
-    "Inversion",
-    "Sampler",
-    "Schedule",
-    "Step",
-    "build_engine",
-    "build_sampler",
-    "build_schedule",
-    "decode_latents",
-    "denoise",
-    "encode_images",
-    "invert",
-    "network_calls",
-]
+__all__ = ["Chain", "Engine", "GuidedModel", "Inversion", "Sampler", "build_engine", "build_sampler"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -12,16 +12,17 @@ from torch import Tensor, nn
 
 @dataclass
 class Counted:
-    """Bytes of the distinct storages that autograd saved, without those of the network's weights."""
+    """Bytes of the distinct storages that autograd saved, without those of the networks' weights."""
 
     total: int = 0
 
 
 @contextmanager
-def activation_bytes(network: nn.Module) -> Iterator[Counted]:
-    """Counts what is saved for backward inside the block."""
+def activation_bytes(networks: Iterable[nn.Module]) -> Iterator[Counted]:
+    """Counts what is saved for backward inside the block, but for the weights of the networks."""
     counted = Counted()
-    seen = {tensor.untyped_storage().data_ptr() for tensor in (*network.parameters(), *network.buffers())}
+    own = (tensor for network in networks for tensor in (*network.parameters(), *network.buffers()))
+    seen = {tensor.untyped_storage().data_ptr() for tensor in own}
 
     def pack(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()

@@ -93,7 +93,7 @@ class _Plan:
 
     def _measure(self, index: int, source: Tensor) -> tuple[Tensor, range]:
         """Output of the first network call, and the range of the last moves whose activations fit the budget."""
-        with activation_bytes(self.model.unet) as counted:
+        with activation_bytes(self.model.networks) as counted:
             trace = self.model.trace(source, self.moves[index].step)
         calls = [at for at, move in enumerate(self.moves) if move.calls_network]
         fitting = min(len(calls), self.budget // max(counted.total, 1))

@@ -6,11 +6,11 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from sgool.diffusion.chain import Sampler
 from sgool.diffusion.ddim import DDIM
 from sgool.diffusion.dpm_solver import DPMSolver
 from sgool.diffusion.edict import EDICT
 from sgool.diffusion.engines import Checkpoint, Direct, Engine, Reversible, Truncated
+from sgool.diffusion.sampler import Sampler
 from sgool.diffusion.two_step import BDIA, BELM
 from sgool.errors import SgoolError
 

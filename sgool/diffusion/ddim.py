@@ -6,29 +6,31 @@ from torch import Tensor
 
 from sgool.diffusion.moves import Move, State, linear
 from sgool.diffusion.prediction import noise_from
-from sgool.diffusion.schedule import Schedule, Spacing, Step
 from sgool.errors import SgoolError
+from sgool.models.schedule import Schedule, Spacing, Step
 
 
 def ddim_coefficients(step: Step) -> tuple[float, float]:
     """Factors (of the latents, of the noise) of one DDIM step.
 
-    ========================  ==============================
-    name here                 Song et al. 2021
-    ========================  ==============================
-    ``alpha_prod_t``          alpha_t
-    ``alpha_prod_t_prev``     alpha_{t-1}
-    ========================  ==============================
+    ================  ==============================
+    name here         Song et al. 2021
+    ================  ==============================
+    ``alpha``         sqrt(alpha_t)
+    ``sigma``         sqrt(1 - alpha_t)
+    ``alpha_prev``    sqrt(alpha_{t-1})
+    ``sigma_prev``    sqrt(1 - alpha_{t-1})
+    ================  ==============================
 
-    x_{t-1} = sqrt(a'/a) x_t + (sqrt(1 - a') - sqrt(a'/a) sqrt(1 - a)) eps
+    x' = (alpha_prev / alpha) x + (sigma_prev - (alpha_prev / alpha) sigma) eps
     """
-    scale = (step.alpha_prod_t_prev / step.alpha_prod_t) ** 0.5
-    noise = (1 - step.alpha_prod_t_prev) ** 0.5 - scale * (1 - step.alpha_prod_t) ** 0.5
+    scale = step.alpha_prev / step.alpha
+    noise = step.sigma_prev - scale * step.sigma
     return scale, noise
 
 
 class DDIM:
-    """One stream of latents, one network call a step; its inverse is approximate (`sgool.diffusion.invert`).
+    """One stream of latents, one network call a step; its inverse is approximate (`Chain.invert`).
 
     Args:
         eta: Must be 0: with random noise in each step, the image is no function of the first latents.
@@ -41,6 +43,9 @@ class DDIM:
     num_streams = 1
     accepted_streams: tuple[int, ...] = (1,)
     spacing: Spacing = "ddim"
+    invertible = False
+    has_inverse = True
+    guidable = True
 
     def __init__(self, eta: float = 0.0) -> None:
         if eta != 0:

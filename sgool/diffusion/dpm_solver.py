@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sgool.diffusion.moves import Move, State
 from sgool.diffusion.prediction import sample_from
-from sgool.diffusion.schedule import Schedule, Spacing, Step
+from sgool.models.schedule import Schedule, Spacing, Step
 
 
 class DPMSolver:
@@ -32,13 +32,16 @@ class DPMSolver:
     num_streams = 1
     accepted_streams: tuple[int, ...] = (1,)
     spacing: Spacing = "dpm"
+    invertible = False
+    has_inverse = False
+    guidable = True
 
     def moves(self, schedule: Schedule) -> tuple[Move, ...]:
         """One a step. A step that leaves the noise level as it is does nothing and is left out."""
-        steps = [step for step in schedule.steps if step.alpha_prod_t != step.alpha_prod_t_prev]
+        steps = [step for step in schedule.steps if step.has_effect]
         moves = []
         for index, step in enumerate(steps):
-            ends = step is schedule.steps[-1] and (schedule.first_order_end or step.alpha_prod_t_prev >= 1)
+            ends = step is schedule.steps[-1] and (schedule.first_order_end or step.sigma_prev == 0)
             first_order = index == 0 or ends
             kept, now, before = _coefficients(None if first_order else steps[index - 1], step)
             clean = sample_from(step, schedule.prediction_type)
@@ -57,15 +60,19 @@ class DPMSolver:
 
 def _coefficients(previous: Step | None, step: Step) -> tuple[float, float, float]:
     """Weights of x, of x0 and of the x0 of the step before."""
-    sigma, sigma_end = (1 - step.alpha_prod_t) ** 0.5, (1 - step.alpha_prod_t_prev) ** 0.5
-    length = _log_snr(step.alpha_prod_t_prev) - _log_snr(step.alpha_prod_t)
-    weight = -(step.alpha_prod_t_prev**0.5) * math.expm1(-length)
+    kept, length = step.sigma_prev / step.sigma, _length(step)
+    weight = -step.alpha_prev * math.expm1(-length)
     if previous is None:
-        return sigma_end / sigma, weight, 0.0
-    half = length / (2 * (_log_snr(previous.alpha_prod_t_prev) - _log_snr(previous.alpha_prod_t)))
-    return sigma_end / sigma, weight * (1 + half), -weight * half
+        return kept, weight, 0.0
+    half = length / (2 * _length(previous))
+    return kept, weight * (1 + half), -weight * half
 
 
-def _log_snr(alpha_prod: float) -> float:
+def _length(step: Step) -> float:
+    """The paper's h: by how much lambda grows."""
+    return _lambda(step.alpha_prev, step.sigma_prev) - _lambda(step.alpha, step.sigma)
+
+
+def _lambda(alpha: float, sigma: float) -> float:
     """The paper's lambda = log(alpha / sigma); infinite without noise."""
-    return math.inf if alpha_prod >= 1 else 0.5 * math.log(alpha_prod / (1 - alpha_prod))
+    return math.inf if sigma == 0 else math.log(alpha / sigma)

@@ -11,8 +11,8 @@ from torch import Tensor
 from sgool.diffusion.ddim import ddim_coefficients
 from sgool.diffusion.moves import Move, Row, State, linear
 from sgool.diffusion.prediction import noise_from
-from sgool.diffusion.schedule import Schedule, Spacing, Step
 from sgool.errors import SgoolError
+from sgool.models.schedule import Schedule, Spacing, Step
 
 
 class EDICT:
@@ -38,6 +38,9 @@ class EDICT:
     num_streams = 2
     accepted_streams: tuple[int, ...] = (2,)
     spacing: Spacing = "ddim"
+    invertible = True
+    has_inverse = True
+    guidable = False
 
     def __init__(self, mixing_coeff: float = 0.93, leapfrog: bool = True) -> None:
         if not 0.5 < mixing_coeff <= 1:

@@ -18,7 +18,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from sgool.diffusion.schedule import Step
+from sgool.models.schedule import Step
 
 Row = tuple[float, ...]
 State = tuple[Tensor, ...]

@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from sgool.diffusion.schedule import Step
 from sgool.errors import SgoolError
+from sgool.models.family import Conditioning, Family, concatenate, tensors_of
+from sgool.models.schedule import Step
 
 
 @dataclass(frozen=True)
 class _Pass:
-    """One call of the network: its prompt embeddings and the weight of its result in the guided output.
+    """One call of the network: what it is told of the prompts and the weight of its result in the guided output.
 
-    ``both``: the embeddings are those of both halves of classifier-free guidance, negative first as in diffusers, and
-    the result is the guided output itself.
+    ``both``: it is told of both halves of classifier-free guidance, negative first as in diffusers, and the result is
+    the guided output itself.
     """
 
-    embeds: Tensor
+    conditioning: Conditioning
     weight: float = 1.0
     both: bool = False
 
@@ -48,9 +49,9 @@ class GuidedModel:
     slower. The network sees latents in its own dtype; the output comes back in that of the latents.
 
     Args:
-        unet: A frozen ``UNet2DConditionModel``.
-        prompt_embeds: (B, L, D).
-        negative_prompt_embeds: (B, L, D); needed unless ``guidance_scale`` is 1.
+        family: Whose network it is; frozen.
+        conditioning: Of B prompts, as ``family.encode_prompts`` gives it.
+        negative: The same of B negative prompts; needed unless ``guidance_scale`` is 1.
         guidance_scale: Weight of the conditional direction.
         split_guidance: One pass after the other.
 
@@ -59,41 +60,44 @@ class GuidedModel:
             classifier-free guidance count as one.
 
     Raises:
-        SgoolError: The network is not frozen, or the embeddings want gradients or are of another dtype, the negative
-            ones are missing or of another shape, or the guidance scale is not finite.
+        SgoolError: The network is not frozen, or the conditioning wants gradients or is of another dtype, the negative
+            one is missing or of another shape, or the guidance scale is not finite.
     """
 
     def __init__(
         self,
-        unet: Any,
-        prompt_embeds: Tensor,
-        negative_prompt_embeds: Tensor | None = None,
+        family: Family,
+        conditioning: Conditioning,
+        negative: Conditioning | None = None,
         guidance_scale: float = 1.0,
         *,
         split_guidance: bool = False,
     ) -> None:
-        _check(unet, prompt_embeds, negative_prompt_embeds, guidance_scale)
-        self.unet, self.guidance_scale = unet, float(guidance_scale)
-        self.batch_size = len(prompt_embeds)
-        self._passes: Sequence[_Pass] = (_Pass(prompt_embeds),)
-        if guidance_scale != 1 and negative_prompt_embeds is not None:
+        _check(family, conditioning, negative, guidance_scale)
+        self.family, self.guidance_scale = family, float(guidance_scale)
+        self.batch_size = len(next(tensors_of(conditioning)))
+        self._passes: Sequence[_Pass] = (_Pass(conditioning),)
+        if guidance_scale != 1 and negative is not None:
             if split_guidance:
-                self._passes = (_Pass(negative_prompt_embeds, 1 - guidance_scale), _Pass(prompt_embeds, guidance_scale))
+                self._passes = (_Pass(negative, 1 - guidance_scale), _Pass(conditioning, guidance_scale))
             else:
-                self._passes = (_Pass(torch.cat([negative_prompt_embeds, prompt_embeds]), both=True),)
-        self._timesteps: dict[int, Tensor] = {}
+                self._passes = (_Pass(concatenate(negative, conditioning), both=True),)
         self.calls = 0
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the network's weights."""
-        dtype: torch.dtype = self.unet.dtype
-        return dtype
+        """Data type of the network's weights."""
+        return self.family.dtype
 
     @property
     def device(self) -> torch.device:
-        """Of the network's weights."""
-        return torch.device(self.unet.device)
+        """Device of the network's weights."""
+        return self.family.device
+
+    @property
+    def networks(self) -> tuple[nn.Module, ...]:
+        """The networks themselves: what they hold is no activation."""
+        return tuple(self.family.denoisers.values())
 
     def __call__(self, latents: Tensor, step: Step) -> Tensor:
         """The guided output, of the shape and dtype of ``latents`` and differentiable with respect to them."""
@@ -133,18 +137,39 @@ class GuidedModel:
             del output
         return _weighted(outputs), _weighted(gradients)
 
-    def _timestep(self, step: Step) -> Tensor:
-        """As a tensor, made once: a number would be copied to the GPU at every call, and compiled for every value."""
-        if step.timestep not in self._timesteps:
-            self._timesteps[step.timestep] = torch.tensor(step.timestep, device=self.device)
-        return self._timesteps[step.timestep]
+    def check_latents(self, latents: Tensor, name: str, streams: Sequence[int]) -> None:
+        """Everything that can be wrong with latents, before the network sees them.
+
+        Args:
+            latents: Should be (S, B, C, h, w).
+            name: Of the sampler, for the message.
+            streams: The numbers S that it can start from.
+
+        Raises:
+            SgoolError: Wrong shape, dtype or device, or numbers that are not finite.
+        """
+        problems = list(self._latent_problems(latents, name, streams))
+        if problems:
+            raise SgoolError("`latents`: " + "; ".join(problems))
+
+    def _latent_problems(self, latents: Tensor, name: str, streams: Sequence[int]) -> Iterator[str]:
+        channels = self.family.num_channels
+        expected = f"({' or '.join(map(str, streams))}, {self.batch_size}, {channels}, h, w)"
+        shape = tuple(latents.shape)
+        if latents.ndim != 5 or shape[0] not in streams or shape[1:3] != (self.batch_size, channels) or 0 in shape:
+            yield f"{name} expects shape {expected}, for one prompt an item and the network's channels, got {shape}"
+        if not latents.is_floating_point():
+            yield f"expected a floating dtype, got {latents.dtype}"
+        if latents.device != self.device:
+            yield f"expected the network's device {self.device}, got {latents.device}"
+        elif not torch.isfinite(latents.detach()).all():
+            yield "expected finite numbers, got NaN or infinity before the first step"
 
     def _run(self, part: _Pass, latents: Tensor, step: Step) -> Tensor:
         x = latents.to(self.dtype)
         if part.both:
             x = torch.cat([x, x])
-        output = self.unet(x, self._timestep(step), encoder_hidden_states=part.embeds, return_dict=False)[0]
-        output = output.to(latents.dtype)
+        output = self.family.predict(x, step, part.conditioning).to(latents.dtype)
         if not part.both:
             return output
         unconditional, text = output.chunk(2)
@@ -165,25 +190,33 @@ def _weighted(parts: Sequence[tuple[Tensor, float]]) -> Tensor:
     return total
 
 
-def _check(unet: Any, prompt_embeds: Tensor, negative: Tensor | None, guidance_scale: float) -> None:
-    trained = sum(parameter.requires_grad for parameter in unet.parameters())
-    embeds = {"prompt_embeds": prompt_embeds, "negative_prompt_embeds": negative}
-    wanting = [name for name, tensor in embeds.items() if tensor is not None and tensor.requires_grad]
-    if trained or wanting:
-        what = f"{trained} weights" if trained else f"`{wanting[0]}`"
-        raise SgoolError(
-            f"`unet`: expected a frozen network, got {what} with requires_grad; gradients go to the latents alone: "
-            "call `requires_grad_(False)` first"
-        )
+def _check(family: Family, conditioning: Conditioning, negative: Conditioning | None, guidance_scale: float) -> None:
+    for name, network in family.denoisers.items():
+        trained = sum(parameter.requires_grad for parameter in network.parameters())
+        if trained:
+            _refuse_trained(name, f"{trained} weights")
     if not math.isfinite(guidance_scale):
         raise SgoolError(f"`guidance_scale`: expected a finite number, got {guidance_scale}")
-    for name, tensor in embeds.items():
-        if tensor is not None and tensor.dtype != unet.dtype and not torch.is_autocast_enabled(tensor.device.type):
-            raise SgoolError(f"`{name}`: expected the network's dtype {unet.dtype}, got {tensor.dtype}")
+    for name, given in (("prompt_embeds", conditioning), ("negative_prompt_embeds", negative)):
+        for tensor in () if given is None else tensors_of(given):
+            if tensor.requires_grad:
+                _refuse_trained(next(iter(family.denoisers), "network"), f"`{name}`")
+            autocast = torch.is_autocast_enabled(tensor.device.type)
+            if tensor.is_floating_point() and tensor.dtype != family.dtype and not autocast:
+                raise SgoolError(f"`{name}`: expected the network's dtype {family.dtype}, got {tensor.dtype}")
     if guidance_scale != 1 and negative is None:
         raise SgoolError(f"`guidance_scale` {guidance_scale} needs `negative_prompt_embeds`, got None")
-    if guidance_scale != 1 and negative is not None and negative.shape != prompt_embeds.shape:
-        raise SgoolError(
-            f"`negative_prompt_embeds`: expected the shape of `prompt_embeds`, {tuple(prompt_embeds.shape)}, got "
-            f"{tuple(negative.shape)}"
-        )
+    if guidance_scale != 1 and negative is not None:
+        for tensor, other in zip(tensors_of(conditioning), tensors_of(negative), strict=True):
+            if tensor.shape != other.shape:
+                raise SgoolError(
+                    f"`negative_prompt_embeds`: expected the shape of `prompt_embeds`, {tuple(tensor.shape)}, got "
+                    f"{tuple(other.shape)}"
+                )
+
+
+def _refuse_trained(network: str, what: str) -> NoReturn:
+    raise SgoolError(
+        f"`{network}`: expected a frozen network, got {what} with requires_grad; gradients go to the latents alone: "
+        "call `requires_grad_(False)` first"
+    )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sgool.diffusion.schedule import Step
 from sgool.errors import SgoolError
+from sgool.models.schedule import Step
 
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
 
@@ -23,14 +23,14 @@ def noise_from(step: Step, prediction_type: str) -> Affine:
 
     =================  ===========================================
     ``epsilon``        eps = output
-    ``v_prediction``   eps = sqrt(1 - a) latents + sqrt(a) output
-    ``sample``         eps = (latents - sqrt(a) output) / sqrt(1 - a)
+    ``v_prediction``   eps = sigma latents + alpha output
+    ``sample``         eps = (latents - alpha output) / sigma
     =================  ===========================================
 
     Raises:
         SgoolError: Unknown prediction type.
     """
-    alpha, sigma = step.alpha_prod_t**0.5, (1 - step.alpha_prod_t) ** 0.5
+    alpha, sigma = step.alpha, step.sigma
     if prediction_type == "epsilon":
         return Affine(0.0, 1.0)
     if prediction_type == "v_prediction":
@@ -44,12 +44,12 @@ def noise_from(step: Step, prediction_type: str) -> Affine:
 
 
 def sample_from(step: Step, prediction_type: str) -> Affine:
-    """How the clean latents follow: x0 = (latents - sqrt(1 - a) eps) / sqrt(a), simplified for each type.
+    """How the clean latents follow: x0 = (latents - sigma eps) / alpha, simplified for each type.
 
     Raises:
         SgoolError: Unknown prediction type.
     """
-    alpha, sigma = step.alpha_prod_t**0.5, (1 - step.alpha_prod_t) ** 0.5
+    alpha, sigma = step.alpha, step.sigma
     if prediction_type == "v_prediction":
         return Affine(alpha, -sigma)
     if prediction_type == "sample":

@@ -15,8 +15,8 @@ from torch import Tensor
 from sgool.diffusion.ddim import ddim_coefficients
 from sgool.diffusion.moves import Move, State
 from sgool.diffusion.prediction import noise_from
-from sgool.diffusion.schedule import Schedule, Spacing, Step
 from sgool.errors import SgoolError
+from sgool.models.schedule import Schedule, Spacing, Step
 
 
 class TwoStep(ABC):
@@ -26,6 +26,9 @@ class TwoStep(ABC):
     num_streams = 1
     accepted_streams: tuple[int, ...] = (1, 2)
     spacing: Spacing = "ddim"
+    invertible = True
+    has_inverse = True
+    guidable = False
 
     @abstractmethod
     def coefficients(self, previous: Step, step: Step) -> tuple[float, float, float]:
@@ -37,7 +40,7 @@ class TwoStep(ABC):
         A step that leaves the noise level as it is is left out: O-BELM's does nothing, and BDIA's correction of the
         step before is not worth a network call.
         """
-        steps = [step for step in schedule.steps if step.alpha_prod_t != step.alpha_prod_t_prev]
+        steps = [step for step in schedule.steps if step.has_effect]
         moves = [_first(step, schedule.prediction_type) for step in steps[:1]]
         for previous, step in pairwise(steps):
             older, current, noise = self.coefficients(previous, step)
@@ -92,7 +95,7 @@ class BDIA(TwoStep):
 class BELM(TwoStep):
     """O-BELM (Wang et al. 2024, "BELM: Bidirectional Explicit Linear Multi-step Sampler", two steps, optimal).
 
-    In z = x / sqrt(a) and s = sqrt((1 - a) / a), where sampling is dz = eps ds, with h_i = s_i - s_{i-1}:
+    In z = x / alpha and s = sigma / alpha, where sampling is dz = eps ds, with h_i = s_i - s_{i-1}:
 
         z_{i-1} = (h_i / h_{i+1})^2 z_{i+1} + (1 - (h_i / h_{i+1})^2) z_i - h_i (h_i + h_{i+1}) / h_{i+1} eps(z_i)
 
@@ -105,13 +108,12 @@ class BELM(TwoStep):
     def coefficients(self, previous: Step, step: Step) -> tuple[float, float, float]:
         """(A, B, C) in x itself."""
         length, before = _length(step), _length(previous)
-        ratio, end = (length / before) ** 2, step.alpha_prod_t_prev**0.5
-        older = ratio * end / previous.alpha_prod_t**0.5
-        current = (1 - ratio) * end / step.alpha_prod_t**0.5
+        ratio, end = (length / before) ** 2, step.alpha_prev
+        older = ratio * end / previous.alpha
+        current = (1 - ratio) * end / step.alpha
         return older, current, -length * (length + before) / before * end
 
 
 def _length(step: Step) -> float:
     """h: by how much the ratio of noise to signal falls."""
-    begin, end = (((1 - a) / a) ** 0.5 for a in (step.alpha_prod_t, step.alpha_prod_t_prev))
-    return begin - end
+    return step.sigma / step.alpha - step.sigma_prev / step.alpha_prev

@@ -10,7 +10,8 @@ import torch
 
 from sgool.errors import SgoolError
 from sgool.models.clip import ClipTower, load_clip
-from sgool.models.load import DiffusionModels, load_models
+from sgool.models.load import load_models
+from sgool.models.stable_diffusion import StableDiffusion
 
 T = TypeVar("T")
 
@@ -49,7 +50,7 @@ class Networks:
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
     @cached_property
-    def models(self) -> DiffusionModels:
+    def models(self) -> StableDiffusion:
         """The frozen diffusion components."""
         options = self._options
         return load_models(

@@ -143,7 +143,6 @@ def invert_image(session: Session, photo: Image.Image, pair: PromptSeed, edit: E
     """Photo -> the model's size -> latents -> first latents, and back again for the error."""
     import torch
 
-    from sgool.diffusion import decode_latents, encode_images, invert
     from sgool.methods.latent_pairs import LatentPairModule
     from sgool.methods.trainer import autocast_like
 
@@ -152,18 +151,16 @@ def invert_image(session: Session, photo: Image.Image, pair: PromptSeed, edit: E
     factor = session.models.vae_scale_factor
     height, width = (side * factor for side in module.latents.shape[-2:])
     image = to_tensor(fit_photo(photo, height, width, edit.fit))
-    vae = session.models.vae
+    chain = module.chain
     with torch.no_grad(), autocast_like(session.trainer_options(), session.device):
-        latents = encode_images(vae, image[None].to(session.device)).to(module.latents.dtype)
-        inversion = invert(
-            latents[None], module.schedule, module.sampler, module.guided_model, refinements=_REFINEMENTS
-        )
+        latents = chain.encode_images(image[None])
+        inversion = chain.invert_latents(latents[None], _REFINEMENTS)
         denoised = module(inversion.latents)
-        alone = decode_latents(vae, latents.to(session.models.dtype))[0].float().clamp(0, 1).cpu()
+        alone = chain.decode(latents)[0].float().clamp(0, 1).cpu()
     back = denoised.images[0, 0].float().clamp(0, 1).cpu()
     error = max(float((stream - latents).norm() / latents.norm()) for stream in denoised.latents)
     metrics = {"inversion_error": error, "vae_psnr": _psnr(alone, image), "inversion_psnr": _psnr(back, image)}
-    return Inverted(image, back, inversion.latents, metrics, module.guided_model.calls)
+    return Inverted(image, back, inversion.latents, metrics, chain.calls)
 
 
 def _run(

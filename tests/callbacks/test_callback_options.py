@@ -19,7 +19,7 @@ from sgool.methods.latent_pairs import LatentPairModule
 from sgool.methods.optimize import LatentOptimization
 from sgool.methods.trainer import fit_module
 from sgool.models.clip import ClipTower
-from sgool.models.load import DiffusionModels
+from sgool.models.stable_diffusion import StableDiffusion
 from sgool.objectives import CropSettings, Objective, SaliencySettings, TextAlignment
 from sgool.prompts.seeding import first_latents, pair_generator
 from sgool.saliency import SpectralResidual
@@ -34,7 +34,7 @@ BARE: dict[str, Any] = {"grad_clip_value": None, "perturb_std": 0, "tie": False,
 
 
 def fitted(
-    models: DiffusionModels, objective: Objective, updates: int, *, sampler: str = "ddim", **callbacks: Any
+    models: StableDiffusion, objective: Objective, updates: int, *, sampler: str = "ddim", **callbacks: Any
 ) -> tuple[LatentPairModule, Trajectory]:
     module = LatentPairModule(
         models, PAIRS, objective, sampler=build_sampler(sampler), num_inference_steps=STEPS,
@@ -119,7 +119,7 @@ def test_norm_regularizer_is_least_at_the_norm_of_noise() -> None:
 
 @pytest.mark.parametrize("sampler", ["ddim", "edict"])
 def test_gaussianity_joins_the_gradient_with_permutations_of_each_pair(
-    models64: DiffusionModels, objective: Objective, sampler: str
+    models64: StableDiffusion, objective: Objective, sampler: str
 ) -> None:
     plain, _ = fitted(models64, objective, 1, sampler=sampler)
     options = {"weight": 0.3, "dim": 4, "permutations": 3}
@@ -138,14 +138,14 @@ def test_gaussianity_joins_the_gradient_with_permutations_of_each_pair(
     assert set(trajectory.history[0][1]) >= {"gaussianity"}  # of the last latents as well
 
 
-def test_too_long_vectors(models64: DiffusionModels, objective: Objective) -> None:
+def test_too_long_vectors(models64: StableDiffusion, objective: Objective) -> None:
     with pytest.raises(SgoolError, match=r"`optimization\.gaussianity\.dim`: expected at most 256 latents, got 300"):
         fitted(models64, objective, 1, gaussianity={"weight": 1.0, "dim": 300})
 
 
 @pytest.mark.parametrize("schedule", ["constant", "linear", "spherical"])
 @pytest.mark.parametrize("sampler", ["ddim", "edict"])
-def test_schedules_of_the_noise(models64: DiffusionModels, nothing: Objective, schedule: str, sampler: str) -> None:
+def test_schedules_of_the_noise(models64: StableDiffusion, nothing: Objective, schedule: str, sampler: str) -> None:
     module, trajectory = fitted(
         models64, nothing, 3, sampler=sampler, perturb_std=0.2, perturb_schedule=schedule, keep="last"
     )
@@ -165,7 +165,7 @@ def test_schedules_of_the_noise(models64: DiffusionModels, nothing: Objective, s
             assert norms == pytest.approx([norms[0]] * 4, rel=0.05)
 
 
-def test_the_saliency_mask_weights_the_gradient(models64: DiffusionModels, clip64: ClipTower) -> None:
+def test_the_saliency_mask_weights_the_gradient(models64: StableDiffusion, clip64: ClipTower) -> None:
     salient = Objective(
         {"text": TextAlignment(clip64)}, {"text": 1.0}, CROPS, SaliencySettings(SpectralResidual(), min_side=0.5)
     )
@@ -180,7 +180,7 @@ def test_the_saliency_mask_weights_the_gradient(models64: DiffusionModels, clip6
     torch.testing.assert_close(masked.latents.detach() - starts(), expected, rtol=0, atol=1e-13)
 
 
-def test_a_mask_needs_saliency(models64: DiffusionModels, objective: Objective) -> None:
+def test_a_mask_needs_saliency(models64: StableDiffusion, objective: Objective) -> None:
     with pytest.raises(SgoolError, match=r"`optimization\.saliency_mask`: expected an objective with saliency"):
         fitted(models64, objective, 1, saliency_mask=True)
 
@@ -207,13 +207,13 @@ FALLING, TURNING = [5.0, 4.0, 3.0, 2.0, 1.0], [5.0, 4.0, 6.0, 4.5, 3.0]
 SETTINGS = FitSettings({"num_inference_steps": STEPS, "guidance_scale": 3.0}, CPU)
 
 
-def optimised(models: DiffusionModels, objective: Objective, updates: int = 4, **options: Any) -> list[Any]:
+def optimised(models: StableDiffusion, objective: Objective, updates: int = 4, **options: Any) -> list[Any]:
     held_out = options.pop("held_out", None)
     settings = {"num_optimization_steps": updates, "lr": 50.0, "keep": "last", "snapshot_every": 1, **options}
     return LatentOptimization("it", models, objective, settings, held_out).run(PAIRS, SETTINGS)
 
 
-def test_a_pair_stops_where_the_held_out_term_gets_worse(models64: DiffusionModels, objective: Objective) -> None:
+def test_a_pair_stops_where_the_held_out_term_gets_worse(models64: StableDiffusion, objective: Objective) -> None:
     held_out = Scripted({1: FALLING, 2: TURNING})
     stop = {"term": "held", "patience": 2}
     going, stopped = optimised(models64, objective, held_out=held_out, early_stop=stop)
@@ -231,7 +231,7 @@ def test_a_pair_stops_where_the_held_out_term_gets_worse(models64: DiffusionMode
     assert (stopped.network_evaluations, going.network_evaluations) == (4 * 2 * STEPS, (4 * 2 + 1) * STEPS)
 
 
-def test_a_fit_ends_when_all_pairs_have_stopped(models64: DiffusionModels, objective: Objective) -> None:
+def test_a_fit_ends_when_all_pairs_have_stopped(models64: StableDiffusion, objective: Objective) -> None:
     held_out = Scripted({1: TURNING, 2: [1.0, 2.0, 3.0, 4.0, 5.0]})
     told: list[Any] = []
     settings = {"num_optimization_steps": 50, "lr": 50.0, "early_stop": {"term": "held", "patience": 1}}
@@ -247,6 +247,6 @@ def test_patience_is_at_least_one(clip64: ClipTower) -> None:
         EarlyStop(TextAlignment(clip64), 0)
 
 
-def test_nesterov_needs_momentum(models64: DiffusionModels, objective: Objective) -> None:
+def test_nesterov_needs_momentum(models64: StableDiffusion, objective: Objective) -> None:
     with pytest.raises(SgoolError, match=r"`optimization\.nesterov`: expected a momentum above 0, got 0"):
         LatentPairModule(models64, PAIRS, objective, momentum=0.0, nesterov=True)

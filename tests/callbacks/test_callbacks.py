@@ -33,7 +33,7 @@ from sgool.loggers.updates import UpdateLogger
 from sgool.methods.latent_pairs import LatentPairModule
 from sgool.methods.trainer import fit_module
 from sgool.models.clip import ClipTower
-from sgool.models.load import DiffusionModels
+from sgool.models.stable_diffusion import StableDiffusion
 from sgool.objectives import CropSettings, Objective, TextAlignment
 from sgool.objectives.crops import random_boxes
 from sgool.prompts.seeding import first_latents, pair_generator
@@ -50,7 +50,7 @@ CPU = {"accelerator": "cpu"}
 
 
 def fitted(
-    models: DiffusionModels,
+    models: StableDiffusion,
     objective: Objective,
     sampler: str,
     updates: int,
@@ -79,7 +79,7 @@ def fitted(
 
 
 def plain_loop(
-    models: DiffusionModels,
+    models: StableDiffusion,
     clip: ClipTower,
     pair: PromptSeed,
     streams: int,
@@ -155,7 +155,7 @@ def objective(clip64: ClipTower) -> Objective:
     ids=str,
 )
 def test_fit_equals_the_plain_loop(
-    models64: DiffusionModels,
+    models64: StableDiffusion,
     clip64: ClipTower,
     objective: Objective,
     sampler: str,
@@ -179,14 +179,14 @@ def test_fit_equals_the_plain_loop(
 )
 @pytest.mark.parametrize("updates", [1, 2])
 def test_first_image_only(
-    models64: DiffusionModels, clip64: ClipTower, objective: Objective, knobs: Update, updates: int
+    models64: StableDiffusion, clip64: ClipTower, objective: Objective, knobs: Update, updates: int
 ) -> None:
     check_against_the_plain_loop(models64, clip64, objective, "edict", updates, knobs, 1e-4, first_only=True)
 
 
 @pytest.mark.parametrize("sampler", ["ddim", "edict"])
 def test_reno_equals_the_plain_loop(
-    models64: DiffusionModels, clip64: ClipTower, objective: Objective, sampler: str
+    models64: StableDiffusion, clip64: ClipTower, objective: Objective, sampler: str
 ) -> None:
     """Norm regulariser, clipping of the whole gradient's norm, Nesterov; no noise, no renormalisation."""
     knobs = Update(clip=1.0, longest=0.01, nesterov=True, renormalise=False, rate=5.0)
@@ -194,7 +194,7 @@ def test_reno_equals_the_plain_loop(
 
 
 def check_against_the_plain_loop(
-    models: DiffusionModels,
+    models: StableDiffusion,
     clip: ClipTower,
     objective: Objective,
     sampler: str,
@@ -224,7 +224,7 @@ def check_against_the_plain_loop(
         torch.testing.assert_close(trajectory.best[index]["latents"], expected, rtol=0, atol=1e-9)
 
 
-def test_the_clip_value_of_these_tests_cuts_some_elements(models64: DiffusionModels, objective: Objective) -> None:
+def test_the_clip_value_of_these_tests_cuts_some_elements(models64: StableDiffusion, objective: Objective) -> None:
     module = LatentPairModule(models64, PAIRS, objective, num_inference_steps=STEPS)
     module.training_step(None, 0).backward()
     assert module.latents.grad is not None
@@ -263,7 +263,7 @@ def test_order_of_the_callbacks(clip_tower: ClipTower) -> None:
     assert [type(c) for c in without] == [NonFiniteGuard, Trajectory]
 
 
-def test_best_and_last(models64: DiffusionModels, objective: Objective) -> None:
+def test_best_and_last(models64: StableDiffusion, objective: Objective) -> None:
     kept = {}
     for keep in ("best", "last"):
         # So much noise that the last image is not the best.
@@ -278,7 +278,7 @@ def test_best_and_last(models64: DiffusionModels, objective: Objective) -> None:
     assert any(kept["best"].best[i]["update"] < 4 for i in range(len(PAIRS)))
 
 
-def test_best_image_is_that_of_the_best_latents(models64: DiffusionModels, objective: Objective) -> None:
+def test_best_image_is_that_of_the_best_latents(models64: StableDiffusion, objective: Objective) -> None:
     module, trajectory = fitted(models64, objective, "edict", 3, lr=100.0)
     for index, best in enumerate(trajectory.best):
         latents = best["latents"][:, None].expand(-1, len(PAIRS), -1, -1, -1)
@@ -319,7 +319,7 @@ class Spoiled:
     [("ddim", "loss", 0), ("ddim", "loss", 2), ("ddim", "gradient", 1), ("edict", "loss", 1), ("edict", "gradient", 2)],
 )
 def test_a_pair_that_breaks_leaves_the_others_alone(
-    models64: DiffusionModels, clip64: ClipTower, sampler: str, how: str, from_call: int
+    models64: StableDiffusion, clip64: ClipTower, sampler: str, how: str, from_call: int
 ) -> None:
     pairs = (PAIRS[0], PromptSeed("a panda", 7), PAIRS[1])
     from_call = from_call * (2 if sampler == "edict" else 1)
@@ -382,7 +382,7 @@ class Recorder(L.Callback):
 @pytest.mark.parametrize("how", ["loss", "gradient"])
 @pytest.mark.parametrize(("renormalize", "nesterov"), [(False, False), (True, True)])
 def test_a_pair_is_put_back_by_half_of_its_last_step_and_goes_on(
-    models64: DiffusionModels, clip64: ClipTower, how: str, renormalize: bool, nesterov: bool
+    models64: StableDiffusion, clip64: ClipTower, how: str, renormalize: bool, nesterov: bool
 ) -> None:
     def run(term: TextAlignment) -> tuple[LatentPairModule, Recorder, Trajectory]:
         objective, recorder = Objective({"text": term}, {"text": 1.0}, CROPS), Recorder()
@@ -414,7 +414,7 @@ def test_a_pair_is_put_back_by_half_of_its_last_step_and_goes_on(
     assert trajectory.history[0] == expected.history[0] and whole.retries == {}
 
 
-def test_a_fit_ends_when_all_pairs_have_failed(models64: DiffusionModels, clip64: ClipTower) -> None:
+def test_a_fit_ends_when_all_pairs_have_failed(models64: StableDiffusion, clip64: ClipTower) -> None:
     objective = Objective({"text": Spoiled(clip64, PAIRS[0].seed, "loss", 1)}, {"text": 1.0}, CROPS)
     module, trajectory = fitted(models64, objective, "ddim", 10, PAIRS[:1])
     reason = "non-finite loss at update 2, after non-finite loss at update 1 and a retry with half the step"
@@ -424,7 +424,7 @@ def test_a_fit_ends_when_all_pairs_have_failed(models64: DiffusionModels, clip64
     assert module.guided_model.calls == module.stopped[0][1] == 3 * 2 * STEPS
 
 
-def test_normalise_gradient_is_per_pair_and_free_of_scale(models64: DiffusionModels, clip64: ClipTower) -> None:
+def test_normalise_gradient_is_per_pair_and_free_of_scale(models64: StableDiffusion, clip64: ClipTower) -> None:
     def latents(weight: float) -> Tensor:
         objective = Objective({"text": TextAlignment(clip64)}, {"text": weight}, CROPS)
         options: dict[str, Any] = {"grad_clip_value": None, "perturb_std": 0, "renormalize": False}
@@ -439,7 +439,7 @@ def test_normalise_gradient_is_per_pair_and_free_of_scale(models64: DiffusionMod
     torch.testing.assert_close(latents(50.0), latents(1.0), rtol=0, atol=1e-12)
 
 
-def test_snapshots_and_terms_in_the_history(models64: DiffusionModels, objective: Objective) -> None:
+def test_snapshots_and_terms_in_the_history(models64: StableDiffusion, objective: Objective) -> None:
     _, trajectory = fitted(models64, objective, "ddim", 4, snapshot_every=2)
     assert [update for update, _ in trajectory.snapshots] == [0, 2, 4]
     assert trajectory.snapshots[0][1].shape == (2, 3, 32, 32)
@@ -450,7 +450,7 @@ def test_snapshots_and_terms_in_the_history(models64: DiffusionModels, objective
     assert norms == pytest.approx([norms[0]] * 5, rel=1e-12)  # renormalised
 
 
-def test_progress_and_loggers_see_each_update(models: DiffusionModels, clip_tower: ClipTower, tmp_path: Any) -> None:
+def test_progress_and_loggers_see_each_update(models: StableDiffusion, clip_tower: ClipTower, tmp_path: Any) -> None:
     from lightning.pytorch.loggers import CSVLogger
 
     objective = Objective({"text": TextAlignment(clip_tower)}, {"text": 2.0}, CROPS)
@@ -470,7 +470,7 @@ def test_progress_and_loggers_see_each_update(models: DiffusionModels, clip_towe
 
 @pytest.mark.parametrize("precision", ["16-mixed", "16-true", "bf16-true"])
 def test_precisions_that_would_couple_pairs_or_round_latents(
-    models: DiffusionModels, clip_tower: ClipTower, precision: str
+    models: StableDiffusion, clip_tower: ClipTower, precision: str
 ) -> None:
     objective = Objective({"text": TextAlignment(clip_tower)}, {"text": 1.0}, CROPS)
     module = LatentPairModule(models, PAIRS, objective, num_inference_steps=2, num_optimization_steps=1)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from sgool.diffusion import Engine, GuidedModel, build_engine, build_sampler, build_schedule, denoise
-from sgool.models.load import DiffusionModels
+from sgool.models.stable_diffusion import StableDiffusion
 from tests.reference import scheduler64
 
 PROMPTS = ["a red cat", "trees", "a panda"]
@@ -48,7 +48,7 @@ class Problem:
 
     def __init__(
         self,
-        models: DiffusionModels,
+        models: StableDiffusion,
         sampler: str = "ddim",
         steps: int = 3,
         guidance: float = 3.0,

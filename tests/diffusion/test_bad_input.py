@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sgool.diffusion import GuidedModel, build_engine, build_sampler, build_schedule, denoise, invert
 from sgool.errors import SgoolError
-from sgool.models.load import DiffusionModels
+from sgool.models.stable_diffusion import StableDiffusion
 from tests.reference import randn, scheduler64
 
 PROMPTS = ["a red cat", "two green trees"]
@@ -21,7 +21,7 @@ NAN, INF = float("nan"), float("inf")
 
 
 @pytest.fixture(autouse=True)
-def no_network_call(models64: DiffusionModels) -> Iterator[None]:
+def no_network_call(models64: StableDiffusion) -> Iterator[None]:
     """Fails a test whose error came too late."""
     seen: list[None] = []
     handle = models64.unet.register_forward_pre_hook(lambda *_: seen.append(None))
@@ -31,26 +31,26 @@ def no_network_call(models64: DiffusionModels) -> Iterator[None]:
 
 
 @pytest.fixture
-def embeds(models64: DiffusionModels) -> Tensor:
+def embeds(models64: StableDiffusion) -> Tensor:
     return models64.encode_prompts(PROMPTS)
 
 
-def guided(models: DiffusionModels) -> GuidedModel:
+def guided(models: StableDiffusion) -> GuidedModel:
     return GuidedModel(models.unet, models.encode_prompts(PROMPTS), models.encode_prompts(["", ""]), 7.5)
 
 
-def run(models: DiffusionModels, latents: Tensor, name: str, engine: str = "checkpoint", steps: int = 3) -> Tensor:
+def run(models: StableDiffusion, latents: Tensor, name: str, engine: str = "checkpoint", steps: int = 3) -> Tensor:
     sampler = build_sampler(name)
     schedule = build_schedule(scheduler64(), steps, sampler.spacing)
     return denoise(latents, schedule, sampler, guided(models), build_engine(engine))
 
 
-def run_back(models: DiffusionModels, latents: Tensor, name: str, **options: Any) -> Any:
+def run_back(models: StableDiffusion, latents: Tensor, name: str, **options: Any) -> Any:
     sampler = build_sampler(name)
     return invert(latents, build_schedule(scheduler64(), 3, sampler.spacing), sampler, guided(models), **options)
 
 
-WAYS: list[Callable[[DiffusionModels, Tensor, str], Any]] = [run, run_back]
+WAYS: list[Callable[[StableDiffusion, Tensor, str], Any]] = [run, run_back]
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ WAYS: list[Callable[[DiffusionModels, Tensor, str], Any]] = [run, run_back]
         ("ddim", (1, 2, 3, 8, 8), r"\(1, 2, 4, h, w\)"),
     ],
 )
-def test_shape_of_latents(models64: DiffusionModels, name: str, shape: tuple[int, ...], expected: str) -> None:
+def test_shape_of_latents(models64: StableDiffusion, name: str, shape: tuple[int, ...], expected: str) -> None:
     got = str(shape).replace("(", r"\(").replace(")", r"\)")
     message = rf"`latents`: {name} expects shape {expected}, for one prompt an item and .* channels, got {got}"
     with pytest.raises(SgoolError, match=message):
@@ -85,14 +85,14 @@ def test_shape_of_latents(models64: DiffusionModels, name: str, shape: tuple[int
     ],
 )
 def test_shape_of_latents_to_invert(
-    models64: DiffusionModels, name: str, shape: tuple[int, ...], expected: str
+    models64: StableDiffusion, name: str, shape: tuple[int, ...], expected: str
 ) -> None:
     with pytest.raises(SgoolError, match=rf"`latents`: {name} expects shape {expected}"):
         run_back(models64, randn(*shape), name)
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_kind_of_latents(models64: DiffusionModels, way: Callable[..., Any]) -> None:
+def test_kind_of_latents(models64: StableDiffusion, way: Callable[..., Any]) -> None:
     latents = randn(1, 2, 4, 8, 8)
     with pytest.raises(SgoolError, match=r"`latents`: expected a floating dtype, got torch\.int64"):
         way(models64, latents.long(), "ddim")
@@ -105,14 +105,14 @@ def test_kind_of_latents(models64: DiffusionModels, way: Callable[..., Any]) -> 
             way(models64, broken, "ddim")
 
 
-def test_all_that_is_wrong_with_latents_is_said_at_once(models64: DiffusionModels) -> None:
+def test_all_that_is_wrong_with_latents_is_said_at_once(models64: StableDiffusion) -> None:
     with pytest.raises(SgoolError, match=r"got \(3, 2, 4, 8, 8\); expected a floating dtype.*; expected the network's"):
         run(models64, torch.ones(3, 2, 4, 8, 8, dtype=torch.int32, device="meta"), "edict")
 
 
 @pytest.mark.parametrize("backwards", [False, True])
 @pytest.mark.parametrize("name", ["ddim", "edict", "belm", "bdia", "dpm_solver"])
-def test_unknown_prediction_type(models64: DiffusionModels, name: str, backwards: bool) -> None:
+def test_unknown_prediction_type(models64: StableDiffusion, name: str, backwards: bool) -> None:
     sampler = build_sampler(name)
     schedule = replace(build_schedule(scheduler64(), 3, sampler.spacing), prediction_type="flow")
     latents = randn(sampler.num_streams, 2, 4, 8, 8)
@@ -127,19 +127,19 @@ def test_unknown_prediction_type(models64: DiffusionModels, name: str, backwards
 
 
 @pytest.mark.parametrize("name", ["ddim", "dpm_solver"])
-def test_reversible_needs_an_inverse(models64: DiffusionModels, name: str) -> None:
+def test_reversible_needs_an_inverse(models64: StableDiffusion, name: str) -> None:
     message = rf"reversible needs a sampler with an exact inverse \(edict, bdia, belm\); {name} has none.*checkpoint"
     with pytest.raises(SgoolError, match=message):
         run(models64, randn(1, 2, 4, 8, 8), name, "reversible")
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_reversible_needs_digits(models64: DiffusionModels, dtype: torch.dtype) -> None:
+def test_reversible_needs_digits(models64: StableDiffusion, dtype: torch.dtype) -> None:
     with pytest.raises(SgoolError, match=rf"reversible needs latents in float32 or float64, got {dtype}.*checkpoint"):
         run(models64, randn(2, 2, 4, 8, 8).to(dtype), "edict", "reversible")
 
 
-def test_truncation_asks_the_inner_engine(models64: DiffusionModels) -> None:
+def test_truncation_asks_the_inner_engine(models64: StableDiffusion) -> None:
     engine = build_engine("reversible", gradient_steps=2)
     schedule = build_schedule(scheduler64(), 3)
     with pytest.raises(SgoolError, match="reversible needs a sampler with an exact inverse"):
@@ -147,7 +147,7 @@ def test_truncation_asks_the_inner_engine(models64: DiffusionModels) -> None:
 
 
 @pytest.mark.parametrize("refinements", [-1, 0.5])
-def test_refinements(models64: DiffusionModels, refinements: float) -> None:
+def test_refinements(models64: StableDiffusion, refinements: float) -> None:
     for name in ("ddim", "edict"):
         with pytest.raises(SgoolError, match=f"`refinements`: expected a whole number, 0 or more, got {refinements}"):
             run_back(models64, randn(1, 2, 4, 8, 8), name, refinements=refinements)  # type: ignore[arg-type]
@@ -219,19 +219,19 @@ def test_engines(name: str, options: dict[str, Any], message: str) -> None:
 
 @pytest.mark.parametrize("steps", [0, -1, 1001, 2.5, True, False])
 @pytest.mark.parametrize("name", ["ddim", "dpm_solver"])
-def test_number_of_steps(models64: DiffusionModels, name: str, steps: Any) -> None:
+def test_number_of_steps(models64: StableDiffusion, name: str, steps: Any) -> None:
     expected = "1 to 1000" if type(steps) is int else "a whole number"
     with pytest.raises(SgoolError, match=f"`sampler.num_inference_steps`: expected {expected}, got {steps}"):
         run(models64, randn(1, 2, 4, 8, 8), name, steps=steps)
 
 
-def test_zero_terminal_signal(models64: DiffusionModels) -> None:
+def test_zero_terminal_signal(models64: StableDiffusion) -> None:
     scheduler = DDIMScheduler(beta_schedule="scaled_linear", rescale_betas_zero_snr=True, timestep_spacing="trailing")
     with pytest.raises(SgoolError, match=r"`alphas_cumprod` reaches 0 .*rescale_betas_zero_snr.* leading"):
         build_schedule(scheduler, 3)
 
 
-def test_embeddings(models64: DiffusionModels, embeds: Tensor) -> None:
+def test_embeddings(models64: StableDiffusion, embeds: Tensor) -> None:
     with pytest.raises(SgoolError, match=r"`guidance_scale` 7\.5 needs `negative_prompt_embeds`, got None"):
         GuidedModel(models64.unet, embeds, None, 7.5)
     for wrong in (embeds[:1], embeds[:, :3], embeds[..., :4]):
@@ -250,7 +250,7 @@ def test_embeddings(models64: DiffusionModels, embeds: Tensor) -> None:
         GuidedModel(models64.unet, embeds, embeds, NAN)
 
 
-def test_network_that_is_not_frozen(models64: DiffusionModels, embeds: Tensor) -> None:
+def test_network_that_is_not_frozen(models64: StableDiffusion, embeds: Tensor) -> None:
     weight = next(models64.unet.parameters())
     weight.requires_grad_(True)
     try:

@@ -26,7 +26,7 @@ from sgool.diffusion import (
     network_calls,
 )
 from sgool.methods.latent_pairs import LatentPairModule
-from sgool.models.load import DiffusionModels
+from sgool.models.stable_diffusion import StableDiffusion
 from sgool.types import PromptSeed
 from tests.reference import Chain, assert_close, randn, scheduler64
 
@@ -37,13 +37,13 @@ SD: dict[str, Any] = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule":
 SAMPLERS = ["ddim", "edict", "belm", "bdia", "dpm_solver"]
 
 
-def guided(models: DiffusionModels, guidance: float = 7.5, **options: Any) -> GuidedModel:
+def guided(models: StableDiffusion, guidance: float = 7.5, **options: Any) -> GuidedModel:
     text, negative = models.encode_prompts(PROMPTS), models.encode_prompts(NEGATIVE)
     return GuidedModel(models.unet, text, negative, guidance, **options)
 
 
 def run(
-    models: DiffusionModels,
+    models: StableDiffusion,
     scheduler: Any,
     latents: Tensor,
     steps: int,
@@ -56,12 +56,12 @@ def run(
     return denoise(latents, schedule, sampler, guided(models, guidance), build_engine("direct"))
 
 
-def slow(models: DiffusionModels, steps: int, **options: Any) -> Chain:
+def slow(models: StableDiffusion, steps: int, **options: Any) -> Chain:
     return Chain(models.unet, models.encode_prompts(PROMPTS), models.encode_prompts(NEGATIVE), steps, **options)
 
 
 @torch.no_grad()
-def diffusers_loop(models: DiffusionModels, scheduler: Any, x: Tensor, steps: int, guidance: float) -> Tensor:
+def diffusers_loop(models: StableDiffusion, scheduler: Any, x: Tensor, steps: int, guidance: float) -> Tensor:
     embeds = torch.cat([models.encode_prompts(NEGATIVE), models.encode_prompts(PROMPTS)])
     scheduler.set_timesteps(steps)
     if x.dtype == torch.float64 and hasattr(scheduler, "sigmas"):
@@ -77,7 +77,7 @@ def diffusers_loop(models: DiffusionModels, scheduler: Any, x: Tensor, steps: in
 @pytest.mark.parametrize(
     "config", [{}, {"steps_offset": 0}, {"set_alpha_to_one": True}, {"timestep_spacing": "trailing"}]
 )
-def test_ddim_equals_diffusers_scheduler(models64: DiffusionModels, config: dict[str, Any], prediction: str) -> None:
+def test_ddim_equals_diffusers_scheduler(models64: StableDiffusion, config: dict[str, Any], prediction: str) -> None:
     scheduler, start = scheduler64(**config, prediction_type=prediction), randn(2, 4, 8, 8)
     for steps in (1, 4, 5) if config else (1, 2, 7, 15):
         expected = diffusers_loop(models64, scheduler, start, steps, 7.5)
@@ -87,7 +87,7 @@ def test_ddim_equals_diffusers_scheduler(models64: DiffusionModels, config: dict
 
 @pytest.mark.parametrize("prediction", PREDICTIONS)
 @pytest.mark.parametrize("solver", ["ddim", "dpm_solver"])
-def test_float32_latents_equal_diffusers_scheduler(models64: DiffusionModels, solver: str, prediction: str) -> None:
+def test_float32_latents_equal_diffusers_scheduler(models64: StableDiffusion, solver: str, prediction: str) -> None:
     """Latents, tables and arithmetic in float32; the network in float64.
 
     So that the bound is the sampler's: a random network under guidance amplifies its own float32 rounding to 1e-5.
@@ -106,7 +106,7 @@ def test_float32_latents_equal_diffusers_scheduler(models64: DiffusionModels, so
 @pytest.mark.parametrize("karras", [False, True])
 @pytest.mark.parametrize("final", ["zero", "sigma_min"])
 def test_dpm_solver_equals_diffusers_scheduler(
-    models64: DiffusionModels, spacing: str, karras: bool, final: str
+    models64: StableDiffusion, spacing: str, karras: bool, final: str
 ) -> None:
     config = {"timestep_spacing": spacing, "use_karras_sigmas": karras, "final_sigmas_type": final}
     start, predictions = randn(2, 4, 8, 8), cycle(PREDICTIONS)
@@ -124,7 +124,7 @@ def test_dpm_solver_equals_diffusers_scheduler(
 @pytest.mark.parametrize("sampler", ["ddim", "dpm_solver"])
 @pytest.mark.parametrize(("guidance", "seed"), [(7.5, 3), (1.0, 4), (3.0, 0)])
 def test_vanilla_image_is_that_of_the_diffusers_pipeline(
-    pipeline_folder: Path, models: DiffusionModels, guidance: float, seed: int, sampler: str
+    pipeline_folder: Path, models: StableDiffusion, guidance: float, seed: int, sampler: str
 ) -> None:
     pipeline = StableDiffusionPipeline.from_pretrained(pipeline_folder, local_files_only=True)
     pipeline.set_progress_bar_config(disable=True)
@@ -145,7 +145,7 @@ def test_vanilla_image_is_that_of_the_diffusers_pipeline(
 
 
 @pytest.mark.parametrize("spacing", ["leading", "linspace", "trailing"])
-def test_ddim_equals_the_slow_one(models64: DiffusionModels, spacing: str) -> None:
+def test_ddim_equals_the_slow_one(models64: StableDiffusion, spacing: str) -> None:
     """Also where diffusers' own step does not: steps that do not divide 1000, and linspace."""
     start = randn(2, 4, 8, 8)
     for steps, offset in ((3, 0), (4, 1), (7, 1)):
@@ -155,7 +155,7 @@ def test_ddim_equals_the_slow_one(models64: DiffusionModels, spacing: str) -> No
 
 
 @pytest.mark.parametrize("steps", [1, 3, 5, 7, 10, 30])
-def test_edict_equals_the_slow_one(models64: DiffusionModels, steps: int) -> None:
+def test_edict_equals_the_slow_one(models64: StableDiffusion, steps: int) -> None:
     start = randn(2, 2, 4, 8, 8)
     expected = torch.stack(slow(models64, steps).edict(*start))
     # Guidance 7.5 amplifies rounding over 60 calls.
@@ -167,7 +167,7 @@ def test_edict_equals_the_slow_one(models64: DiffusionModels, steps: int) -> Non
     list(zip(product([1.0, 0.93, 0.8], [True, False], PREDICTIONS), cycle(product([1, 0], [False, True])))),
 )
 def test_edict_with_other_knobs(
-    models64: DiffusionModels, knobs: tuple[float, bool, str], ends: tuple[int, bool]
+    models64: StableDiffusion, knobs: tuple[float, bool, str], ends: tuple[int, bool]
 ) -> None:
     (mixing, leapfrog, prediction), (offset, to_one) = knobs, ends
     scheduler = scheduler64(steps_offset=offset, set_alpha_to_one=to_one, prediction_type=prediction)
@@ -182,7 +182,7 @@ def test_edict_with_other_knobs(
 @pytest.mark.parametrize(("name", "options"), [("belm", {}), ("bdia", {"gamma": 1.0}), ("bdia", {"gamma": 0.4})])
 @pytest.mark.parametrize("prediction", PREDICTIONS)
 def test_two_step_samplers_equal_the_slow_ones(
-    models64: DiffusionModels, name: str, options: dict[str, float], prediction: str
+    models64: StableDiffusion, name: str, options: dict[str, float], prediction: str
 ) -> None:
     start = randn(2, 4, 8, 8)
     for steps, offset, to_one in ((1, 1, False), (4, 0, False), (7, 1, False), (10, 1, True)):
@@ -193,7 +193,7 @@ def test_two_step_samplers_equal_the_slow_ones(
 
 
 @pytest.mark.parametrize("name", ["ddim", "edict", "belm", "bdia"])
-def test_gradient_equals_that_of_the_slow_one(models64: DiffusionModels, name: str) -> None:
+def test_gradient_equals_that_of_the_slow_one(models64: StableDiffusion, name: str) -> None:
     streams = build_sampler(name).num_streams
     start, weight, chain = randn(streams, 2, 4, 8, 8), randn(streams, 2, 4, 8, 8, seed=1), slow(models64, 4)
 
@@ -210,7 +210,7 @@ def test_gradient_equals_that_of_the_slow_one(models64: DiffusionModels, name: s
     assert_close(gradient(True), gradient(False), 1e-10)
 
 
-def test_knobs_change_the_result(models64: DiffusionModels) -> None:
+def test_knobs_change_the_result(models64: StableDiffusion) -> None:
     pair = randn(2, 4, 8, 8).expand(2, 2, 4, 8, 8)
     for name, knobs in (
         ("edict", [{}, {"leapfrog": False}, {"mixing_coeff": 0.9}]),
@@ -262,7 +262,7 @@ def test_order_of_convergence(name: str, order: int) -> None:
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
-def test_pairs_of_a_batch_do_not_meet(models64: DiffusionModels, name: str) -> None:
+def test_pairs_of_a_batch_do_not_meet(models64: StableDiffusion, name: str) -> None:
     start = randn(build_sampler(name).num_streams, 2, 4, 8, 8)
     changed = start.clone()
     changed[:, 1] += 1
@@ -285,7 +285,7 @@ def forwards(network: nn.Module) -> Iterator[list[int]]:
 @pytest.mark.parametrize("split", [False, True])
 @pytest.mark.parametrize("offset", [0, 1])
 @pytest.mark.parametrize("name", SAMPLERS)
-def test_network_calls_of_a_forward_pass(models64: DiffusionModels, name: str, offset: int, split: bool) -> None:
+def test_network_calls_of_a_forward_pass(models64: StableDiffusion, name: str, offset: int, split: bool) -> None:
     """With offset 0, DDIM's last step keeps its alpha: its noise has no weight and the network is not asked."""
     sampler = build_sampler(name)
     schedule = build_schedule(scheduler64(steps_offset=offset), 5, sampler.spacing)
@@ -299,7 +299,7 @@ def test_network_calls_of_a_forward_pass(models64: DiffusionModels, name: str, o
 
 
 @pytest.mark.parametrize("guidance", [7.5, 0.0])
-def test_split_guidance_changes_no_value(models64: DiffusionModels, guidance: float) -> None:
+def test_split_guidance_changes_no_value(models64: StableDiffusion, guidance: float) -> None:
     sampler, schedule, start = build_sampler("ddim"), build_schedule(scheduler64(), 3), randn(1, 2, 4, 8, 8)
     got, expected = (
         denoise(start, schedule, sampler, guided(models64, guidance, split_guidance=split), build_engine("direct"))

@@ -11,7 +11,7 @@ from torch import Tensor
 from sgool.diffusion import GuidedModel, Step, build_engine
 from sgool.diffusion.activations import activation_bytes
 from sgool.diffusion.chain import run_state
-from sgool.models.load import DiffusionModels
+from sgool.models.stable_diffusion import StableDiffusion
 from tests.diffusion.problem import Problem, counted, off, randn
 
 REVERSIBLE = ("edict", "belm", "bdia")
@@ -82,7 +82,7 @@ def keeping(problem: Problem, calls: float) -> Any:
 
 
 @pytest.mark.parametrize(("case", "options"), CASES, ids=lambda part: "-".join(map(str, part)))
-def test_engines_agree_with_direct(models64: DiffusionModels, case: tuple[Any, ...], options: dict[str, Any]) -> None:
+def test_engines_agree_with_direct(models64: StableDiffusion, case: tuple[Any, ...], options: dict[str, Any]) -> None:
     problem = Problem(models64, *case, **options)
     expected = problem.gradient("direct")
     assert float(expected.abs().max()) > 1e-3
@@ -98,7 +98,7 @@ def test_engines_agree_with_direct(models64: DiffusionModels, case: tuple[Any, .
 
 @pytest.mark.parametrize("split", [False, True])
 @pytest.mark.parametrize("sampler", SAMPLERS)
-def test_network_passes_are_those_of_the_table(models64: DiffusionModels, sampler: str, split: bool) -> None:
+def test_network_passes_are_those_of_the_table(models64: StableDiffusion, sampler: str, split: bool) -> None:
     problem = Problem(models64, sampler, 4, split=split)
     calls, passes = problem.calls, 1 + split
     assert calls == (8 if sampler == "edict" else 4)
@@ -125,7 +125,7 @@ def test_network_passes_are_those_of_the_table(models64: DiffusionModels, sample
 
 
 @pytest.mark.parametrize(("engine", "forward"), [("checkpoint", -1), ("reversible", 0)])
-def test_a_stream_without_gradient_costs_no_backward_call(models64: DiffusionModels, engine: str, forward: int) -> None:
+def test_a_stream_without_gradient_costs_no_backward_call(models64: StableDiffusion, engine: str, forward: int) -> None:
     """Without mixing, EDICT's last half-update of an odd number of steps is of y, on which x does not depend.
 
     `run_state` hands x alone to autograd; `denoise` stacks both, so that y has a gradient, of zeros. `reversible`
@@ -151,7 +151,7 @@ def test_a_stream_without_gradient_costs_no_backward_call(models64: DiffusionMod
 
 
 @pytest.mark.parametrize(("split", "guidance"), [(False, 3.0), (True, 3.0), (False, 1.0)])
-def test_activation_bytes_are_those_of_the_graph(models64: DiffusionModels, split: bool, guidance: float) -> None:
+def test_activation_bytes_are_those_of_the_graph(models64: StableDiffusion, split: bool, guidance: float) -> None:
     problem = Problem(models64, "ddim", 1, guidance, split=split, prompts=ALL)
     with activation_bytes(models64.unet) as measured:
         problem.model().trace(problem.start[0], problem.schedule.steps[0])
@@ -161,7 +161,7 @@ def test_activation_bytes_are_those_of_the_graph(models64: DiffusionModels, spli
     assert measured.total == pytest.approx(saved_by_one_call(problem), abs=512)
 
 
-def test_as_many_calls_are_kept_as_fit(models64: DiffusionModels) -> None:
+def test_as_many_calls_are_kept_as_fit(models64: StableDiffusion) -> None:
     problem = Problem(models64, "ddim", 4)
     expected = problem.gradient("direct")
     with activation_bytes(models64.unet) as measured:
@@ -183,7 +183,7 @@ def test_as_many_calls_are_kept_as_fit(models64: DiffusionModels) -> None:
 
 
 @pytest.mark.parametrize("kept", [0, 2, 100])
-def test_a_second_backward_recomputes_what_the_first_freed(models64: DiffusionModels, kept: int) -> None:
+def test_a_second_backward_recomputes_what_the_first_freed(models64: StableDiffusion, kept: int) -> None:
     problem = Problem(models64, "edict", 2)
     model, leaf = problem.model(), problem.leaf()
     value = problem.value(leaf, keeping(problem, kept), model)
@@ -208,7 +208,7 @@ class ConstantAtFirst(GuidedModel):
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
-def test_truncated_equals_plain_autograd_with_constant_outputs(models64: DiffusionModels, sampler: str) -> None:
+def test_truncated_equals_plain_autograd_with_constant_outputs(models64: StableDiffusion, sampler: str) -> None:
     problem = Problem(models64, sampler, 4, 3.0)
     full = problem.gradient("direct")
     for steps in (1, 3, 4, 9):
@@ -230,7 +230,7 @@ def constant_prompts(problem: Problem) -> tuple[Tensor, Tensor]:
     return encode(["a red cat"]), encode([""])
 
 
-def test_streams_may_ask_for_gradients_one_by_one(models64: DiffusionModels) -> None:
+def test_streams_may_ask_for_gradients_one_by_one(models64: StableDiffusion) -> None:
     """A state of which one latent is a constant: its partner's gradient is that of direct."""
     problem = Problem(models64, "edict", 3)
     moves, y = problem.moves, randn(1, 4, 8, 8, seed=8)

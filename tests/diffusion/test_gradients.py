@@ -14,7 +14,7 @@ from sgool.diffusion import GuidedModel, build_engine, build_sampler, build_sche
 from sgool.errors import SgoolError
 from sgool.methods.latent_pairs import LatentPairModule
 from sgool.models.clip import ClipTower
-from sgool.models.load import DiffusionModels
+from sgool.models.stable_diffusion import StableDiffusion
 from sgool.objectives import CropSettings, Objective, TextAlignment
 from sgool.types import PromptSeed
 from tests.diffusion.problem import Problem, counted, off, randn
@@ -47,7 +47,7 @@ def slope(function: Callable[[Tensor], Tensor], point: Tensor, direction: Tensor
 
 @pytest.mark.parametrize(("case", "options"), CASES, ids=lambda part: "-".join(map(str, part)))
 def test_direct_equals_finite_differences(
-    models64: DiffusionModels, case: tuple[Any, ...], options: dict[str, Any]
+    models64: StableDiffusion, case: tuple[Any, ...], options: dict[str, Any]
 ) -> None:
     problem = Problem(models64, *case, prompts=(0, 1), **options)
     gradient = problem.gradient("direct")
@@ -62,7 +62,7 @@ def test_direct_equals_finite_differences(
         assert abs(float((gradient * direction).sum()) - expected) <= 1e-6 * scale
 
 
-def test_guidance_one_is_one_pass_without_the_negative_prompt(models64: DiffusionModels) -> None:
+def test_guidance_one_is_one_pass_without_the_negative_prompt(models64: StableDiffusion) -> None:
     with counted(models64.unet) as count:
         for guidance in (1.0, 2.0):
             problem = Problem(models64, "ddim", 1, guidance, prompts=(0, 1))
@@ -71,7 +71,7 @@ def test_guidance_one_is_one_pass_without_the_negative_prompt(models64: Diffusio
 
 
 @pytest.mark.parametrize("streams", [1, 2])
-def test_gradient_equals_that_of_the_slow_chain(models64: DiffusionModels, streams: int) -> None:
+def test_gradient_equals_that_of_the_slow_chain(models64: StableDiffusion, streams: int) -> None:
     schedule = build_schedule(scheduler64(steps_offset=0), 4)
     text, negative = models64.encode_prompts(["a red cat"]), models64.encode_prompts([""])
     start = randn(streams, 1, 4, 8, 8).requires_grad_(True)
@@ -98,7 +98,7 @@ def test_gradient_equals_that_of_the_slow_chain(models64: DiffusionModels, strea
     ],
 )
 def test_each_pair_of_a_batch_has_the_gradient_it_has_alone(
-    models64: DiffusionModels, sampler: str, engine: str
+    models64: StableDiffusion, sampler: str, engine: str
 ) -> None:
     together = Problem(models64, sampler, 3, 7.5, prompts=(0, 1, 2)).gradient(engine)
     for pair in range(3):
@@ -108,20 +108,20 @@ def test_each_pair_of_a_batch_has_the_gradient_it_has_alone(
         assert off(together[:, pair], alone[:, 0]) <= (1e-10 if engine == "reversible" else 1e-12)
 
 
-def test_weights_get_no_gradient(models64: DiffusionModels) -> None:
+def test_weights_get_no_gradient(models64: StableDiffusion) -> None:
     for engine in ("direct", "checkpoint"):
         Problem(models64, "ddim", 2).value(Problem(models64, "ddim", 2).leaf(), engine).backward()
     assert all(p.grad is None and not p.requires_grad for p in models64.unet.parameters())
 
 
-def test_prompts_or_weights_that_ask_for_gradients_are_refused(models64: DiffusionModels) -> None:
+def test_prompts_or_weights_that_ask_for_gradients_are_refused(models64: StableDiffusion) -> None:
     text = models64.encode_prompts(["a red cat"])
     with pytest.raises(SgoolError, match="got `prompt_embeds` with requires_grad"):
         GuidedModel(models64.unet, text.clone().requires_grad_(True))
 
 
 @pytest.mark.parametrize("engine", ["direct", "checkpoint", "reversible"])
-def test_no_graph_without_need(models64: DiffusionModels, engine: str) -> None:
+def test_no_graph_without_need(models64: StableDiffusion, engine: str) -> None:
     problem = Problem(models64, "edict", 2)
     with counted(models64.unet) as count:
         assert not problem.value(problem.start, engine).requires_grad
@@ -132,13 +132,13 @@ def test_no_graph_without_need(models64: DiffusionModels, engine: str) -> None:
 
 
 @pytest.mark.parametrize("engine", ["direct", "checkpoint", "reversible"])
-def test_values_do_not_depend_on_whether_a_gradient_is_asked(models64: DiffusionModels, engine: str) -> None:
+def test_values_do_not_depend_on_whether_a_gradient_is_asked(models64: StableDiffusion, engine: str) -> None:
     problem = Problem(models64, "edict", 2)
     with_graph, without = problem.value(problem.leaf(), engine), problem.value(problem.start, engine)
     assert with_graph.requires_grad and with_graph.detach().equal(without)
 
 
-def test_second_derivatives_need_direct(models64: DiffusionModels) -> None:
+def test_second_derivatives_need_direct(models64: StableDiffusion) -> None:
     problem = Problem(models64, "edict", 2)
     direction = randn(*problem.start.shape, seed=4)
 
@@ -160,14 +160,14 @@ def test_second_derivatives_need_direct(models64: DiffusionModels) -> None:
 
 
 @pytest.mark.parametrize("engine", ["direct", "checkpoint", "reversible"])
-def test_random_numbers_are_left_alone(models64: DiffusionModels, engine: str) -> None:
+def test_random_numbers_are_left_alone(models64: StableDiffusion, engine: str) -> None:
     before = torch.get_rng_state()
     Problem(models64, "edict", 2).gradient(engine)
     assert torch.get_rng_state().equal(before)
 
 
 @pytest.mark.parametrize("sampler", ["ddim", "edict", "belm", "dpm_solver"])
-def test_latents_changed_before_backward_are_noticed(models64: DiffusionModels, sampler: str) -> None:
+def test_latents_changed_before_backward_are_noticed(models64: StableDiffusion, sampler: str) -> None:
     for engine in ("checkpoint", "reversible") if sampler in ("edict", "belm") else ("checkpoint",):
         problem = Problem(models64, sampler, 2)
         latents = problem.leaf() * 1.0
@@ -180,7 +180,7 @@ def test_latents_changed_before_backward_are_noticed(models64: DiffusionModels, 
 
 @pytest.mark.parametrize("shift", [None, 0.3])
 @pytest.mark.parametrize("use_checkpoint", [True, False])
-def test_decode(models64: DiffusionModels, shift: float | None, use_checkpoint: bool) -> None:
+def test_decode(models64: StableDiffusion, shift: float | None, use_checkpoint: bool) -> None:
     vae, latents = models64.vae, randn(2, 4, 8, 8).requires_grad_(True)
     old = vae.config.scaling_factor, vae.config.shift_factor
     vae.register_to_config(scaling_factor=0.25, shift_factor=shift)
@@ -195,7 +195,7 @@ def test_decode(models64: DiffusionModels, shift: float | None, use_checkpoint: 
     torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-10, atol=1e-10)
 
 
-def test_gradient_through_the_decoder_equals_finite_differences(models64: DiffusionModels) -> None:
+def test_gradient_through_the_decoder_equals_finite_differences(models64: StableDiffusion) -> None:
     problem = Problem(models64, "dpm_solver", 2)
     weight = randn(1, 3, 32, 32, seed=6)
 
@@ -211,7 +211,7 @@ def test_gradient_through_the_decoder_equals_finite_differences(models64: Diffus
     assert abs(float((gradient * direction).sum()) - expected) <= 1e-6 * scale  # as above
 
 
-def test_decode_in_half_precision_gives_float32(models: DiffusionModels) -> None:
+def test_decode_in_half_precision_gives_float32(models: StableDiffusion) -> None:
     latents = randn(1, 4, 8, 8).float()
     with torch.autocast("cpu", torch.bfloat16):
         images = decode_latents(models.vae, latents)
@@ -221,7 +221,7 @@ def test_decode_in_half_precision_gives_float32(models: DiffusionModels) -> None
 
 
 @pytest.mark.parametrize("engine", ["checkpoint", "reversible"])
-def test_decode_first_only(models64: DiffusionModels, clip64: ClipTower, engine: str) -> None:
+def test_decode_first_only(models64: StableDiffusion, clip64: ClipTower, engine: str) -> None:
     """One image and one objective a pair; both of EDICT's streams still get the gradient of x's image."""
     objective = Objective({"text": TextAlignment(clip64)}, {"text": 1.0}, CropSettings(num=2))
     models = replace(models64, scheduler=scheduler64())

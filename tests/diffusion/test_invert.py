@@ -24,7 +24,7 @@ from sgool.diffusion import (
 )
 from sgool.diffusion.chain import Sampler, run_state
 from sgool.errors import SgoolError
-from sgool.models.load import DiffusionModels
+from sgool.models.stable_diffusion import StableDiffusion
 from tests.reference import Chain, assert_close, jump, randn, scheduler64
 
 PROMPTS = ["a red cat", "two green trees"]
@@ -32,7 +32,7 @@ NEGATIVE = ["", "a blue house"]
 
 
 def setting(
-    models: DiffusionModels,
+    models: StableDiffusion,
     name: str,
     steps: int,
     guidance: float = 7.5,
@@ -59,7 +59,7 @@ def largest(tensor: Tensor) -> float:
     return float(tensor.abs().max())
 
 
-def slow(models: DiffusionModels, steps: int, **options: Any) -> Chain:
+def slow(models: StableDiffusion, steps: int, **options: Any) -> Chain:
     return Chain(models.unet, models.encode_prompts(PROMPTS), models.encode_prompts(NEGATIVE), steps, **options)
 
 
@@ -76,7 +76,7 @@ EXACT: list[tuple[str, dict[str, Any], int]] = [
 
 
 @pytest.mark.parametrize(("name", "options", "steps"), EXACT)
-def test_there_and_back(models64: DiffusionModels, name: str, options: dict[str, Any], steps: int) -> None:
+def test_there_and_back(models64: StableDiffusion, name: str, options: dict[str, Any], steps: int) -> None:
     """From a whole last state to the first latents.
 
     Inversion amplifies rounding by p^-2 a step for EDICT (1.4e3 over 50 steps at 0.93, 1.3e3 over 10 at 0.7), by
@@ -93,7 +93,7 @@ def test_there_and_back(models64: DiffusionModels, name: str, options: dict[str,
 
 @pytest.mark.parametrize("prediction", ["v_prediction", "sample"])
 @pytest.mark.parametrize("name", ["edict", "belm", "bdia"])
-def test_there_and_back_with_other_networks(models64: DiffusionModels, name: str, prediction: str) -> None:
+def test_there_and_back_with_other_networks(models64: StableDiffusion, name: str, prediction: str) -> None:
     for config in ({"steps_offset": 0}, {"set_alpha_to_one": True}, {"timestep_spacing": "linspace"}):
         chosen = setting(models64, name, 7, config={**config, "prediction_type": prediction})
         start = randn(chosen[1].num_streams, 2, 4, 8, 8)
@@ -101,7 +101,7 @@ def test_there_and_back_with_other_networks(models64: DiffusionModels, name: str
 
 
 @pytest.mark.parametrize(("name", "options", "steps"), EXACT)
-def test_an_image_is_found_again(models64: DiffusionModels, name: str, options: dict[str, Any], steps: int) -> None:
+def test_an_image_is_found_again(models64: StableDiffusion, name: str, options: dict[str, Any], steps: int) -> None:
     """From one latent, as an encoded image is; the other half of the state is chosen by `invert`."""
     steps = min(steps, 20)
     chosen = setting(models64, name, steps, **options)
@@ -117,7 +117,7 @@ def test_an_image_is_found_again(models64: DiffusionModels, name: str, options: 
 
 
 @pytest.mark.parametrize("steps", [1, 3, 4])
-def test_edict_inverse_equals_the_slow_one(models64: DiffusionModels, steps: int) -> None:
+def test_edict_inverse_equals_the_slow_one(models64: StableDiffusion, steps: int) -> None:
     last = randn(2, 2, 4, 8, 8)
     for offset, mixing, leapfrog in ((0, 0.93, True), (1, 0.8, False)):
         config = {"steps_offset": offset}
@@ -130,7 +130,7 @@ def test_edict_inverse_equals_the_slow_one(models64: DiffusionModels, steps: int
 
 
 @pytest.mark.parametrize("name", ["belm", "bdia"])
-def test_two_step_samplers_take_the_latents_before_the_last_from_ddim(models64: DiffusionModels, name: str) -> None:
+def test_two_step_samplers_take_the_latents_before_the_last_from_ddim(models64: StableDiffusion, name: str) -> None:
     chosen, chain = setting(models64, name, 4), slow(models64, 4)
     image = randn(1, 2, 4, 8, 8, seed=5)
     _, t, alpha, after = chain.times()[-1]
@@ -142,14 +142,14 @@ def test_two_step_samplers_take_the_latents_before_the_last_from_ddim(models64: 
         assert_close(got, invert(pair, *chosen).latents, 1e-11)
 
 
-def test_a_first_latent_is_a_pair_of_itself(models64: DiffusionModels) -> None:
+def test_a_first_latent_is_a_pair_of_itself(models64: StableDiffusion) -> None:
     for name in ("belm", "bdia"):
         chosen, start = setting(models64, name, 4), randn(1, 2, 4, 8, 8)
         assert torch.equal(forwards(start, chosen), forwards(start.expand(2, 2, 4, 8, 8), chosen))
 
 
 @pytest.mark.parametrize("refinements", [0, 2])
-def test_ddim_inverse_equals_the_slow_one(models64: DiffusionModels, refinements: int) -> None:
+def test_ddim_inverse_equals_the_slow_one(models64: StableDiffusion, refinements: int) -> None:
     last = randn(1, 2, 4, 8, 8)
     for steps, offset in ((1, 1), (4, 0), (7, 1)):
         chosen = setting(models64, "ddim", steps, config={"steps_offset": offset})
@@ -158,7 +158,7 @@ def test_ddim_inverse_equals_the_slow_one(models64: DiffusionModels, refinements
         assert_close(found.latents[0], slow(models64, steps, offset=offset).ddim_back(last[0], refinements), 1e-11)
 
 
-def test_ddim_inverse_is_approximate_and_refined(models64: DiffusionModels) -> None:
+def test_ddim_inverse_is_approximate_and_refined(models64: StableDiffusion) -> None:
     chosen, start = setting(models64, "ddim", 50, guidance=1.0), randn(1, 2, 4, 8, 8)
     last = forwards(start, chosen)
     errors = [largest(invert(last, *chosen, refinements=refinements).latents - start) for refinements in (0, 1, 2)]
@@ -167,7 +167,7 @@ def test_ddim_inverse_is_approximate_and_refined(models64: DiffusionModels) -> N
     assert all(after < before / 4 for before, after in pairwise(errors))
 
 
-def test_calls_of_an_inversion(models64: DiffusionModels) -> None:
+def test_calls_of_an_inversion(models64: StableDiffusion) -> None:
     """One a step and refinement; DDIM's null step at offset 0 is skipped; one more for the missing latents."""
     for name, streams, refinements, expected in (
         ("ddim", 1, 0, 4),
@@ -183,12 +183,12 @@ def test_calls_of_an_inversion(models64: DiffusionModels) -> None:
         assert chosen[2].calls == expected, (name, streams, refinements)
 
 
-def test_no_gradient_is_kept(models64: DiffusionModels) -> None:
+def test_no_gradient_is_kept(models64: StableDiffusion) -> None:
     chosen = setting(models64, "edict", 2)
     assert not invert(randn(2, 2, 4, 8, 8).requires_grad_(True), *chosen).latents.requires_grad
 
 
-def test_dpm_solver_has_no_inverse(models64: DiffusionModels) -> None:
+def test_dpm_solver_has_no_inverse(models64: StableDiffusion) -> None:
     chosen = setting(models64, "dpm_solver", 4)
     with pytest.raises(SgoolError, match=r"dpm_solver has no inverse: its steps start from a prediction made before"):
         invert(randn(1, 2, 4, 8, 8), *chosen)
@@ -206,7 +206,7 @@ def test_dpm_solver_has_no_inverse(models64: DiffusionModels) -> None:
     ],
 )
 def test_a_way_back_that_loses_all_digits_is_said(
-    models64: DiffusionModels, name: str, options: dict[str, Any], steps: int, lossy: bool
+    models64: StableDiffusion, name: str, options: dict[str, Any], steps: int, lossy: bool
 ) -> None:
     chosen = setting(models64, name, steps, guidance=1.0, **options)
     with warnings.catch_warnings(record=True) as caught:
@@ -218,7 +218,7 @@ def test_a_way_back_that_loses_all_digits_is_said(
 
 @pytest.mark.parametrize("changes", [{}, {"scaling_factor": 0.5, "shift_factor": 0.3}, {"shift_factor": None}])
 @torch.no_grad()
-def test_pixels_and_latents_follow_the_vae(models64: DiffusionModels, changes: dict[str, Any]) -> None:
+def test_pixels_and_latents_follow_the_vae(models64: StableDiffusion, changes: dict[str, Any]) -> None:
     """diffusers: latents are (the encoder's mean - shift) * scale, pixels go from [-1, 1] to [0, 1]."""
     vae = AutoencoderKL.from_config({**models64.vae.config, **changes}).double().eval()
     vae.load_state_dict(models64.vae.state_dict())

@@ -14,7 +14,8 @@ from torch import Tensor
 from sgool.diffusion import build_engine
 from sgool.diffusion.drift import DriftGuard, relative_drift
 from sgool.errors import SgoolError
-from sgool.models.load import DiffusionModels, load_models
+from sgool.models.load import load_models
+from sgool.models.stable_diffusion import StableDiffusion
 from tests.diffusion.problem import Problem, off, randn
 
 BFLOAT16, FLOAT32, FLOAT64 = torch.bfloat16, torch.float32, torch.float64
@@ -22,7 +23,7 @@ SAMPLERS = ("ddim", "edict", "belm", "dpm_solver")
 
 
 @pytest.fixture(scope="module")
-def models16(pipeline_folder: Path) -> DiffusionModels:
+def models16(pipeline_folder: Path) -> StableDiffusion:
     return load_models(pipeline_folder, dtype=BFLOAT16)
 
 
@@ -48,7 +49,7 @@ def gradient(problem: Problem, engine: Any, forward: bool, backward: bool) -> Te
 @pytest.mark.parametrize("backward", [False, True])
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_checkpoint_recomputes_under_the_callers_autocast(
-    models: DiffusionModels, sampler: str, backward: bool
+    models: StableDiffusion, sampler: str, backward: bool
 ) -> None:
     problem = Problem(models, sampler, 4, dtype=FLOAT32)
     expected = gradient(problem, "direct", True, backward)
@@ -59,7 +60,7 @@ def test_checkpoint_recomputes_under_the_callers_autocast(
         assert off(gradient(problem, engine, True, backward), expected) <= 1e-5
 
 
-def test_an_autocast_around_backward_alone_does_not_reach_the_recomputation(models: DiffusionModels) -> None:
+def test_an_autocast_around_backward_alone_does_not_reach_the_recomputation(models: StableDiffusion) -> None:
     problem = Problem(models, "edict", 3, dtype=FLOAT32)
     expected = gradient(problem, "direct", False, True)
     # PyTorch runs the backward formulas themselves in bfloat16 then, for both engines: roundings of 4e-3 in some
@@ -68,7 +69,7 @@ def test_an_autocast_around_backward_alone_does_not_reach_the_recomputation(mode
     assert off(gradient(problem, "checkpoint", False, True), expected) <= 5e-3
 
 
-def test_reversible_under_autocast(models: DiffusionModels) -> None:
+def test_reversible_under_autocast(models: StableDiffusion) -> None:
     """EDICT's latents come back to some eps of float32, so that most casts to bfloat16 round as they did."""
     problem = Problem(models, "edict", 4, dtype=FLOAT32)
     expected = gradient(problem, "direct", True, False)
@@ -77,7 +78,7 @@ def test_reversible_under_autocast(models: DiffusionModels) -> None:
     assert off(gradient(problem, "reversible", True, False), expected) <= off(expected, exact)
 
 
-def test_states_are_stored_where_undoing_would_lose_digits(models: DiffusionModels) -> None:
+def test_states_are_stored_where_undoing_would_lose_digits(models: StableDiffusion) -> None:
     """O-BELM's last step with SD's steps_offset of 1 is so short that undoing it enlarges errors 600 times."""
     problem = Problem(models, "belm", 10, dtype=FLOAT32)
     worst = sorted(move.amplification for move in problem.sampler.moves(problem.schedule))
@@ -88,7 +89,7 @@ def test_states_are_stored_where_undoing_would_lose_digits(models: DiffusionMode
 
 @pytest.mark.parametrize("half", ["autocast", "weights"])
 def test_reversible_with_half_precision_fails_where_casts_round_differently(
-    models: DiffusionModels, models16: DiffusionModels, half: str
+    models: StableDiffusion, models16: StableDiffusion, half: str
 ) -> None:
     """O-BELM enlarges float32's rounding on the way back until casts to bfloat16 no longer round as they did."""
     problem = Problem(models16 if half == "weights" else models, "belm", 16, dtype=FLOAT32)
@@ -99,7 +100,7 @@ def test_reversible_with_half_precision_fails_where_casts_round_differently(
 @pytest.mark.parametrize(("latents", "split"), [(FLOAT32, False), (FLOAT32, True), (BFLOAT16, False)])
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_checkpoint_with_bfloat16_weights(
-    models16: DiffusionModels, models64: DiffusionModels, sampler: str, latents: torch.dtype, split: bool
+    models16: StableDiffusion, models64: StableDiffusion, sampler: str, latents: torch.dtype, split: bool
 ) -> None:
     problem = Problem(models16, sampler, 4, dtype=latents, split=split)
     direct, checkpoint = problem.gradient("direct"), problem.gradient("checkpoint")
@@ -126,8 +127,8 @@ def test_checkpoint_with_bfloat16_weights(
     ],
 )
 def test_checkpoint_with_single_and_double_precision(
-    models: DiffusionModels,
-    models64: DiffusionModels,
+    models: StableDiffusion,
+    models64: StableDiffusion,
     sampler: str,
     weights: torch.dtype,
     latents: torch.dtype,
@@ -175,7 +176,7 @@ def test_guard_warns_once_and_fails_above_the_limit() -> None:
             guard.check([true[0] + offset], true)
 
 
-def test_reversible_in_float32_drifts_and_says_so(models: DiffusionModels) -> None:
+def test_reversible_in_float32_drifts_and_says_so(models: StableDiffusion) -> None:
     """50 steps of EDICT at p = 0.93 amplify by 0.93^-100 = 1.4e3, to some 1e-3 of a deviation."""
     problem = Problem(models, "edict", 50, 1.0, dtype=FLOAT32)
     expected = problem.gradient("checkpoint")
@@ -189,7 +190,7 @@ def test_reversible_in_float32_drifts_and_says_so(models: DiffusionModels) -> No
         Problem(models, "edict", 4, dtype=FLOAT32).gradient(engine)
 
 
-def test_reversible_fails_where_float32_is_not_enough(models: DiffusionModels, models64: DiffusionModels) -> None:
+def test_reversible_fails_where_float32_is_not_enough(models: StableDiffusion, models64: StableDiffusion) -> None:
     """p = 0.6 amplifies by 0.6^-60 = 2e13 in 30 steps: beyond float32, within float64."""
     options: dict[str, Any] = {"mixing_coeff": 0.6}
     problem = Problem(models, "edict", 30, 1.0, dtype=FLOAT32, **options)
@@ -200,7 +201,7 @@ def test_reversible_fails_where_float32_is_not_enough(models: DiffusionModels, m
     assert off(precise.gradient("reversible"), precise.gradient("checkpoint")) <= 1e-4
 
 
-def test_reversible_fails_where_the_network_gives_no_number(models64: DiffusionModels) -> None:
+def test_reversible_fails_where_the_network_gives_no_number(models64: StableDiffusion) -> None:
     """A network that answers otherwise in backward (here: not a number) is found out."""
     problem = Problem(models64, "edict", 2)
     leaf, model = problem.leaf(), problem.model()
@@ -213,7 +214,7 @@ def test_reversible_fails_where_the_network_gives_no_number(models64: DiffusionM
         hook.remove()
 
 
-def test_reversible_refuses_latents_in_half_precision(models16: DiffusionModels) -> None:
+def test_reversible_refuses_latents_in_half_precision(models16: StableDiffusion) -> None:
     problem = Problem(models16, "edict", 2, dtype=BFLOAT16)
     with pytest.raises(SgoolError, match=r"needs latents in float32 or float64, got torch\.bfloat16"):
         problem.value(randn(*problem.start.shape, dtype=BFLOAT16), "reversible")

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from sgool.diffusion import build_engine, invert, network_calls
 from sgool.diffusion.chain import run_state
-from sgool.models.load import DiffusionModels
+from sgool.models.stable_diffusion import StableDiffusion
 from tests.diffusion.problem import Problem, off
 
 # The tiny UNet halves its input once, so sides are even.
@@ -56,7 +56,7 @@ def amplification(problem: Problem) -> float:
 @example(("belm", {}), (4, 4), 1, 3.0, "epsilon", 0)
 @given(invertible(), st.tuples(SIDES, SIDES), st.integers(1, 12), GUIDANCE, PREDICTIONS, st.sampled_from([0, 1]))
 def test_reversible_is_exact_and_invertible(
-    models64: DiffusionModels,
+    models64: StableDiffusion,
     sampler: tuple[str, dict[str, Any]],
     size: tuple[int, int],
     steps: int,
@@ -86,7 +86,7 @@ def test_reversible_is_exact_and_invertible(
     st.booleans(),
 )
 def test_number_of_calls(
-    models64: DiffusionModels,
+    models64: StableDiffusion,
     sampler: str,
     size: tuple[int, int],
     steps: int,
@@ -108,7 +108,7 @@ def test_number_of_calls(
 
 
 @pytest.mark.parametrize("p", [0.6, 0.93])
-def test_amplification_of_edict_is_that_of_the_paper(models64: DiffusionModels, p: float) -> None:
+def test_amplification_of_edict_is_that_of_the_paper(models64: StableDiffusion, p: float) -> None:
     """The bound used above is no looser than a factor a step over p^-2."""
     problem = Problem(models64, "edict", 5, mixing_coeff=p)
     assert p**-10 <= amplification(problem) <= (3 / p**2) ** 5

@@ -31,7 +31,7 @@ from sgool.loggers.wandb_run import run_uid
 from sgool.methods.latent_pairs import LatentPairModule
 from sgool.methods.trainer import fit_module
 from sgool.models.clip import ClipTower
-from sgool.models.load import DiffusionModels
+from sgool.models.stable_diffusion import StableDiffusion
 from sgool.objectives import Objective, TextAlignment
 from sgool.types import PromptSeed
 from tests import logged_run
@@ -158,7 +158,7 @@ def test_an_unwritable_log_is_an_error_that_says_so(tmp_path: Path) -> None:
 
 
 def test_a_fit_is_logged_as_its_histories_say_and_not_changed_by_it(
-    models: DiffusionModels, clip_tower: ClipTower, tmp_path: Path
+    models: StableDiffusion, clip_tower: ClipTower, tmp_path: Path
 ) -> None:
     pairs = [PromptSeed("a cat", seed=0), PromptSeed("a dog", seed=1)]
 

@@ -15,7 +15,7 @@ from sgool.methods.latent_pairs import LatentPairModule
 from sgool.methods.optimize import LatentOptimization
 from sgool.methods.vanilla import Vanilla
 from sgool.models.clip import ClipTower
-from sgool.models.load import DiffusionModels
+from sgool.models.stable_diffusion import StableDiffusion
 from sgool.objectives import CropSettings, Objective, SaliencySettings, TextAlignment
 from sgool.prompts.seeding import pair_generator
 from sgool.saliency import SpectralResidual
@@ -42,7 +42,7 @@ def objective(clip: ClipTower, salient: bool = False) -> Objective:
 @pytest.mark.parametrize("sampler", ["ddim", "edict"])
 @pytest.mark.parametrize("salient", [False, True])
 def test_the_candidate_that_the_objective_likes_best(
-    models: DiffusionModels, clip_tower: ClipTower, sampler: str, salient: bool
+    models: StableDiffusion, clip_tower: ClipTower, sampler: str, salient: bool
 ) -> None:
     told: list[tuple[int, int]] = []
     options = replace(settings(sampler), on_update=lambda *update: told.append(update))
@@ -73,7 +73,7 @@ def test_the_candidate_that_the_objective_likes_best(
     assert any(result.best_step > 0 for result in results)
 
 
-def test_batch_mates_do_not_change_a_result(models64: DiffusionModels, clip64: ClipTower) -> None:
+def test_batch_mates_do_not_change_a_result(models64: StableDiffusion, clip64: ClipTower) -> None:
     search = BestOfN("best_of_n", models64, objective(clip64, salient=True), 2, num_candidates=3)
     (alone,), together = search.run(PAIRS[1:2], settings()), search.run(PAIRS, settings())
     assert together[1].best_step == alone.best_step
@@ -99,7 +99,7 @@ CHAINS: list[tuple[str, dict[str, Any], dict[str, Any], dict[str, Any]]] = [
 
 @pytest.mark.parametrize(("sampler", "engine", "sampler_options", "module_options"), CHAINS, ids=str)
 def test_the_budget_is_what_the_optimisation_is_recorded_to_use(
-    models: DiffusionModels,
+    models: StableDiffusion,
     clip_tower: ClipTower,
     sampler: str,
     engine: dict[str, Any],
@@ -120,7 +120,7 @@ def test_the_budget_is_what_the_optimisation_is_recorded_to_use(
     assert recorded - one < searched.network_evaluations <= recorded
 
 
-def test_a_step_without_a_call_is_no_truncated_one(models: DiffusionModels, clip_tower: ClipTower) -> None:
+def test_a_step_without_a_call_is_no_truncated_one(models: StableDiffusion, clip_tower: ClipTower) -> None:
     """With steps_offset 0 the last step keeps its noise level."""
     models = replace(models, scheduler=scheduler64(steps_offset=0))
     options, goal = settings("ddim", {"name": "checkpoint", "gradient_steps": 1}), objective(clip_tower)
@@ -129,7 +129,7 @@ def test_a_step_without_a_call_is_no_truncated_one(models: DiffusionModels, clip
     assert optimization_calls(module, 1) == result.network_evaluations == 2 * (STEPS - 1) + 1
 
 
-def test_activations_that_are_kept_in_part_count(models: DiffusionModels, clip_tower: ClipTower) -> None:
+def test_activations_that_are_kept_in_part_count(models: StableDiffusion, clip_tower: ClipTower) -> None:
     goal = objective(clip_tower)
     found = set()
     for memory in (0.5, 1.0, 2.0, 3.0):
@@ -142,7 +142,7 @@ def test_activations_that_are_kept_in_part_count(models: DiffusionModels, clip_t
     assert len(found) > 1  # the budgets of this test do keep different numbers of calls
 
 
-def test_an_objective_that_is_never_finite_fails_the_pair(models: DiffusionModels, clip_tower: ClipTower) -> None:
+def test_an_objective_that_is_never_finite_fails_the_pair(models: StableDiffusion, clip_tower: ClipTower) -> None:
     class Broken(TextAlignment):
         def __call__(self, views: Tensor, targets: Tensor) -> Tensor:
             return super().__call__(views, targets) * torch.nan

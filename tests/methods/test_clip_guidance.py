@@ -16,7 +16,7 @@ from sgool.methods.base import FitSettings, PairResult
 from sgool.methods.clip_guidance import ClipGuidance
 from sgool.methods.vanilla import Vanilla
 from sgool.models.clip import ClipTower
-from sgool.models.load import DiffusionModels
+from sgool.models.stable_diffusion import StableDiffusion
 from sgool.objectives import CropSettings, Objective, SaliencySettings, TextAlignment
 from sgool.objectives.crops import random_boxes
 from sgool.prompts.seeding import first_latents, pair_generator
@@ -35,7 +35,7 @@ def settings(sampler: str = "ddim", **trainer: Any) -> FitSettings:
 
 
 def method(
-    models: DiffusionModels, clip: ClipTower, *, crops: int = 3, salient: bool = False, scale: float = SCALE, **how: Any
+    models: StableDiffusion, clip: ClipTower, *, crops: int = 3, salient: bool = False, scale: float = SCALE, **how: Any
 ) -> ClipGuidance:
     saliency = SaliencySettings(SpectralResidual()) if salient else None
     terms = CropSettings(num=crops, power=0.5, min_side=0.5, reduction="mean")
@@ -44,7 +44,7 @@ def method(
 
 
 def plain_guidance(
-    models: DiffusionModels, clip: ClipTower, pair: PromptSeed, sampler: str, crops: int, estimate: str, through: bool
+    models: StableDiffusion, clip: ClipTower, pair: PromptSeed, sampler: str, crops: int, estimate: str, through: bool
 ) -> tuple[Tensor, list[float]]:
     """The image of one pair and the losses seen on the way; the formulas of the community pipeline, in float64."""
     schedule = build_schedule(models.scheduler, STEPS, "dpm" if sampler == "dpm_solver" else "ddim")
@@ -113,7 +113,7 @@ def plain_guidance(
     ],
 )
 def test_it_is_the_community_pipelines_formula(
-    models64: DiffusionModels,
+    models64: StableDiffusion,
     clip64: ClipTower,
     sampler: str,
     prediction: str,
@@ -137,7 +137,7 @@ def test_it_is_the_community_pipelines_formula(
 
 
 @pytest.mark.parametrize("sampler", ["ddim", "dpm_solver"])
-def test_without_scale_it_is_vanilla(models: DiffusionModels, clip_tower: ClipTower, sampler: str) -> None:
+def test_without_scale_it_is_vanilla(models: StableDiffusion, clip_tower: ClipTower, sampler: str) -> None:
     vanilla = Vanilla(models).run(PAIRS, settings(sampler))
     for base, result in zip(vanilla, method(models, clip_tower, scale=0.0).run(PAIRS, settings(sampler)), strict=True):
         torch.testing.assert_close(result.final_image, base.final_image, rtol=0, atol=1e-6)
@@ -149,7 +149,7 @@ def test_without_scale_it_is_vanilla(models: DiffusionModels, clip_tower: ClipTo
 
 
 @pytest.mark.parametrize("through", [True, False])
-def test_history_calls_and_salient_regions(models64: DiffusionModels, clip64: ClipTower, through: bool) -> None:
+def test_history_calls_and_salient_regions(models64: StableDiffusion, clip64: ClipTower, through: bool) -> None:
     told: list[tuple[int, int]] = []
     options = replace(settings(), on_update=lambda *update: told.append(update))
     guided = method(models64, clip64, salient=True, through_network=through)
@@ -167,14 +167,14 @@ def test_history_calls_and_salient_regions(models64: DiffusionModels, clip64: Cl
     assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
 
 
-def test_batch_mates_do_not_change_a_result(models64: DiffusionModels, clip64: ClipTower) -> None:
+def test_batch_mates_do_not_change_a_result(models64: StableDiffusion, clip64: ClipTower) -> None:
     guided = method(models64, clip64, salient=True)
     (alone,), together = guided.run(PAIRS[1:], settings()), guided.run(PAIRS, settings())
     # float64: only the order of sums differs.
     torch.testing.assert_close(together[1].final_image, alone.final_image, rtol=0, atol=1e-9)
 
 
-def test_mixed_bfloat16(models: DiffusionModels, clip_tower: ClipTower) -> None:
+def test_mixed_bfloat16(models: StableDiffusion, clip_tower: ClipTower) -> None:
     rough = method(models, clip_tower, scale=1.0).run(PAIRS, settings(precision="bf16-mixed"))
     exact = method(models, clip_tower, scale=1.0).run(PAIRS, settings())
     for result, full in zip(rough, exact, strict=True):
@@ -184,7 +184,7 @@ def test_mixed_bfloat16(models: DiffusionModels, clip_tower: ClipTower) -> None:
         torch.testing.assert_close(result.final_image, full.final_image, rtol=0, atol=0.1)
 
 
-def test_guidance_that_is_not_finite_fails_the_pair_alone(models64: DiffusionModels, clip64: ClipTower) -> None:
+def test_guidance_that_is_not_finite_fails_the_pair_alone(models64: StableDiffusion, clip64: ClipTower) -> None:
     class Broken(TextAlignment):
         def __call__(self, views: Tensor, targets: Tensor) -> Tensor:
             own = self.targets(PAIRS[:1])[0]
@@ -200,7 +200,7 @@ def test_guidance_that_is_not_finite_fails_the_pair_alone(models64: DiffusionMod
     assert broken[1].error is None and broken[1].final_image.equal(fine[1].final_image)
 
 
-def test_bad_input(models: DiffusionModels, clip_tower: ClipTower) -> None:
+def test_bad_input(models: StableDiffusion, clip_tower: ClipTower) -> None:
     with pytest.raises(SgoolError, match="expected sampler=ddim or sampler=dpm_solver, got edict"):
         method(models, clip_tower).run(PAIRS, settings("edict"))
     with pytest.raises(SgoolError, match=r"`method\.clip_guidance\.estimate`: expected x0 or blended, got 'x1'"):

@@ -12,7 +12,7 @@ from sgool.methods.latent_pairs import LatentPairModule
 from sgool.methods.optimize import LatentOptimization
 from sgool.methods.vanilla import Vanilla
 from sgool.models.clip import ClipTower
-from sgool.models.load import DiffusionModels
+from sgool.models.stable_diffusion import StableDiffusion
 from sgool.objectives import CropSettings, Objective, SaliencySettings, TextAlignment
 from sgool.results.checkpoint import eight_bit
 from sgool.saliency import SpectralResidual
@@ -28,7 +28,7 @@ def settings(sampler: str = "ddim", **trainer: Any) -> FitSettings:
 
 
 def method(
-    models: DiffusionModels, clip: ClipTower, *, salient: bool = False, **optimization: Any
+    models: StableDiffusion, clip: ClipTower, *, salient: bool = False, **optimization: Any
 ) -> LatentOptimization:
     saliency = SaliencySettings(SpectralResidual()) if salient else None
     objective = Objective({"text": TextAlignment(clip)}, {"text": 1.0}, CropSettings(num=4), saliency)
@@ -36,7 +36,7 @@ def method(
 
 
 @pytest.mark.parametrize("sampler", ["ddim", "edict"])
-def test_vanilla_is_plain_sampling(models: DiffusionModels, sampler: str) -> None:
+def test_vanilla_is_plain_sampling(models: StableDiffusion, sampler: str) -> None:
     results = Vanilla(models).run(PAIRS, settings(sampler))
     module = LatentPairModule(models, PAIRS, **settings(sampler).module)
     images = module.sample()
@@ -52,7 +52,7 @@ def test_vanilla_is_plain_sampling(models: DiffusionModels, sampler: str) -> Non
 @pytest.mark.parametrize("sampler", ["ddim", "edict"])
 @pytest.mark.parametrize("salient", [False, True])
 def test_optimisation_starts_at_vanilla_and_keeps_the_best(
-    models: DiffusionModels, clip_tower: ClipTower, sampler: str, salient: bool
+    models: StableDiffusion, clip_tower: ClipTower, sampler: str, salient: bool
 ) -> None:
     results = method(models, clip_tower, salient=salient, gradient_rms=1e-3).run(PAIRS, settings(sampler))
     vanilla = Vanilla(models).run(PAIRS, settings(sampler))
@@ -69,7 +69,7 @@ def test_optimisation_starts_at_vanilla_and_keeps_the_best(
         assert all(r.saliency_map is not None and r.saliency_map.shape == (1, 32, 32) for r in results)
 
 
-def test_final_image_belongs_to_the_final_latents(models: DiffusionModels, clip_tower: ClipTower) -> None:
+def test_final_image_belongs_to_the_final_latents(models: StableDiffusion, clip_tower: ClipTower) -> None:
     results = method(models, clip_tower, keep="last", snapshot_every=2).run(PAIRS, settings())
     latents = torch.stack([result.final_latents[0] for result in results])
     module = LatentPairModule(models, PAIRS, initial_latents=latents, **settings().module)
@@ -106,7 +106,7 @@ OPTIMISERS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("name", OPTIMISERS)
 @pytest.mark.parametrize("failing", [None, "a panda"])
 def test_pairs_of_one_fit_end_as_each_alone(
-    models64: DiffusionModels, clip64: ClipTower, sampler: str, name: str, failing: str | None
+    models64: StableDiffusion, clip64: ClipTower, sampler: str, name: str, failing: str | None
 ) -> None:
     """Three pairs in a fit give each what it gets in a fit of its own; one that fails changes nothing for the rest."""
     options = dict(OPTIMISERS[name])
@@ -130,7 +130,7 @@ def test_pairs_of_one_fit_end_as_each_alone(
         assert result.num_optimization_steps == alone.num_optimization_steps
 
 
-def test_engines_give_the_same_result(models64: DiffusionModels, clip64: ClipTower) -> None:
+def test_engines_give_the_same_result(models64: StableDiffusion, clip64: ClipTower) -> None:
     results = []
     for engine in ("direct", "checkpoint"):
         options = settings("edict")
@@ -141,7 +141,7 @@ def test_engines_give_the_same_result(models64: DiffusionModels, clip64: ClipTow
 
 
 @pytest.mark.parametrize("salient", [False, True])
-def test_mixed_bfloat16(models: DiffusionModels, clip_tower: ClipTower, salient: bool) -> None:
+def test_mixed_bfloat16(models: StableDiffusion, clip_tower: ClipTower, salient: bool) -> None:
     results = method(models, clip_tower, salient=salient).run(PAIRS, settings(precision="bf16-mixed"))
     vanilla = Vanilla(models).run(PAIRS, settings(precision="bf16-mixed"))
     exact = Vanilla(models).run(PAIRS, settings())
@@ -157,7 +157,7 @@ def test_mixed_bfloat16(models: DiffusionModels, clip_tower: ClipTower, salient:
         assert result.history[result.best_step]["selection"] <= result.history[0]["selection"]
 
 
-def test_an_objective_that_is_never_finite_fails_the_pair(models: DiffusionModels, clip_tower: ClipTower) -> None:
+def test_an_objective_that_is_never_finite_fails_the_pair(models: StableDiffusion, clip_tower: ClipTower) -> None:
     class Broken(TextAlignment):
         def __call__(self, views: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
             return super().__call__(views, targets) * torch.nan
@@ -169,7 +169,7 @@ def test_an_objective_that_is_never_finite_fails_the_pair(models: DiffusionModel
     assert results[0].final_latents.equal(results[0].initial_latents)
 
 
-def test_fits_are_quiet(models: DiffusionModels, clip_tower: ClipTower, capsys: pytest.CaptureFixture[str]) -> None:
+def test_fits_are_quiet(models: StableDiffusion, clip_tower: ClipTower, capsys: pytest.CaptureFixture[str]) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         method(models, clip_tower, num_optimization_steps=1).run(PAIRS[:1], settings())

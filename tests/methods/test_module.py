@@ -15,7 +15,7 @@ from sgool.diffusion import build_engine, build_sampler
 from sgool.errors import SgoolError
 from sgool.methods.latent_pairs import LatentPairModule
 from sgool.models.clip import ClipTower
-from sgool.models.load import DiffusionModels
+from sgool.models.stable_diffusion import StableDiffusion
 from sgool.objectives import CropSettings, Objective, SaliencySettings, TextAlignment
 from sgool.prompts.seeding import first_latents, pair_generator
 from sgool.saliency import SpectralResidual
@@ -30,7 +30,7 @@ def objective(clip64: ClipTower) -> Objective:
 
 
 def module(
-    models: DiffusionModels, objective: Objective | None = None, *, pairs: Any = PAIRS, **kwargs: Any
+    models: StableDiffusion, objective: Objective | None = None, *, pairs: Any = PAIRS, **kwargs: Any
 ) -> LatentPairModule:
     return LatentPairModule(models, pairs, objective, **{"num_inference_steps": 3, **kwargs})
 
@@ -43,7 +43,7 @@ def gradient(built: LatentPairModule) -> Tensor:
 
 
 @pytest.mark.parametrize(("sampler", "streams"), [("ddim", 1), ("edict", 2)])
-def test_latents_are_the_only_parameter(models: DiffusionModels, sampler: str, streams: int) -> None:
+def test_latents_are_the_only_parameter(models: StableDiffusion, sampler: str, streams: int) -> None:
     built = module(models, sampler=build_sampler(sampler))
     assert [name for name, _ in built.named_parameters()] == ["latents"]
     assert list(built.state_dict()) == ["latents"] and list(built.children()) == []
@@ -52,7 +52,7 @@ def test_latents_are_the_only_parameter(models: DiffusionModels, sampler: str, s
 
 
 def test_checkpoint_of_a_fit_holds_latents_and_momentum_alone(
-    models: DiffusionModels, clip_tower: ClipTower, tmp_path: Path
+    models: StableDiffusion, clip_tower: ClipTower, tmp_path: Path
 ) -> None:
     objective = Objective({"text": TextAlignment(clip_tower)}, {"text": 1.0})
     built = module(models, objective, num_optimization_steps=1)
@@ -66,7 +66,7 @@ def test_checkpoint_of_a_fit_holds_latents_and_momentum_alone(
     assert (tmp_path / "fit.ckpt").stat().st_size < 40_000  # three times 4x8x8 floats, twice, and Lightning's notes
 
 
-def test_first_latents_are_those_of_diffusers(models: DiffusionModels) -> None:
+def test_first_latents_are_those_of_diffusers(models: StableDiffusion) -> None:
     built = module(models)
     for index, pair in enumerate(PAIRS):
         expected = randn_tensor((1, 4, 8, 8), generator=torch.Generator("cpu").manual_seed(pair.seed))
@@ -74,7 +74,7 @@ def test_first_latents_are_those_of_diffusers(models: DiffusionModels) -> None:
     assert module(models, height=48, width=32).latents.shape == (1, 3, 4, 12, 8)
 
 
-def test_a_schedulers_own_scale_of_noise_does_not_count(models: DiffusionModels) -> None:
+def test_a_schedulers_own_scale_of_noise_does_not_count(models: StableDiffusion) -> None:
     """Euler's latents start at a standard deviation of 14.6; those of this chain at 1 whatever the scheduler."""
     euler = EulerDiscreteScheduler.from_config(models.scheduler.config)
     assert float(euler.init_noise_sigma) > 10
@@ -83,7 +83,7 @@ def test_a_schedulers_own_scale_of_noise_does_not_count(models: DiffusionModels)
     torch.testing.assert_close(built.sample(), module(models).sample(), atol=1e-6, rtol=0)
 
 
-def test_given_latents(models: DiffusionModels) -> None:
+def test_given_latents(models: StableDiffusion) -> None:
     given = torch.randn(3, 4, 8, 8, generator=torch.Generator().manual_seed(9))
     built = module(models, initial_latents=given, sampler=build_sampler("edict"))
     assert built.latents[0].equal(given) and built.latents[1].equal(given)
@@ -92,7 +92,7 @@ def test_given_latents(models: DiffusionModels) -> None:
 
 
 @pytest.mark.parametrize("sampler", ["ddim", "edict"])
-def test_each_pair_has_the_gradient_it_has_alone(models64: DiffusionModels, objective: Objective, sampler: str) -> None:
+def test_each_pair_has_the_gradient_it_has_alone(models64: StableDiffusion, objective: Objective, sampler: str) -> None:
     options: dict[str, Any] = {"sampler": build_sampler(sampler), "engine": build_engine("checkpoint")}
     together = module(models64, objective, **options)
     gradients = gradient(together)
@@ -106,7 +106,7 @@ def test_each_pair_has_the_gradient_it_has_alone(models64: DiffusionModels, obje
         torch.testing.assert_close(together.evaluation.loss[index], alone.evaluation.loss[0], rtol=1e-11, atol=0)
 
 
-def test_what_an_update_saw(models64: DiffusionModels, objective: Objective) -> None:
+def test_what_an_update_saw(models64: StableDiffusion, objective: Objective) -> None:
     built = module(models64, objective, sampler=build_sampler("edict"))
     total = built.training_step(None, 0)
     seen = built.evaluation
@@ -121,7 +121,7 @@ def test_what_an_update_saw(models64: DiffusionModels, objective: Objective) -> 
 
 
 def test_both_streams_of_edict_count_half_each_with_crops_of_their_own(
-    models64: DiffusionModels, objective: Objective
+    models64: StableDiffusion, objective: Objective
 ) -> None:
     built = module(models64, objective, sampler=build_sampler("edict"))
     built.training_step(None, 0)
@@ -134,7 +134,7 @@ def test_both_streams_of_edict_count_half_each_with_crops_of_their_own(
     torch.testing.assert_close(built.evaluation.loss, (losses[0] + losses[1]) / 2, rtol=1e-12, atol=0)
 
 
-def test_each_stream_keeps_its_own_salient_regions(models: DiffusionModels, clip_tower: ClipTower) -> None:
+def test_each_stream_keeps_its_own_salient_regions(models: StableDiffusion, clip_tower: ClipTower) -> None:
     """Between two detections the first image's boxes must not become those found in the second image."""
     seen: list[Tensor] = []
 
@@ -155,7 +155,7 @@ def test_each_stream_keeps_its_own_salient_regions(models: DiffusionModels, clip
     assert later.regions == first.regions and later.saliency_map.equal(first.saliency_map)
 
 
-def test_bad_input(models: DiffusionModels, objective: Objective) -> None:
+def test_bad_input(models: StableDiffusion, objective: Objective) -> None:
     with pytest.raises(SgoolError, match="`pairs`: expected at least one prompt-seed pair, got none"):
         module(models, objective, pairs=[])
     with pytest.raises(SgoolError, match="num_optimization_steps`: expected 1 or more, got 0"):

@@ -13,10 +13,11 @@ from diffusers import StableDiffusionPipeline
 from sgool.config import paths
 from sgool.errors import SgoolError
 from sgool.models import assets
-from sgool.models.load import DiffusionModels, load_models
+from sgool.models.load import load_models
+from sgool.models.stable_diffusion import StableDiffusion
 
 
-def test_a_pipeline_folder_loads_frozen(models: DiffusionModels, pipeline_folder: Path) -> None:
+def test_a_pipeline_folder_loads_frozen(models: StableDiffusion, pipeline_folder: Path) -> None:
     assert models.name == str(pipeline_folder) and models.dtype == torch.float32
     assert models.vae_scale_factor == 4 and models.latent_shape() == (4, 8, 8) and models.num_tokens == 16
     for network in (models.vae, models.unet, models.text_encoder):
@@ -35,7 +36,7 @@ def test_dtype_and_memory_format(pipeline_folder: Path, dtype: torch.dtype) -> N
     assert loaded.encode_prompts(["a red cat"]).dtype == dtype
 
 
-def test_prompt_embeddings_are_those_of_the_pipeline(models: DiffusionModels, pipeline_folder: Path) -> None:
+def test_prompt_embeddings_are_those_of_the_pipeline(models: StableDiffusion, pipeline_folder: Path) -> None:
     pipeline = StableDiffusionPipeline.from_pretrained(pipeline_folder, local_files_only=True)
     expected, negative = pipeline.encode_prompt(["a red cat", "trees"], "cpu", 1, True, negative_prompt=["", "a house"])
     got = models.encode_prompts(["a red cat", "trees"])
@@ -44,7 +45,7 @@ def test_prompt_embeddings_are_those_of_the_pipeline(models: DiffusionModels, pi
     torch.testing.assert_close(models.encode_prompts(["", "a house"]), negative)
 
 
-def test_sizes(models: DiffusionModels) -> None:
+def test_sizes(models: StableDiffusion) -> None:
     assert models.latent_shape(64, 40) == (4, 16, 10) and models.latent_shape(width=64) == (4, 8, 16)
     with pytest.raises(SgoolError, match=r"`models\.height`: expected a multiple of 8 pixels.*got 30; 32 would do"):
         models.latent_shape(height=30)
@@ -52,7 +53,7 @@ def test_sizes(models: DiffusionModels) -> None:
         models.latent_shape(width=0)
 
 
-def test_what_the_tokenizer_cuts_off_is_said(models: DiffusionModels) -> None:
+def test_what_the_tokenizer_cuts_off_is_said(models: StableDiffusion) -> None:
     long = "a red cat to the left of a blue house and a photo of two green trees on a yellow background"
     (cut,) = models.truncated([long])
     assert cut and long.replace(" ", "").endswith(cut.replace(" ", ""))
@@ -65,14 +66,14 @@ def test_what_the_tokenizer_cuts_off_is_said(models: DiffusionModels) -> None:
         torch.testing.assert_close(models.encode_prompts([kept]), embeds[:1])  # the rest had no effect
 
 
-def test_exactly_full_prompts_are_not_cut(models: DiffusionModels) -> None:
+def test_exactly_full_prompts_are_not_cut(models: StableDiffusion) -> None:
     words = "cat " * 40
     (cut,) = models.truncated([words])
     fits = "cat " * (40 - len(cut.split()))
     assert models.truncated([fits]) == [""] and models.truncated([fits + "cat"]) == ["cat"]
 
 
-def test_a_tokenizer_without_limit_uses_the_text_encoders(models: DiffusionModels, pipeline_folder: Path) -> None:
+def test_a_tokenizer_without_limit_uses_the_text_encoders(models: StableDiffusion, pipeline_folder: Path) -> None:
     loaded = load_models(pipeline_folder)
     loaded.tokenizer.model_max_length = int(1e30)
     torch.testing.assert_close(loaded.encode_prompts(["a red cat"]), models.encode_prompts(["a red cat"]))

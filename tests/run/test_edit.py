@@ -19,7 +19,7 @@ from sgool.config import load_config
 from sgool.diffusion import build_sampler
 from sgool.errors import ConfigError, SgoolError
 from sgool.methods.latent_pairs import LatentPairModule
-from sgool.models.load import DiffusionModels
+from sgool.models.stable_diffusion import StableDiffusion
 from sgool.run.edit import Edit, edit_image
 from sgool.types import PromptSeed
 
@@ -214,7 +214,7 @@ def test_mistakes_in_the_image(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("sampler", "streams"), [("ddim", 1), ("edict", 2), ("belm", 1), ("belm", 2)])
-def test_a_module_starts_from_given_streams(models: DiffusionModels, sampler: str, streams: int) -> None:
+def test_a_module_starts_from_given_streams(models: StableDiffusion, sampler: str, streams: int) -> None:
     given = torch.randn(streams, 1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     options = {"sampler": build_sampler(sampler), "num_inference_steps": 2, "guidance_scale": 1.0}
     module = LatentPairModule(models, [PromptSeed("a cat")], initial_latents=given, **options)
@@ -222,12 +222,12 @@ def test_a_module_starts_from_given_streams(models: DiffusionModels, sampler: st
     assert module.sample().shape == (1, 3, 32, 32)
 
 
-def test_a_module_refuses_streams_that_its_sampler_has_not(models: DiffusionModels) -> None:
+def test_a_module_refuses_streams_that_its_sampler_has_not(models: StableDiffusion) -> None:
     with pytest.raises(SgoolError, match=r"`initial_latents`: expected shape \(1, 4, 8, 8\), got \(2, 1, 4, 8, 8\)"):
         LatentPairModule(models, [PromptSeed("a cat")], initial_latents=torch.zeros(2, 1, 4, 8, 8))
 
 
-def test_a_network_may_be_told_something_else_than_the_objective(models: DiffusionModels) -> None:
+def test_a_network_may_be_told_something_else_than_the_objective(models: StableDiffusion) -> None:
     options = {"num_inference_steps": 2, "guidance_scale": 1.0}
     told = LatentPairModule(models, [PromptSeed("a cat", 3)], network_prompts=["two dogs"], **options)
     same = LatentPairModule(models, [PromptSeed("two dogs", 3)], **options)

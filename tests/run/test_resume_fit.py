@@ -28,7 +28,7 @@ from sgool.methods.clip_guidance import ClipGuidance
 from sgool.methods.optimize import LatentOptimization
 from sgool.methods.vanilla import Vanilla
 from sgool.models.clip import ClipTower
-from sgool.models.load import DiffusionModels
+from sgool.models.stable_diffusion import StableDiffusion
 from sgool.objectives import CropSettings, Objective, SaliencySettings, TextAlignment
 from sgool.results.checkpoint import eight_bit, pack_image, unpack_image
 from sgool.saliency import SpectralResidual
@@ -67,7 +67,7 @@ class Problem:
 class Networks:
     """What all problems of this file share."""
 
-    models: DiffusionModels
+    models: StableDiffusion
     clip: ClipTower
     other_clip: ClipTower
 
@@ -109,7 +109,7 @@ class Networks:
 
 
 @pytest.fixture(scope="module")
-def networks(models: DiffusionModels, clip_tower: ClipTower, wordpiece_tower: ClipTower) -> Networks:
+def networks(models: StableDiffusion, clip_tower: ClipTower, wordpiece_tower: ClipTower) -> Networks:
     return Networks(models, clip_tower, wordpiece_tower)
 
 
@@ -147,7 +147,7 @@ def after(*polls: int) -> Callable[[], bool]:
 
 
 @contextmanager
-def counted_calls(models: DiffusionModels) -> Iterator[list[int]]:
+def counted_calls(models: StableDiffusion) -> Iterator[list[int]]:
     """A list that grows with each call of the denoising network."""
     calls: list[int] = []
     hook = models.unet.register_forward_hook(lambda *_: calls.append(1))

@@ -1,4 +1,4 @@
-"""From latents to pixels and back."""
+"""From latents to pixels and back, by a diffusers ``AutoencoderKL``."""
 
 from __future__ import annotations
 

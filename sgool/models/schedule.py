@@ -17,15 +17,25 @@ class Step:
 
     Attributes:
         index: 0 for the noisiest.
-        timestep: Training timestep ``t`` that the network sees.
-        alpha_prod_t: Cumulative product of alphas at ``t``, in (0, 1].
-        alpha_prod_t_prev: The same after the step.
+        timestep: What the network is told of the time: a training timestep ``t``, whole where the model's are.
+        alpha: Weight of the clean latents before the step: latents = alpha clean + sigma noise. Of a diffusion
+            model it is the square root of ``alphas_cumprod[t]``.
+        sigma: Weight of the noise before the step, the square root of ``1 - alphas_cumprod[t]``.
+        alpha_prev: The weight of the clean latents after the step.
+        sigma_prev: The weight of the noise after the step.
     """
 
     index: int
-    timestep: int
-    alpha_prod_t: float
-    alpha_prod_t_prev: float
+    timestep: float
+    alpha: float
+    sigma: float
+    alpha_prev: float
+    sigma_prev: float
+
+    @property
+    def has_effect(self) -> bool:
+        """Whether the step changes the weights at all; a schedule's last step may not."""
+        return (self.alpha, self.sigma) != (self.alpha_prev, self.sigma_prev)
 
 
 @dataclass(frozen=True)
@@ -115,7 +125,8 @@ def _dpm(scheduler: Any, num_inference_steps: int) -> Schedule:
     return Schedule(_steps([int(t) for t in dpm.timesteps], alphas), str(config.prediction_type), first_order_end)
 
 
-def _steps(timesteps: list[int], alphas: list[float]) -> tuple[Step, ...]:
-    """Steps from their timesteps and the alphas before each and after the last."""
-    rows = zip(timesteps, alphas[:-1], alphas[1:], strict=True)
-    return tuple(Step(index, t, before, after) for index, (t, before, after) in enumerate(rows))
+def _steps(timesteps: list[int], alphas_cumprod: list[float]) -> tuple[Step, ...]:
+    """Steps from their timesteps and the cumulative products of alphas before each and after the last."""
+    scales = [(alpha_prod**0.5, (1 - alpha_prod) ** 0.5) for alpha_prod in alphas_cumprod]
+    rows = zip(timesteps, scales[:-1], scales[1:], strict=True)
+    return tuple(Step(index, t, *before, *after) for index, (t, before, after) in enumerate(rows))

@@ -1,0 +1,144 @@
+"""Stable Diffusion 1.x and 2.x as a family: a UNet told of the prompt by a CLIP text encoder, and an autoencoder."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sgool.errors import SgoolError
+from sgool.models.autoencoder import decode_latents, encode_images
+from sgool.models.family import Conditioning
+from sgool.models.schedule import Schedule, Spacing, Step, build_schedule
+
+
+@dataclass(frozen=True)
+class StableDiffusion:
+    """The frozen components of a Stable Diffusion 1.x or 2.x pipeline, as diffusers loads them: a `Family`."""
+
+    vae: Any
+    unet: Any
+    text_encoder: Any
+    tokenizer: Any
+    scheduler: Any
+    name: str
+    _timesteps: dict[tuple[float, torch.device], Tensor] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+
+    @property
+    def vae_scale_factor(self) -> int:
+        """Pixels per latent."""
+        return 2 ** (len(self.vae.config.block_out_channels) - 1)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Data type of the denoising network's weights."""
+        dtype: torch.dtype = self.unet.dtype
+        return dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the denoising network's weights."""
+        return torch.device(self.unet.device)
+
+    @property
+    def denoisers(self) -> Mapping[str, nn.Module]:
+        """The one network that `predict` calls."""
+        return {"unet": self.unet}
+
+    @property
+    def num_channels(self) -> int:
+        """C of the latents."""
+        return int(self.unet.config.in_channels)
+
+    @property
+    def num_tokens(self) -> int:
+        """Length of ``prompt_embeds``; a tokenizer may be saved without its limit, the text encoder always has one."""
+        return int(min(self.tokenizer.model_max_length, self.text_encoder.config.max_position_embeddings))
+
+    def to(self, device: torch.device | str) -> StableDiffusion:
+        """Moves the networks in place; returns itself."""
+        for network in (self.vae, self.unet, self.text_encoder):
+            network.to(device)
+        return self
+
+    def schedule(self, num_inference_steps: int, spacing: Spacing = "ddim") -> Schedule:
+        """The steps of the pipeline's own scheduler, see `sgool.models.schedule.build_schedule`."""
+        return build_schedule(self.scheduler, num_inference_steps, spacing)
+
+    def latent_shape(self, height: int | None = None, width: int | None = None) -> tuple[int, int, int]:
+        """(C, h, w) of the latents of an image; by default of the size the model was trained for.
+
+        Raises:
+            SgoolError: A side is not a positive multiple of what the network can halve.
+        """
+        sample = self.unet.config.sample_size
+        default = (sample, sample) if isinstance(sample, int) else tuple(sample)
+        factor = self.vae_scale_factor
+        # Below the latents, the network halves them once per block but the last.
+        multiple = factor * 2 ** (len(self.unet.config.block_out_channels) - 1)
+        sides = []
+        for name, side, latent in (("height", height, default[0]), ("width", width, default[1])):
+            pixels = latent * factor if side is None else side
+            if pixels < multiple or pixels % multiple:
+                near = max(multiple, round(pixels / multiple) * multiple)
+                raise SgoolError(
+                    f"`models.{name}`: expected a multiple of {multiple} pixels (VAE factor {factor}), got {pixels}; "
+                    f"{near} would do"
+                )
+            sides.append(pixels // factor)
+        return (self.num_channels, sides[0], sides[1])
+
+    @torch.no_grad()
+    def encode_prompts(self, prompts: Sequence[str]) -> Tensor:
+        """``prompt_embeds`` (B, L, D). Warns with the words that the tokenizer's length cuts off."""
+        for prompt, cut in zip(prompts, self.truncated(prompts), strict=True):
+            if cut:
+                # 3: past torch's wrapper for no_grad, so that the warning names the caller.
+                warnings.warn(f"prompt over {self.num_tokens} tokens: {cut!r} of {prompt!r} is cut off", stacklevel=3)
+        tokens = self.tokenizer(
+            list(prompts),
+            padding="max_length",
+            max_length=self.num_tokens,
+            truncation=True,
+            return_tensors="pt",
+        )
+        embeds: Tensor = self.text_encoder(tokens.input_ids.to(self.text_encoder.device))[0]
+        return embeds
+
+    def truncated(self, prompts: Sequence[str]) -> list[str]:
+        """Per prompt, the text that the tokenizer cuts off (empty: nothing)."""
+        limit = self.num_tokens
+        cut = []
+        for prompt in prompts:
+            ids = self.tokenizer(prompt, truncation=False, verbose=False).input_ids
+            cut.append(self.tokenizer.decode(ids[limit - 1 : -1]).strip() if len(ids) > limit else "")
+        return cut
+
+    def predict(self, x: Tensor, step: Step, conditioning: Conditioning) -> Tensor:
+        """The UNet's output (B, C, h, w) for latents of that shape and prompt embeddings (B, L, D)."""
+        timestep = self._timestep(step, x.device)
+        output: Tensor = self.unet(x, timestep, encoder_hidden_states=conditioning, return_dict=False)[0]
+        return output
+
+    def _timestep(self, step: Step, device: torch.device) -> Tensor:
+        """As a tensor, made once: a number would be copied to the GPU at every call, and compiled for every value."""
+        key = (step.timestep, device)
+        if key not in self._timesteps:
+            # Made in inference mode it would be of no use to a later call with gradients.
+            with torch.inference_mode(False):
+                self._timesteps[key] = torch.tensor(step.timestep, device=device)
+        return self._timesteps[key]
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Images (B, 3, H, W), nominally in [0, 1], of latents (B, C, h, w), which are cast to the networks' dtype."""
+        return decode_latents(self.vae, latents.to(self.dtype))
+
+    def encode_images(self, images: Tensor) -> Tensor:
+        """Latents (B, C, h, w), in the networks' dtype, of images (B, 3, H, W) in [0, 1]."""
+        return encode_images(self.vae, images)
