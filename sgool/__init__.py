@@ -9,24 +9,36 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from sgool.callbacks import RunWriter as RunWriter
     from sgool.callbacks import default_callbacks as default_callbacks
-    from sgool.diffusion.chain import Chain as Chain
-    from sgool.methods.latent_pairs import LatentPairModule as LatentPairModule
+    from sgool.diffusion import Chain as Chain
+    from sgool.methods import BestOfN as BestOfN
+    from sgool.methods import ClipGuidance as ClipGuidance
+    from sgool.methods import LatentPairModule as LatentPairModule
+    from sgool.methods import PairParallelStrategy as PairParallelStrategy
+    from sgool.methods import Vanilla as Vanilla
     from sgool.models.clip import load_clip as load_clip
     from sgool.models.load import load_models as load_models
     from sgool.objectives import Objective as Objective
     from sgool.objectives import TextAlignment as TextAlignment
+    from sgool.prompts.datamodule import PromptDataModule as PromptDataModule
     from sgool.run.fit import fit as fit
     from sgool.types import PromptSeed as PromptSeed
 
 __version__ = "0.1.0"
 
 _MODULES = {
-    "Chain": "sgool.diffusion.chain",
-    "LatentPairModule": "sgool.methods.latent_pairs",
+    "BestOfN": "sgool.methods",
+    "Chain": "sgool.diffusion",
+    "ClipGuidance": "sgool.methods",
+    "LatentPairModule": "sgool.methods",
     "Objective": "sgool.objectives",
+    "PairParallelStrategy": "sgool.methods",
+    "PromptDataModule": "sgool.prompts.datamodule",
     "PromptSeed": "sgool.types",
+    "RunWriter": "sgool.callbacks",
     "TextAlignment": "sgool.objectives",
+    "Vanilla": "sgool.methods",
     "default_callbacks": "sgool.callbacks",
     "fit": "sgool.run.fit",
     "load_clip": "sgool.models.clip",
@@ -34,11 +46,17 @@ _MODULES = {
 }
 
 __all__ = [
+    "BestOfN",
     "Chain",
+    "ClipGuidance",
     "LatentPairModule",
     "Objective",
+    "PairParallelStrategy",
+    "PromptDataModule",
     "PromptSeed",
+    "RunWriter",
     "TextAlignment",
+    "Vanilla",
     "__version__",
     "default_callbacks",
     "fit",

@@ -73,7 +73,7 @@ class BatchCheckpoint(PairCallback):
             trainer.should_stop = True
 
     def on_predict_batch_end(
-        self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         """Writes where it is time to.
 

@@ -32,7 +32,7 @@ class PairModule(L.LightningModule):
 
     Args:
         chain: The denoising chain.
-        judges: Name -> a CLIP tower or metrics, or a whole `JudgePanel`: scores first and final images. None: no scores.
+        judges: Name -> a CLIP tower or metrics, or a whole `JudgePanel`; they score the first and the final images.
         pairs: Pairs of its own, as one batch; by default a `PromptDataModule` serves them.
 
     Attributes:
@@ -80,8 +80,8 @@ class PairModule(L.LightningModule):
         """
         if self._own is not None and self._data_module() is not None:
             raise SgoolError(
-                f"`pairs`: {type(self).__name__} was made with {len(self._own)} pairs of its own, and the Trainer got a "
-                "data module as well; leave one of them out"
+                f"`pairs`: {type(self).__name__} was made with {len(self._own)} pairs of its own, and the Trainer got "
+                "a data module as well; leave one of them out"
             )
         check_trainer(self.trainer, stage)
         ordered = iter(sorted(self.pair_callbacks(), key=lambda callback: callback.order))
@@ -127,8 +127,8 @@ class PairModule(L.LightningModule):
         """
         if not isinstance(batch, PairBatch):
             raise SgoolError(
-                f"expected batches of a PromptDataModule, got a {type(batch).__name__}: a plain data loader does not say "
-                "which update comes next"
+                f"expected batches of a PromptDataModule, got a {type(batch).__name__}: a plain data loader does not "
+                "say which update comes next"
             )
         self.batch, self.pairs = batch, batch.pairs
         self._began, self.seconds_before = time.perf_counter(), 0.0
@@ -149,7 +149,7 @@ class PairModule(L.LightningModule):
             callback.on_pairs_end(self.trainer, self, self.results)
 
     def first_images(self, latents: Tensor) -> Tensor:
-        """Images (B, 3, H, W) in [0, 1] of latents (S, B, C, h, w): those of the first stream, the others' are spared."""
+        """Images (B, 3, H, W) in [0, 1] of the first stream of latents (S, B, C, h, w); the others are not decoded."""
         return self.batch_chain.decode(self.batch_chain.denoise(latents)[0]).clamp(0, 1)
 
     # Scores

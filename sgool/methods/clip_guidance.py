@@ -79,8 +79,8 @@ class ClipGuidance(PairModule):
             raise SgoolError(f"`method.{self.method}.estimate`: expected {' or '.join(ESTIMATES)}, got {estimate!r}")
         if not chain.sampler.guidable:
             raise SgoolError(
-                f"`method.{self.method}`: expected a sampler whose steps can be guided, such as ddim or dpm_solver, got "
-                f"{chain.sampler.name}"
+                f"`method.{self.method}`: expected a sampler whose steps can be guided, such as ddim or dpm_solver, "
+                f"got {chain.sampler.name}"
             )
         self.objective = objective
         self._scale, self._through_network, self._estimate = clip_guidance_scale, through_network, estimate

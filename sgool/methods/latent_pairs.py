@@ -31,8 +31,8 @@ class LatentPairModule(PairModule):
     norm regulariser and clipping by norm, but without noise and renormalisation, ReNO (Eyring et al. 2024); clipping,
     tying, perturbing and renormalising are callbacks (`sgool.callbacks.default_callbacks`).
 
-    ``Trainer(max_epochs=1).fit(module, datamodule=PromptDataModule(...))`` optimises one batch of pairs after the other:
-    a training step is one update of one batch. At a batch's first update the module takes up its pairs, with new
+    ``Trainer(max_epochs=1).fit(module, datamodule=PromptDataModule(...))`` optimises one batch of pairs after the
+    other: a training step is one update of one batch. At a batch's first update the module takes up its pairs, with new
     latents and a fresh optimiser state; after its last one the results are scored and handed to callbacks.
 
     ``latents`` (S, B, C, h, w) is the only parameter; S = 2 for EDICT's pair (x, y) and a two-step sampler's inverted
