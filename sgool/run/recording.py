@@ -22,17 +22,11 @@ def score(session: Session, results: Sequence[PairResult]) -> list[dict[str, flo
     """
     import torch
 
-    from sgool.metrics import Before
-
-    pairs = [result.pair for result in results]
-    rows: list[dict[str, float]] = [{} for _ in results]
     first = torch.stack([result.initial_image for result in results]).to(session.device)
     final = torch.stack([result.final_image for result in results]).to(session.device)
-    before = Before(first, [(result.initial_latents, result.final_latents) for result in results])
-    for suffix, images, since in (("_initial", first, None), ("", final, before)):
-        scores = session.judges.score(images, pairs, since)
-        for row, values in zip(rows, scores, strict=True):
-            row |= {f"{name}{suffix}": value for name, value in values.items()}
+    latents = [(result.initial_latents, result.final_latents) for result in results]
+    well = [result.error is None for result in results]
+    rows = session.judges.judge(first, final, [result.pair for result in results], latents, counted=well)
     for row, result in zip(rows, results, strict=True):
         if result.history:
             row["objective_initial"] = result.history[0]["selection"]
