@@ -135,7 +135,7 @@ class Bench:
 
     def scores(self, images: Tensor, pairs: Sequence[PromptSeed]) -> pd.DataFrame:
         """Judge score and scene accuracy, a row an image."""
-        rows = self.panel.score(images.clamp(0, 1), pairs)
+        rows = self.panel.judge(None, images.clamp(0, 1), pairs)
         return pd.DataFrame(
             {"judge": row["judge/clip_score"], "scene": 100 * row["scene_accuracy"], "prompt": pair.prompt}
             for row, pair in zip(rows, pairs, strict=True)

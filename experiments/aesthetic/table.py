@@ -18,7 +18,8 @@ from experiments.aesthetic.rating import coarse, colourfulness, contrast, rating
 from experiments.aesthetic.run import GOALS
 from experiments.aesthetic.sheet import write_sheet
 from experiments.intervals import difference_text, share_text, write_tables
-from sgool.metrics import Before, JudgePanel
+from sgool.metrics import JudgePanel
+from sgool.metrics.panel import INITIAL
 from sgool.models.images import open_photo, to_tensor
 from sgool.report.load import load_runs
 from sgool.run.session import Session
@@ -83,13 +84,14 @@ def _measured(photo: Photo, images: dict[str, Tensor], judges: JudgePanel) -> li
     scene = {"objects": [{"noun": thing.noun, "tint": thing.tint}], "background": photo.scene.background}
     pairs = [PromptSeed(photo.text, metadata={"scene": scene})] * len(images)
     batch = torch.stack(list(images.values()))
-    before = Before(images[BASE].expand_as(batch))
+    judged = judges.judge(images[BASE].expand_as(batch), batch, pairs)
+    rows = [{name: value for name, value in row.items() if not name.endswith(INITIAL)} for row in judged]
     exact = batch.double()
     formula = {"rating": rating(exact), "coarse": rating(coarse(exact))}
     formula |= {"colourfulness": colourfulness(exact), "contrast": contrast(exact)}
     return [
         {"photo": photo.text, "state": state, **{name: float(x[i]) for name, x in formula.items()}, **scores}
-        for i, (state, scores) in enumerate(zip(images, judges.score(batch, pairs, before), strict=True))
+        for i, (state, scores) in enumerate(zip(images, rows, strict=True))
     ]
 
 

@@ -1,4 +1,7 @@
-"""How much an optimisation changed: from a pair's first image to its final one, and from first latents to kept ones."""
+"""How much an optimisation changed: from a pair's first image to its final one, and from first latents to kept ones.
+
+None of these has a ``higher_is_better``: a large change may be a repaired image or a lost one.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from torchmetrics.functional.image import peak_signal_noise_ratio, structural_si
 from sgool.errors import SgoolError
 from sgool.metrics.base import ChangeScore, MeanScore
 from sgool.models.classifier import ImageClassifier
+from sgool.models.fingerprint import fingerprints
 
 #: Images (N, 3, H, W) in [0, 1] to feature maps (N, C, h, w), one per stage.
 FeatureMaps = Callable[[Tensor], Sequence[Tensor]]
@@ -28,7 +32,8 @@ class PerceptualDistance(ChangeScore):
         features: The network.
     """
 
-    key = "perceptual_distance"
+    key, title, place = "perceptual_distance", "perceptual distance to the first image", 70
+    digits = 3
 
     def __init__(self, features: FeatureMaps, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -52,7 +57,8 @@ class Lpips(ChangeScore):
         network: Images in [-1, 1], twice, to distances (B, 1, 1, 1); see `load_lpips`.
     """
 
-    key = "lpips"
+    key, title, place = "lpips", "LPIPS to the first image", 60
+    digits = 3
 
     def __init__(self, network: Callable[[Tensor, Tensor], Tensor], **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -63,11 +69,17 @@ class Lpips(ChangeScore):
         """(B,) distances."""
         return self._network[0](images.clamp(0, 1) * 2 - 1, first.clamp(0, 1) * 2 - 1).flatten()
 
+    def fingerprints(self) -> frozenset[str]:
+        """Those of LPIPS and of torchvision's network below its linear weights, which a classifier may share."""
+        below = getattr(self._network[0], "net", None)
+        return fingerprints([self._network, below])
+
 
 class Psnr(ChangeScore):
     """Mean peak signal-to-noise ratio in dB; infinite, and not counted, for an image that did not change."""
 
-    key = "psnr"
+    key, title, place = "psnr", "PSNR to the first image", 80
+    digits = 1
 
     @torch.no_grad()
     def score(self, images: Tensor, first: Tensor) -> Tensor:
@@ -80,7 +92,8 @@ class Psnr(ChangeScore):
 class Ssim(ChangeScore):
     """Mean structural similarity (Wang et al. 2004; Gaussian window of sigma 1.5), 1 for equal images."""
 
-    key = "ssim"
+    key, title, place = "ssim", "SSIM to the first image", 90
+    digits = 3
 
     @torch.no_grad()
     def score(self, images: Tensor, first: Tensor) -> Tensor:
@@ -95,7 +108,7 @@ class Ssim(ChangeScore):
 class LatentNorm(MeanScore):
     """Mean norm of the kept latents over that of the first ones; 1 where `optimization.renormalize` is."""
 
-    key = "latent_norm"
+    key, title, place = "latent_norm", "latent norm against the first", 100
 
     def score(self, kept: Sequence[Tensor], first: Sequence[Tensor]) -> Tensor:
         """(B,) of B pairs' latents, all streams of a pair together."""

@@ -21,7 +21,8 @@ class ClipScore(TextScore):
     token kept, as CLIP was trained.
     """
 
-    key = "clip_score"
+    key, title, place = "clip_score", "CLIP score", 0
+    higher_is_better = True
 
     def __init__(self, clip: ClipTower, **kwargs: Any) -> None:
         super().__init__(**kwargs)

@@ -12,6 +12,14 @@ from sgool.metrics.base import TextScore
 from sgool.metrics.clip_score import check_number
 from sgool.objectives.scores import Scorer
 
+#: Key of the scorers that sgool has -> how reports show them: title, decimals, place.
+_KNOWN = {
+    "hps": ("HPS", 2, 10),
+    "pickscore": ("PickScore", 2, 20),
+    "image_reward": ("ImageReward", 3, 30),
+    "aesthetic": ("aesthetic score", 2, 40),
+}
+
 
 class PreferenceScore(TextScore):
     """Mean score of images for their prompts by a frozen scorer, on the scorer's own scale.
@@ -19,12 +27,17 @@ class PreferenceScore(TextScore):
     Args:
         scorer: HPS, PickScore, ImageReward or an aesthetic predictor (which does not look at the prompts).
         key: The end of the metric's name in records.
+        title: What reports call it; None: a known scorer's own, else the key.
     """
 
-    def __init__(self, scorer: Scorer, key: str, **kwargs: Any) -> None:
+    higher_is_better = True
+
+    def __init__(self, scorer: Scorer, key: str, title: str | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._scorer = (scorer,)
         self.key = key  # type: ignore[misc]
+        known, self.digits, self.place = _KNOWN.get(key, ("", self.digits, self.place))
+        self.title = known if title is None else title
 
     def truncated(self, prompts: Sequence[str]) -> list[str | None]:
         """Per prompt the text that the network does not read, or None."""

@@ -7,13 +7,15 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
 
 from sgool.errors import SgoolError
+from sgool.metrics.base import MeanScore, ScoreMetric
 from sgool.metrics.reader import Detection, SceneReader, SceneReading
 
 #: Kinds of prompts, as GenEval's tasks: the hardest thing that a scene states names it.
 KINDS = ("single_object", "two_objects", "counting", "colours", "colour_attribution", "position")
+#: What a scene may state, as `scene_checks` calls it.
+STATEMENTS = ("objects", "count", "colours", "relation", "background")
 #: Pixels by which one centre must lie beside (above) another to count.
 _MARGIN = 6.0
 
@@ -87,34 +89,49 @@ def scene_kind(scene: Mapping[str, Any]) -> str:
     return "single_object" if len(objects) == 1 else "two_objects"
 
 
-class SceneAccuracy(Metric):
+class SceneAccuracy(ScoreMetric):
     """Share of images that show everything their prompt states, by a scene reader.
 
     ``update`` takes images (B, 3, H, W) in [0, 1] and as many scenes (None: not counted); ``compute`` gives a scalar
     in [0, 1], NaN before any scene was counted. `by_kind` says the same for each kind of prompt.
+
+    Attributes:
+        scores: Those of the last `update`, as `score` returns them.
     """
 
+    key = "scene_accuracy"
+    title, digits, scale, unit, difference_unit = "Scene accuracy", 1, 100.0, " %", " pp"
+    higher_is_better = True
     correct: Tensor
     total: Tensor
 
     def __init__(self, reader: SceneReader, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._reader = (reader,)  # in a tuple: a frozen network, not a part of the metric's state
-        self.add_state("correct", torch.zeros(len(KINDS), dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("total", torch.zeros(len(KINDS), dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_sums("correct", len(KINDS))
+        self.add_sums("total", len(KINDS))
+        self.scores: list[dict[str, float]] = []
 
     def score(self, images: Tensor, scenes: Sequence[Mapping[str, Any] | None]) -> list[dict[str, float]]:
         """Per image the checks of `scene_checks`; empty where there is no scene."""
         readings = self._reader[0].read(images)
         return [scene_checks(s, r) if s else {} for s, r in zip(scenes, readings, strict=True)]
 
-    def update(self, images: Tensor, scenes: Sequence[Mapping[str, Any] | None]) -> None:
-        """Adds images and their scenes."""
-        for scene, checks in zip(scenes, self.score(images, scenes), strict=True):
-            if scene and checks:
+    def update(
+        self,
+        images: Tensor,
+        scenes: Sequence[Mapping[str, Any] | None],
+        counted: Sequence[bool] | None = None,
+    ) -> None:
+        """Adds images and their scenes; ``counted``: which of them count, None: all."""
+        self.scores = self.score(images, scenes)
+        correct, total = self.correct.clone(), self.total.clone()
+        for scene, checks, counts in zip(scenes, self.scores, counted or [True] * len(scenes), strict=True):
+            if scene and checks and counts:
                 kind = KINDS.index(scene_kind(scene))
-                self.correct[kind] += checks["all"]
-                self.total[kind] += 1
+                correct[kind] += checks["all"]
+                total[kind] += 1
+        self.correct, self.total = correct, total
 
     def compute(self) -> Tensor:
         """Mean accuracy over the images."""
@@ -129,3 +146,22 @@ class SceneAccuracy(Metric):
             if is_there
         }
         return found | ({"overall": sum(found.values()) / len(found)} if found else {})
+
+
+class SceneStatement(MeanScore):
+    """Share of images of which one statement of their prompt is true, among those whose prompt makes it.
+
+    Args:
+        statement: One of `STATEMENTS`.
+    """
+
+    digits, scale, unit, difference_unit = 1, 100.0, " %", " pp"
+    higher_is_better = True
+
+    def __init__(self, statement: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.key = statement  # type: ignore[misc]
+
+    def score(self, checks: Sequence[Mapping[str, float]]) -> Tensor:
+        """(B,) of B images' `scene_checks`: 1 or 0; infinite where the prompt does not state it."""
+        return torch.tensor([row.get(self.key, float("inf")) for row in checks], dtype=torch.float64)

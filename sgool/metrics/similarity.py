@@ -26,7 +26,8 @@ class ImageSimilarity(ImageScore):
         SgoolError: No references.
     """
 
-    key = "image_similarity"
+    key, title, place = "image_similarity", "image similarity", 50
+    higher_is_better = True
 
     def __init__(self, clip: ClipTower, references: Sequence[Tensor], **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -52,7 +53,7 @@ class Diversity(MeanScore):
         clip: The tower in whose space images are compared.
     """
 
-    key = "diversity"
+    key, title = "diversity", "diversity over seeds"
 
     def __init__(self, clip: ClipTower, **kwargs: Any) -> None:
         super().__init__(**kwargs)

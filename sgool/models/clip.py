@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,9 +11,9 @@ from torch import Tensor, nn
 
 from sgool.errors import SgoolError
 from sgool.models.clip_sources import ClipSource, resolve_clip
+from sgool.models.fingerprint import fingerprint
 
 _RESIZE_MODES = ("shortest", "longest", "squash")
-_VALUES_PER_TENSOR = 256
 
 
 class ClipTower(nn.Module):
@@ -77,6 +76,10 @@ class ClipTower(nn.Module):
     def train(self, mode: bool = True) -> ClipTower:
         """Stays in evaluation mode: batch statistics and dropout would couple the images of a batch."""
         return super().train(False)
+
+    def fingerprints(self) -> frozenset[str]:
+        """The tower's fingerprint, see `sgool.models.fingerprint.fingerprints`."""
+        return frozenset([self.fingerprint])
 
     @torch.no_grad()
     def encode_text(self, prompts: Sequence[str]) -> Tensor:
@@ -164,21 +167,6 @@ def load_clip(
     source = resolve_clip(model, pretrained)
     network, tokenizer = _read(source)
     return ClipTower(network, tokenizer, name=source.name).to(device=device, dtype=dtype)
-
-
-def fingerprint(model: nn.Module) -> str:
-    """16 hexadecimal digits of the parameters' and buffers' names, shapes and up to 256 values of each, as float32.
-
-    Values are spread evenly over each tensor: models of billions of weights take milliseconds, and training changes
-    all tensors at once.
-    """
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        flat = tensor.detach().reshape(-1)
-        step = max(1, -(-flat.numel() // _VALUES_PER_TENSOR))
-        digest.update(f"{name}{tuple(tensor.shape)}".encode())
-        digest.update(flat[::step].float().cpu().numpy().tobytes())
-    return digest.hexdigest()[:16]
 
 
 def _read(source: ClipSource) -> tuple[nn.Module, Any]:

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from sgool.config.judges import checked_judges
 from sgool.errors import SgoolError
-from sgool.metrics import Before
 from sgool.prompts import load_pairs
 from sgool.results import RunFolder
 from sgool.run.fit import Outcome
@@ -40,14 +39,10 @@ def rescore(run: Path) -> Outcome:
     for start in range(0, len(records), _BATCH):
         batch = records[start : start + _BATCH]
         chosen = [pairs.get(record.pair_id) or _pair_of(record) for record in batch]
-        rows = [_kept(record) for record in batch]
         first, final = (_images(folder, batch, name).to(session.device) for name in ("initial", "final"))
-        before = Before(first, _latents(folder, batch))
-        for suffix, images, since in (("_initial", first, None), ("", final, before)):
-            for row, values in zip(rows, session.judges.score(images, chosen, since), strict=True):
-                row |= {f"{key}{suffix}": value for key, value in values.items()}
-        for record, metrics in zip(batch, rows, strict=True):
-            folder.replace_record(replace(record, metrics=metrics))
+        rows = session.judges.judge(first, final, chosen, _latents(folder, batch))
+        for record, scores in zip(batch, rows, strict=True):
+            folder.replace_record(replace(record, metrics=_kept(record) | scores))
     folder.collate()
     methods = list(config["methods"])
     ordered = sorted(folder.records(), key=lambda record: methods.index(record.method))

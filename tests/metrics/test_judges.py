@@ -14,7 +14,7 @@ from scipy.ndimage import correlate1d
 from torch import Tensor
 
 from sgool.errors import ConfigError, SgoolError
-from sgool.metrics import Before, Diversity, ImageSimilarity, JudgePanel, LatentNorm, Lpips, PerceptualDistance, Psnr
+from sgool.metrics import Diversity, ImageSimilarity, JudgePanel, LatentNorm, Lpips, PerceptualDistance, Psnr
 from sgool.metrics.build import build_judges
 from sgool.metrics.change import classifier_maps, load_lpips
 from sgool.metrics.preference import PreferenceScore
@@ -70,7 +70,7 @@ def test_a_scorer_is_the_objective_s_network(kind: str, scorers: dict[str, Any],
     assert isinstance(metric, PreferenceScore) and isinstance(term, Score)
     # One network in memory, not two.
     assert {id(p) for p in metric._scorer[0].parameters()} == {id(p) for p in term.scorer.parameters()}  # type: ignore[attr-defined]
-    rows = JudgePanel(judges).score(images(), PAIRS)
+    rows = JudgePanel(judges).judge(None, images(), PAIRS)
     with torch.no_grad():
         expected = -term(images(), term.targets(PAIRS))
     assert [row[f"j/{kind}"] for row in rows] == pytest.approx(expected.tolist(), rel=1e-6)
@@ -124,7 +124,7 @@ def test_likeness_is_the_mean_cosine_with_the_references(clip_folder: Path, netw
         cosines = [float(u @ tower.encode_image(reference).double()[0]) for reference in references]
         # float32 features.
         assert got == pytest.approx(100 * sum(cosines) / 2, abs=1e-4)
-    rows = JudgePanel({"j": [metric]}).score(images(), PAIRS)
+    rows = JudgePanel({"j": [metric]}).judge(None, images(), PAIRS)
     assert [list(row) for row in rows] == [["j/image_similarity"]] * 2
 
 
@@ -168,12 +168,12 @@ def panel(networks: Networks) -> JudgePanel:
 def test_what_changed_has_no_value_on_first_images(networks: Networks) -> None:
     metrics = panel(networks)
     first, final = images(0), images(1)
-    assert metrics.score(first, PAIRS) == [{}, {}]
+    assert metrics.judge(None, first, PAIRS) == [{}, {}]
     latents = [(torch.ones(2, 4, 8, 8), torch.full((2, 4, 8, 8), 1.5))] * 2
-    (row, _) = metrics.score(final, PAIRS, Before(first, latents))
+    (row, _) = metrics.judge(first, final, PAIRS, latents)
     assert set(row) == {"pixels/psnr", "pixels/ssim", "far/perceptual_distance", "latents/latent_norm"}
     assert row["latents/latent_norm"] == pytest.approx(1.5)
-    (same, _) = metrics.score(first, PAIRS, Before(first))
+    (same, _) = metrics.judge(first, first, PAIRS)
     # The PSNR of equal images is infinite: no value. Latents that nobody kept: no value.
     assert set(same) == {"pixels/ssim", "far/perceptual_distance"}
     assert same["pixels/ssim"] == pytest.approx(1) and same["far/perceptual_distance"] == 0
@@ -181,7 +181,7 @@ def test_what_changed_has_no_value_on_first_images(networks: Networks) -> None:
 
 def test_psnr_and_ssim_by_hand(networks: Networks) -> None:
     first, final = images(0).double(), (images(0).double() + 0.2 * images(1).double()).clamp(0, 1)
-    (row, _) = panel(networks).score(final, PAIRS, Before(first))
+    (row, _) = panel(networks).judge(first, final, PAIRS)
     error = float((final[0] - first[0]).square().mean())
     # torchmetrics takes its logarithm's base in float32.
     assert row["pixels/psnr"] == pytest.approx(-10 * math.log10(error), rel=1e-6)
@@ -266,7 +266,7 @@ def test_lpips_with_its_published_linear_weights(squeeze: torch.nn.Module, netwo
     (metric,), (other,) = judges["a"], judges["b"]
     assert isinstance(metric, Lpips) and isinstance(other, Lpips) and metric._network[0] is other._network[0]
     first, final = images(0, size=64), images(1, size=64)
-    rows = JudgePanel(judges).score(final, PAIRS, Before(first))
+    rows = JudgePanel(judges).judge(first, final, PAIRS)
     assert set(rows[0]) == {"a/lpips", "b/lpips"}
     expected = _lpips(squeeze, load_lpips("squeeze", "k").state_dict(), final, first)
     # float32 against float64 in a network of some twenty layers.

@@ -31,7 +31,7 @@ def images() -> torch.Tensor:
 
 def test_every_judge_and_the_scene(clip_tower: ClipTower, wordpiece_tower: ClipTower) -> None:
     reader: Any = _AlwaysACat()
-    rows = JudgePanel({"judge": clip_tower, "other": wordpiece_tower}, reader).score(images(), PAIRS)
+    rows = JudgePanel({"judge": clip_tower, "other": wordpiece_tower}, reader).judge(None, images(), PAIRS)
     prompts = [pair.prompt for pair in PAIRS]
     for name, tower in (("judge", clip_tower), ("other", wordpiece_tower)):
         expected = ClipScore(tower).score(images(), prompts).tolist()
@@ -44,12 +44,12 @@ def test_every_judge_and_the_scene(clip_tower: ClipTower, wordpiece_tower: ClipT
 @pytest.mark.parametrize("scene", ["in the park", 3, ["cat"], {"n": 1}, {"objects": ["cat"]}])
 def test_a_scene_of_the_user_s_own_gets_no_verdict(scene: Any) -> None:
     reader: Any = _AlwaysACat()
-    assert JudgePanel({}, reader).score(images()[:1], [PromptSeed("a", 0, metadata={"scene": scene})]) == [{}]
+    assert JudgePanel({}, reader).judge(None, images()[:1], [PromptSeed("a", 0, metadata={"scene": scene})]) == [{}]
 
 
 def test_without_reader_or_judges(clip_tower: ClipTower) -> None:
-    assert set(JudgePanel({"judge": clip_tower}).score(images(), PAIRS)[0]) == {"judge/clip_score"}
-    assert JudgePanel({}).score(images(), PAIRS) == [{}, {}, {}]
+    assert set(JudgePanel({"judge": clip_tower}).judge(None, images(), PAIRS)[0]) == {"judge/clip_score"}
+    assert JudgePanel({}).judge(None, images(), PAIRS) == [{}, {}, {}]
 
 
 def test_aggregate_is_the_mean_over_the_rows_that_have_it() -> None:

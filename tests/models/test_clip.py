@@ -15,7 +15,8 @@ from torch import Tensor
 
 from sgool.errors import SgoolError
 from sgool.models import clip_sources
-from sgool.models.clip import ClipTower, fingerprint, load_clip
+from sgool.models.clip import ClipTower, load_clip
+from sgool.models.fingerprint import fingerprint
 
 LONG = "a red cat to the left of a blue house and two green trees on a yellow background beside three butterflies"
 
