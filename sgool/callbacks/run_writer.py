@@ -20,7 +20,8 @@ from sgool.types import PairRecord, PairResult, PromptSeed
 class RunWriter(PairCallback):
     """Writes each pair's pictures, history, latents and ``record.json`` (last, atomically), then ``results.csv``.
 
-    ``Trainer(callbacks=[*default_callbacks(), RunWriter("runs/mine")])`` leaves a folder that `sgool report` reads. A pair that is recorded already is written anew.
+    ``Trainer(callbacks=[*default_callbacks(), RunWriter("runs/mine")])`` leaves a folder that
+    `sgool report` reads. A pair that is recorded already is written anew.
 
     Args:
         run_dir: The run folder, or its path; made if it is missing.

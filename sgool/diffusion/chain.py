@@ -157,6 +157,12 @@ class Chain:
         own_height, own_width = self._size
         return self.family.latent_shape(own_height if height is None else height, own_width if width is None else width)
 
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(H, W) of the images in pixels."""
+        height, width = self.latent_shape()[-2:]
+        return height * self.family.vae_scale_factor, width * self.family.vae_scale_factor
+
     def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
         """What the network is told of the prompts; a warning names the words that it does not read."""
         return self.family.encode_prompts(prompts)

@@ -10,7 +10,7 @@ from typing import Any
 
 import lightning as L
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.aggregation import MeanMetric
 
@@ -61,7 +61,7 @@ class PairModule(L.LightningModule):
         self.chain = chain
         self.panel = judges if isinstance(judges, JudgePanel) or judges is None else JudgePanel(judges)
         #: Means of the objective over all pairs, on their final and on their first images.
-        self.objective_means = nn.ModuleDict({name: _mean() for name in ("objective", "objective_initial")})
+        self.objective_mean, self.objective_initial_mean = _mean(), _mean()
         self._own = None if pairs is None else tuple(pairs)
         self.pairs: tuple[PromptSeed, ...] = ()
         self.batch: PairBatch | None = None
@@ -167,11 +167,11 @@ class PairModule(L.LightningModule):
             if result.pair.start is not None:
                 row |= result.pair.start.metrics
             if result.history:
-                values = (result.history[result.best_step]["selection"], result.history[0]["selection"])
-                row |= {"objective_initial": values[1], "objective": values[0]}
+                row["objective_initial"] = result.history[0]["selection"]
+                row["objective"] = result.history[result.best_step]["selection"]
                 if result.error is None:
-                    for mean, value in zip(self.objective_means.values(), values, strict=True):
-                        mean.update(value)
+                    self.objective_initial_mean.update(row["objective_initial"])
+                    self.objective_mean.update(row["objective"])
             row |= self.unread(result.pair.prompt)
         return rows
 
@@ -195,8 +195,8 @@ class PairModule(L.LightningModule):
 
         Without a process group those that counted nothing are left out; with one, every process has all of them.
         """
-        found: dict[str, Metric] = {} if self.panel is None else self.panel.named_metrics()
-        found |= {name: mean for name, mean in self.objective_means.items() if isinstance(mean, Metric)}
+        found: dict[str, Metric] = {} if self.panel is None else dict(self.panel.named_metrics())
+        found |= {"objective": self.objective_mean, "objective_initial": self.objective_initial_mean}
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             return found
         return {name: metric for name, metric in found.items() if _counted(metric)}
@@ -300,7 +300,8 @@ def _told(pair: PromptSeed) -> str | None:
 
 
 def _mean() -> MeanMetric:
-    metric = MeanMetric(nan_strategy="disable").set_dtype(torch.float64)
+    metric = MeanMetric(nan_strategy="disable")
+    metric.set_dtype(torch.float64)
     metric.persistent(True)
     return metric
 

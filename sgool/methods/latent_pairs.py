@@ -97,6 +97,13 @@ class LatentPairModule(PairModule):
         """The update under way, from 0."""
         return 0 if self.batch is None else self.batch.update
 
+    def setup(self, stage: str) -> None:
+        """As for every method; makes room for a whole batch, so that a model summary counts its latents."""
+        super().setup(stage)
+        size = getattr(self._data_module(), "pairs_per_fit", 0)
+        if not self.latents.shape[1]:
+            self.latents.data = self.latents.new_zeros(len(self.latents), size, *self.latents.shape[2:])
+
     # A batch of pairs
 
     def start(self, latents: Tensor) -> None:
@@ -194,8 +201,9 @@ class LatentPairModule(PairModule):
 
     def on_fit_start(self) -> None:
         """Logs every update, where the Trainer has Lightning's default interval."""
-        if self.trainer.log_every_n_steps == _LIGHTNINGS_LOGGING_INTERVAL:
-            self.trainer.log_every_n_steps = 1  # type: ignore[attr-defined]
+        trainer: Any = self.trainer
+        if trainer.log_every_n_steps == _LIGHTNINGS_LOGGING_INTERVAL:
+            trainer.log_every_n_steps = 1
 
     def on_train_batch_start(self, batch: PairBatch, batch_idx: int) -> None:
         """Takes up a batch at its first update."""

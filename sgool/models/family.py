@@ -46,6 +46,11 @@ class Family(Protocol):
         """C of the latents."""
         ...
 
+    @property
+    def vae_scale_factor(self) -> int:
+        """Pixels per latent, on each side."""
+        ...
+
     def schedule(self, num_inference_steps: int, spacing: Spacing) -> Schedule:
         """The denoising steps, noisiest first, and what the network predicts in them.
 

@@ -29,7 +29,7 @@ class Objective:
     Args:
         terms: Name -> term. Terms see the same boxes, each resized to the term's input size; a term without one sees
             the whole image once.
-        weights: Name -> finite weight, for the same names.
+        weights: Name -> finite weight, for the same names; by default 1 for each.
         crops: Global crops.
         saliency: Salient regions; None: global crops alone.
 
@@ -40,10 +40,11 @@ class Objective:
     def __init__(
         self,
         terms: Mapping[str, Term],
-        weights: Mapping[str, float],
+        weights: Mapping[str, float] | None = None,
         crops: CropSettings | None = None,
         saliency: SaliencySettings | None = None,
     ) -> None:
+        weights = dict.fromkeys(terms, 1.0) if weights is None else weights
         problems = _weight_problems(terms, weights)
         if problems:
             raise ConfigError(problems)

@@ -20,7 +20,7 @@ def pair_generator(seed: int, purpose: str, update: int = 0) -> Generator:
     return torch.Generator("cpu").manual_seed(int.from_bytes(digest[:7], "big"))
 
 
-def first_latents(seed: int, shape: tuple[int, int, int]) -> Tensor:
+def first_latents(seed: int, shape: tuple[int, ...]) -> Tensor:
     """Standard normal latents (C, h, w), float32 on the CPU.
 
     They equal those of a float32 diffusers pipeline called for one image with

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,21 +11,21 @@ from typing import TYPE_CHECKING, Any
 
 from sgool.config import to_plain
 from sgool.errors import ConfigError, SgoolError
+from sgool.loggers import check_logger
 from sgool.models.images import check_fit, fit_photo, open_photo, to_tensor
 from sgool.results import NOT_COMPARED, RunFolder
-from sgool.results.atomic import atomic_write, explain_os_errors
-from sgool.run.fit import Outcome, device_name, limit_threads
+from sgool.results.claims import present
+from sgool.run.fit import Outcome, Run, device_name, limit_threads
+from sgool.run.interrupt import Interrupt
 from sgool.run.progress import Progress
-from sgool.run.recording import write_result
-from sgool.types import PairRecord, PromptSeed
+from sgool.types import PromptSeed, Start
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
     from PIL import Image
     from torch import Tensor
 
-    from sgool.methods.base import PairResult
-    from sgool.run.session import Session
+    from sgool.run.parts import Parts
 
 #: Samplers with a way back, and whether it is exact.
 _EXACT = {"edict": True, "belm": True, "bdia": True, "ddim": False}
@@ -81,8 +80,10 @@ class Inverted:
 def edit_image(config: DictConfig, edit: Edit, progress: Progress | None = None) -> Outcome:
     """Inverts an image and runs ``config.methods`` from there; what the run folder has already is skipped.
 
-    The objective, the sampler and the optimisation are the configuration's; ``experiment=edit`` has the settings that
-    `sgool edit` starts from. Of ``config.data``, the first seed (of crops) and the negative prompt count.
+    The image is a pair that starts at the latents that were found; it goes the way of every pair, so an edit can be
+    interrupted, continued and logged as any run. The objective, the sampler and the optimisation are the
+    configuration's; ``experiment=edit`` has the settings that `sgool edit` starts from. Of ``config.data``, the first
+    seed (of crops) and the negative prompt count.
 
     Raises:
         SgoolError: Anything that the user can mend: before a network loads where it can be known, and before the
@@ -90,29 +91,35 @@ def edit_image(config: DictConfig, edit: Edit, progress: Progress | None = None)
     """
     progress, plain = progress or Progress(), to_plain(config)
     _check(plain, edit)
+    check_logger(plain["logger"])
     pair, photo = _pair(plain, edit), open_photo(edit.image)
     settings = {"fit": edit.fit, "prompt": edit.prompt, "max_error": edit.max_error}
+    plain["trainer"] = {**plain["trainer"], "devices": _one(plain["trainer"]["devices"]), "num_nodes": 1}
     folder = RunFolder(plain["run_dir"]).open(
         plain | {"edit": settings}, device=device_name(plain), not_compared=_MAY_CHANGE
     )
-    methods = list(plain["methods"])
-    done = [m for m in methods if plain["resume"] and folder.is_done(m, pair.pair_id, retry_failed=True)]
-    left = [method for method in methods if method not in done]
-    progress.start(1, methods, len(left))
-    if left:
-        from sgool.run.session import Session
+    with Interrupt() as asked, present(folder.path):
+        run = Run(plain, [pair], (1, 1), folder, progress, asked)
+        if run.number_left:
+            limit_threads(plain["trainer"]["threads"])
+            from sgool.run.parts import Parts
 
-        limit_threads(plain["trainer"]["threads"])
-        session = Session(plain)
-        inverted = invert_image(session, photo, pair, edit)
-        progress.note(describe(inverted.metrics, edit.max_error))
-        _refuse_bad(inverted.metrics["inversion_error"], edit)
-        for method in left:
-            progress.batch(method, [pair])
-            progress.done([_run(session, folder, method, pair, inverted, edit, progress)])
-    folder.collate()
-    records = tuple(r for method in methods if (r := folder.record(method, pair.pair_id)) is not None)
-    return Outcome(folder.path, records, len(left))
+            run.parts = Parts(plain, judged=False)
+            inverted = invert_image(run.parts, photo, pair, edit)
+            progress.note(describe(inverted.metrics, edit.max_error))
+            _refuse_bad(inverted.metrics["inversion_error"], edit)
+            run.begin_with([replace(pair, start=_start(inverted, edit))])
+        return run.outcome()
+
+
+def _one(devices: int | list[int]) -> int | list[int]:
+    """One device: there is one pair."""
+    return 1 if isinstance(devices, int) else devices[:1]
+
+
+def _start(inverted: Inverted, edit: Edit) -> Start:
+    images = {"input": inverted.image, "reconstruction": inverted.reconstruction}
+    return Start(inverted.latents[:, 0], edit.prompt, inverted.calls, inverted.metrics, images)
 
 
 def summary(outcome: Outcome) -> list[str]:
@@ -139,75 +146,24 @@ def describe(metrics: Mapping[str, float], max_error: float) -> str:
     )
 
 
-def invert_image(session: Session, photo: Image.Image, pair: PromptSeed, edit: Edit) -> Inverted:
+def invert_image(parts: Parts, photo: Image.Image, pair: PromptSeed, edit: Edit) -> Inverted:
     """Photo -> the model's size -> latents -> first latents, and back again for the error."""
     import torch
 
-    from sgool.methods.latent_pairs import LatentPairModule
-    from sgool.methods.trainer import autocast_like
+    from sgool.run.train import autocast_like
 
-    options = session.module_options()
-    module = LatentPairModule(session.models, [pair], network_prompts=[edit.prompt], **options)
-    factor = session.models.vae_scale_factor
-    height, width = (side * factor for side in module.latents.shape[-2:])
+    chain = parts.chain.with_prompts([edit.prompt], [pair.negative_prompt])
+    height, width = chain.image_size
     image = to_tensor(fit_photo(photo, height, width, edit.fit))
-    chain = module.chain
-    with torch.no_grad(), autocast_like(session.trainer_options(), session.device):
+    with torch.no_grad(), autocast_like(parts.trainer_options(), parts.device):
         latents = chain.encode_images(image[None])
-        inversion = chain.invert_latents(latents[None], _REFINEMENTS)
-        denoised = module(inversion.latents)
+        inversion = chain.invert_latents(latents[None], refinements=_REFINEMENTS)
+        denoised = chain(inversion.latents)
         alone = chain.decode(latents)[0].float().clamp(0, 1).cpu()
     back = denoised.images[0, 0].float().clamp(0, 1).cpu()
     error = max(float((stream - latents).norm() / latents.norm()) for stream in denoised.latents)
     metrics = {"inversion_error": error, "vae_psnr": _psnr(alone, image), "inversion_psnr": _psnr(back, image)}
     return Inverted(image, back, inversion.latents, metrics, chain.calls)
-
-
-def _run(
-    session: Session,
-    folder: RunFolder,
-    name: str,
-    pair: PromptSeed,
-    inverted: Inverted,
-    edit: Edit,
-    progress: Progress,
-) -> PairRecord:
-    from sgool.methods.base import FitSettings
-
-    start = {"initial_latents": inverted.latents, "network_prompts": [edit.prompt]}
-    settings = FitSettings(session.module_options() | start, session.trainer_options(), (), progress.update)
-    started = time.perf_counter()
-    (result,) = session.method(name).run([pair], settings)
-    result = replace(result, network_evaluations=result.network_evaluations + inverted.calls)
-    metrics = dict(inverted.metrics)
-    if result.history:
-        metrics["objective_initial"] = result.history[0]["selection"]
-        metrics["objective"] = result.history[result.best_step]["selection"]
-    _write_images(folder, name, result, inverted)
-    return write_result(folder, name, result, metrics, time.perf_counter() - started)
-
-
-def _write_images(folder: RunFolder, name: str, result: PairResult, inverted: Inverted) -> None:
-    """What an edit has beside the files of every pair; the record comes after it, so a crash leaves no half edit."""
-    from sgool.results.artifacts import encode_image
-
-    path = folder.pair_folder(name, result.pair.pair_id)
-    images = {"input": inverted.image, "reconstruction": inverted.reconstruction}
-    if bool(result.final_image.isfinite().all()):
-        images["before_after"] = _side_by_side(inverted.image, result.final_image)
-    with explain_os_errors(f"write the images of {path}", "Mend that and run the same command again."):
-        path.mkdir(parents=True, exist_ok=True)
-        (path / "record.json").unlink(missing_ok=True)
-        for file, image in images.items():
-            atomic_write(path / f"{file}.png", encode_image(image))
-
-
-def _side_by_side(before: Tensor, after: Tensor) -> Tensor:
-    """Both with a white stripe between them."""
-    import torch
-
-    stripe = torch.ones(3, before.shape[1], max(2, before.shape[2] // 32))
-    return torch.cat([before, stripe, after.to(before)], dim=2)
 
 
 def _psnr(image: Tensor, reference: Tensor) -> float:

@@ -111,14 +111,23 @@ class Run:
     parts: Parts | None = None
 
     def __post_init__(self) -> None:
-        part, parts = self.part
-        batches = in_batches(self.pairs, self.config["trainer"]["pairs_per_fit"])
-        self.batches = share(batches, part - 1, parts)
         self.methods = list(self.config["methods"])
+        self.begin_with(self.pairs)
+
+    def begin_with(self, pairs: list[PromptSeed]) -> None:
+        """Sets the run's pairs; those of this part of the run are cut into batches."""
+        part, parts = self.part
+        batches = in_batches(pairs, self.config["trainer"]["pairs_per_fit"])
+        self.pairs, self.batches = pairs, share(batches, part - 1, parts)
+
+    @property
+    def number_left(self) -> int:
+        """Problems (a method on a pair) of this part of the run that are left to do."""
+        return self._number_left(self.batches)
 
     def outcome(self) -> Outcome:
         """Does the work, in several processes where that is asked for."""
-        left = self._number_left(self.batches)
+        left = self.number_left
         if not self._several and not left:
             self.progress.start(sum(map(len, self.batches)), self.methods, 0)
             return self._end(self.batches, 0)

@@ -37,7 +37,7 @@ class RunObserver(PairCallback):
         self._progress.update(batch.update + 1, batch.updates, loss, score)
 
     def on_predict_batch_end(
-        self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         """A candidate is done."""
         if batch.updates > 1:

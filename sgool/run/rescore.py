@@ -17,7 +17,7 @@ from sgool.errors import SgoolError
 from sgool.prompts import load_pairs
 from sgool.results import RunFolder
 from sgool.run.fit import Outcome
-from sgool.run.session import Session
+from sgool.run.parts import Parts
 from sgool.types import PairRecord, PromptSeed
 
 _BATCH = 32
@@ -35,12 +35,12 @@ def rescore(run: Path) -> Outcome:
     """
     folder, config, records = finished(run)
     pairs = {pair.pair_id: pair for pair in load_pairs(**{**config["data"], **ALL_PAIRS})}
-    session = Session(config)
+    parts = Parts(config)
     for start in range(0, len(records), _BATCH):
         batch = records[start : start + _BATCH]
         chosen = [pairs.get(record.pair_id) or _pair_of(record) for record in batch]
-        first, final = (_images(folder, batch, name).to(session.device) for name in ("initial", "final"))
-        rows = session.judges.judge(first, final, chosen, _latents(folder, batch))
+        first, final = (_images(folder, batch, name).to(parts.device) for name in ("initial", "final"))
+        rows = parts.judges.judge(first, final, chosen, _latents(folder, batch))
         for record, scores in zip(batch, rows, strict=True):
             folder.replace_record(replace(record, metrics=_kept(record) | scores))
     folder.collate()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import lightning as L
+import torch
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
@@ -58,3 +59,11 @@ def _own_exits() -> Iterator[None]:
             raise
         signal.signal(signal.SIGINT, handler)  # Lightning has switched it off
         raise leaving.__context__ from None
+
+
+def autocast_like(options: Mapping[str, Any], device: torch.device) -> AbstractContextManager[Any]:
+    """The autocast context in which a Trainer of these options would run a step."""
+    precision = str(options.get("precision", "32-true"))
+    if not precision.endswith("-mixed"):
+        return nullcontext()
+    return torch.autocast(device.type, torch.bfloat16 if precision.startswith("bf16") else torch.float16)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import lightning as L
 import torch
 
 from sgool.callbacks import BatchCheckpoint, PairCallback, RunWriter
@@ -108,7 +109,7 @@ class Worker:
         if self.asked():
             raise Interrupted("stopped between two pairs, as it was asked to")
 
-    def _train(self, module: PairModule, callbacks: list[PairCallback], queue: PairQueue, logs: RunLogs) -> None:
+    def _train(self, module: PairModule, callbacks: list[L.Callback], queue: PairQueue, logs: RunLogs) -> None:
         """One Trainer over the queue, until it is empty, somebody asks to stop, or a batch breaks."""
         data = PromptDataModule([pair for batch in queue.waiting for pair in batch], sampler=queue)
         began = time.perf_counter()
