@@ -122,10 +122,10 @@ class CsvPairLogger(Logger):
         self._filter.begin(self._batch)
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Adds a row to ``updates.csv``."""
-        fresh = self._filter.fresh(metrics, step or 0)
+        """Adds a row of an update to ``updates.csv``; Lightning's ``step`` counts those of all batches."""
+        update, fresh = self._filter.fresh(metrics)
         if fresh:
-            self._updates.append({"batch": self._batch, "update": step or 0, **fresh})
+            self._updates.append({"batch": self._batch, "update": update, **fresh})
 
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
         """Nothing: the configuration is in the run folder."""

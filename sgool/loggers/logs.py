@@ -21,10 +21,10 @@ class RunLogs:
     ::
 
         with RunLogs(config["logger"], run_dir=..., name=..., method=..., config=config) as logs:
-            settings = FitSettings(..., logger=logs.loggers)     # and logs.callbacks() for each fit's trainer
-            logs.begin(pairs)                                    # before each fit
-            logs.end(records)                                    # after its pairs' records are written
-            logs.close(summary)                                  # once; the means, in one of the run's processes
+            trainer = Trainer(..., logger=logs.loggers)
+            logs.begin(pairs)                               # before each batch
+            logs.end(records)                               # after its pairs' records are written
+            logs.close(summary)                             # once; the means, in one of the run's processes
 
     What is logged of a pair is read from the run folder, so it is what was recorded. Nothing here draws random
     numbers from a global generator.
@@ -69,14 +69,6 @@ class RunLogs:
             opened = open_run(options, run_dir=run_dir, name=name, method=method, process=process, config=shown)
             self.loggers.append(WandbPairLogger(opened, options, run_dir, method, planned_updates))
             self.notes += opened.notes
-
-    def callbacks(self) -> list[Any]:
-        """Lightning callbacks for a fit's trainer, beside ``loggers``."""
-        if not self.loggers:
-            return []
-        from sgool.loggers.updates import UpdateLogger
-
-        return [UpdateLogger()]
 
     def begin(self, pairs: Sequence[PromptSeed]) -> None:
         """A batch begins."""

@@ -75,7 +75,7 @@ class WandbPairLogger(WandbLogger):
         self._images: int | None = options["images"]
         self._image_size: int = options["image_size"]
         self._every = -(-planned_updates // MOST_POINTS) or 1
-        self._filter, self._batch = UpdateFilter(self._state.updates), ""
+        self._filter, self._batch, self._number = UpdateFilter(self._state.updates), "", -1
         self._written = time.monotonic()
         #: W&B's errors so far.
         self.errors: set[str] = set()
@@ -96,20 +96,18 @@ class WandbPairLogger(WandbLogger):
         if self._batch not in self._state.batches:
             self._state.batches[self._batch] = self._state.next_batch
             self._state.next_batch += 1
+        self._number = self._state.batches[self._batch]
         self._save()
 
     @_never_fatal
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Logs an update's values."""
-        update = step or 0
-        if update % self._every:
+        update, fresh = self._filter.fresh(metrics)
+        if not fresh or update % self._every:
             return
-        fresh = self._filter.fresh(metrics, update)
-        if not fresh:
-            return
-        self._state.updates[self._batch] = update
-        number = self._state.batches.get(self._batch, -1)
-        self._log({"fit/update": update, "fit/batch": number, **{f"fit/{name}": v for name, v in fresh.items()}})
+        if self._batch in self._state.batches:  # else it has ended, and this was its last update
+            self._state.updates[self._batch] = update
+        self._log({"fit/update": update, "fit/batch": self._number, **{f"fit/{name}": v for name, v in fresh.items()}})
 
     def end(self, records: Sequence[PairRecord]) -> None:
         """Logs the scores of a batch's pairs, and their rows in the tables when there are enough for one."""
