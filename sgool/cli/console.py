@@ -10,6 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from sgool.report import summary_rows
+from sgool.results import RunFacts
 from sgool.results.compare import read_config
 from sgool.run.fit import Outcome
 from sgool.run.progress import Progress as RunProgress
@@ -135,7 +136,8 @@ def print_outcome(outcome: Outcome, console: Console | None = None) -> None:
     for name in ("method", "pairs", "failed", "judge", "scene accuracy", "network calls", "seconds"):
         table.add_column(name, justify="left" if name == "method" else "right")
     configs = [read_config(file) for file in sorted(outcome.run_dir.glob("config*.yaml"))]
-    for row in summary_rows(list(outcome.records), configs):
+    facts = RunFacts(outcome.run_dir)
+    for row in summary_rows(list(outcome.records), configs, facts.descriptions(), facts.networks()):
         table.add_row(
             row["method"],
             str(row["pairs"]),

@@ -91,19 +91,35 @@ def checked_judges(config: Options) -> dict[str, Any]:
     return judges
 
 
-def optimised_against(config: Options) -> set[str]:
+def optimised_against(config: Options, networks: Options | None = None) -> set[str]:
     """Names of the judges, and "guide", that share weights with a network of the objective: no evidence of quality.
 
-    Compared are references: a CLIP by model and ``pretrained`` (an embedded name, a folder and ``local-dir:`` that lead
-    to one place are one; so are a tag of open_clip and LAION's repository of it on the hub, and a model with and
-    without ``-quickgelu``), other networks by their files. All networks count that an optimised term uses, in ensembles
-    and below others (the CLIP below an aesthetic head), and those of the term that stops pairs early. A network inside
-    a user's own function is not seen, unless its reference stands among the term's arguments.
+    A run folder's record of the networks' fingerprints decides, where it has one: which names and files the weights
+    came from plays no part. All networks count that an optimised term uses, in ensembles and below others (the CLIP
+    below an aesthetic head), and those of the term that stops pairs early.
+
+    Without a record (older runs, or a method that has not begun), and for terms and judges of which the record names
+    no network, references are compared: a CLIP by model and ``pretrained`` (an embedded name, a folder and
+    ``local-dir:`` that lead to one place are one; so are a tag of open_clip and LAION's repository of it on the hub,
+    and a model with and without ``-quickgelu``), other networks by their files. A network inside a user's own function
+    is then not seen, unless its reference stands among the term's arguments.
 
     Args:
         config: A run's configuration, also one of an earlier version.
+        networks: The run folder's record, `sgool.results.RunFolder.networks`; None or empty: there is none.
     """
-    return _sharing(config, _networks_of(_used_terms(config)))
+    terms = _used_terms(config)
+    recorded = networks or {}
+    judges, objectives = recorded.get("judges") or {}, recorded.get("objectives") or {}
+    optimised = {name: prints for objective in objectives.values() for name, prints in objective.items() if prints}
+    used = {text for objective in objectives.values() for prints in objective.values() for text in prints}
+    found = {name for name, prints in judges.items() if used & set(prints)}
+    methods = set(config.get("methods", config.get("method", ())))
+    if not objectives or not methods <= objectives.keys():
+        return found | _sharing(config, _networks_of(terms.values()))
+    unknown = [term for name, term in terms.items() if name not in optimised]
+    by_name = _sharing(config, _networks_of(terms.values())) - {name for name, prints in judges.items() if prints}
+    return found | by_name | _sharing(config, _networks_of(unknown))
 
 
 def saliency_judges(config: Options) -> set[str]:
@@ -130,15 +146,15 @@ def _judges(config: Options) -> dict[str, Any]:
     return dict(judges) if isinstance(judges, Mapping) else {}
 
 
-def _used_terms(config: Options) -> list[Any]:
-    """Terms that an optimised method minimises, or stops by."""
+def _used_terms(config: Options) -> dict[str, Any]:
+    """Name -> term, of the terms that an optimised method minimises, or stops by."""
     methods = config.get("method", {})
     chosen = config.get("methods", methods)
     names = [name for name in chosen if methods.get(name, {"kind": name}).get("kind") != "vanilla"]
     terms = config.get("objective", {}).get("terms", {})
     stops = {_early_stop(config, name) for name in names if methods.get(name, {}).get("kind") == "optimize"}
-    used = [term for name, term in terms.items() if name in stops or not _is_idle(term)]
-    return used if names or not chosen else []
+    used = {name: term for name, term in terms.items() if name in stops or not _is_idle(term)}
+    return used if names or not chosen else {}
 
 
 def _is_idle(term: Any) -> bool:

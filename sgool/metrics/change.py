@@ -32,7 +32,7 @@ class PerceptualDistance(ChangeScore):
         features: The network.
     """
 
-    key, title, place = "perceptual_distance", "perceptual distance to the first image", 70
+    key, title, place = "perceptual_distance", "perceptual distance to the first image", 71
     digits = 3
 
     def __init__(self, features: FeatureMaps, **kwargs: Any) -> None:

@@ -26,7 +26,7 @@ class ImageSimilarity(ImageScore):
         SgoolError: No references.
     """
 
-    key, title, place = "image_similarity", "image similarity", 50
+    key, title, place = "image_similarity", "image similarity", 51
     higher_is_better = True
 
     def __init__(self, clip: ClipTower, references: Sequence[Tensor], **kwargs: Any) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from sgool.errors import SgoolError
 from sgool.models.assets import resolve_asset
 from sgool.models.checkpoints import State, first_tensor, load_strictly, read_state
+from sgool.models.fingerprint import fingerprints
 from sgool.models.preprocess import Preprocess, frozen
 from sgool.models.wsdan import build_wsdan
 
@@ -50,6 +51,10 @@ class ImageClassifier(nn.Module):
     def train(self, mode: bool = True) -> ImageClassifier:
         """Stays in evaluation mode: batch statistics would couple the images of a batch."""
         return super().train(False)
+
+    def fingerprints(self) -> frozenset[str]:
+        """Those of the network, and of its convolutions where torchvision keeps them apart: LPIPS is made of these."""
+        return fingerprints([self.network, getattr(self.network, "features", None)])
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (N, classes), at least float32, of images (N, 3, h, w), nominally in [0, 1]."""

@@ -19,16 +19,14 @@ _CONTAINERS = (Mapping, list, tuple, set, frozenset)
 
 
 def fingerprint(model: nn.Module) -> str:
-    """16 hexadecimal digits of a network's weights: shapes and up to 256 values of each tensor, as float32.
+    """16 hexadecimal digits of a network's parameters: shapes and up to 256 values of each, as float32.
 
     Values are spread evenly over each tensor: networks of billions of weights take milliseconds, and training changes
-    all tensors at once. Names and order of the tensors play no part, so that one network in two wrappers, or loaded
-    under two names, has one fingerprint. Numbers for counting (of integer types) are left out.
+    all tensors at once. Names and order of the parameters play no part, so that one network in two wrappers, or loaded
+    under two names, has one fingerprint.
     """
     digests = []
-    for tensor in model.state_dict().values():
-        if not tensor.is_floating_point():
-            continue
+    for tensor in model.parameters():
         flat = tensor.detach().reshape(-1)
         step = max(1, -(-flat.numel() // _VALUES_PER_TENSOR))
         digest = hashlib.sha256(str(tuple(tensor.shape)).encode())

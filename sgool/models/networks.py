@@ -76,6 +76,10 @@ class Networks:
             self._shared[key] = make()
         return cast("T", self._shared[key])
 
+    def fingerprints(self) -> frozenset[str]:
+        """Empty: whoever keeps this to load networks does not use all of them; see `sgool.models.fingerprint`."""
+        return frozenset()
+
     def _numbered(self, device: torch.device) -> torch.device:
         """A CUDA device without a number gets that of ``trainer.devices``, so that networks and trainer agree."""
         devices = self._devices

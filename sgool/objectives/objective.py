@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from sgool.errors import ConfigError
+from sgool.models.fingerprint import fingerprints
 from sgool.objectives.crops import crop_resize, random_boxes
 from sgool.objectives.settings import CropSettings, SaliencySettings
 from sgool.objectives.terms import SeededTerm, Term
@@ -72,6 +73,13 @@ class Objective:
         """Term -> per prompt the text that it does not read, or None; terms that read no prompts are left out."""
         cut = {name: getattr(term, "truncated", None) for name, term in self.terms.items()}
         return {name: truncated(prompts) for name, truncated in cut.items() if truncated is not None}
+
+    def fingerprints(self) -> dict[str, list[str]]:
+        """Term -> fingerprints of its networks, sorted; terms of weight 0 optimise nothing and are left out.
+
+        See `sgool.models.fingerprint.fingerprints`. For `sgool.results.RunFolder.record_objective`.
+        """
+        return {name: sorted(fingerprints(term)) for name, term in self.terms.items() if self.weights[name]}
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,8 @@ class Term(Protocol):
 
     A term whose loss is a random estimate also has ``seeded(views, targets, seeds)``, called instead of the term itself
     while the latents are optimised, with one whole number per view. It depends on the pair, the stream and the update.
+    A term whose networks `sgool.models.fingerprint.fingerprints` does not find among its attributes may have a method
+    ``fingerprints()``, which returns theirs: a judge that shares one is no evidence.
     A term that cuts prompts off may have ``truncated(prompts)``: per prompt what it does not read, or None.
 
     Attributes:

@@ -38,6 +38,8 @@ class Run:
         notes: What is wrong with the folder: invalid records, no configuration.
         unfinished: ``METHOD/PAIR_ID`` of pairs begun and not ended.
         earlier_configs: File name -> configuration that earlier pairs were made by (``config-HASH.yaml``).
+        descriptions: How it says that its metrics are to be shown, by name; empty in older runs.
+        networks: Its record of the networks that judged and were optimised; empty in older runs.
     """
 
     folder: RunFolder
@@ -48,6 +50,8 @@ class Run:
     notes: tuple[str, ...]
     unfinished: tuple[str, ...] = ()
     earlier_configs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    descriptions: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    networks: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def configs(self) -> tuple[Mapping[str, Any], ...]:
@@ -192,7 +196,18 @@ def _load_run(path: Path, taken: Sequence[str]) -> Run:
         name, number = f"{base} ({number})", number + 1
     unfinished = tuple(map(writable, scan.unfinished))
     earlier = _earlier_configs(path, notes)
-    return Run(folder, name, config, tuple(folder.environments()), scan.records, tuple(notes), unfinished, earlier)
+    return Run(
+        folder,
+        name,
+        config,
+        tuple(folder.environments()),
+        scan.records,
+        tuple(notes),
+        unfinished,
+        earlier,
+        {writable(name): _cleaned(description) for name, description in folder.descriptions().items()},
+        folder.networks(),
+    )
 
 
 def _earlier_configs(path: Path, notes: list[str]) -> dict[str, Mapping[str, Any]]:
@@ -221,6 +236,10 @@ def _dataset(record: PairRecord, run: Run) -> str:
 def _group(record: PairRecord, run: Run) -> str:
     match = _PAIR_ID.fullmatch(record.pair_id)
     return writable(match["dataset"] if run.edits and match else record.prompt)
+
+
+def _cleaned(description: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: _clean(value) for key, value in description.items()}
 
 
 def _clean(value: Any) -> Any:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from itertools import zip_longest
 from typing import Any
 
 from sgool.config.judges import optimised_against
@@ -12,28 +13,30 @@ INITIAL = "_initial"
 _GUIDE = "guide"
 _NETWORK_KEYS = ("clip", "model", "network", "path", "pretrained")
 
-#: Kind of score (the end of a metric's key) -> (title, decimals, direction), in the order in which they are shown.
-#: Direction: 1, higher is better; -1, lower is better; 0, neither: it says how much changed, not for the better.
-_KINDS: dict[str, tuple[str, int, int]] = {
-    "clip_score": ("CLIP score", 2, 1),
-    "hps": ("HPS", 2, 1),
-    "hps_v2": ("HPS v2", 2, 1),
-    "hps_v2.1": ("HPS v2.1", 2, 1),
-    "hps_v21": ("HPS v2.1", 2, 1),
-    "pickscore": ("PickScore", 2, 1),
-    "pick_score": ("PickScore", 2, 1),
-    "image_reward": ("ImageReward", 3, 1),
-    "aesthetic": ("aesthetic score", 2, 1),
-    "similarity": ("image similarity", 2, 1),
-    "image_similarity": ("image similarity", 2, 1),
-    "lpips": ("LPIPS to the first image", 3, 0),
-    "distance": ("distance to the first image", 3, 0),
-    "perceptual_distance": ("perceptual distance to the first image", 3, 0),
-    "psnr": ("PSNR to the first image", 1, 0),
-    "ssim": ("SSIM to the first image", 3, 0),
-    "latent_norm": ("latent norm against the first", 2, 0),
+#: For run folders that do not describe their metrics, those of earlier versions: kind of score (the end of a metric's
+#: key) -> (title, decimals, direction, place among the others).
+_OLDER_RUNS: dict[str, tuple[str, int, int, int]] = {
+    "clip_score": ("CLIP score", 2, 1, 0),
+    "hps": ("HPS", 2, 1, 10),
+    "hps_v2": ("HPS v2", 2, 1, 11),
+    "hps_v2.1": ("HPS v2.1", 2, 1, 12),
+    "hps_v21": ("HPS v2.1", 2, 1, 13),
+    "pickscore": ("PickScore", 2, 1, 20),
+    "pick_score": ("PickScore", 2, 1, 21),
+    "image_reward": ("ImageReward", 3, 1, 30),
+    "aesthetic": ("aesthetic score", 2, 1, 40),
+    "similarity": ("image similarity", 2, 1, 50),
+    "image_similarity": ("image similarity", 2, 1, 51),
+    "lpips": ("LPIPS to the first image", 3, 0, 60),
+    "distance": ("distance to the first image", 3, 0, 70),
+    "perceptual_distance": ("perceptual distance to the first image", 3, 0, 71),
+    "psnr": ("PSNR to the first image", 1, 0, 80),
+    "ssim": ("SSIM to the first image", 3, 0, 90),
+    "latent_norm": ("latent norm against the first", 2, 0, 100),
 }
+_LAST = 1000
 _HIDDEN = ("objective", "truncated", "non_finite")
+_FOR_DISPLAY = ("scale", "unit", "difference_unit", "digits")
 
 
 @dataclass(frozen=True)
@@ -79,46 +82,71 @@ class Metric:
 SCENE = Metric("scene_accuracy", "Scene accuracy", 100.0, " %", " pp", 1)
 
 
-def shown_metrics(names: Iterable[str], configs: Iterable[Mapping[str, Any]] = ()) -> list[Metric]:
+def shown_metrics(
+    names: Iterable[str],
+    configs: Iterable[Mapping[str, Any]] = (),
+    descriptions: Mapping[str, Mapping[str, Any]] | None = None,
+    networks: Iterable[Mapping[str, Any]] = (),
+) -> list[Metric]:
     """The metrics of a report: judges by kind, scene accuracy, what is neither good nor bad, then the optimised ones.
 
     Args:
         names: Keys found in the records.
         configs: The runs' configurations, to find judges that an objective used.
+        descriptions: The run folders' own descriptions of their metrics, by name (`RunFolder.descriptions`). Metrics
+            that none of them describes are shown by a table of the metrics that sgool has had.
+        networks: For each of the configurations the record of its run folder (`RunFolder.networks`); empty: no records.
     """
     present = {name for name in names if not name.endswith(INITIAL) and not name.startswith("scene/")}
-    configs = list(configs)
-    metrics = [_metric(name, configs) for name in sorted(present) if _is_score(name)]
-    if SCENE.key in present:
-        metrics.append(SCENE)
-    order = list(_KINDS)
+    described = descriptions or {}
+    made_by = list(zip_longest(configs, networks, fillvalue={}))
+    optimised = set().union(*(optimised_against(config, record) for config, record in made_by))
+    if not made_by:
+        optimised = {_GUIDE}  # without a configuration nobody knows what the guide was used for
+    found = []
+    for name in present:
+        look = _look(name, described.get(name))
+        if look is not None:
+            judge, _, kind = name.rpartition("/")
+            found.append((look, replace(look.metric, optimised=(judge or kind) in optimised)))
+    # Of two metrics with one place, that whose key is first.
+    found.sort(key=lambda pair: (pair[1].optimised, pair[1].direction == 0, pair[0].place, pair[1].key))
+    return [metric for _, metric in found]
 
-    def rank(metric: Metric) -> tuple[bool, bool, int, str]:
-        kind = metric.key.rpartition("/")[2]
-        place = order.index(kind) if kind in order else len(order)
-        return metric.optimised, metric.direction == 0, place, metric.key
 
-    return sorted(metrics, key=rank)
+@dataclass(frozen=True)
+class _Look:
+    """A metric, not yet marked, and its place among the others: smaller numbers first."""
+
+    metric: Metric
+    place: int
 
 
-def _is_score(name: str) -> bool:
-    """Scores by a judge (``NAME/KIND``) and metrics of a known kind; the record's other numbers are no metrics."""
+def _look(name: str, description: Mapping[str, Any] | None) -> _Look | None:
+    """How a metric is shown; None for numbers of a record that are no scores."""
+    if description is not None:
+        known = {key: description[key] for key in _FOR_DISPLAY if key in description}
+        direction = {True: 1, False: -1}.get(description.get("higher_is_better"), 0)
+        title = _full_title(name, str(description.get("title") or name.rpartition("/")[2].replace("_", " ")))
+        return _Look(Metric(name, title, direction=direction, **known), description.get("place", _LAST))
     kind = name.rpartition("/")[2]
-    return name != SCENE.key and kind not in _HIDDEN and ("/" in name or kind in _KINDS)
-
-
-def _metric(name: str, configs: Sequence[Mapping[str, Any]]) -> Metric:
-    judge, _, kind = name.rpartition("/")
+    if name == SCENE.key:
+        return _Look(SCENE, _LAST)
+    if kind in _HIDDEN or ("/" not in name and kind not in _OLDER_RUNS):
+        return None
     # A kind that nobody told us about: shown, but whether more of it is better is not ours to say.
-    title, digits, direction = _KINDS.get(kind, (kind.replace("_", " "), 2, 0))
-    owner = judge or kind
+    title, digits, direction, place = _OLDER_RUNS.get(kind, (kind.replace("_", " "), 2, 0, _LAST))
+    return _Look(Metric(name, _full_title(name, title), digits=digits, direction=direction), place)
+
+
+def _full_title(name: str, title: str) -> str:
+    """The judge's name and the metric's title, without saying a thing twice."""
+    judge, _, kind = name.rpartition("/")
     # A judge called "perceptual" has a perceptual distance, not a perceptual perceptual one.
     said = judge.lower() in (kind, title.lower()) or (len(judge) > 3 and title.startswith(judge.lower().rstrip("s")))
     words = f"{judge} {title}" if judge and not said else title
     text = words.replace("_", " ").replace("/", " ")
-    # Without a configuration nobody knows what the guide was used for.
-    optimised = (owner == _GUIDE and not configs) or any(judge_was_optimised(owner, config) for config in configs)
-    return Metric(name, text[:1].upper() + text[1:], digits=digits, optimised=optimised, direction=direction)
+    return text[:1].upper() + text[1:]
 
 
 def scene_parts(names: Iterable[str]) -> list[str]:
@@ -154,11 +182,6 @@ def objective_networks(config: Mapping[str, Any]) -> set[str]:
         if network is not None:
             found[below].add(network)
     return found[True] or found[False]
-
-
-def judge_was_optimised(judge: str, config: Mapping[str, Any]) -> bool:
-    """Whether the configuration gives the objective a network of this judge, see `optimised_against`."""
-    return judge in optimised_against(config)
 
 
 def _nodes(config: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:

@@ -104,7 +104,11 @@ def write_report(runs: Sequence[Run], folder: Path, against: Sequence[str]) -> N
 
 
 def _metrics(runs: Sequence[Run], frame: pd.DataFrame) -> list[Metric]:
-    found = shown_metrics(frame.columns, [config for run in runs for config in run.configs])
+    made_by = [(config, run.networks) for run in runs for config in run.configs]
+    # Where two runs describe a metric otherwise, the first one counts.
+    descriptions = {name: described for run in reversed(runs) for name, described in run.descriptions.items()}
+    configs, networks = [config for config, _ in made_by], [record for _, record in made_by]
+    found = shown_metrics(frame.columns, configs, descriptions, networks)
     return [text.with_fitting_digits(metric, frame.get(metric.key)) for metric in found]
 
 

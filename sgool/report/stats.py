@@ -193,12 +193,19 @@ def mean_or_none(values: Sequence[float] | pd.Series) -> float | None:
     return float(numbers.mean()) if len(numbers) else None
 
 
-def summary_rows(records: Sequence[PairRecord], configs: Sequence[Mapping[str, Any]] = ()) -> list[dict[str, Any]]:
+def summary_rows(
+    records: Sequence[PairRecord],
+    configs: Sequence[Mapping[str, Any]] = (),
+    descriptions: Mapping[str, Mapping[str, Any]] | None = None,
+    networks: Mapping[str, Any] | None = None,
+) -> list[dict[str, Any]]:
     """One row per method for the terminal's table, in the order in which the methods appear.
 
     Args:
         records: Of the methods to show.
         configs: What they were made by: a judge that an objective used is not shown.
+        descriptions: The run folder's descriptions of its metrics (`RunFolder.descriptions`).
+        networks: The run folder's record of networks (`RunFolder.networks`).
 
     Returns:
         Keys ``method``, ``pairs`` (finished well; the means are over these), ``failed``, ``judge`` (name of the first
@@ -209,7 +216,7 @@ def summary_rows(records: Sequence[PairRecord], configs: Sequence[Mapping[str, A
     names = {name for record in records for name in record.metrics}
     judges = [
         metric.key
-        for metric in shown_metrics(names, configs)
+        for metric in shown_metrics(names, configs, descriptions, [networks or {}] * len(configs))
         if metric.judges and metric.key != "scene_accuracy" and not metric.key.startswith("guide/")
     ]
     judge = judges[0] if judges else None

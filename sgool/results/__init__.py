@@ -1,7 +1,8 @@
 """The run folder: what a run leaves behind, written so that a crash never leaves half a result."""
 
 from sgool.results.compare import NOT_COMPARED
+from sgool.results.facts import RunFacts
 from sgool.results.folder import RunFolder, Scan
 from sgool.results.records import RecordError
 
-__all__ = ["NOT_COMPARED", "RecordError", "RunFolder", "Scan"]
+__all__ = ["NOT_COMPARED", "RecordError", "RunFacts", "RunFolder", "Scan"]

@@ -28,6 +28,7 @@ from sgool.results.compare import (
     refuse_other_config,
 )
 from sgool.results.environment import describe_environment
+from sgool.results.facts import RunFacts
 from sgool.results.records import RecordError, encode_record, read_record
 from sgool.types import PairRecord
 
@@ -55,12 +56,12 @@ class Scan:
     unfinished: tuple[str, ...]
 
 
-class RunFolder:
+class RunFolder(RunFacts):
     """A run's folder.
 
     ::
 
-        RUN/config.yaml  RUN/environment.json
+        RUN/config.yaml  RUN/environment.json  RUN/metrics.json  RUN/networks.json
         RUN/pairs/METHOD/PAIR_ID/   initial.png final.png saliency.png history.csv latents.safetensors record.json
         RUN/results.csv
 
@@ -71,7 +72,7 @@ class RunFolder:
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+        super().__init__(path)
         self._said: set[str] = set()
 
     def open(

@@ -36,13 +36,17 @@ def rescore(run: Path) -> Outcome:
     folder, config, records = finished(run)
     pairs = {pair.pair_id: pair for pair in load_pairs(**{**config["data"], **ALL_PAIRS})}
     parts = Parts(config)
+    judges = parts.judges
+    folder.describe_metrics(judges.descriptions())
+    folder.record_judges(judges.fingerprints())
     for start in range(0, len(records), _BATCH):
         batch = records[start : start + _BATCH]
         chosen = [pairs.get(record.pair_id) or _pair_of(record) for record in batch]
         first, final = (_images(folder, batch, name).to(parts.device) for name in ("initial", "final"))
-        rows = parts.judges.judge(first, final, chosen, _latents(folder, batch))
+        rows = judges.judge(first, final, chosen, _latents(folder, batch))
         for record, scores in zip(batch, rows, strict=True):
             folder.replace_record(replace(record, metrics=_kept(record) | scores))
+    folder.record_judges(judges.fingerprints(), replace=True)  # no score of an earlier judge is left
     folder.collate()
     methods = list(config["methods"])
     ordered = sorted(folder.records(), key=lambda record: methods.index(record.method))

@@ -18,6 +18,7 @@ from sgool.metrics import set_distances
 from sgool.metrics.build import local_classifier
 from sgool.metrics.distribution import ENOUGH, ClassifierFeatures, ClipFeatures, InceptionFeatures, features_of
 from sgool.models.assets import resolve_asset
+from sgool.models.fingerprint import fingerprints
 from sgool.models.networks import Networks
 from sgool.prompts import load_pairs
 from sgool.results import RunFolder
@@ -134,7 +135,8 @@ def _features(name: str, folder: RunFolder, config: dict[str, Any]) -> tuple[nn.
         return InceptionFeatures().to(networks.device), False
     clips = {"guide": models["guide"], **clip_judges(config)}
     if name in clips and name != "embedded":
-        return ClipFeatures(networks.clip(**clips[name])), _is_optimised(name, models, folder, config)
+        clip = ClipFeatures(networks.clip(**clips[name]))
+        return clip, _is_optimised(name, models, folder, config, clip)
     place = _EMBEDDED if name == "embedded" else name
     if name != "embedded" and not Path(resolve_asset(place)).expanduser().is_dir():
         raise SgoolError(
@@ -142,18 +144,24 @@ def _features(name: str, folder: RunFolder, config: dict[str, Any]) -> tuple[nn.
             f"got {name!r}{did_you_mean(name, clips) or '.'} CLIPs of the run: {', '.join(clips)}"
         )
     as_judge = {**models, "judges": {"features": {"type": "perceptual", "network": "local", "checkpoint": place}}}
-    optimised = _is_optimised("features", as_judge, folder, config)
-    return ClassifierFeatures(local_classifier(place, networks)), optimised
+    classifier = ClassifierFeatures(local_classifier(place, networks))
+    return classifier, _is_optimised("features", as_judge, folder, config, classifier)
 
 
-def _is_optimised(judge: str, models: dict[str, Any], folder: RunFolder, config: dict[str, Any]) -> bool:
+def _is_optimised(
+    judge: str, models: dict[str, Any], folder: RunFolder, config: dict[str, Any], features: nn.Module
+) -> bool:
     """Whether this judge of ``models`` shares weights with an objective that any of the run's pairs may have had.
+
+    Its network is the one whose features these are.
 
     Raises:
         SgoolError: Settings that the run had before --resume-with-changes cannot be read.
     """
     earlier = map(read_config, sorted(folder.path.glob("config-*.yaml")))
-    return any(judge in optimised_against({**settings, "models": models}) for settings in (config, *earlier))
+    record = folder.networks()
+    record["judges"] = {judge: fingerprints(features)}
+    return any(judge in optimised_against({**settings, "models": models}, record) for settings in (config, *earlier))
 
 
 def _groups(by: str | None, config: dict[str, Any], records: Sequence[PairRecord]) -> dict[str, str]:

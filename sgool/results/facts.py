@@ -1,0 +1,129 @@
+"""What a run folder says about its metrics: how to show them, and which networks judged and which were optimised."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from sgool.results.atomic import atomic_write
+from sgool.results.claims import sole_writer
+
+_logger = logging.getLogger(__name__)
+
+
+class RunFacts:
+    """The files ``RUN/metrics.json`` and ``RUN/networks.json``, which reports read.
+
+    Several processes and several starts may write them: each adds what it knows. Run folders of earlier versions have
+    neither.
+
+    ::
+
+        metrics.json    NAME: {"title": "CLIP score", "higher_is_better": true, "digits": 2, ...}
+        networks.json   "judges":     {JUDGE: [fingerprints]}
+                        "objectives": {METHOD: {TERM: [fingerprints]}}
+
+    Args:
+        path: The run folder.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    def describe_metrics(self, descriptions: Mapping[str, Mapping[str, Any]]) -> None:
+        """Records how to show metrics; a metric that was described before is described anew.
+
+        Args:
+            descriptions: Name in records -> title, direction and so on, as `sgool.metrics.JudgePanel.descriptions`.
+
+        Raises:
+            SgoolError: The folder cannot be written.
+        """
+        new = {name: dict(description) for name, description in descriptions.items()}
+        self._change("metrics.json", lambda known: known | new)
+
+    def record_judges(self, fingerprints: Mapping[str, Iterable[str]], *, replace: bool = False) -> None:
+        """Records the networks that judged.
+
+        Args:
+            fingerprints: Judge -> fingerprints of its networks, as `sgool.metrics.JudgePanel.fingerprints`.
+            replace: All scores are from these judges. False: others of the same names may have given earlier scores,
+                and stay in the record.
+
+        Raises:
+            SgoolError: The folder cannot be written.
+        """
+
+        def change(known: dict[str, Any]) -> dict[str, Any]:
+            judges = {} if replace else _mapping(known.get("judges"))
+            return known | {"judges": _joined(judges, fingerprints)}
+
+        self._change("networks.json", change)
+
+    def record_objective(self, method: str, fingerprints: Mapping[str, Iterable[str]]) -> None:
+        """Records the networks that a method optimised against, beside those of its earlier starts.
+
+        Call it for every method, also for one that optimises nothing: without its record, the method's networks count
+        as not known.
+
+        Args:
+            method: Its name in the configuration.
+            fingerprints: Term -> fingerprints of its networks, as `sgool.objectives.Objective.fingerprints`, and those
+                of a term that stops pairs early; empty for a method without an objective.
+
+        Raises:
+            SgoolError: The folder cannot be written.
+        """
+
+        def change(known: dict[str, Any]) -> dict[str, Any]:
+            objectives = _mapping(known.get("objectives"))
+            terms = _joined(_mapping(objectives.get(method)), fingerprints)
+            return known | {"objectives": objectives | {method: terms}}
+
+        self._change("networks.json", change)
+
+    def descriptions(self) -> dict[str, dict[str, Any]]:
+        """Name of a metric -> how to show it; empty where nothing is recorded."""
+        return {name: _mapping(value) for name, value in self._read("metrics.json").items()}
+
+    def networks(self) -> dict[str, Any]:
+        """``judges`` and ``objectives`` as in the class's docstring; empty where nothing is recorded."""
+        found = self._read("networks.json")
+        judges, objectives = _mapping(found.get("judges")), _mapping(found.get("objectives"))
+        terms = {method: _joined(_mapping(known), {}) for method, known in objectives.items()}
+        return {"judges": _joined(judges, {}), "objectives": terms} if judges or objectives else {}
+
+    def _change(self, name: str, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+        """Writes a file anew if something in it changes; a crash leaves the old one."""
+        with sole_writer(self.path):
+            known = self._read(name)
+            new = change(known)
+            if new != known:
+                text = json.dumps(new, indent=2, ensure_ascii=False) + "\n"
+                atomic_write(self.path / name, text.encode())
+
+    def _read(self, name: str) -> dict[str, Any]:
+        path = self.path / name
+        try:
+            return dict(json.loads(path.read_text(encoding="utf-8")))
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError, TypeError) as error:
+            _logger.warning("%s is unreadable: %s", path, error)
+            return {}
+
+
+def _joined(known: Mapping[str, Any], new: Mapping[str, Iterable[str]]) -> dict[str, Any]:
+    """Both mappings of names to fingerprints, with all fingerprints of each name."""
+    return {name: sorted({*_texts(known.get(name)), *new.get(name, ())}) for name in dict.fromkeys([*known, *new])}
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    return dict(value) if isinstance(value, Mapping) else {}
+
+
+def _texts(value: Any) -> list[str]:
+    return [text for text in value if isinstance(text, str)] if isinstance(value, (list, tuple)) else []
