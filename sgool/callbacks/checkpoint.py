@@ -11,6 +11,7 @@ import lightning as L
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from sgool.results.checkpoint import ORIGIN, read_checkpoint, write_checkpoint
+from sgool.results.under_way import write_note
 
 _SECONDS = "seconds"
 
@@ -77,3 +78,4 @@ class FitCheckpoint(L.Callback):
         if self._path is not None:
             # Trainer.save_checkpoint would write on rank 0 alone and wait for the others, whose pairs are not these.
             write_checkpoint(self._path, trainer._checkpoint_connector.dump_checkpoint(weights_only=False))
+            write_note(self._path, self._origin.get("pairs", ()), trainer.global_step, trainer.max_steps)

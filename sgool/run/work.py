@@ -224,7 +224,7 @@ class _Job:
             if result.pair in missing:
                 share = (seconds + result.seconds_before) / len(pairs)
                 self._recorded(write_result(worker.folder, self.name, result, row, share))
-        self.under_way.drop_checkpoint(pairs)
+        self.under_way.end(pairs)
         return None
 
     def _settings(self, pairs: Batch) -> FitSettings:
@@ -254,11 +254,11 @@ class _Job:
             worker.progress.note(f"a fit of {len(pairs)} pairs ended in {error}; now one by one")
             for pair in worker.left(self.name, pairs):
                 self._fit((pair,))
-            self.under_way.drop_checkpoint(pairs)
+            self.under_way.end(pairs)
             return
         (pair,) = pairs
         self._recorded(write_failure(worker.folder, self.name, pair, error, time.perf_counter() - started))
-        self.under_way.drop_checkpoint(pairs)
+        self.under_way.end(pairs)
         worker._crashed.add(pair.prompt)
         if len(worker._crashed) == _MOST_CRASHES and not worker._succeeded:
             raise SgoolError(
