@@ -156,7 +156,8 @@ def _ended(folder: RunFolder, records: Sequence[PairRecord]) -> dict[str, list[_
 def _begun(unfinished: Iterable[str], claims: Iterable[Claim], batches: Iterable[BatchNote]) -> _Ids:
     """Pairs that somebody began: with files but no record, with a claim, or in a batch under way."""
     folders = ((method, (pair,)) for method, _, pair in (name.partition("/") for name in unfinished))
-    return _ids(chain(folders, ((entry.method, entry.pair_ids) for entry in (*claims, *batches))))
+    noted: Iterable[Claim | BatchNote] = (*claims, *batches)
+    return _ids(chain(folders, ((entry.method, entry.pair_ids) for entry in noted)))
 
 
 def _is_open(batch: BatchNote, wanted: set[str] | None, ended: Iterable[_Ended]) -> bool:
