@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from sgool.callbacks.base import PairCallback
+from sgool.callbacks.stopping import EarlyStop
 from sgool.results import RunFolder
 from sgool.types import PairRecord, PairResult, PromptSeed
 
@@ -48,9 +49,22 @@ class RunWriter(PairCallback):
         self._method, self._wanted, self._on_record = method, wanted, on_record
 
     def setup(self, trainer: L.Trainer, pl_module: Any, stage: str) -> None:
-        """Opens the folder before any network call; raises SgoolError where it cannot be written."""
+        """Opens the folder before any network call, and says which metrics and networks there are.
+
+        Raises:
+            SgoolError: It cannot be written, or holds results of other settings.
+        """
         if self._own:
             self.folder.open(_description(pl_module, self._method, trainer))
+        if pl_module.panel is not None:
+            self.folder.describe_metrics(pl_module.panel.descriptions())
+            self.folder.record_judges(pl_module.panel.fingerprints())
+        objective = getattr(pl_module, "objective", None)
+        terms: dict[str, list[str]] = {} if objective is None else objective.fingerprints()
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, EarlyStop):
+                terms |= callback.fingerprints()
+        self.folder.record_objective(self._method or pl_module.method, terms)
 
     def on_pairs_end(self, trainer: L.Trainer, pl_module: Any, results: Sequence[PairResult]) -> None:
         """Writes the batch's pairs."""

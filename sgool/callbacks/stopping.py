@@ -42,6 +42,10 @@ class EarlyStop(PairCallback):
         self._waited: list[int] = []
         self._last: tuple[int, Tensor] | None = None
 
+    def fingerprints(self) -> dict[str, list[str]]:
+        """Name of the term -> fingerprints of its networks: what stops pairs is no independent judge of them."""
+        return self._objective.fingerprints()
+
     def on_pairs_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         """Starts to count."""
         self._bound, self._last = self._objective.bind(pl_module.pairs), None

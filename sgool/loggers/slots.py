@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import errno
 import itertools
 import os
 from pathlib import Path
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
-
-_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+from sgool.results.locks import lock
 
 
 class Slot:
@@ -31,7 +25,7 @@ class Slot:
             self.name = name if number == 1 else f"{name}-{number}"
             # The file stays: its lock ends with the process, and the next process locks the same file.
             self._descriptor = os.open(folder / f".{self.name}.lock", os.O_RDWR | os.O_CREAT, 0o666)
-            if _try_lock(self._descriptor):
+            if lock(self._descriptor) is not False:  # also where there are no locks
                 return
             os.close(self._descriptor)
 
@@ -40,16 +34,3 @@ class Slot:
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
-
-
-def _try_lock(descriptor: int) -> bool:
-    if fcntl is None:
-        return True
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError as error:
-        if error.errno not in _NO_LOCKS:
-            raise
-    return True

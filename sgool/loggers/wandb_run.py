@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 import os
 import secrets
 from collections.abc import Mapping
@@ -16,8 +15,6 @@ from sgool.loggers.ledger import Ledger
 from sgool.loggers.process import Process
 from sgool.loggers.slots import Slot
 from sgool.results.atomic import explain_os_errors
-
-_logger = logging.getLogger(__name__)
 
 _INIT_SECONDS = 60.0
 """An online run that has not started by then is offline."""

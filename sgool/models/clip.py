@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -25,7 +25,6 @@ class ClipTower(nn.Module):
         model: An open_clip model (CLIP, CustomTextCLIP, CoCa) with its preprocessing attached by open_clip.
         tokenizer: What ``open_clip.get_tokenizer`` returns for it.
         name: Short name for tables.
-        preprocess: Overrides of the model's preprocessing: ``mean``, ``std``, ``interpolation``, ``resize_mode``.
 
     Attributes:
         name: Short name for tables.
@@ -41,13 +40,11 @@ class ClipTower(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(
-        self, model: nn.Module, tokenizer: Any, *, name: str, preprocess: Mapping[str, Any] | None = None
-    ) -> None:
+    def __init__(self, model: nn.Module, tokenizer: Any, *, name: str) -> None:
         super().__init__()
         from open_clip.model import get_model_preprocess_cfg
 
-        config = {**get_model_preprocess_cfg(model), **(preprocess or {})}
+        config = get_model_preprocess_cfg(model)
         self.name = name
         self.input_size = _square(config["size"], name)
         self.context_length = int(tokenizer.context_length)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sgool.config.plain import plain
 from sgool.errors import ConfigError
 from sgool.prompts.columns import Columns
 from sgool.prompts.text import Problems
@@ -61,7 +62,7 @@ def arrow_records(
     classes = names_of or {}
     values = []
     for name in table.column_names:
-        column = (_plain(value) for value in table.column(name).to_pylist())
+        column = (plain(value) for value in table.column(name).to_pylist())
         values.append(_named(column, classes[name]) if name in classes else list(column))
     return ((0, dict(zip(table.column_names, row, strict=True))) for row in zip(*values, strict=True))
 
@@ -92,14 +93,3 @@ def _holds_bytes(kind: pa.DataType) -> bool:
         return any(_holds_bytes(kind.field(number).type) for number in range(kind.num_fields))
     tests = (types.is_binary, types.is_large_binary, types.is_fixed_size_binary, types.is_binary_view)
     return any(test(kind) for test in tests)
-
-
-def _plain(value: Any) -> Any:
-    """A value in JSON's types: dates, decimals and the like become text."""
-    if value is None or isinstance(value, (str, bool, int, float)):
-        return value
-    if isinstance(value, Mapping):
-        return {str(key): _plain(entry) for key, entry in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(entry) for entry in value]
-    return str(value)

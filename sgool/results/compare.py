@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from sgool.config.plain import plain
 from sgool.errors import ConfigError, SgoolError
 
 NOT_COMPARED: tuple[str, ...] = (
@@ -55,7 +56,7 @@ def plain_config(config: Mapping[str, Any]) -> dict[str, Any]:
 
     if OmegaConf.is_config(config):
         config = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
-    return {str(key): _plain(value) for key, value in config.items()}
+    return {str(key): plain(value) for key, value in config.items()}
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -126,16 +127,6 @@ def config_digest(config: Mapping[str, Any], not_compared: Sequence[str] = NOT_C
 
 def _is_below(key: str, names: Sequence[str]) -> bool:
     return any(key == name or key.startswith(name + ".") for name in names)
-
-
-def _plain(value: Any) -> Any:
-    if value is None or isinstance(value, (str, bool, int, float)):
-        return value
-    if isinstance(value, Mapping):
-        return {str(key): _plain(entry) for key, entry in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(entry) for entry in value]
-    return str(value)
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
 from dataclasses import MISSING, fields
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
+from sgool.config.plain import plain
 from sgool.errors import SgoolError
 from sgool.types import PairRecord
 
@@ -48,7 +48,7 @@ def encode_record(record: PairRecord) -> str:
         raise ValueError(f"record status must be one of {STATUSES}, got {record.status!r}")
     if record.status == "failed" and not record.error:
         raise ValueError(f"the failed pair {record.pair_id} needs an error that says why")
-    payload = {field.name: _plain(getattr(record, field.name)) for field in fields(record)}
+    payload = {field.name: plain(getattr(record, field.name), _json_scalar) for field in fields(record)}
     return json.dumps(payload, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
@@ -75,14 +75,10 @@ def decode_record(text: str) -> PairRecord:
     return PairRecord(**values)
 
 
-def _plain(value: Any) -> Any:
-    """``value`` in JSON's types."""
+def _json_scalar(value: Any) -> Any:
+    """Text, booleans and numbers of any library in JSON's types; NaN and infinity become None."""
     if value is None or isinstance(value, (str, bool)):
         return value
-    if isinstance(value, Mapping):
-        return {str(key): _plain(entry) for key, entry in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(entry) for entry in value]
     if isinstance(value, Integral):
         return int(value)
     if isinstance(value, Real) or hasattr(value, "item"):

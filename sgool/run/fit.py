@@ -16,8 +16,9 @@ from sgool.loggers import check_logger
 from sgool.prompts import load_pairs
 from sgool.prompts.batches import in_batches, share
 from sgool.results import RunFolder
-from sgool.results.claims import alone, present
+from sgool.results.claims import present
 from sgool.results.compare import config_digest
+from sgool.results.locks import locked_file
 from sgool.results.shards import part_of
 from sgool.results.under_way import tidy
 from sgool.run.interrupt import INTERRUPTED, Interrupt
@@ -216,7 +217,7 @@ class Run:
 
         means = Means(self.folder, self.pairs)
         for method in self.methods:
-            with alone(self.folder.path / "locks" / f"means-{method}.lock"):
+            with locked_file(self.folder.path / "locks" / f"means-{method}.lock", wait=True):
                 values = means.to_log(method)
                 if values:
                     place = {"run_dir": self.folder.path, "name": self.config["name"], "method": method}

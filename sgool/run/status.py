@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-import pickletools
 import statistics
 import warnings
-import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import chain
@@ -17,6 +15,7 @@ from sgool.errors import SgoolError
 from sgool.prompts import load_pairs
 from sgool.results import RunFolder
 from sgool.results.claims import Claim, active_claims
+from sgool.results.under_way import BatchNote, batches_under_way
 from sgool.types import PairRecord
 
 #: Records that the pace is measured over, at most.
@@ -68,6 +67,7 @@ class Status:
         methods: Each method.
         failures: Pairs that failed, the latest first.
         runners: Claims of runners that live, or of which nobody can tell.
+        under_way: Batches that have begun and not ended, with the updates that their checkpoints hold.
         seconds_left: Of all methods; None: unknown for one of those that have pairs left.
         problems: What is wrong or could not be read, a sentence each.
     """
@@ -76,6 +76,7 @@ class Status:
     methods: tuple[MethodStatus, ...]
     failures: tuple[Failure, ...]
     runners: tuple[Claim, ...]
+    under_way: tuple[BatchNote, ...]
     seconds_left: float | None
     problems: tuple[str, ...]
 
@@ -102,11 +103,11 @@ def run_status(run_dir: str | Path) -> Status:
         waiting = " Its jobs have not begun." if (folder.path / "slurm").is_dir() else ""
         raise SgoolError(f"{folder.path} holds no run: there is no config.yaml in it.{waiting}")
     config = folder.config()
-    # Claims first: a pair that ends meanwhile then counts as done, not as interrupted.
-    claims = active_claims(folder.path)
+    # Claims and notes first: a pair that ends meanwhile then counts as done, not as interrupted.
+    claims, batches = active_claims(folder.path), batches_under_way(folder.path)
     runners = [claim for claim in claims if claim.alive is not False]
     scan = folder.scan()
-    begun = _begun(folder.path, scan.unfinished, claims)
+    begun = _begun(scan.unfinished, claims, batches)
     wanted, problems = _wanted(config)
     ended = _ended(folder, scan.records)
     methods, known = _methods(config, ended), _ids((c.method, c.pair_ids) for c in runners)
@@ -117,7 +118,9 @@ def run_status(run_dir: str | Path) -> Status:
     failed = [entry for entry in chain.from_iterable(ended.values()) if entry.record.status == "failed"]
     failed.sort(key=lambda entry: -entry.at)
     failures = tuple(Failure(e.record.method, e.record.pair_id, _last_line(e.record.error)) for e in failed)
-    return Status(folder.path, tuple(rows), failures, tuple(runners), _total_seconds(rows), (*problems, *scan.problems))
+    under_way = tuple(batch for batch in batches if _is_open(batch, wanted, ended.get(batch.method, [])))
+    problems += scan.problems
+    return Status(folder.path, tuple(rows), failures, tuple(runners), under_way, _total_seconds(rows), tuple(problems))
 
 
 def _wanted(config: Mapping[str, Any]) -> tuple[set[str] | None, list[str]]:
@@ -150,11 +153,17 @@ def _ended(folder: RunFolder, records: Sequence[PairRecord]) -> dict[str, list[_
     return ended
 
 
-def _begun(run_dir: Path, unfinished: Iterable[str], claims: Iterable[Claim]) -> _Ids:
-    """Pairs that somebody began: with files but no record, with a claim, or in a checkpoint."""
+def _begun(unfinished: Iterable[str], claims: Iterable[Claim], batches: Iterable[BatchNote]) -> _Ids:
+    """Pairs that somebody began: with files but no record, with a claim, or in a batch under way."""
     folders = ((method, (pair,)) for method, _, pair in (name.partition("/") for name in unfinished))
-    checkpoints = ((path.parent.name, _pairs_in(path)) for path in run_dir.glob("checkpoints/*/*.ckpt"))
-    return _ids(chain(folders, ((claim.method, claim.pair_ids) for claim in claims), checkpoints))
+    noted: Iterable[Claim | BatchNote] = (*claims, *batches)
+    return _ids(chain(folders, ((entry.method, entry.pair_ids) for entry in noted)))
+
+
+def _is_open(batch: BatchNote, wanted: set[str] | None, ended: Iterable[_Ended]) -> bool:
+    """Whether a batch has pairs left that the configuration names; else only its files are there still."""
+    left = set(batch.pair_ids) - {entry.record.pair_id for entry in ended if entry.record.status == "done"}
+    return bool(left if wanted is None else left & wanted)
 
 
 def _ids(entries: Iterable[tuple[str, Iterable[str]]]) -> _Ids:
@@ -162,16 +171,6 @@ def _ids(entries: Iterable[tuple[str, Iterable[str]]]) -> _Ids:
     for method, pair_ids in entries:
         found.setdefault(method, set()).update(pair_ids)
     return found
-
-
-def _pairs_in(checkpoint: Path) -> set[str]:
-    """All texts in a checkpoint, pair ids among them, without torch and without running what a pickle says."""
-    try:
-        with zipfile.ZipFile(checkpoint) as archive:
-            (name,) = (name for name in archive.namelist() if name.endswith("data.pkl"))
-            return {value for _, value, _ in pickletools.genops(archive.read(name)) if isinstance(value, str)}
-    except (OSError, ValueError, zipfile.BadZipFile):  # cut off, or gone meanwhile
-        return {checkpoint.stem}
 
 
 def _method_status(
@@ -185,8 +184,7 @@ def _method_status(
     open_pairs = None if wanted is None else wanted - done - failed
     running = claimed - done if open_pairs is None else claimed & open_pairs
     interrupted = begun - claimed - done - failed
-    # Without the prompts nobody can tell a pair's id from another text of a checkpoint but by its form.
-    interrupted = {name for name in interrupted if _looks_like_id(name)} if wanted is None else interrupted & wanted
+    interrupted = interrupted if wanted is None else interrupted & wanted
     left = None if open_pairs is None else len(open_pairs)
     seconds = None
     if left == 0:
@@ -195,11 +193,6 @@ def _method_status(
         seconds = left / pace
     total = None if wanted is None else len(wanted)
     return MethodStatus(method, len(done), len(failed), len(running), len(interrupted), left, total, seconds)
-
-
-def _looks_like_id(name: str) -> bool:
-    head, _, seed = name.rpartition("-s")
-    return seed.isdigit() and len(head.rpartition("-")[2]) == 8
 
 
 def records_per_second(ended: Sequence[_Ended], per_fit: int) -> float | None:
@@ -250,10 +243,17 @@ def describe(status: Status, most: int = 10) -> list[str]:
         jobs[who] = jobs.get(who, 0) + len(claim.pair_ids)
     lines += [f"at work: {who}: {pairs} pairs" for who, pairs in list(jobs.items())[:most]]
     lines += [f"... and {len(jobs) - most} more processes"] if len(jobs) > most else []
+    noted = [_progress(batch) for batch in status.under_way if batch.of is not None]
+    lines += noted[:most] + ([f"... and {len(noted) - most} more batches"] if len(noted) > most else [])
     lines += ["nothing is running"] if not jobs and any(row.left for row in status.methods) else []
     lines += [f"failed: {f.method} {f.pair_id}: {f.error}" for f in status.failures[:most]]
     lines += [f"... and {len(status.failures) - most} more failed pairs"] if len(status.failures) > most else []
     return lines
+
+
+def _progress(batch: BatchNote) -> str:
+    others = f" and {len(batch.pair_ids) - 1} more" if len(batch.pair_ids) > 1 else ""
+    return f"under way: {batch.method} {batch.pair_ids[0]}{others}: {batch.update} of {batch.of} updates are saved"
 
 
 def table(status: Status) -> list[tuple[str, ...]]:

@@ -144,6 +144,7 @@ class Worker:
                 every=self.config["trainer"]["save_every_n_updates"],
                 interrupted=self.asked,
                 on_note=self.progress.note,
+                on_written=queue.under_way.note_progress,
                 on_done=done,
             ),
         ]

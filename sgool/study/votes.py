@@ -15,12 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from sgool.errors import SgoolError
+from sgool.results.locks import lock, warn_of_no_locks
 from sgool.study.key import StudyKey
-
-try:
-    import fcntl
-except ImportError:  # Windows: one process alone should then write a file
-    fcntl = None  # type: ignore[assignment]
 
 RATER = r"[A-Za-z0-9][A-Za-z0-9._-]{0,39}"
 RATER_RULE = "1 to 40 letters, digits, '.', '_' and '-', the first a letter or digit"
@@ -180,8 +176,8 @@ class VoteFile:
             flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0)
             descriptor = os.open(self.path, flags, 0o644)
             try:
-                if fcntl is not None:
-                    fcntl.flock(descriptor, fcntl.LOCK_EX)
+                if not lock(descriptor, wait=True):
+                    warn_of_no_locks("the votes file's", "let only one server write it")
                 yield descriptor
             finally:
                 os.close(descriptor)  # ends the lock too

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
-from sgool.results.under_way import UnderWay
+import pytest
+
+from sgool.results.under_way import BatchNote, UnderWay, batches_under_way
 from sgool.types import PromptSeed
 
 A, B, C, D = (PromptSeed(name) for name in ("a", "b", "c", "d"))
@@ -28,17 +31,59 @@ def test_what_was_begun_without_some_mates(tmp_path: Path) -> None:
     assert under_way.mates((A, B, C, D), (C, D)) == (C, D)
 
 
-def test_a_single_pair_needs_no_memory(tmp_path: Path) -> None:
+def test_a_single_pair_is_noted_too(tmp_path: Path) -> None:
     under_way = UnderWay(tmp_path, "doodl")
     under_way.begin((A,))
+    assert under_way.checkpoint((A,)).name == f"{A.pair_id}.ckpt"
+    assert batches_under_way(tmp_path) == [BatchNote("doodl", (A.pair_id,), 0, None)]
+    assert json.loads(under_way.checkpoint((A,)).with_suffix(".json").read_text()) == {
+        "pairs": [A.pair_id],
+        "update": 0,
+        "of": None,
+    }
     under_way.end((A,))
     assert not any(path.is_file() for path in tmp_path.rglob("*"))
-    assert under_way.checkpoint((A,)).name == f"{A.pair_id}.ckpt"
 
 
-def test_a_damaged_memory_is_passed_over(tmp_path: Path) -> None:
+def test_progress_is_noted_and_outlasts_a_start(tmp_path: Path) -> None:
+    under_way = UnderWay(tmp_path, "doodl")
+    under_way.begin((A, B))
+    under_way.note_progress((A, B), 30, 50)
+    under_way.begin((A, B))
+    (note,) = batches_under_way(tmp_path)
+    assert (note.update, note.of) == (0, None)  # without its checkpoint it begins again
+    under_way.checkpoint((A, B)).write_bytes(b"")
+    under_way.note_progress((A, B), 30, 50)
+    under_way.begin((A, B))
+    (note,) = batches_under_way(tmp_path)
+    assert (note.pair_ids, note.update, note.of) == ((A.pair_id, B.pair_id), 30, 50)
+
+
+def test_parts_of_a_batch_do_not_hide_the_batch(tmp_path: Path) -> None:
+    under_way = UnderWay(tmp_path, "doodl")
+    under_way.begin((A, B, C, D))
+    under_way.note_progress((A, B), 3, 5)  # half of it, for want of memory
+    assert under_way.mates((A, B, C, D), (B,)) == (A, B, C, D)
+    under_way.end((A, B))
+    assert under_way.mates((A, B, C, D), (C, D)) == (A, B, C, D)
+
+
+def test_a_list_of_an_earlier_release_is_understood(tmp_path: Path) -> None:
+    under_way = UnderWay(tmp_path, "doodl")
+    path = under_way.checkpoint((A, B)).with_suffix(".json")
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps([A.pair_id, B.pair_id]))
+    assert under_way.mates((A, B), (B,)) == (A, B)
+    assert batches_under_way(tmp_path) == [BatchNote("doodl", (A.pair_id, B.pair_id), 0, None)]
+
+
+@pytest.mark.parametrize("text", ["[", "", "3", "null", "{}", '{"pairs": "a"}', '{"pairs": ["a"], "update": null}'])
+def test_a_damaged_note_is_passed_over(text: str, tmp_path: Path) -> None:
     under_way = UnderWay(tmp_path, "doodl")
     under_way.begin((A, B))
     (path,) = tmp_path.rglob("*.json")
-    path.write_text("[")
+    path.write_text(text)
     assert under_way.mates((A, B), (B,)) == (B,)
+    assert batches_under_way(tmp_path) == []
+    under_way.begin((A, B))
+    assert under_way.mates((A, B), (B,)) == (A, B)

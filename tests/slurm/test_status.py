@@ -6,14 +6,12 @@ import json
 import os
 import subprocess
 import sys
-import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from click.testing import Result
 from typer.testing import CliRunner
 
@@ -23,6 +21,7 @@ from sgool.errors import SgoolError
 from sgool.prompts import load_pairs
 from sgool.results import RunFolder
 from sgool.results.claims import Claims
+from sgool.results.under_way import UnderWay
 from sgool.run.status import describe, duration, run_status
 from sgool.types import PromptSeed
 from tests.fake_run import fake_record
@@ -126,26 +125,48 @@ def test_a_killed_runner_leaves_interrupted_pairs(folder: RunFolder, pairs: list
     assert (row["running"], row["interrupted"], row["left"]) == (0, 1, 8)
 
 
-def test_a_checkpoint_tells_its_pairs(folder: RunFolder, pairs: list[PromptSeed]) -> None:
-    path = folder.path / "checkpoints" / "doodl" / "anything.ckpt"
-    path.parent.mkdir(parents=True)
-    names = [pair.pair_id for pair in pairs[:3]]
-    torch.save({"origin": {"method": "doodl", "pairs": names}, "latents": torch.zeros(2, 3, 4, 8, 8)}, path)
+def test_a_batch_under_way_tells_its_pairs_and_its_progress(folder: RunFolder, pairs: list[PromptSeed]) -> None:
+    under_way = UnderWay(folder.path, "doodl")
+    under_way.begin(pairs[:3])
     assert _rows(folder)["doodl"]["interrupted"] == 3
+    assert describe(run_status(folder.path)) == ["nothing is running"]  # no update is saved yet
+    under_way.note_progress(pairs[:3], 40, 100)
+    under_way.note_progress(pairs[4:5], 100, 100)
+    assert describe(run_status(folder.path))[:2] == [
+        f"under way: doodl {pairs[0].pair_id} and 2 more: 40 of 100 updates are saved",
+        f"under way: doodl {pairs[4].pair_id}: 100 of 100 updates are saved",
+    ]
+    first = run_status(folder.path).as_json()["under_way"][0]
+    ids = tuple(pair.pair_id for pair in pairs[:3])
+    assert first == {"method": "doodl", "pair_ids": ids, "update": 40, "of": 100}
     _end(folder, pairs[0], "doodl", 100)
+    _end(folder, pairs[4], "doodl", 100)
     assert _rows(folder)["doodl"]["interrupted"] == 2
-    with Claims(folder.path).take("doodl", names[1:2]):
-        row = _rows(folder)["doodl"]
+    with Claims(folder.path).take("doodl", [pairs[1].pair_id]):
+        row, lines = _rows(folder)["doodl"], describe(run_status(folder.path))
     assert (row["running"], row["interrupted"]) == (1, 1)
+    assert lines[1:] == [f"under way: doodl {pairs[0].pair_id} and 2 more: 40 of 100 updates are saved"]
 
 
-def test_a_cut_off_checkpoint_stops_nobody(folder: RunFolder) -> None:
-    path = folder.path / "checkpoints" / "doodl" / "anything.ckpt"
-    path.parent.mkdir(parents=True)
-    path.write_bytes(b"PK\x03\x04 and then nothing")
-    assert _rows(folder)["doodl"]["interrupted"] == 0
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("archive/data.pkl", b"\x80\x02X\xff\xff")
+def test_checkpoints_of_earlier_releases_tell_their_pairs(folder: RunFolder, pairs: list[PromptSeed]) -> None:
+    under_way = UnderWay(folder.path, "doodl")
+    for batch in (pairs[:2], pairs[2:3]):
+        under_way.checkpoint(batch).parent.mkdir(parents=True, exist_ok=True)
+        under_way.checkpoint(batch).write_bytes(b"")
+    assert _rows(folder)["doodl"]["interrupted"] == 1  # of a single pair, by its name
+    names = [pair.pair_id for pair in pairs[:2]]
+    under_way.checkpoint(pairs[:2]).with_suffix(".json").write_text(json.dumps(names))
+    assert _rows(folder)["doodl"]["interrupted"] == 3
+
+
+def test_a_cut_off_note_or_a_strange_file_stops_nobody(folder: RunFolder, pairs: list[PromptSeed]) -> None:
+    UnderWay(folder.path, "doodl").begin(pairs[:2])
+    (note,) = folder.path.glob("checkpoints/doodl/*.json")
+    (note.parent / "anything.ckpt").write_bytes(b"PK\x03\x04 and then nothing")
+    for text in ('{"pairs": [', '{"update": 3}', '{"pairs": "a"}', '{"pairs": [], "update": "k"}', "3", ""):
+        note.write_text(text)
+        assert _rows(folder)["doodl"]["interrupted"] == 0
+    note.write_bytes(b"\xff\xfe")
     assert _rows(folder)["doodl"]["interrupted"] == 0
 
 
