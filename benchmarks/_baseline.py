@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from sgool.diffusion import Schedule, Step
+from sgool.models.schedule import Schedule, Step
 
 Pair = tuple[Tensor, Tensor]
 
@@ -60,9 +60,8 @@ class BaselineEDICT:
         return torch.stack((x, y))
 
     def _step(self, x: Tensor, y: Tensor, step: Step) -> Pair:
-        before, after = step.alpha_prod_t, step.alpha_prod_t_prev
-        scale = (after / before) ** 0.5
-        noise = (1 - after) ** 0.5 - scale * (1 - before) ** 0.5
+        scale = step.alpha_prev / step.alpha
+        noise = step.sigma_prev - scale * step.sigma
         if step.index % 2 == 0:
             x = scale * x + noise * self._eps(y, step)
             y = scale * y + noise * self._eps(x, step)

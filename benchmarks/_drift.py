@@ -12,7 +12,6 @@ from _networks import Network
 from diffusers.utils import logging
 from torch import Tensor
 
-from sgool.diffusion import build_engine, build_sampler, build_schedule
 from sgool.diffusion.backward import run_chain
 from sgool.diffusion.drift import DriftGuard, relative_drift
 
@@ -71,16 +70,10 @@ def _cast(network: Network, dtype: torch.dtype) -> Network:
 def _gradient(
     network: Network, name: str, guidance: float, steps: int, dtype: torch.dtype, guard: _Recorder | None
 ) -> tuple[Tensor, float]:
-    sampler = build_sampler(name)
-    moves = sampler.moves(build_schedule(network.scheduler, steps, sampler.spacing))
-    latents = network.latents(sampler.num_streams).to(dtype).requires_grad_(True)
-    state = sampler.begin(latents)
-    model = network.guided(guidance)
-    if guard is None:
-        state = build_engine("checkpoint").run(state, moves, model)
-    else:
-        state = run_chain(state, moves, model, guard=guard)
-    torch.stack(sampler.finish(state)).square().mean().backward()
+    chain = network.chain(steps, guidance, sampler=name)
+    latents = network.latents(chain.num_streams).to(dtype).requires_grad_(True)
+    state = run_chain(chain.sampler.begin(latents), chain.moves, chain.network, guard=guard)
+    torch.stack(chain.sampler.finish(state)).square().mean().backward()
     assert latents.grad is not None
     return latents.grad.double(), guard.drift if guard else float("nan")
 

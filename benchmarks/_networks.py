@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from sgool import load_models
-from sgool.diffusion import GuidedModel
+from sgool.diffusion import Chain
+from sgool.models.stable_diffusion import StableDiffusion
 
 Attention = Literal["fused", "classic"]
 
@@ -34,10 +36,13 @@ class Network:
     steps: int
     attention: Attention
 
-    def guided(self, guidance_scale: float | None = None, *, split: bool = False) -> GuidedModel:
-        """The network as the engines take it."""
+    def chain(self, steps: int, guidance_scale: float | None = None, **options: Any) -> Chain:
+        """A chain with the prompt, without autoencoder and text encoder; the options are those of `Chain`."""
         scale = self.guidance_scale if guidance_scale is None else guidance_scale
-        return GuidedModel(self.unet, self.embeds, None if scale == 1 else self.negative, scale, split_guidance=split)
+        autoencoder = SimpleNamespace(config=SimpleNamespace(block_out_channels=(1,)))
+        family = StableDiffusion(autoencoder, self.unet, None, None, self.scheduler, self.name)
+        chain = Chain(family, num_inference_steps=steps, guidance_scale=scale, **options)
+        return chain.with_conditioning(self.embeds, None if scale == 1 else self.negative)
 
     def latents(self, streams: int) -> Tensor:
         """The same first latents for each stream, (S, 1, 4, h, w)."""

@@ -10,7 +10,7 @@ import torch
 from _baseline import BaselineEDICT
 from _networks import Attention, Network
 
-from sgool.diffusion import build_engine, build_sampler, build_schedule, denoise, network_calls
+from sgool.diffusion import build_engine
 from sgool.diffusion.activations import activation_bytes
 
 CHANNELS_LAST = "edict checkpoint, channels_last"
@@ -78,10 +78,9 @@ def rows(network: Network, steps: int, quick: bool = False) -> list[Row]:
 def half_of_the_calls(network: Network, steps: int) -> float:
     """MiB that keep the activations of half of EDICT's calls."""
     network.prepare()
-    model = network.guided()
-    schedule = build_schedule(network.scheduler, steps)
-    with activation_bytes(network.unet) as counted:
-        model.trace(network.latents(1)[0], schedule.steps[0])
+    chain = network.chain(steps)
+    with activation_bytes([network.unet]) as counted:
+        chain.network.trace(network.latents(1)[0], chain.schedule.steps[0])
     # A tenth more than the half, so that rounding does not lose one.
     return counted.total * (steps + 0.1) / 2**20
 
@@ -89,17 +88,16 @@ def half_of_the_calls(network: Network, steps: int) -> float:
 def run(row: Row, network: Network, edict_steps: int) -> tuple[float, torch.Tensor]:
     """(guided calls, gradient of the mean square of the last latents with respect to the first)."""
     network.prepare(row.attention, row.channels_last)
-    sampler = build_sampler(row.sampler)
-    schedule = build_schedule(network.scheduler, row.steps(edict_steps), sampler.spacing)
-    latents = network.latents(sampler.num_streams).requires_grad_(True)
+    engine = None if row.engine in ("baseline", "floor") else build_engine(row.engine, **row.options)
+    chain = network.chain(row.steps(edict_steps), sampler=row.sampler, engine=engine)
+    latents = network.latents(chain.num_streams).requires_grad_(True)
     if row.engine == "baseline":
-        return _baseline(network, latents, schedule)
+        return _baseline(network, latents, chain.schedule)
     if row.engine == "floor":
-        return _floor(network, latents[0], schedule, network_calls(sampler, schedule))
-    model, engine = network.guided(), build_engine(row.engine, **row.options)
-    denoise(latents, schedule, sampler, model, engine).square().mean().backward()
+        return _floor(network, latents[0], chain.schedule, chain.sampling_calls)
+    chain.denoise(latents).square().mean().backward()
     assert latents.grad is not None
-    return model.calls, latents.grad
+    return chain.calls, latents.grad
 
 
 def _baseline(network: Network, latents: torch.Tensor, schedule: Any) -> tuple[float, torch.Tensor]:

@@ -14,7 +14,7 @@ import torch
 from _measure import alternate
 from _networks import Attention, Network
 
-from sgool.diffusion import Step, build_schedule
+from sgool.models.schedule import Step, build_schedule
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def _call(network: Network, switches: Switches, device: str, step: Step) -> None
     def context() -> AbstractContextManager[Any]:
         return torch.autocast(device, torch.bfloat16, enabled=switches.bfloat16)
 
-    model = network.guided(split=switches.split)
+    model = network.chain(50, split_guidance=switches.split).network
     latents = network.latents(1)[0]
     with torch.no_grad(), context():
         output = model(latents, step)

@@ -24,8 +24,6 @@ from _networks import Network, load_network
 from _rows import BASELINE, CHANNELS_LAST, DPM_SHARE, FLOOR, Row, rows, run
 from _switches import switch_table
 
-from sgool.diffusion import build_sampler, build_schedule, network_calls
-
 
 def main() -> None:
     """Prints the tables; with ``--json`` writes their numbers as well."""
@@ -169,7 +167,8 @@ def _child(arguments: dict[str, Any]) -> None:
     row = Row(**arguments["row"])
     # One call first: the libraries' own pages are no matter of the engine.
     with torch.no_grad():
-        network.guided()(network.latents(1)[0], build_schedule(network.scheduler, 1).steps[0])
+        chain = network.chain(1)
+        chain.network(network.latents(1)[0], chain.schedule.steps[0])
     print(json.dumps(peak_mib(lambda: run(row, network, steps), device)))
 
 
@@ -208,9 +207,8 @@ def _over_floor(row: Row, network: Network, steps: int, calls: dict[str, float],
     """How much longer than the bare network, for rows that recompute every call with the network's own attention."""
     if row.engine not in ("checkpoint", "reversible") or row.options or row.attention or row.channels_last:
         return ""
-    sampler = build_sampler(row.sampler)
-    schedule = build_schedule(network.scheduler, row.steps(steps), sampler.spacing)
-    floor = fair[FLOOR] * 2 * network_calls(sampler, schedule) / calls[FLOOR]
+    own = network.chain(row.steps(steps), sampler=row.sampler).sampling_calls
+    floor = fair[FLOOR] * 2 * own / calls[FLOOR]
     return f"{fair[row.label] / floor - 1:+.1%}"
 
 

@@ -14,7 +14,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product
 from typing import Any
@@ -24,21 +24,8 @@ import torch
 from diffusers import DDIMScheduler
 from torch import Tensor
 
-from sgool import Objective, PromptSeed, TextAlignment, load_clip, load_models
-from sgool.diffusion import (
-    GuidedModel,
-    Sampler,
-    Schedule,
-    build_engine,
-    build_sampler,
-    build_schedule,
-    decode_latents,
-    denoise,
-    encode_images,
-    invert,
-    network_calls,
-)
-from sgool.diffusion.chain import run_state
+from sgool import Chain, Objective, PromptSeed, TextAlignment, load_clip, load_models
+from sgool.diffusion import Sampler, build_sampler
 from sgool.diffusion.drift import relative_drift
 from sgool.methods.base import FitSettings
 from sgool.methods.optimize import LatentOptimization
@@ -101,20 +88,26 @@ class Bench:
         shape = self.models.latent_shape(None, None)
         return torch.stack([first_latents(pair.seed + 1000 * pair.index, shape) for pair in pairs])[None]
 
-    def guided(
-        self, pairs: Sequence[PromptSeed], guidance: float, models: StableDiffusion | None = None
-    ) -> GuidedModel:
-        """The network with the pairs' prompts."""
-        models = models or self.models
-        embeds = models.encode_prompts([pair.prompt for pair in pairs])
-        negative = models.encode_prompts([""] * len(pairs)) if guidance != 1 else None
-        return GuidedModel(models.unet, embeds, negative, guidance)
+    def chain(
+        self, name: str, steps: int, pairs: Sequence[PromptSeed], guidance: float, models: StableDiffusion | None = None
+    ) -> Chain:
+        """Of a sampler in `SAMPLERS`, with the pairs' prompts."""
+        chain = Chain(
+            models or self.models, num_inference_steps=steps, guidance_scale=guidance, sampler=SAMPLERS[name]()
+        )
+        return chain.with_prompts([pair.prompt for pair in pairs])
 
-    def schedule(self, sampler: Sampler, calls: int, scheduler: Any = None) -> Schedule:
-        """The schedule with which the sampler calls the network so often."""
-        scheduler = scheduler or self.models.scheduler
-        two = network_calls(sampler, build_schedule(scheduler, 2, sampler.spacing)) == 4
-        return build_schedule(scheduler, calls // 2 if two else calls, sampler.spacing)
+    def chain_of_calls(
+        self, name: str, calls: int, pairs: Sequence[PromptSeed], guidance: float, scheduler: Any = None
+    ) -> Chain:
+        """The chain that calls the network so often."""
+        models = replace(self.models, scheduler=scheduler) if scheduler else self.models
+        return self.chain(name, self.steps(name, calls), pairs, guidance, models)
+
+    def steps(self, name: str, calls: int) -> int:
+        """With how many steps the sampler calls the network so often."""
+        two = Chain(self.models, num_inference_steps=2, sampler=SAMPLERS[name]()).sampling_calls == 4
+        return calls // 2 if two else calls
 
     @property
     def full_range(self) -> DDIMScheduler:
@@ -143,14 +136,13 @@ class Bench:
 
 
 def last_latents(
-    bench: Bench, name: str, latents: Tensor, calls: int, model: GuidedModel, scheduler: Any = None
+    bench: Bench, name: str, calls: int, pairs: Sequence[PromptSeed], guidance: float, scheduler: Any = None
 ) -> Tensor:
     """(B, C, h, w), of the first stream."""
-    sampler = SAMPLERS[name]()
-    streams = latents.expand(sampler.num_streams, *latents.shape[1:])
-    schedule = bench.schedule(sampler, calls, scheduler)
+    chain = bench.chain_of_calls(name, calls, pairs, guidance, scheduler)
+    latents = bench.latents(pairs)
     with torch.no_grad():
-        return denoise(streams, schedule, sampler, model, build_engine("direct"))[0]
+        return chain.denoise(latents.expand(chain.num_streams, *latents.shape[1:]))[0]
 
 
 def relative_rms(found: Tensor, true: Tensor) -> float:
@@ -167,18 +159,16 @@ def error_table(bench: Bench) -> Rows:
     """
     pairs, counts = bench.few_pairs(2), bench.calls or ((6, 12) if bench.quick else (6, 12, 20))
     own, ends = bench.models.scheduler, bench.full_range
-    latents = bench.latents(pairs)
     yield "guidance", "timesteps", "sampler", *(f"{calls} calls" for calls in counts)
     for guidance in (1.0, GUIDANCE):
-        model = bench.guided(pairs, guidance)
-        fine = last_latents(bench, "dpm_solver", latents, 200, model, ends)
+        fine = last_latents(bench, "dpm_solver", 200, pairs, guidance, ends)
         checks = [("dpm_solver", 100)] if bench.quick else [("dpm_solver", 100), ("ddim", 500)]
         for name, calls in checks:
-            error = relative_rms(last_latents(bench, name, latents, calls, model, ends), fine)
+            error = relative_rms(last_latents(bench, name, calls, pairs, guidance, ends), fine)
             yield guidance, "ends", f"{name}, {calls}", f"{100 * error:.2f}", *[""] * (len(counts) - 1)
         for title, scheduler in (("own", own), ("ends", ends)):
             for name in bench.samplers:
-                found = (last_latents(bench, name, latents, calls, model, scheduler) for calls in counts)
+                found = (last_latents(bench, name, calls, pairs, guidance, scheduler) for calls in counts)
                 yield guidance, title, name, *(f"{100 * relative_rms(x, fine):.1f}" for x in found)
 
 
@@ -188,14 +178,13 @@ def quality_table(bench: Bench) -> Rows:
     In brackets: 95 % percentile bootstrap over prompts. The first row is DDIM unless --samplers says otherwise.
     """
     pairs, counts = bench.first_pairs(64, 16), bench.calls or (12,)
-    latents, scheduler = bench.latents(pairs), bench.full_range if bench.trailing else None
+    scheduler = bench.full_range if bench.trailing else None
     yield "guidance", "calls", "sampler", "pairs", "judge", "difference", "scene, %", "difference"
     for guidance, calls in product(bench.guidance, counts):
-        model, base = bench.guided(pairs, guidance), None
+        base = None
         for name in bench.samplers:
             with torch.no_grad(), bench.autocast:
-                last = last_latents(bench, name, latents, calls, model, scheduler)
-                images = decode_latents(bench.models.vae, last)
+                images = bench.models.decode(last_latents(bench, name, calls, pairs, guidance, scheduler))
             scores = bench.scores(images.float(), pairs)
             base = scores if base is None else base
             cells = [x for key in ("judge", "scene") for x in (f"{scores[key].mean():.1f}", _to(scores, base, key))]
@@ -218,17 +207,15 @@ def drift_table(bench: Bench) -> Rows:
     first = bench.latents(pairs)
     double = load_models("emoji_world", dtype=torch.float64)
     for name in [name for name in bench.samplers if name in EXACT]:
-        sampler = SAMPLERS[name]()
         for guidance in (1.0, GUIDANCE):
             cells = []
             for steps in (20, 50):
-                schedule = build_schedule(bench.models.scheduler, steps, sampler.spacing)
                 for models, dtype in ((double, torch.float64), (bench.models, torch.float32)):
                     start = first.to(dtype).expand(2, *first.shape[1:])
-                    model = bench.guided(pairs, guidance, models)
+                    chain = bench.chain(name, steps, pairs, guidance, models)
                     with torch.no_grad():
-                        state = run_state(start, schedule, sampler, model, build_engine("direct"))
-                    found = invert(torch.stack(state), schedule, sampler, model).latents
+                        state = chain.run_state(start)
+                    found = chain.invert_latents(torch.stack(state)).latents
                     cells.append(f"{relative_drift(tuple(found), tuple(start)):.1e}")
             yield name, guidance, *cells
 
@@ -242,17 +229,15 @@ def inversion_table(bench: Bench) -> Rows:
     """
     pairs = bench.few_pairs(4)
     images = _images(bench, pairs)
-    latents = encode_images(bench.models.vae, images)[None]
+    latents = bench.models.encode_images(images)[None]
     calls = 20 if bench.quick else 50
     yield "guidance", "sampler", "std", "excess kurtosis", "neighbours", "std of the second", "returns, %"
     for guidance in (1.0, GUIDANCE):
-        model = bench.guided(pairs, guidance)
         for name, refinements in [("ddim", 0), ("ddim", 5), *((n, 0) for n in bench.samplers if n in EXACT)]:
-            sampler = SAMPLERS[name]()
-            schedule = bench.schedule(sampler, calls)
-            found = invert(latents, schedule, sampler, model, refinements=refinements).latents
+            chain = bench.chain_of_calls(name, calls, pairs, guidance)
+            found = chain.invert_latents(latents, refinements).latents
             with torch.no_grad():
-                back = denoise(found, schedule, sampler, model, build_engine("direct"))[0]
+                back = chain.denoise(found)[0]
             second = f"{float(found[1].std()):.3g}" if len(found) == 2 else ""
             title = f"ddim, {refinements} refinements" if name == "ddim" else name
             yield guidance, title, *_gaussian(found[0]), second, f"{100 * relative_rms(back, latents[0]):.2g}"
@@ -260,9 +245,9 @@ def inversion_table(bench: Bench) -> Rows:
 
 def _images(bench: Bench, pairs: Sequence[PromptSeed]) -> Tensor:
     """8-bit images of the pairs."""
-    last = last_latents(bench, "dpm_solver", bench.latents(pairs), 30, bench.guided(pairs, GUIDANCE))
+    last = last_latents(bench, "dpm_solver", 30, pairs, GUIDANCE)
     with torch.no_grad():
-        return (decode_latents(bench.models.vae, last).clamp(0, 1) * 255).round() / 255
+        return (bench.models.decode(last).clamp(0, 1) * 255).round() / 255
 
 
 def _gaussian(latents: Tensor) -> tuple[str, str, str]:
@@ -282,15 +267,14 @@ def gradient_table(bench: Bench) -> Rows:
     make large ones of the image. EDICT: with respect to latents that both streams share.
     """
     pairs, counts = bench.few_pairs(4), bench.calls or (12,)
-    model, latents = bench.guided(pairs, GUIDANCE), bench.latents(pairs)
+    latents = bench.latents(pairs)
     direction = torch.stack([torch.randn(latents.shape[2:], generator=pair_generator(p.index, "r")) for p in pairs])
     yield "calls", "sampler", "median gain", "smallest", "largest"
     for calls in counts:
         for name in bench.samplers:
-            sampler = SAMPLERS[name]()
+            chain = bench.chain_of_calls(name, calls, pairs, GUIDANCE)
             leaf = latents.clone().requires_grad_(True)
-            streams = leaf.expand(sampler.num_streams, *leaf.shape[1:])
-            last = denoise(streams, bench.schedule(sampler, calls), sampler, model, build_engine("checkpoint"))[0]
+            last = chain.denoise(leaf.expand(chain.num_streams, *leaf.shape[1:]))[0]
             (gradient,) = torch.autograd.grad(last, leaf, direction)
             gain = gradient[0].flatten(1).norm(dim=1) / direction.flatten(1).norm(dim=1)
             yield calls, name, *(f"{float(x):.2f}" for x in (gain.median(), gain.min(), gain.max()))
@@ -331,7 +315,7 @@ def _optimised(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Scores of the first and of the final images, eight pairs at a time."""
     sampler = SAMPLERS[name]()
-    steps = len(bench.schedule(sampler, calls))
+    steps = bench.steps(name, calls)
     options = {"sampler": sampler, "num_inference_steps": steps, "guidance_scale": GUIDANCE}
     trainer = {"accelerator": "cpu", "devices": 1, "precision": "bf16-mixed" if bench.bf16 else "32-true"}
     settings = FitSettings(module=options, trainer=trainer)

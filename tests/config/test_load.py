@@ -159,7 +159,8 @@ def test_the_drift_that_warns_is_below_the_one_that_fails() -> None:
 def test_the_configuration_knows_which_samplers_are_invertible() -> None:
     """It checks before torch is imported, so it has its own list."""
     from sgool.config.schema import INVERTIBLE, SCHEMA
-    from sgool.diffusion import build_sampler, build_schedule
+    from sgool.diffusion import build_sampler
+    from sgool.models.schedule import build_schedule
     from tests.reference import scheduler64
 
     for name in SCHEMA["sampler"].schemas:

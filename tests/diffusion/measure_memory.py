@@ -10,12 +10,14 @@ import json
 import os
 import resource
 import sys
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 from diffusers import UNet2DConditionModel
 
-from sgool.diffusion import GuidedModel, build_engine, build_sampler, build_schedule, denoise
+from sgool.diffusion import Chain, build_engine
+from sgool.models.stable_diffusion import StableDiffusion
 from tests.tiny import sd_scheduler
 
 SIZE, WIDTH, CONTEXT = 32, 8, 16
@@ -37,6 +39,18 @@ def network() -> Any:
     return unet.requires_grad_(False).eval()
 
 
+def chain_of(unet: Any, sampler_name: str, steps: int, **options: Any) -> Chain:
+    """A chain of the UNet alone, on the schedule of Stable Diffusion."""
+    family = StableDiffusion(_NoAutoencoder(), unet, None, None, sd_scheduler(), "memory")
+    return Chain(family, sampler=sampler_name, num_inference_steps=steps, guidance_scale=2.0, **options)
+
+
+class _NoAutoencoder:
+    """What tells the size of an image, where none is decoded."""
+
+    config = SimpleNamespace(block_out_channels=(1,))
+
+
 def peak() -> int:
     """Largest resident set of this process so far, in bytes (Linux counts KiB)."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
@@ -44,17 +58,17 @@ def peak() -> int:
 
 def growth(unet: Any, engine: str, sampler_name: str, steps: int) -> int:
     """Bytes by which one forward and backward pass raised the peak."""
-    sampler = build_sampler(sampler_name)
-    schedule = build_schedule(sd_scheduler(), steps, sampler.spacing)
-    model = GuidedModel(unet, torch.randn(1, CONTEXT, WIDTH), torch.randn(1, CONTEXT, WIDTH), 2.0)
-    latents = torch.randn(sampler.num_streams, 1, 4, SIZE, SIZE, requires_grad=True)
     # Memory is measured, not exactness: O-BELM in float32 may drift.
     options: dict[str, Any] = {"warn_drift": 1e8, "max_drift": 1e9} if engine == "reversible" else {}
+    chain = chain_of(unet, sampler_name, steps, engine=build_engine(engine, **options)).with_conditioning(
+        torch.randn(1, CONTEXT, WIDTH), torch.randn(1, CONTEXT, WIDTH)
+    )
+    latents = torch.randn(chain.num_streams, 1, 4, SIZE, SIZE, requires_grad=True)
     # The first call of a process touches pages of code; small latents have few activations.
     small = torch.randn(1, 4, 8, 8)
-    model.vjp(small, schedule.steps[0], small)
+    chain.network.vjp(small, chain.schedule.steps[0], small)
     base = peak()
-    denoise(latents, schedule, sampler, model, build_engine(engine, **options)).sum().backward()
+    chain.denoise(latents).sum().backward()
     assert latents.grad is not None
     return peak() - base
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from sgool.diffusion import Engine, GuidedModel, build_engine, build_sampler, build_schedule, denoise
+from sgool.diffusion import Chain, Engine, build_sampler
 from sgool.models.stable_diffusion import StableDiffusion
 from tests.reference import scheduler64
 
@@ -61,42 +61,40 @@ class Problem:
         dtype: torch.dtype = torch.float64,
         **options: Any,
     ) -> None:
-        self.models, self.guidance, self.split, self.prompts = models, guidance, split, prompts
-        self.sampler = build_sampler(sampler, **options)
-        scheduler = scheduler64(prediction_type=prediction, steps_offset=offset)
-        self.schedule = build_schedule(scheduler, steps, self.sampler.spacing)
-        self.moves = self.sampler.moves(self.schedule)
+        self.models = replace(models, scheduler=scheduler64(prediction_type=prediction, steps_offset=offset))
+        self.prompts, self.sampler = prompts, build_sampler(sampler, **options)
+        self._options: dict[str, Any] = {
+            "num_inference_steps": steps,
+            "guidance_scale": guidance,
+            "sampler": self.sampler,
+            "split_guidance": split,
+        }
+        plain = Chain(self.models, **self._options)
+        self.schedule, self.moves = plain.schedule, plain.moves
         #: N, counted from the moves.
         self.calls = sum(move.calls_network for move in self.moves)
         shape = (self.sampler.num_streams, len(PROMPTS), 4, *size)
         self.start = randn(*shape, dtype=dtype)[:, list(prompts)]
         self.weight = randn(*shape, seed=1, dtype=dtype)[:, list(prompts)]
 
-    def model(self) -> GuidedModel:
-        """A new guided model, whose count of calls is 0."""
-        text, negative = (self.models.encode_prompts([texts[i] for i in self.prompts]) for texts in (PROMPTS, NEGATIVE))
-        return GuidedModel(
-            self.models.unet,
-            text,
-            None if self.guidance == 1 else negative,
-            self.guidance,
-            split_guidance=self.split,
-        )
+    def chain(self, engine: Engine | str = "direct", models: StableDiffusion | None = None) -> Chain:
+        """A new chain, whose count of calls is 0; ``models``: other networks than the problem's own."""
+        text, negative = ([texts[i] for i in self.prompts] for texts in (PROMPTS, NEGATIVE))
+        return Chain(models or self.models, engine=engine, **self._options).with_prompts(text, negative)
 
     def leaf(self) -> Tensor:
         """First latents that ask for a gradient."""
         return self.start.clone().requires_grad_(True)
 
-    def value(self, latents: Tensor, engine: Engine | str = "direct", model: GuidedModel | None = None) -> Tensor:
-        """The scalar."""
-        engine = build_engine(engine) if isinstance(engine, str) else engine
-        final = denoise(latents, self.schedule, self.sampler, model or self.model(), engine)
-        return (self.weight * torch.tanh(final)).sum()
+    def value(self, latents: Tensor, chain: Chain | Engine | str = "direct") -> Tensor:
+        """The scalar, by a chain of the problem or by a new one with an engine."""
+        chain = chain if isinstance(chain, Chain) else self.chain(chain)
+        return (self.weight * torch.tanh(chain.denoise(latents))).sum()
 
-    def gradient(self, engine: Engine | str = "direct", model: GuidedModel | None = None) -> Tensor:
+    def gradient(self, chain: Chain | Engine | str = "direct") -> Tensor:
         """Of the scalar with respect to the first latents."""
         leaf = self.leaf()
-        (gradient,) = torch.autograd.grad(self.value(leaf, engine, model), leaf)
+        (gradient,) = torch.autograd.grad(self.value(leaf, chain), leaf)
         return gradient
 
 

@@ -11,8 +11,9 @@ import torch
 from diffusers import DDIMScheduler
 from torch import Tensor
 
-from sgool.diffusion import GuidedModel, build_engine, build_sampler, build_schedule, denoise, invert
+from sgool.diffusion import Chain, Engine, GuidedModel, build_engine, build_sampler
 from sgool.errors import SgoolError
+from sgool.models.schedule import build_schedule
 from sgool.models.stable_diffusion import StableDiffusion
 from tests.reference import randn, scheduler64
 
@@ -35,19 +36,18 @@ def embeds(models64: StableDiffusion) -> Tensor:
     return models64.encode_prompts(PROMPTS)
 
 
-def guided(models: StableDiffusion) -> GuidedModel:
-    return GuidedModel(models.unet, models.encode_prompts(PROMPTS), models.encode_prompts(["", ""]), 7.5)
+def chain(models: StableDiffusion, name: str, engine: Engine | str = "checkpoint", steps: int = 3) -> Chain:
+    return Chain(models, num_inference_steps=steps, sampler=name, engine=engine).with_prompts(PROMPTS)
 
 
-def run(models: StableDiffusion, latents: Tensor, name: str, engine: str = "checkpoint", steps: int = 3) -> Tensor:
-    sampler = build_sampler(name)
-    schedule = build_schedule(scheduler64(), steps, sampler.spacing)
-    return denoise(latents, schedule, sampler, guided(models), build_engine(engine))
+def run(
+    models: StableDiffusion, latents: Tensor, name: str, engine: Engine | str = "checkpoint", steps: int = 3
+) -> Tensor:
+    return chain(models, name, engine, steps).denoise(latents)
 
 
 def run_back(models: StableDiffusion, latents: Tensor, name: str, **options: Any) -> Any:
-    sampler = build_sampler(name)
-    return invert(latents, build_schedule(scheduler64(), 3, sampler.spacing), sampler, guided(models), **options)
+    return chain(models, name).invert_latents(latents, **options)
 
 
 WAYS: list[Callable[[StableDiffusion, Tensor, str], Any]] = [run, run_back]
@@ -110,20 +110,11 @@ def test_all_that_is_wrong_with_latents_is_said_at_once(models64: StableDiffusio
         run(models64, torch.ones(3, 2, 4, 8, 8, dtype=torch.int32, device="meta"), "edict")
 
 
-@pytest.mark.parametrize("backwards", [False, True])
 @pytest.mark.parametrize("name", ["ddim", "edict", "belm", "bdia", "dpm_solver"])
-def test_unknown_prediction_type(models64: StableDiffusion, name: str, backwards: bool) -> None:
-    sampler = build_sampler(name)
-    schedule = replace(build_schedule(scheduler64(), 3, sampler.spacing), prediction_type="flow")
-    latents = randn(sampler.num_streams, 2, 4, 8, 8)
-    message = "`prediction_type`: expected epsilon, v_prediction or sample, got 'flow'"
-    if backwards and name == "dpm_solver":
-        message = "`sampler`: dpm_solver has no inverse"
-    with pytest.raises(SgoolError, match=message):
-        if backwards:
-            invert(latents, schedule, sampler, guided(models64))
-        else:
-            denoise(latents, schedule, sampler, guided(models64), build_engine("direct"))
+def test_unknown_prediction_type(models64: StableDiffusion, name: str) -> None:
+    models = replace(models64, scheduler=scheduler64(prediction_type="flow"))
+    with pytest.raises(SgoolError, match="`prediction_type`: expected epsilon, v_prediction or sample, got 'flow'"):
+        Chain(models, num_inference_steps=3, sampler=name)
 
 
 @pytest.mark.parametrize("name", ["ddim", "dpm_solver"])
@@ -141,9 +132,8 @@ def test_reversible_needs_digits(models64: StableDiffusion, dtype: torch.dtype) 
 
 def test_truncation_asks_the_inner_engine(models64: StableDiffusion) -> None:
     engine = build_engine("reversible", gradient_steps=2)
-    schedule = build_schedule(scheduler64(), 3)
     with pytest.raises(SgoolError, match="reversible needs a sampler with an exact inverse"):
-        denoise(randn(1, 2, 4, 8, 8), schedule, build_sampler("ddim"), guided(models64), engine)
+        run(models64, randn(1, 2, 4, 8, 8), "ddim", engine)
 
 
 @pytest.mark.parametrize("refinements", [-1, 0.5])
@@ -233,21 +223,21 @@ def test_zero_terminal_signal(models64: StableDiffusion) -> None:
 
 def test_embeddings(models64: StableDiffusion, embeds: Tensor) -> None:
     with pytest.raises(SgoolError, match=r"`guidance_scale` 7\.5 needs `negative_prompt_embeds`, got None"):
-        GuidedModel(models64.unet, embeds, None, 7.5)
+        GuidedModel(models64, embeds, None, 7.5)
     for wrong in (embeds[:1], embeds[:, :3], embeds[..., :4]):
         shapes = rf"\(2, 16, 16\), got \({', '.join(map(str, wrong.shape))}\)"
         with pytest.raises(SgoolError, match=f"`negative_prompt_embeds`: expected the shape of .*, {shapes}"):
-            GuidedModel(models64.unet, embeds, wrong, 7.5)
+            GuidedModel(models64, embeds, wrong, 7.5)
     with pytest.raises(SgoolError, match="expected a frozen network, got `prompt_embeds` with requires_grad"):
-        GuidedModel(models64.unet, embeds.clone().requires_grad_(True))
+        GuidedModel(models64, embeds.clone().requires_grad_(True))
     with pytest.raises(SgoolError, match="expected a frozen network, got `negative_prompt_embeds` with requires_grad"):
-        GuidedModel(models64.unet, embeds, embeds.clone().requires_grad_(True), 2)
+        GuidedModel(models64, embeds, embeds.clone().requires_grad_(True), 2)
     with pytest.raises(
         SgoolError, match=r"`prompt_embeds`: expected the network's dtype torch\.float64, got torch\.float32"
     ):
-        GuidedModel(models64.unet, embeds.float())
+        GuidedModel(models64, embeds.float())
     with pytest.raises(SgoolError, match="`guidance_scale`: expected a finite number, got nan"):
-        GuidedModel(models64.unet, embeds, embeds, NAN)
+        GuidedModel(models64, embeds, embeds, NAN)
 
 
 def test_network_that_is_not_frozen(models64: StableDiffusion, embeds: Tensor) -> None:
@@ -255,6 +245,6 @@ def test_network_that_is_not_frozen(models64: StableDiffusion, embeds: Tensor) -
     weight.requires_grad_(True)
     try:
         with pytest.raises(SgoolError, match=r"`unet`: expected a frozen network, got 1 weights .*requires_grad_"):
-            GuidedModel(models64.unet, embeds)
+            GuidedModel(models64, embeds)
     finally:
         weight.requires_grad_(False)

@@ -3,32 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import cycle, pairwise, product
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, StableDiffusionPipeline
+from diffusers import DDIMScheduler, DDPMPipeline, DPMSolverMultistepScheduler, StableDiffusionPipeline
 from torch import Tensor, nn
 
-from sgool.diffusion import (
-    GuidedModel,
-    Schedule,
-    Step,
-    build_engine,
-    build_sampler,
-    build_schedule,
-    denoise,
-    network_calls,
-)
-from sgool.methods.latent_pairs import LatentPairModule
+from sgool.diffusion import Chain, build_sampler
+from sgool.errors import SgoolError
+from sgool.models.family import Conditioning, concatenate
+from sgool.models.load import load_models
+from sgool.models.schedule import Schedule, Spacing, Step
 from sgool.models.stable_diffusion import StableDiffusion
-from sgool.types import PromptSeed
-from tests.reference import Chain, assert_close, randn, scheduler64
+from sgool.prompts.seeding import first_latents
+from tests import reference
+from tests.reference import assert_close, randn, scheduler64
 
 PROMPTS = ["a red cat", "two green trees"]
 NEGATIVE = ["", "a blue house"]
@@ -37,9 +32,11 @@ SD: dict[str, Any] = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule":
 SAMPLERS = ["ddim", "edict", "belm", "bdia", "dpm_solver"]
 
 
-def guided(models: StableDiffusion, guidance: float = 7.5, **options: Any) -> GuidedModel:
-    text, negative = models.encode_prompts(PROMPTS), models.encode_prompts(NEGATIVE)
-    return GuidedModel(models.unet, text, negative, guidance, **options)
+def chain_of(models: StableDiffusion, scheduler: Any, steps: int, sampler: Any = "ddim", **options: Any) -> Chain:
+    """With another scheduler than the model's own."""
+    models = replace(models, scheduler=scheduler)
+    chain = Chain(models, num_inference_steps=steps, sampler=sampler, engine="direct", **options)
+    return chain.with_prompts(PROMPTS, NEGATIVE)
 
 
 def run(
@@ -52,12 +49,12 @@ def run(
     **options: Any,
 ) -> Tensor:
     sampler = build_sampler(name, **options)
-    schedule = build_schedule(scheduler, steps, sampler.spacing)
-    return denoise(latents, schedule, sampler, guided(models, guidance), build_engine("direct"))
+    return chain_of(models, scheduler, steps, sampler, guidance_scale=guidance).denoise(latents)
 
 
-def slow(models: StableDiffusion, steps: int, **options: Any) -> Chain:
-    return Chain(models.unet, models.encode_prompts(PROMPTS), models.encode_prompts(NEGATIVE), steps, **options)
+def slow(models: StableDiffusion, steps: int, **options: Any) -> reference.Chain:
+    text, negative = models.encode_prompts(PROMPTS), models.encode_prompts(NEGATIVE)
+    return reference.Chain(models.unet, text, negative, steps, **options)
 
 
 @torch.no_grad()
@@ -135,13 +132,12 @@ def test_vanilla_image_is_that_of_the_diffusers_pipeline(
     expected = pipeline(
         "a red cat", negative_prompt="a blue house", generator=torch.Generator().manual_seed(seed), **arguments
     ).images
-    pair = PromptSeed("a red cat", seed, negative_prompt="a blue house")
-    module = LatentPairModule(
-        models, [pair], sampler=build_sampler(sampler), num_inference_steps=6, guidance_scale=guidance
-    )
+    chain = Chain(models, sampler=sampler, num_inference_steps=6, guidance_scale=guidance)
+    latents = first_latents(seed, models.latent_shape())[None, None]
+    denoised = chain.with_prompts(["a red cat"], ["a blue house"])(latents)
     assert float(expected.std()) > 0.01  # an image, not a constant
     # float32 through six steps; attention is computed by another kernel.
-    torch.testing.assert_close(module.sample(), expected.cpu(), atol=2e-5, rtol=0)
+    torch.testing.assert_close(denoised.images[0].clamp(0, 1), expected.cpu(), atol=2e-5, rtol=0)
 
 
 @pytest.mark.parametrize("spacing", ["leading", "linspace", "trailing"])
@@ -222,35 +218,54 @@ def test_knobs_change_the_result(models64: StableDiffusion) -> None:
             assert float((default - other).abs().max()) > 1e-4
 
 
-class GaussianNetwork(nn.Module):
-    """The exact noise prediction for data N(1, 0.5^2): sampling is then an ODE with a known solution."""
+class GaussianFamily:
+    """The exact noise prediction for data N(1, 0.5^2): sampling is then an ODE with a known solution.
 
-    config = SimpleNamespace(in_channels=1)
-    dtype, device = torch.float64, torch.device("cpu")
+    A model of another kind than sgool knows, with nothing of a UNet, a text encoder or an autoencoder in it.
+    """
+
+    name, dtype, device = "gaussian", torch.float64, torch.device("cpu")
+    denoisers: Mapping[str, nn.Module] = {}
+    num_channels = 1
     mean, variance = 1.0, 0.25
 
-    def __init__(self, alphas: list[float]) -> None:
-        super().__init__()
-        self.alphas = alphas
+    def schedule(self, num_inference_steps: int, spacing: Spacing) -> Schedule:
+        """From noise over signal 10 to 0.1, by angles of equal distance: smooth steps, so that an order is seen."""
+        begin, end = math.atan(10.0), math.atan(0.1)
+        angles = [begin + (end - begin) * i / num_inference_steps for i in range(num_inference_steps + 1)]
+        scales = [(math.cos(angle), math.sin(angle)) for angle in angles]
+        rows = tuple(Step(i, i, *scales[i], *scales[i + 1]) for i in range(num_inference_steps))
+        return Schedule(rows, first_order_end=False)
 
-    def forward(self, x: Tensor, t: int, **_: Any) -> tuple[Tensor]:
-        alpha = self.alphas[t]
-        return (math.sqrt(1 - alpha) * (x - math.sqrt(alpha) * self.mean) / (alpha * self.variance + 1 - alpha),)
+    def latent_shape(self, height: int | None = None, width: int | None = None) -> tuple[int, ...]:
+        return (1, height or 4, width or 4)
+
+    def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
+        return {"length": torch.tensor([[float(len(prompt))] for prompt in prompts], dtype=self.dtype)}
+
+    def truncated(self, prompts: Sequence[str]) -> list[str]:
+        return ["" for _ in prompts]
+
+    def predict(self, x: Tensor, step: Step, conditioning: Conditioning) -> Tensor:
+        assert isinstance(conditioning, Mapping) and len(x) == len(conditioning["length"])
+        return step.sigma * (x - step.alpha * self.mean) / (step.alpha**2 * self.variance + step.sigma**2)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        return latents.expand(-1, 3, -1, -1)
+
+    def encode_images(self, images: Tensor) -> Tensor:
+        return images[:, :1]
 
 
 def error_after(steps: int, name: str, **options: Any) -> float:
-    """From noise over signal 10 to 0.1, by angles of equal distance: smooth steps, so that an order is seen."""
-    begin, end = math.atan(10.0), math.atan(0.1)
-    alphas = [math.cos(begin + (end - begin) * i / steps) ** 2 for i in range(steps + 1)]
-    rows = tuple(Step(i, i, alphas[i], alphas[i + 1]) for i in range(steps))
-    sampler, network = build_sampler(name, **options), GaussianNetwork(alphas)
-    start = randn(1, 1, 4, 4).expand(sampler.num_streams, 1, 1, 4, 4)
-    model = GuidedModel(network, torch.zeros(1, 1, 1, dtype=network.dtype))
-    got = denoise(start, Schedule(rows, first_order_end=False), sampler, model, build_engine("direct"))
-    # z = x / sqrt(a) obeys dz/ds = s (z - mean) / (variance + s^2).
-    shrink = math.sqrt((network.variance + 0.1**2) / (network.variance + 10.0**2))
-    z = network.mean + (start / math.sqrt(alphas[0]) - network.mean) * shrink
-    return float((got / math.sqrt(alphas[-1]) - z).abs().max())
+    family = GaussianFamily()
+    chain = Chain(family, num_inference_steps=steps, sampler=build_sampler(name, **options)).with_prompts(["a"])
+    start = randn(1, *chain.latent_shape()).expand(chain.num_streams, 1, 1, 4, 4)
+    got, first, last = chain.denoise(start), chain.schedule.steps[0], chain.schedule.steps[-1]
+    # z = x / alpha obeys dz/ds = s (z - mean) / (variance + s^2).
+    shrink = math.sqrt((family.variance + 0.1**2) / (family.variance + 10.0**2))
+    z = family.mean + (start / first.alpha - family.mean) * shrink
+    return float((got / last.alpha_prev - z).abs().max())
 
 
 @pytest.mark.parametrize(("name", "order"), [("ddim", 1), ("belm", 2), ("bdia", 2), ("dpm_solver", 2)])
@@ -287,22 +302,104 @@ def forwards(network: nn.Module) -> Iterator[list[int]]:
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_network_calls_of_a_forward_pass(models64: StableDiffusion, name: str, offset: int, split: bool) -> None:
     """With offset 0, DDIM's last step keeps its alpha: its noise has no weight and the network is not asked."""
-    sampler = build_sampler(name)
-    schedule = build_schedule(scheduler64(steps_offset=offset), 5, sampler.spacing)
+    chain = chain_of(models64, scheduler64(steps_offset=offset), 5, name, split_guidance=split)
     skipped = offset == 0 and name != "dpm_solver"  # whose own spacing does not reach timestep 0
-    model = guided(models64, split_guidance=split)
     with torch.no_grad(), forwards(models64.unet) as seen:
-        denoise(randn(sampler.num_streams, 2, 4, 8, 8), schedule, sampler, model, build_engine("checkpoint"))
-    expected = (5 - skipped) * sampler.num_streams
-    assert model.calls == network_calls(sampler, schedule) == expected
+        chain.denoise(randn(chain.num_streams, 2, 4, 8, 8))
+    expected = (5 - skipped) * chain.num_streams
+    assert chain.calls == chain.sampling_calls == expected
     assert seen == ([2] * 2 * expected if split else [4] * expected)
 
 
 @pytest.mark.parametrize("guidance", [7.5, 0.0])
 def test_split_guidance_changes_no_value(models64: StableDiffusion, guidance: float) -> None:
-    sampler, schedule, start = build_sampler("ddim"), build_schedule(scheduler64(), 3), randn(1, 2, 4, 8, 8)
+    start = randn(1, 2, 4, 8, 8)
     got, expected = (
-        denoise(start, schedule, sampler, guided(models64, guidance, split_guidance=split), build_engine("direct"))
+        chain_of(models64, scheduler64(), 3, guidance_scale=guidance, split_guidance=split).denoise(start)
         for split in (True, False)
     )
     assert_close(got, expected, 1e-11)
+
+
+def test_chains_for_prompts_share_all_but_prompts_and_calls(models64: StableDiffusion) -> None:
+    chain = Chain(models64, num_inference_steps=2, guidance_scale=3.0, engine="checkpoint", sampler="edict")
+    first, second = chain.with_prompts(["a red cat"]), chain.with_prompts(PROMPTS, NEGATIVE)
+    for name in ("family", "sampler", "engine", "schedule"):
+        assert getattr(first, name) is getattr(second, name) is getattr(chain, name)
+    leaf = randn(2, 1, 4, 8, 8).requires_grad_(True)
+    first.denoise(leaf).sum().backward()
+    assert (first.calls, second.calls, chain.calls) == (8, 0, 0)
+    first.calls = 3
+    assert first.calls == 3 and chain.sampling_calls == 4
+    assert second.optimization_calls(leaf, 2) == 2 * 8 + 4
+    with pytest.raises(SgoolError, match=r"this chain has no prompts: call `chain\.with_prompts\(prompts\)`"):
+        chain(leaf)
+
+
+def test_a_chain_without_negative_prompts_takes_empty_ones(models64: StableDiffusion) -> None:
+    chain, start = Chain(models64, num_inference_steps=2), randn(1, 2, 4, 8, 8)
+    got, expected = chain.with_prompts(PROMPTS), chain.with_prompts(PROMPTS, ["", ""])
+    assert torch.equal(got.denoise(start), expected.denoise(start))
+    for prompts, negative in (([], None), (PROMPTS, [""])):
+        with pytest.raises(SgoolError, match="expected at least one prompt and as many negative ones, got"):
+            chain.with_prompts(prompts, negative)
+
+
+@pytest.mark.parametrize(("decode", "images"), [("both", 2), ("x", 1)])
+def test_latents_and_images_of_a_chain(models: StableDiffusion, decode: str, images: int) -> None:
+    chain = Chain(models, num_inference_steps=2, sampler="edict", height=24, width=40, decode=decode)
+    assert chain.latent_shape() == (4, 6, 10) and chain.latent_shape(width=32) == (4, 6, 8)
+    assert (chain.num_streams, chain.num_decoded) == (2, images)
+    assert (chain.name, chain.dtype, chain.latents_dtype) == (models.name, torch.float32, torch.float32)
+    denoised = chain.with_prompts(PROMPTS)(randn(2, 2, 4, 6, 10).float())
+    assert denoised.latents.shape == (2, 2, 4, 6, 10) and denoised.images.shape == (images, 2, 3, 24, 40)
+    assert torch.equal(denoised.images[0], chain.decode(denoised.latents[0]))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"decode": "y"}, "`sampler.decode`: expected both or x, got 'y'"),
+        ({"height": 30}, r"`models\.height`: expected a multiple of 8"),
+        ({"sampler": "heun"}, "`sampler.name`: expected one of ddim"),
+        ({"engine": "magic"}, "`engine.name`: expected one of direct"),
+        ({"engine": "reversible"}, "reversible needs a sampler with an exact inverse"),
+    ],
+)
+def test_options_are_checked_when_a_chain_is_made(models: StableDiffusion, options: Any, message: str) -> None:
+    with pytest.raises(SgoolError, match=message):
+        Chain(models, **options)
+
+
+def test_a_chain_of_a_diffusers_pipeline(pipeline_folder: Path, models: StableDiffusion) -> None:
+    pipeline = StableDiffusionPipeline.from_pretrained(pipeline_folder, local_files_only=True)
+    chain = Chain.from_pipeline(pipeline, num_inference_steps=3).with_prompts(PROMPTS)
+    assert chain.family.denoisers["unet"] is pipeline.unet and chain.name == str(pipeline_folder)
+    assert not any(parameter.requires_grad for parameter in pipeline.unet.parameters())
+    start = randn(1, 2, 4, 8, 8).float()
+    loaded = Chain.from_pretrained(pipeline_folder, num_inference_steps=3).with_prompts(PROMPTS)
+    # float32 through three steps; attention is computed by another kernel.
+    torch.testing.assert_close(chain(start).images, loaded(start).images, atol=2e-5, rtol=0)
+
+
+def test_a_pipeline_without_a_family_is_refused() -> None:
+    message = "expected an object of StableDiffusionPipeline, got DDPMPipeline; there is no model family for that class"
+    with pytest.raises(SgoolError, match=message):
+        Chain.from_pipeline(DDPMPipeline(None, DDIMScheduler()))
+
+
+def test_conditionings_are_joined_name_by_name() -> None:
+    ones, zeros = torch.ones(1, 2), torch.zeros(2, 2)
+    joined = concatenate({"a": ones, "b": {"c": zeros[:1]}}, {"a": zeros, "b": {"c": ones}})
+    assert isinstance(joined, Mapping) and isinstance(joined["b"], Mapping)
+    assert torch.equal(joined["a"], torch.cat([ones, zeros]))
+    assert torch.equal(joined["b"]["c"], torch.cat([zeros[:1], ones]))
+
+
+def test_a_chain_is_made_in_inference_mode_and_differentiated_later(pipeline_folder: Path) -> None:
+    """As Lightning's predict, then its fit, do with the same networks."""
+    models, leaf = load_models(pipeline_folder), randn(1, 1, 4, 8, 8).float().requires_grad_(True)
+    with torch.inference_mode():
+        Chain(models, num_inference_steps=2).with_prompts(["a red cat"])(leaf.detach())
+    Chain(models, num_inference_steps=2).with_prompts(["a red cat"])(leaf).images.sum().backward()
+    assert leaf.grad is not None and bool(leaf.grad.isfinite().all())

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from sgool.diffusion import GuidedModel, Step, build_engine
+from sgool.diffusion import build_engine
 from sgool.diffusion.activations import activation_bytes
-from sgool.diffusion.chain import run_state
+from sgool.models.family import Conditioning
+from sgool.models.schedule import Step
 from sgool.models.stable_diffusion import StableDiffusion
 from tests.diffusion.problem import Problem, counted, off, randn
 
@@ -57,7 +59,7 @@ CASES: list[tuple[tuple[Any, ...], dict[str, Any]]] = [
 def saved_by_one_call(problem: Problem) -> int:
     """Bytes that autograd keeps for one guided prediction, read off the graph's nodes."""
     latents = problem.start[0].clone().requires_grad_(True)
-    output = problem.model()(latents, problem.schedule.steps[0])
+    output = problem.chain().network(latents, problem.schedule.steps[0])
     unet = problem.models.unet
     weights = {tensor.untyped_storage().data_ptr() for tensor in (*unet.parameters(), *unet.buffers())}
     sizes: dict[int, int] = {}
@@ -117,10 +119,10 @@ def test_network_passes_are_those_of_the_table(models64: StableDiffusion, sample
         engines.append((build_engine("reversible"), 2 * calls, calls))
         engines.append((build_engine("reversible", gradient_steps=2), calls + 2 * last, 2 * last))
     for engine, forward, backward in engines:
-        model = problem.model()
+        chain = problem.chain(engine)
         with counted(models64.unet) as count:
-            problem.gradient(engine, model)
-        assert (model.calls, len(count.forward), count.backward) == (forward, forward * passes, backward * passes)
+            problem.gradient(chain)
+        assert (chain.calls, len(count.forward), count.backward) == (forward, forward * passes, backward * passes)
         assert set(count.forward) == ({1} if split else {2})
 
 
@@ -128,21 +130,20 @@ def test_network_passes_are_those_of_the_table(models64: StableDiffusion, sample
 def test_a_stream_without_gradient_costs_no_backward_call(models64: StableDiffusion, engine: str, forward: int) -> None:
     """Without mixing, EDICT's last half-update of an odd number of steps is of y, on which x does not depend.
 
-    `run_state` hands x alone to autograd; `denoise` stacks both, so that y has a gradient, of zeros. `reversible`
-    needs the network all the same, to undo the half-update.
+    `Chain.run_state` hands x alone to autograd; `Chain.denoise` stacks both, so that y has a gradient, of zeros.
+    `reversible` needs the network all the same, to undo the half-update.
     """
     problem = Problem(models64, "edict", 3, mixing_coeff=1.0)
     gradients = []
     for whole in (True, False):
-        model, leaf = problem.model(), problem.leaf()
-        built = build_engine(engine)
+        chain, leaf = problem.chain(engine), problem.leaf()
         with counted(models64.unet) as count:
             if whole:
-                state = run_state(leaf, problem.schedule, problem.sampler, model, built)
+                state = chain.run_state(leaf)
                 (problem.weight[0] * state[0]).sum().backward()
                 assert (len(count.forward), count.backward) == (2 * problem.calls + forward, problem.calls - 1)
             else:
-                final = torch.stack(run_state(leaf, problem.schedule, problem.sampler, model, built))
+                final = chain.denoise(leaf)
                 (problem.weight[0] * final[0]).sum().backward()
                 assert (len(count.forward), count.backward) == (2 * problem.calls, problem.calls)
         gradients.append(leaf.grad)
@@ -153,8 +154,8 @@ def test_a_stream_without_gradient_costs_no_backward_call(models64: StableDiffus
 @pytest.mark.parametrize(("split", "guidance"), [(False, 3.0), (True, 3.0), (False, 1.0)])
 def test_activation_bytes_are_those_of_the_graph(models64: StableDiffusion, split: bool, guidance: float) -> None:
     problem = Problem(models64, "ddim", 1, guidance, split=split, prompts=ALL)
-    with activation_bytes(models64.unet) as measured:
-        problem.model().trace(problem.start[0], problem.schedule.steps[0])
+    with activation_bytes([models64.unet]) as measured:
+        problem.chain().network.trace(problem.start[0], problem.schedule.steps[0])
     # 4 x 8 x 8 latents of three pairs in float64 are 6 KiB; the activations of a UNet are many times that.
     assert measured.total > 50 * problem.start.nbytes
     # To the byte, but for a few numbers that nodes show as tensors and that are none of the forward pass.
@@ -164,8 +165,8 @@ def test_activation_bytes_are_those_of_the_graph(models64: StableDiffusion, spli
 def test_as_many_calls_are_kept_as_fit(models64: StableDiffusion) -> None:
     problem = Problem(models64, "ddim", 4)
     expected = problem.gradient("direct")
-    with activation_bytes(models64.unet) as measured:
-        problem.model().trace(problem.start[0], problem.schedule.steps[0])
+    with activation_bytes([models64.unet]) as measured:
+        problem.chain().network.trace(problem.start[0], problem.schedule.steps[0])
     for bytes_, kept in [
         (1, 0),
         (measured.total - 1, 0),
@@ -176,34 +177,34 @@ def test_as_many_calls_are_kept_as_fit(models64: StableDiffusion) -> None:
         (4 * measured.total, 4),
         (2**40, 4),
     ]:
-        model = problem.model()
-        gradient = problem.gradient(build_engine("checkpoint", memory_mib=bytes_ / 2**20), model)
-        assert model.calls == 2 * problem.calls - kept
+        chain = problem.chain(build_engine("checkpoint", memory_mib=bytes_ / 2**20))
+        gradient = problem.gradient(chain)
+        assert chain.calls == 2 * problem.calls - kept
         assert off(gradient, expected) <= 1e-12
 
 
 @pytest.mark.parametrize("kept", [0, 2, 100])
 def test_a_second_backward_recomputes_what_the_first_freed(models64: StableDiffusion, kept: int) -> None:
     problem = Problem(models64, "edict", 2)
-    model, leaf = problem.model(), problem.leaf()
-    value = problem.value(leaf, keeping(problem, kept), model)
+    chain, leaf = problem.chain(keeping(problem, kept)), problem.leaf()
+    value = problem.value(leaf, chain)
     (first,) = torch.autograd.grad(value, leaf, retain_graph=True)
-    assert model.calls == 2 * problem.calls - min(kept, problem.calls)
-    before = model.calls
+    assert chain.calls == 2 * problem.calls - min(kept, problem.calls)
+    before = chain.calls
     (second,) = torch.autograd.grad(value, leaf)
-    assert model.calls - before == problem.calls
+    assert chain.calls - before == problem.calls
     assert off(second, first) <= 1e-12
     with pytest.raises(RuntimeError, match="second time"):
         torch.autograd.grad(value, leaf)
 
 
-class ConstantAtFirst(GuidedModel):
+class ConstantAtFirst(StableDiffusion):
     """The network's output counts as a constant before a step."""
 
     first = 0
 
-    def __call__(self, latents: Tensor, step: Step) -> Tensor:
-        output = super().__call__(latents, step)
+    def predict(self, x: Tensor, step: Step, conditioning: Conditioning) -> Tensor:
+        output = super().predict(x, step, conditioning)
         return output if step.index >= self.first else output.detach()
 
 
@@ -212,10 +213,9 @@ def test_truncated_equals_plain_autograd_with_constant_outputs(models64: StableD
     problem = Problem(models64, sampler, 4, 3.0)
     full = problem.gradient("direct")
     for steps in (1, 3, 4, 9):
-        plain = problem.model()
-        model = ConstantAtFirst(plain.unet, *constant_prompts(problem), problem.guidance)
-        model.first = 4 - steps
-        expected = problem.gradient("direct", model)
+        family = type("Constant", (ConstantAtFirst,), {"first": 4 - steps})
+        own = {part.name: getattr(problem.models, part.name) for part in fields(problem.models) if part.init}
+        expected = problem.gradient(problem.chain("direct", family(**own)))
         for engine in ("direct", "checkpoint", *(("reversible",) if sampler in REVERSIBLE else ())):
             gradient = problem.gradient(build_engine(engine, gradient_steps=steps))
             # As in the comparison of the engines above.
@@ -225,11 +225,6 @@ def test_truncated_equals_plain_autograd_with_constant_outputs(models64: StableD
         assert steps >= 4 or off(expected, full) > 1e-3
 
 
-def constant_prompts(problem: Problem) -> tuple[Tensor, Tensor]:
-    encode = problem.models.encode_prompts
-    return encode(["a red cat"]), encode([""])
-
-
 def test_streams_may_ask_for_gradients_one_by_one(models64: StableDiffusion) -> None:
     """A state of which one latent is a constant: its partner's gradient is that of direct."""
     problem = Problem(models64, "edict", 3)
@@ -237,7 +232,7 @@ def test_streams_may_ask_for_gradients_one_by_one(models64: StableDiffusion) -> 
     gradients: list[Tensor] = []
     for name in ("direct", "checkpoint", "reversible"):
         x = randn(1, 4, 8, 8, seed=9).requires_grad_(True)
-        final = build_engine(name).run((x, y), moves, problem.model())
+        final = build_engine(name).run((x, y), moves, problem.chain().network)
         (final[0] * final[1]).sum().backward()
         assert x.grad is not None
         gradients.append(x.grad)

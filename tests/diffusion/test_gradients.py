@@ -10,15 +10,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from sgool.diffusion import GuidedModel, build_engine, build_sampler, build_schedule, decode_latents, denoise
+from sgool.diffusion import Chain, GuidedModel, build_engine, build_sampler
 from sgool.errors import SgoolError
 from sgool.methods.latent_pairs import LatentPairModule
+from sgool.models.autoencoder import decode_latents
 from sgool.models.clip import ClipTower
 from sgool.models.stable_diffusion import StableDiffusion
 from sgool.objectives import CropSettings, Objective, TextAlignment
 from sgool.types import PromptSeed
+from tests import reference
 from tests.diffusion.problem import Problem, counted, off, randn
-from tests.reference import Chain, scheduler64
+from tests.reference import scheduler64
 
 CASES: list[tuple[tuple[Any, ...], dict[str, Any]]] = [
     (("ddim", 3, 7.5, "epsilon"), {}),
@@ -72,13 +74,12 @@ def test_guidance_one_is_one_pass_without_the_negative_prompt(models64: StableDi
 
 @pytest.mark.parametrize("streams", [1, 2])
 def test_gradient_equals_that_of_the_slow_chain(models64: StableDiffusion, streams: int) -> None:
-    schedule = build_schedule(scheduler64(steps_offset=0), 4)
+    models = replace(models64, scheduler=scheduler64(steps_offset=0))
     text, negative = models64.encode_prompts(["a red cat"]), models64.encode_prompts([""])
     start = randn(streams, 1, 4, 8, 8).requires_grad_(True)
-    sampler = build_sampler("edict" if streams == 2 else "ddim")
-    model = GuidedModel(models64.unet, text, negative, 7.5)
-    fast = denoise(start, schedule, sampler, model, build_engine("checkpoint"))
-    chain = Chain(models64.unet, text, negative, 4, offset=0)
+    quick = Chain(models, num_inference_steps=4, sampler="edict" if streams == 2 else "ddim")
+    fast = quick.with_prompts(["a red cat"]).denoise(start)
+    chain = reference.Chain(models64.unet, text, negative, 4, offset=0)
     slow = torch.stack(chain.edict(*start)) if streams == 2 else chain.ddim(start[0])[None]
     weight = randn(*start.shape, seed=5)
     gradients = [torch.autograd.grad((weight * out).sum(), start)[0] for out in (fast, slow)]
@@ -117,7 +118,7 @@ def test_weights_get_no_gradient(models64: StableDiffusion) -> None:
 def test_prompts_or_weights_that_ask_for_gradients_are_refused(models64: StableDiffusion) -> None:
     text = models64.encode_prompts(["a red cat"])
     with pytest.raises(SgoolError, match="got `prompt_embeds` with requires_grad"):
-        GuidedModel(models64.unet, text.clone().requires_grad_(True))
+        GuidedModel(models64, text.clone().requires_grad_(True))
 
 
 @pytest.mark.parametrize("engine", ["direct", "checkpoint", "reversible"])
@@ -200,8 +201,8 @@ def test_gradient_through_the_decoder_equals_finite_differences(models64: Stable
     weight = randn(1, 3, 32, 32, seed=6)
 
     def brightness(latents: Tensor, engine: str = "direct") -> Tensor:
-        final = denoise(latents, problem.schedule, problem.sampler, problem.model(), build_engine(engine))
-        return (weight * decode_latents(models64.vae, final[0])).sum()
+        chain = problem.chain(engine)
+        return (weight * chain.decode(chain.denoise(latents)[0])).sum()
 
     leaf, direction = problem.leaf(), randn(*problem.start.shape, seed=7)
     direction /= direction.norm()

@@ -10,9 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from sgool.diffusion import build_sampler, build_schedule, network_calls
-from tests.diffusion.measure_memory import SIZE
-from tests.tiny import sd_scheduler
+from tests.diffusion.measure_memory import SIZE, chain_of, network
 
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="counts on Linux' fork and KiB of resident set"),
@@ -48,8 +46,7 @@ def measured(*cases: str) -> dict[str, int]:
 
 
 def calls(sampler_name: str, steps: int) -> int:
-    sampler = build_sampler(sampler_name)
-    return network_calls(sampler, build_schedule(sd_scheduler(), steps, sampler.spacing))
+    return chain_of(network(), sampler_name, steps).sampling_calls
 
 
 @pytest.fixture(scope="module")

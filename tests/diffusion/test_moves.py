@@ -10,11 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from sgool.diffusion import Step, build_sampler, build_schedule
+from sgool.diffusion import build_sampler
 from sgool.diffusion.moves import Move, Row, linear
+from sgool.models.schedule import Step, build_schedule
 from tests.reference import assert_close, randn, scheduler64
 
-STEP = Step(0, 981, 0.1, 0.2)
+STEP = Step(0, 981, 0.3, 0.95, 0.4, 0.9)
 JACOBIAN = randn(6, 6, seed=9)
 
 coefficients = st.one_of(st.sampled_from([0.0, 1.0, -1.0]), st.floats(-3, 3))

@@ -10,8 +10,6 @@ import torch
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from sgool.diffusion import build_engine, invert, network_calls
-from sgool.diffusion.chain import run_state
 from sgool.models.stable_diffusion import StableDiffusion
 from tests.diffusion.problem import Problem, off
 
@@ -70,8 +68,8 @@ def test_reversible_is_exact_and_invertible(
     tolerance = 2e-13 * amplification(problem)
     assert off(problem.gradient("reversible"), problem.gradient("checkpoint")) <= tolerance
 
-    state = run_state(problem.start, problem.schedule, problem.sampler, problem.model(), build_engine("direct"))
-    inversion = invert(torch.stack(state), problem.schedule, problem.sampler, problem.model())
+    chain = problem.chain()
+    inversion = chain.invert_latents(torch.stack(chain.run_state(problem.start)))
     assert inversion.exact
     assert off(inversion.latents, torch.stack(problem.sampler.begin(problem.start))) <= tolerance
 
@@ -98,13 +96,13 @@ def test_number_of_calls(
     # With offset 0 the last step of DDIM's timesteps stands at t = 0, where nothing is left to do.
     moving = steps if offset or sampler == "dpm_solver" else steps - 1
     calls = 2 * moving if sampler == "edict" else moving
-    assert network_calls(problem.sampler, problem.schedule) == calls
-    model = problem.model()
+    chain = problem.chain("checkpoint")
+    assert chain.sampling_calls == calls
     with torch.no_grad():
-        final = problem.value(problem.start, "direct", model)
-    assert model.calls == calls and math.isfinite(float(final))
-    problem.gradient("checkpoint", model)
-    assert model.calls == 3 * calls
+        final = problem.value(problem.start, chain)
+    assert chain.calls == calls and math.isfinite(float(final))
+    problem.gradient(chain)
+    assert chain.calls == 3 * calls
 
 
 @pytest.mark.parametrize("p", [0.6, 0.93])

@@ -15,8 +15,10 @@ from diffusers import (
     PNDMScheduler,
 )
 
-from sgool.diffusion import Step, build_sampler, build_schedule, network_calls
+from sgool.diffusion import build_sampler
+from sgool.diffusion.budget import network_calls
 from sgool.errors import SgoolError
+from sgool.models.schedule import Step, build_schedule
 
 SD: dict[str, Any] = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 
@@ -33,8 +35,9 @@ def test_equals_what_diffusers_reads_from_its_scheduler(steps: int, offset: int,
     for step in schedule.steps:
         previous = step.timestep - 1000 // steps
         expected = scheduler.alphas_cumprod[previous] if previous >= 0 else scheduler.final_alpha_cumprod
-        assert step.alpha_prod_t == float(scheduler.alphas_cumprod[step.timestep])
-        assert step.alpha_prod_t_prev == float(expected)
+        before, after = float(scheduler.alphas_cumprod[int(step.timestep)]), float(expected)
+        assert (step.alpha, step.sigma) == (before**0.5, (1 - before) ** 0.5)
+        assert (step.alpha_prev, step.sigma_prev) == (after**0.5, (1 - after) ** 0.5)
 
 
 def test_scheduler_is_left_alone() -> None:
@@ -51,8 +54,9 @@ def test_scheduler_is_left_alone() -> None:
 def test_each_step_begins_where_the_last_one_ended(spacing: str, steps: int) -> None:
     """Also where the number of steps does not divide 1000 and a rounded quotient would leave gaps."""
     schedule = build_schedule(DDIMScheduler(**SD, timestep_spacing=spacing, steps_offset=1), steps)
-    ends = [step.alpha_prod_t_prev for step in schedule.steps]
-    assert ends[:-1] == [step.alpha_prod_t for step in schedule.steps[1:]]
+    assert [step.sigma_prev for step in schedule.steps[:-1]] == [step.sigma for step in schedule.steps[1:]]
+    ends = [step.alpha_prev for step in schedule.steps]
+    assert ends[:-1] == [step.alpha for step in schedule.steps[1:]]
     assert ends == sorted(ends) and ends[-1] == 1.0  # DDIMScheduler's own default: set_alpha_to_one
     assert all(0 <= step.timestep < 1000 for step in schedule.steps)
 
@@ -65,14 +69,14 @@ def test_other_schedulers_of_the_same_noise(kind: Any) -> None:
     assert schedule.prediction_type == "v_prediction"
     table = torch.cumprod(1 - torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2, 0)
     # The schedulers' tables are float32: 1e-7 relative times 1000 products.
-    assert [step.alpha_prod_t for step in schedule.steps] == pytest.approx(table[[751, 501, 251, 1]].tolist(), rel=1e-5)
+    assert [step.alpha**2 for step in schedule.steps] == pytest.approx(table[[751, 501, 251, 1]].tolist(), rel=1e-5)
 
 
 def test_a_float64_table_stays_float64() -> None:
     scheduler = DDIMScheduler(**SD, set_alpha_to_one=False, steps_offset=0)
     scheduler.alphas_cumprod = torch.cumprod(1 - torch.linspace(0.03, 0.1, 1000, dtype=torch.float64) ** 2, 0)
     last = build_schedule(scheduler, 10).steps[-1]
-    assert last.alpha_prod_t == last.alpha_prod_t_prev == float(scheduler.alphas_cumprod[0])
+    assert last.alpha == last.alpha_prev == float(scheduler.alphas_cumprod[0]) ** 0.5 and not last.has_effect
 
 
 @pytest.mark.parametrize("steps", [1, 7, 20, 300])
@@ -90,12 +94,12 @@ def test_dpm_spacing_equals_diffusers_solver(steps: int, config: dict[str, Any])
     schedule = build_schedule(scheduler, steps, "dpm")
     scheduler.set_timesteps(steps)
     assert [step.timestep for step in schedule.steps] == scheduler.timesteps.tolist()
-    alphas = [step.alpha_prod_t for step in schedule.steps] + [schedule.steps[-1].alpha_prod_t_prev]
+    alphas = [step.alpha for step in schedule.steps] + [schedule.steps[-1].alpha_prev]
     # diffusers' own conversion, in float32.
-    expected = [float(scheduler._sigma_to_alpha_sigma_t(sigma)[0]) ** 2 for sigma in scheduler.sigmas]
+    expected = [float(scheduler._sigma_to_alpha_sigma_t(sigma)[0]) for sigma in scheduler.sigmas]
     assert alphas == pytest.approx(expected, rel=1e-6)
-    assert [step.alpha_prod_t_prev for step in schedule.steps] == alphas[1:]
-    assert schedule.steps[-1].alpha_prod_t_prev == 1 or config.get("final_sigmas_type") == "sigma_min"
+    assert [step.alpha_prev for step in schedule.steps] == alphas[1:]
+    assert schedule.steps[-1].alpha_prev == 1 or config.get("final_sigmas_type") == "sigma_min"
 
 
 @pytest.mark.parametrize(
@@ -133,12 +137,13 @@ def test_as_many_steps_as_in_training(name: str, spacing: str, offset: int) -> N
     timesteps = [step.timestep for step in schedule.steps]
     assert len(timesteps) == 1000 and timesteps == sorted(timesteps, reverse=True)
     assert timesteps[0] == 999 and 0 <= timesteps[-1] <= 1
-    levels = [step.alpha_prod_t for step in schedule.steps] + [schedule.steps[-1].alpha_prod_t_prev]
+    levels = [step.alpha for step in schedule.steps] + [schedule.steps[-1].alpha_prev]
     assert levels == sorted(levels)
     # Finite coefficients, also of the steps that stand still where two timesteps are the same.
-    numbers = [weight for move in sampler.moves(schedule) for row in (*move.matrix, move.output) for weight in row]
+    moves = sampler.moves(schedule)
+    numbers = [weight for move in moves for row in (*move.matrix, move.output) for weight in row]
     assert torch.isfinite(torch.tensor(numbers, dtype=torch.float64)).all()
-    assert 998 * sampler.num_streams <= network_calls(sampler, schedule) <= 1000 * sampler.num_streams
+    assert 998 * sampler.num_streams <= network_calls(moves) <= 1000 * sampler.num_streams
 
 
 @pytest.mark.parametrize("steps", [2.5, True])
@@ -167,6 +172,6 @@ def test_zero_terminal_signal_is_refused_where_it_is_reached() -> None:
 
 
 def test_steps_are_values() -> None:
-    step = Step(0, 981, 0.1, 0.2)
+    step = Step(0, 981, 0.3, 0.95, 0.4, 0.9)
     with pytest.raises(FrozenInstanceError):
         step.index = 1  # type: ignore[misc]

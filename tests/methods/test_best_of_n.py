@@ -10,7 +10,6 @@ from torch import Tensor
 from sgool.diffusion import build_engine, build_sampler
 from sgool.methods.base import FitSettings
 from sgool.methods.best_of_n import BestOfN
-from sgool.methods.budget import optimization_calls
 from sgool.methods.latent_pairs import LatentPairModule
 from sgool.methods.optimize import LatentOptimization
 from sgool.methods.vanilla import Vanilla
@@ -113,7 +112,7 @@ def test_the_budget_is_what_the_optimisation_is_recorded_to_use(
     module = LatentPairModule(models, PAIRS[:2], goal, **options.module)
     one = Vanilla(models).run(PAIRS[:1], options)[0].network_evaluations
     with torch.no_grad():
-        assert optimization_calls(module, 2) == recorded
+        assert module.chain.optimization_calls(module.latents, 2) == recorded
     assert module.guided_model.calls == 0
     searched = BestOfN("best_of_n", models, goal, 2).run(PAIRS[:2], options)[0]
     assert len(searched.history) == recorded // one
@@ -126,7 +125,7 @@ def test_a_step_without_a_call_is_no_truncated_one(models: StableDiffusion, clip
     options, goal = settings("ddim", {"name": "checkpoint", "gradient_steps": 1}), objective(clip_tower)
     (result,) = LatentOptimization("doodl", models, goal, {"num_optimization_steps": 1}).run(PAIRS[:1], options)
     module = LatentPairModule(models, PAIRS[:1], goal, **options.module)
-    assert optimization_calls(module, 1) == result.network_evaluations == 2 * (STEPS - 1) + 1
+    assert module.chain.optimization_calls(module.latents, 1) == result.network_evaluations == 2 * (STEPS - 1) + 1
 
 
 def test_activations_that_are_kept_in_part_count(models: StableDiffusion, clip_tower: ClipTower) -> None:
@@ -137,7 +136,7 @@ def test_activations_that_are_kept_in_part_count(models: StableDiffusion, clip_t
         (result,) = LatentOptimization("doodl", models, goal, {"num_optimization_steps": 1}).run(PAIRS[:1], options)
         module = LatentPairModule(models, PAIRS[:1], goal, **options.module)
         with torch.no_grad():
-            assert optimization_calls(module, 1) == result.network_evaluations
+            assert module.chain.optimization_calls(module.latents, 1) == result.network_evaluations
         found.add(result.network_evaluations)
     assert len(found) > 1  # the budgets of this test do keep different numbers of calls
 

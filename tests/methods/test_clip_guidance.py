@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sgool.diffusion import build_sampler, build_schedule
+from sgool.diffusion import build_sampler
 from sgool.errors import SgoolError
 from sgool.methods.base import FitSettings, PairResult
 from sgool.methods.clip_guidance import ClipGuidance
@@ -47,7 +47,7 @@ def plain_guidance(
     models: StableDiffusion, clip: ClipTower, pair: PromptSeed, sampler: str, crops: int, estimate: str, through: bool
 ) -> tuple[Tensor, list[float]]:
     """The image of one pair and the losses seen on the way; the formulas of the community pipeline, in float64."""
-    schedule = build_schedule(models.scheduler, STEPS, "dpm" if sampler == "dpm_solver" else "ddim")
+    schedule = models.schedule(STEPS, "dpm" if sampler == "dpm_solver" else "ddim")
     text, negative = (models.encode_prompts([prompt]) for prompt in (pair.prompt, pair.negative_prompt))
     target = clip.encode_text([pair.prompt])[0]
 
@@ -65,7 +65,7 @@ def plain_guidance(
 
     x, losses, before = first_latents(pair.seed, (4, 8, 8)).double()[None], [], None
     for index, step in enumerate(schedule.steps):
-        alpha_prod_t, after = step.alpha_prod_t, step.alpha_prod_t_prev
+        alpha_prod_t, after = step.alpha**2, step.alpha_prev**2
         beta = 1 - alpha_prod_t
         latents = x.detach().requires_grad_(True)
         outputs = [models.unet(latents, step.timestep, encoder_hidden_states=e).sample for e in (negative, text)]
