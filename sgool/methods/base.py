@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import lightning as L
 import torch
 from torch import Tensor
-from torchmetrics import Metric
-from torchmetrics.aggregation import MeanMetric
 
 from sgool.callbacks.base import PairCallback
 from sgool.diffusion import Chain
 from sgool.errors import SgoolError
+from sgool.methods.scores import ScoredModule
 from sgool.methods.trainer_checks import check_trainer
 from sgool.metrics.panel import JudgePanel
 from sgool.prompts.batches import PairBatch, PairLoader
@@ -24,7 +21,7 @@ from sgool.prompts.seeding import first_latents
 from sgool.types import PairResult, PromptSeed
 
 
-class PairModule(L.LightningModule):
+class PairModule(ScoredModule):
     """Takes up batches of pairs, one after the other, and hands over their results.
 
     A subclass makes the images: by training (`sgool.methods.LatentPairModule`) or in `round` by prediction. The frozen
@@ -55,13 +52,9 @@ class PairModule(L.LightningModule):
         judges: JudgePanel | Mapping[str, Any] | None = None,
         pairs: Sequence[PromptSeed] | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(chain, judges)
         if pairs is not None and not pairs:
             raise SgoolError("`pairs`: expected at least one prompt-seed pair, got none")
-        self.chain = chain
-        self.panel = judges if isinstance(judges, JudgePanel) or judges is None else JudgePanel(judges)
-        #: Means of the objective over all pairs, on their final and on their first images.
-        self.objective_mean, self.objective_initial_mean = _mean(), _mean()
         self._own = None if pairs is None else tuple(pairs)
         self.pairs: tuple[PromptSeed, ...] = ()
         self.batch: PairBatch | None = None
@@ -69,8 +62,6 @@ class PairModule(L.LightningModule):
         self.seconds_before = 0.0
         self.results: list[PairResult] = []
         self._began = time.perf_counter()
-
-    # Where pairs come from
 
     def setup(self, stage: str) -> None:
         """Refuses what cannot work, before any network call; puts the callbacks in their order.
@@ -83,7 +74,7 @@ class PairModule(L.LightningModule):
                 f"`pairs`: {type(self).__name__} was made with {len(self._own)} pairs of its own, and the Trainer got "
                 "a data module as well; leave one of them out"
             )
-        check_trainer(self.trainer, stage)
+        check_trainer(self.trainer, stage, self.chain.device)
         ordered = iter(sorted(self.pair_callbacks(), key=lambda callback: callback.order))
         self.trainer.callbacks[:] = [  # type: ignore[attr-defined]
             next(ordered) if isinstance(callback, PairCallback) else callback
@@ -117,8 +108,6 @@ class PairModule(L.LightningModule):
         """The Trainer's callbacks that know of batches of pairs."""
         return [callback for callback in self.trainer.callbacks if isinstance(callback, PairCallback)]  # type: ignore[attr-defined]
 
-    # One batch
-
     def take_up(self, batch: PairBatch) -> Tensor:
         """Makes a batch the one under way.
 
@@ -138,7 +127,7 @@ class PairModule(L.LightningModule):
 
     def deliver(self, results: Sequence[PairResult]) -> None:
         """Hands over the results of the batch: judges score them, then callbacks get them."""
-        rows = self._scored(results)
+        rows = self.score(results)
         seconds = (time.perf_counter() - self._began + self.seconds_before) / len(results)
         calls = [0 if pair.start is None else pair.start.calls for pair in self.pairs]
         self.results = [
@@ -151,78 +140,6 @@ class PairModule(L.LightningModule):
     def first_images(self, latents: Tensor) -> Tensor:
         """Images (B, 3, H, W) in [0, 1] of the first stream of latents (S, B, C, h, w); the others are not decoded."""
         return self.batch_chain.decode(self.batch_chain.denoise(latents)[0]).clamp(0, 1)
-
-    # Scores
-
-    def _scored(self, results: Sequence[PairResult]) -> list[dict[str, float]]:
-        """Per result, its metrics; the means count those that ended well."""
-        rows: list[dict[str, float]] = [{} for _ in results]
-        if self.panel is not None:
-            first = torch.stack([result.initial_image for result in results]).to(self.chain.device)
-            final = torch.stack([result.final_image for result in results]).to(self.chain.device)
-            latents = [(result.initial_latents, result.final_latents) for result in results]
-            well = [result.error is None for result in results]
-            rows = self.panel.judge(first, final, [result.pair for result in results], latents, counted=well)
-        for row, result in zip(rows, results, strict=True):
-            if result.pair.start is not None:
-                row |= result.pair.start.metrics
-            if result.history:
-                row["objective_initial"] = result.history[0]["selection"]
-                row["objective"] = result.history[result.best_step]["selection"]
-                if result.error is None:
-                    self.objective_initial_mean.update(row["objective_initial"])
-                    self.objective_mean.update(row["objective"])
-            row |= self.unread(result.pair.prompt)
-        return rows
-
-    def unread(self, prompt: str) -> dict[str, float]:
-        """How many characters of a prompt the pipeline (``truncated``) and the objective's terms do not read.
-
-        Most terms read with a network that judges as well; what a judge does not read stands beside its score.
-        """
-        (cut,) = self.chain.truncated([prompt])
-        row = {"truncated": float(len(cut))} if cut else {}
-        objective = getattr(self, "objective", None)
-        if objective is not None:
-            said = [] if self.panel is None else [text for (text,) in self.panel.truncated([prompt]).values()]
-            for name, (text,) in objective.truncated([prompt]).items():
-                if text and text not in said:
-                    row[f"objective/{name}/truncated"] = float(len(text))
-        return row
-
-    def means(self) -> dict[str, Metric]:
-        """Name -> the metric whose ``compute`` is the mean over all pairs so far that ended well.
-
-        Without a process group those that counted nothing are left out; with one, every process has all of them.
-        """
-        found: dict[str, Metric] = {} if self.panel is None else dict(self.panel.named_metrics())
-        found |= {"objective": self.objective_mean, "objective_initial": self.objective_initial_mean}
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            return found
-        return {name: metric for name, metric in found.items() if _counted(metric)}
-
-    def _log_means(self) -> None:
-        for name, metric in self.means().items():
-            self.log(name, metric)
-
-    def on_train_epoch_end(self) -> None:
-        """Logs the judges' means over the data set."""
-        self._log_means()
-
-    def on_test_epoch_end(self) -> None:
-        """Logs the judges' means over the data set."""
-        self._log_means()
-
-    def on_predict_epoch_end(self) -> None:
-        """Gives the means to the loggers: Lightning has no ``self.log`` while it predicts."""
-        values = {name: float(metric.compute()) for name, metric in self.means().items()}
-        if not values:
-            return
-        for logger in self.trainer.loggers:
-            logger.log_metrics(values)
-            logger.save()
-
-    # Prediction
 
     def predict_step(self, batch: PairBatch, batch_idx: int) -> list[PairResult]:
         """One round of a batch; the results after the last one, before that an empty list."""
@@ -253,8 +170,6 @@ class PairModule(L.LightningModule):
     def round(self, batch: PairBatch) -> None:
         """Works on the batch once, without gradients but where it asks for them; the last time it delivers."""
         raise SgoolError(f"{type(self).__name__} is trained: expected Trainer.fit, got predict or test")
-
-    # What a checkpoint of a batch holds
 
     def batch_state(self) -> dict[str, Any]:
         """All that is needed to go on with the batch under way, in plain values and tensors on the CPU."""
@@ -297,18 +212,3 @@ def start_latents(chain: Chain, pairs: Sequence[PromptSeed]) -> Tensor:
 
 def _told(pair: PromptSeed) -> str | None:
     return None if pair.start is None else pair.start.network_prompt
-
-
-def _mean() -> MeanMetric:
-    metric = MeanMetric(nan_strategy="disable")
-    metric.set_dtype(torch.float64)
-    metric.persistent(True)
-    return metric
-
-
-def _counted(metric: Metric) -> bool:
-    """Whether a mean has counted anything; one that has not computes NaN."""
-    with warnings.catch_warnings():
-        # Sums that came from a checkpoint were not updated here.
-        warnings.filterwarnings("ignore", message="The ``compute`` method of metric")
-        return not bool(torch.as_tensor(metric.compute()).isnan().all())

@@ -13,12 +13,12 @@ from sgool.callbacks import Trajectory
 from sgool.diffusion import Chain
 from sgool.errors import SgoolError
 from sgool.methods.base import PairModule
+from sgool.methods.curves import detached, update_values
 from sgool.metrics.panel import JudgePanel
 from sgool.objectives import BoundObjective, Objective
 from sgool.prompts.batches import PairBatch
 from sgool.prompts.seeding import pair_generator
-from sgool.results.checkpoint import eight_bit
-from sgool.types import Denoised, Evaluation, ObjectiveOutput, PromptSeed
+from sgool.types import Denoised, Evaluation, PromptSeed
 
 #: Lightning's default logs every 50 steps, more than a batch of pairs has updates.
 _LIGHTNINGS_LOGGING_INTERVAL = 50
@@ -104,8 +104,6 @@ class LatentPairModule(PairModule):
         if not self.latents.shape[1]:
             self.latents.data = self.latents.new_zeros(len(self.latents), size, *self.latents.shape[2:])
 
-    # A batch of pairs
-
     def start(self, latents: Tensor) -> None:
         """Begins with the first latents of a batch: nothing of the batch before is left."""
         self.latents.data, self.latents.grad = latents, None
@@ -143,8 +141,6 @@ class LatentPairModule(PairModule):
         """Whether a pair was stopped at an earlier update."""
         return index in self.stopped and self.stopped[index][0] < update
 
-    # One update
-
     def forward(self, latents: Tensor | None = None) -> Denoised:
         """Denoises and decodes latents (S, B, C, h, w), by default those of the batch under way."""
         return self.batch_chain(self.latents if latents is None else latents)
@@ -176,7 +172,7 @@ class LatentPairModule(PairModule):
             images,
             loss.detach(),
             self.objectives[0].evaluate(images),
-            _detached(outputs[0]),
+            detached(outputs[0]),
         )
         return loss, evaluation
 
@@ -196,8 +192,6 @@ class LatentPairModule(PairModule):
 
     def _optimizer(self) -> torch.optim.Optimizer:
         return self.trainer.optimizers[0]
-
-    # Lightning's hooks
 
     def on_fit_start(self) -> None:
         """Logs every update, where the Trainer has Lightning's default interval."""
@@ -223,19 +217,11 @@ class LatentPairModule(PairModule):
         shown = [i for i in pairs if i not in self.failures and not self.was_stopped_before(i, seen.update)]
         if not shown:
             return
-        columns = {"loss": seen.loss, "selection": seen.selection}
-        columns |= {f"term/{name}": value for name, value in seen.output.terms.items()}
-        columns["latent_norm"] = seen.latents[0].flatten(1).norm(dim=1)
-        if self._gradient_norms is not None:
-            columns["gradient_norm"] = self._gradient_norms
-        table = torch.stack([column.double() for column in columns.values()]).cpu()[:, shown]
-        values = dict(zip(columns, table.mean(dim=1), strict=True))
+        values = update_values(seen, self._gradient_norms, shown)
         shown_in_bar = {name: values.pop(name) for name in ("loss", "selection")}
         self.log_dict(shown_in_bar, prog_bar=True, on_step=True, on_epoch=False, batch_size=len(shown))
         position = {"update": float(seen.update), "batch": float(batch.index)}
         self.log_dict({**values, **position}, on_step=True, on_epoch=False, batch_size=len(shown))
-
-    # What checkpoints hold
 
     def batch_state(self) -> dict[str, Any]:
         """All that is needed to go on with the batch under way after the update that has just been made."""
@@ -308,15 +294,3 @@ def _check(num_optimization_steps: int, nesterov_alone: bool) -> None:
         )
     if nesterov_alone:
         raise SgoolError("`optimization.nesterov`: expected a momentum above 0, got 0; there is nothing to look ahead")
-
-
-def _detached(output: ObjectiveOutput) -> ObjectiveOutput:
-    """The output without its graph: what is kept between updates must not keep the chain's activations alive."""
-    saliency_map = output.saliency_map
-    # Rounded for all who look at it: after a resume nothing else is left of a map found earlier.
-    return ObjectiveOutput(
-        output.loss.detach(),
-        {name: value.detach() for name, value in output.terms.items()},
-        None if saliency_map is None else eight_bit(saliency_map.detach()),
-        output.regions,
-    )

@@ -15,13 +15,22 @@ _PRECISIONS = {
 }
 
 
-def check_trainer(trainer: Trainer, stage: str) -> None:
-    """Refuses a Trainer under which pairs would change each other, or be done twice.
+def check_trainer(trainer: Trainer, stage: str, device: torch.device) -> None:
+    """Refuses a Trainer under which pairs would change each other, be done twice, or wait for another device.
+
+    Args:
+        trainer: The Trainer.
+        stage: Lightning's name of what it is about to do.
+        device: That of the chain's networks, which are no children of the module: Lightning does not move them.
 
     Raises:
         SgoolError: All that is wrong, a sentence each.
     """
-    problems = [*_problems_of_all(trainer), *(_problems_of_fits(trainer) if stage == "fit" else ())]
+    problems = [
+        *_problems_of_all(trainer),
+        *_problems_of_device(trainer.strategy.root_device, device),
+        *(_problems_of_fits(trainer) if stage == "fit" else ()),
+    ]
     if problems:
         raise SgoolError("; ".join(problems))
 
@@ -40,6 +49,17 @@ def _problems_of_all(trainer: Trainer) -> list[str]:
             f"{type(trainer.strategy).__name__}: it would give all of them the same latents and average their gradients"
         )
     return problems
+
+
+def _problems_of_device(trainers: torch.device, chains: torch.device) -> list[str]:
+    numbers = {trainers.index, chains.index} - {None}
+    if trainers.type == chains.type and len(numbers) < 2:
+        return []
+    return [
+        f"`accelerator`: the Trainer works on {trainers}, and the chain's networks are on {chains}; load them there, "
+        f"with Chain.from_pretrained(..., device='{trainers}') and load_clip(..., device='{trainers}'), or use "
+        f"Trainer(accelerator='{'gpu' if chains.type == 'cuda' else chains.type}')"
+    ]
 
 
 def _problems_of_fits(trainer: Trainer) -> list[str]:

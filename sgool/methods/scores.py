@@ -1,0 +1,119 @@
+"""Scores of a method's results, and their means over the data set in Lightning's logs."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import lightning as L
+import torch
+from torchmetrics import Metric
+from torchmetrics.aggregation import MeanMetric
+
+from sgool.diffusion import Chain
+from sgool.metrics.panel import JudgePanel
+from sgool.types import PairResult
+
+
+class ScoredModule(L.LightningModule):
+    """A module whose results judges score.
+
+    Args:
+        chain: The denoising chain.
+        judges: Name -> a CLIP tower or metrics, or a whole `JudgePanel`; they score the first and the final images.
+
+    Attributes:
+        panel: The judges, or None.
+        objective_mean: Mean of the objective over all pairs, on their final images.
+        objective_initial_mean: The same on their first images.
+    """
+
+    def __init__(self, chain: Chain, judges: JudgePanel | Mapping[str, Any] | None = None) -> None:
+        super().__init__()
+        self.chain = chain
+        self.panel = judges if isinstance(judges, JudgePanel) or judges is None else JudgePanel(judges)
+        self.objective_mean, self.objective_initial_mean = _mean(), _mean()
+
+    def score(self, results: Sequence[PairResult]) -> list[dict[str, float]]:
+        """Per result, its metrics for the record; the means count those that ended well."""
+        rows: list[dict[str, float]] = [{} for _ in results]
+        if self.panel is not None:
+            first = torch.stack([result.initial_image for result in results]).to(self.chain.device)
+            final = torch.stack([result.final_image for result in results]).to(self.chain.device)
+            latents = [(result.initial_latents, result.final_latents) for result in results]
+            well = [result.error is None for result in results]
+            rows = self.panel.judge(first, final, [result.pair for result in results], latents, counted=well)
+        for row, result in zip(rows, results, strict=True):
+            if result.pair.start is not None:
+                row |= result.pair.start.metrics
+            if result.history:
+                row["objective_initial"] = result.history[0]["selection"]
+                row["objective"] = result.history[result.best_step]["selection"]
+                if result.error is None:
+                    self.objective_initial_mean.update(row["objective_initial"])
+                    self.objective_mean.update(row["objective"])
+            row |= self.unread(result.pair.prompt)
+        return rows
+
+    def unread(self, prompt: str) -> dict[str, float]:
+        """How many characters of a prompt the pipeline (``truncated``) and the objective's terms do not read.
+
+        Most terms read with a network that judges as well; what a judge does not read stands beside its score.
+        """
+        (cut,) = self.chain.truncated([prompt])
+        row = {"truncated": float(len(cut))} if cut else {}
+        objective = getattr(self, "objective", None)
+        if objective is not None:
+            said = [] if self.panel is None else [text for (text,) in self.panel.truncated([prompt]).values()]
+            for name, (text,) in objective.truncated([prompt]).items():
+                if text and text not in said:
+                    row[f"objective/{name}/truncated"] = float(len(text))
+        return row
+
+    def means(self) -> dict[str, Metric]:
+        """Name -> the metric whose ``compute`` is the mean over all pairs so far that ended well.
+
+        Without a process group those that counted nothing are left out; with one, every process has all of them.
+        """
+        found: dict[str, Metric] = {} if self.panel is None else dict(self.panel.named_metrics())
+        found |= {"objective": self.objective_mean, "objective_initial": self.objective_initial_mean}
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            return found
+        return {name: metric for name, metric in found.items() if _counted(metric)}
+
+    def _log_means(self) -> None:
+        for name, metric in self.means().items():
+            self.log(name, metric)
+
+    def on_train_epoch_end(self) -> None:
+        """Logs the judges' means over the data set."""
+        self._log_means()
+
+    def on_test_epoch_end(self) -> None:
+        """Logs the judges' means over the data set."""
+        self._log_means()
+
+    def on_predict_epoch_end(self) -> None:
+        """Gives the means to the loggers: Lightning has no ``self.log`` while it predicts."""
+        values = {name: float(metric.compute()) for name, metric in self.means().items()}
+        if not values:
+            return
+        for logger in self.trainer.loggers:
+            logger.log_metrics(values)
+            logger.save()
+
+
+def _mean() -> MeanMetric:
+    metric = MeanMetric(nan_strategy="disable")
+    metric.set_dtype(torch.float64)
+    metric.persistent(True)
+    return metric
+
+
+def _counted(metric: Metric) -> bool:
+    """Whether a mean has counted anything; one that has not computes NaN."""
+    with warnings.catch_warnings():
+        # Sums that came from a checkpoint were not updated here.
+        warnings.filterwarnings("ignore", message="The ``compute`` method of metric")
+        return not bool(torch.as_tensor(metric.compute()).isnan().all())
