@@ -14,10 +14,10 @@ from tests.diffusion.measure_memory import SIZE, chain_of, network
 
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="counts on Linux' fork and KiB of resident set"),
-    pytest.mark.timeout(600),  # half a minute of computing, on one core that others may share
+    pytest.mark.timeout(600),  # a quarter of a minute of computing, on one core that others may share
 ]
 
-FEW, MANY = 10, 50
+FEW, MANY = 4, 16
 #: A stored latent in float32 with the allocator's header, in whole pages.
 LATENT_BYTES = -(-(4 * SIZE * SIZE * 4 + 16) // 4096) * 4096
 CONSTANT = [
