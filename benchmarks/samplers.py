@@ -35,11 +35,11 @@ from sgool.diffusion import (
     decode_latents,
     denoise,
     encode_images,
-    invert,
     network_calls,
 )
 from sgool.diffusion.chain import run_state
 from sgool.diffusion.drift import relative_drift
+from sgool.diffusion.invert import invert
 from sgool.methods.base import FitSettings
 from sgool.methods.optimize import LatentOptimization
 from sgool.metrics import JudgePanel, SceneReader

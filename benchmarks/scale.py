@@ -103,7 +103,7 @@ def lightning(arguments: argparse.Namespace) -> Rows:
 
 def resume(arguments: argparse.Namespace) -> Rows:
     """Seconds of a ``run_experiment`` that finds all its pairs finished."""
-    from sgool.config import load_config, to_plain
+    from sgool.run.config import load_config, to_plain
 
     with tempfile.TemporaryDirectory() as folder:
         prompts = Path(folder) / "many.txt"

@@ -10,11 +10,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sgool.config import to_plain
 from sgool.errors import ConfigError, SgoolError
 from sgool.models.images import check_fit, fit_photo, open_photo, to_tensor
 from sgool.results import NOT_COMPARED, RunFolder
 from sgool.results.atomic import atomic_write, explain_os_errors
+from sgool.run.config import to_plain
 from sgool.run.fit import Outcome, device_name, limit_threads
 from sgool.run.progress import Progress
 from sgool.run.recording import write_result
@@ -143,7 +143,8 @@ def invert_image(session: Session, photo: Image.Image, pair: PromptSeed, edit: E
     """Photo -> the model's size -> latents -> first latents, and back again for the error."""
     import torch
 
-    from sgool.diffusion import decode_latents, encode_images, invert
+    from sgool.diffusion import decode_latents, encode_images
+    from sgool.diffusion.invert import invert
     from sgool.methods.latent_pairs import LatentPairModule
     from sgool.methods.trainer import autocast_like
 

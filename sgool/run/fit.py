@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sgool.config import to_plain
 from sgool.errors import Interrupted
 from sgool.loggers import check_logger
 from sgool.prompts import load_pairs
@@ -19,6 +18,7 @@ from sgool.results.claims import alone, present
 from sgool.results.compare import config_digest
 from sgool.results.shards import in_batches, part_of, share
 from sgool.results.under_way import tidy
+from sgool.run.config import to_plain
 from sgool.run.interrupt import INTERRUPTED, Interrupt
 from sgool.run.means import Means
 from sgool.run.progress import Progress
@@ -72,7 +72,7 @@ def run_experiment(config: DictConfig, progress: Progress | None = None, *, acce
     end the run after the update under way, with a checkpoint.
 
     Args:
-        config: As `sgool.config.load_config` composes it.
+        config: As `sgool.run.config.load_config` composes it.
         progress: Is told what happens.
         accept_changes: Go on in a run folder of another configuration.
 
@@ -90,7 +90,7 @@ def run_experiment(config: DictConfig, progress: Progress | None = None, *, acce
 
 def fit(*overrides: str, config_dir: Path | None = None) -> Outcome:
     """``sgool fit`` from Python: ``fit("experiment=demo", "data.seeds=[1]")``."""
-    from sgool.config import load_config
+    from sgool.run.config import load_config
 
     return run_experiment(load_config(overrides, config_dir))
 

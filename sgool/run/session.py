@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 
-from sgool.config.schema_method import method_optimization
 from sgool.diffusion import build_engine, build_sampler
 from sgool.methods.base import Method
 from sgool.methods.build import build_method
+from sgool.methods.options import method_optimization
 from sgool.methods.strategy import World, accelerator_of
 from sgool.metrics import JudgePanel, SceneReader
 from sgool.metrics.build import build_judges

@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 
-from sgool.config.schema_method import method_optimization
 from sgool.errors import Interrupted, SgoolError
 from sgool.loggers import Process, RunLogs
 from sgool.methods.base import FitSettings, Method
+from sgool.methods.options import method_optimization
 from sgool.results import RunFolder
 from sgool.results.claims import Claims
 from sgool.results.under_way import UnderWay

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from sgool.config import load_config, to_plain
 from sgool.config.judges import checked_judges, optimised_against, saliency_judges
 from sgool.errors import ConfigError
+from sgool.run.config import load_config, to_plain
 
 PANDA = "emoji_world/references/panda.png"
 

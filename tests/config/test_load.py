@@ -10,8 +10,8 @@ import pytest
 from omegaconf import OmegaConf
 from omegaconf.errors import ReadonlyConfigError
 
-from sgool.config import load_config, to_plain
 from sgool.errors import ConfigError
+from sgool.run.config import load_config, to_plain
 
 
 def _problems(*overrides: str, config_dir: Path | None = None) -> tuple[str, ...]:
@@ -159,6 +159,7 @@ def test_the_drift_that_warns_is_below_the_one_that_fails() -> None:
 def test_the_configuration_knows_which_samplers_are_invertible() -> None:
     """It checks before torch is imported, so it has its own list."""
     from sgool.config.schema import INVERTIBLE, SCHEMA
+
     from sgool.diffusion import build_sampler, build_schedule
     from tests.reference import scheduler64
 
@@ -171,6 +172,7 @@ def test_the_configuration_knows_which_samplers_are_invertible() -> None:
 def test_guidance_knows_its_samplers_and_only_matters_where_it_runs() -> None:
     """The configuration checks before torch is imported, so it has its own list."""
     from sgool.config.schema_method import GUIDABLE
+
     from sgool.methods.clip_guidance import SAMPLERS
 
     assert GUIDABLE == SAMPLERS
@@ -361,7 +363,7 @@ def test_hydra_is_left_as_it_was(tmp_path: Path) -> None:
 
 def test_composing_writes_nothing_and_imports_nothing_heavy(tmp_path: Path) -> None:
     code = (
-        "import sys; from sgool.config import load_config; load_config(['experiment=paper']);"
+        "import sys; from sgool.run.config import load_config; load_config(['experiment=paper']);"
         "print(sorted({'torch', 'lightning', 'diffusers', 'transformers', 'pandas', 'numpy'} & set(sys.modules)))"
     )
     root = str(Path(__file__).parents[2])

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from sgool.config import load_config, to_plain
 from sgool.config.paths import config_folder
+from sgool.run.config import load_config, to_plain
 
 FILES = sorted(path.relative_to(config_folder()) for path in config_folder().rglob("*.yaml"))
 #: Choices that do not stand alone, and what completes them; @ marks a file that has to exist.

@@ -11,7 +11,8 @@ import torch
 from diffusers import DDIMScheduler
 from torch import Tensor
 
-from sgool.diffusion import GuidedModel, build_engine, build_sampler, build_schedule, denoise, invert
+from sgool.diffusion import GuidedModel, build_engine, build_sampler, build_schedule, denoise
+from sgool.diffusion.invert import invert
 from sgool.errors import SgoolError
 from sgool.models.load import DiffusionModels
 from tests.reference import randn, scheduler64

@@ -20,9 +20,9 @@ from sgool.diffusion import (
     decode_latents,
     denoise,
     encode_images,
-    invert,
 )
 from sgool.diffusion.chain import Sampler, run_state
+from sgool.diffusion.invert import invert
 from sgool.errors import SgoolError
 from sgool.models.load import DiffusionModels
 from tests.reference import Chain, assert_close, jump, randn, scheduler64

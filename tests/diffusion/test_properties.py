@@ -10,8 +10,9 @@ import torch
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from sgool.diffusion import build_engine, invert, network_calls
+from sgool.diffusion import build_engine, network_calls
 from sgool.diffusion.chain import run_state
+from sgool.diffusion.invert import invert
 from sgool.models.load import DiffusionModels
 from tests.diffusion.problem import Problem, off
 

@@ -25,7 +25,6 @@ from experiments.aesthetic.rating import (
     contrast,
     rating,
 )
-from sgool.config import load_config
 from sgool.config.judges import optimised_against
 from sgool.errors import SgoolError
 from sgool.models.aesthetic import load_aesthetic
@@ -33,6 +32,7 @@ from sgool.models.clip import load_clip
 from sgool.models.images import open_photo, to_tensor
 from sgool.objectives.build import build_term
 from sgool.objectives.scores import Score
+from sgool.run.config import load_config
 from sgool.run.session import Session
 from sgool.types import PromptSeed
 from tests.experiments import test_emoji_world

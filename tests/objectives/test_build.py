@@ -13,10 +13,10 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from sgool.config import load_config, to_plain
 from sgool.errors import ConfigError, SgoolError
 from sgool.models.networks import Networks
 from sgool.objectives import BoundObjective, ImageAlignment, Score, SeededTerm, TextAlignment, build_objective
+from sgool.run.config import load_config, to_plain
 from sgool.types import PromptSeed
 
 PAIRS = (PromptSeed("a red cat", 1), PromptSeed("two green trees", 2))

@@ -18,7 +18,6 @@ import yaml
 from typer.testing import CliRunner
 
 from sgool.cli import app
-from sgool.config import load_config, to_plain
 from sgool.config.paths import ASSETS
 from sgool.errors import ConfigError, SgoolError
 from sgool.metrics import set_distances
@@ -28,6 +27,7 @@ from sgool.models.clip import load_clip
 from sgool.models.images import open_photo, to_tensor
 from sgool.prompts import load_pairs
 from sgool.results import RunFolder
+from sgool.run.config import load_config, to_plain
 from sgool.run.fit import run_experiment
 from sgool.run.imagesets import score_distribution, score_diversity
 from sgool.run.rescore import rescore

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from sgool.config import load_config, to_plain
 from sgool.errors import SgoolError
+from sgool.run.config import load_config, to_plain
 from sgool.run.session import Session
 
 

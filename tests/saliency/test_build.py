@@ -8,14 +8,14 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
-
-from sgool.config import load_config, to_plain
-from sgool.config.paths import config_folder
-from sgool.config.rules import check
 from sgool.config.saliency_files import PUBLISHED, detector_problems
 from sgool.config.schema_saliency import SALIENCY
+
+from sgool.config.paths import config_folder
+from sgool.config.rules import check
 from sgool.errors import ConfigError
 from sgool.models.networks import Networks
+from sgool.run.config import load_config, to_plain
 from sgool.saliency import BindableDetector, GradCam, TransalnetDetector, build_detector
 from sgool.saliency.transalnet_network import ARCHITECTURES, TranSalNet
 from sgool.types import PromptSeed
