@@ -128,3 +128,11 @@ def _judge(pair: Path, record: dict[str, Any]) -> None:
 
 
 EFFECTS = {"sampler": _sampler, "engine": _engine, "term": _term, "detector": _detector, "judge": _judge}
+
+
+def test_what_only_the_built_component_knows_is_checked_then(folder: Path) -> None:
+    """Nobody can know before the module is imported that this sampler cannot be run backwards."""
+    toy = TOYS["sampler"]
+    overrides = [*SMALL, *toy.overrides, "engine=reversible", f"run_dir='{folder.parent / 'run'}'"]
+    result = CliRunner().invoke(app, ["fit", "--config-dir", str(copied(folder, toy)), *overrides])
+    assert "reversible needs a sampler with an exact inverse" in result.output and "hasty has none" in result.output
