@@ -68,7 +68,7 @@ class Kind(Generic[OptionsT]):
             node.setdefault(self.key, CUSTOM)
             _gather(node, (self.key, *self.custom.schema()))
         name = node.get(self.key, self.default)
-        if name == CUSTOM or name in self.components:
+        if isinstance(name, str) and (name == CUSTOM or name in self.components):
             self.options(node).complete(node)
 
     def problems(self, node: Config, where: str, config: Config) -> Iterator[str]:
