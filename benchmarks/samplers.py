@@ -22,13 +22,13 @@ from typing import Any
 import pandas as pd
 import torch
 from diffusers import DDIMScheduler
+from sgool.methods.optimize import LatentOptimization
 from torch import Tensor
 
 from sgool import Chain, Objective, PromptSeed, TextAlignment, load_clip, load_models
 from sgool.diffusion import Sampler, build_sampler
 from sgool.diffusion.drift import relative_drift
 from sgool.methods.base import FitSettings
-from sgool.methods.optimize import LatentOptimization
 from sgool.metrics import JudgePanel, SceneReader
 from sgool.models.assets import resolve_asset
 from sgool.models.stable_diffusion import StableDiffusion

@@ -21,12 +21,12 @@ from typing import Any
 
 import pandas as pd
 import torch
+from sgool.methods.trainer import fit_module
 
 from sgool import LatentPairModule, Objective, TextAlignment, default_callbacks, load_clip, load_models
 from sgool.callbacks import FitCheckpoint
 from sgool.diffusion import build_sampler
 from sgool.loggers import RunLogs
-from sgool.methods.trainer import fit_module
 from sgool.objectives import CropSettings
 from sgool.prompts import load_pairs
 from sgool.prompts.seeding import pair_generator
@@ -103,7 +103,7 @@ def lightning(arguments: argparse.Namespace) -> Rows:
 
 def resume(arguments: argparse.Namespace) -> Rows:
     """Seconds of a ``run_experiment`` that finds all its pairs finished."""
-    from sgool.config import load_config, to_plain
+    from sgool.run.config import load_config, to_plain
 
     with tempfile.TemporaryDirectory() as folder:
         prompts = Path(folder) / "many.txt"

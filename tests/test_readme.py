@@ -12,8 +12,8 @@ import torch
 from typer.testing import CliRunner
 
 from sgool.cli import app
-from sgool.config import load_config
 from sgool.errors import ConfigError
+from sgool.run.config import load_config
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")

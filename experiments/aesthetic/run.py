@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from experiments.aesthetic.photos import Photo, photos
-from sgool.config import load_config
+from sgool.run.config import load_config
 from sgool.run.edit import Edit, edit_image
 from sgool.run.rescore import rescore
 

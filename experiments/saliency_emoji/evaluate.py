@@ -16,9 +16,9 @@ from experiments.emoji_world.captions import caption
 from experiments.emoji_world.fetch import find_emoji
 from experiments.emoji_world.scenes import Painter, Scene, held_out_scene
 from experiments.saliency_emoji.scenes import density, painted_scenes
-from sgool.config import load_config, to_plain
 from sgool.errors import SgoolError
 from sgool.models.networks import Networks
+from sgool.run.config import load_config, to_plain
 from sgool.saliency import BindableDetector, GradCam, SaliencyDetector, build_detector
 from sgool.saliency.metrics import auc_judd, cc, kl, nss, sim
 from sgool.types import PromptSeed

@@ -29,7 +29,7 @@ def fit(
     debug: Debug = False,
 ) -> None:
     """Run methods over prompt-seed pairs; resumes by itself."""
-    from sgool.config import load_config
+    from sgool.run.config import load_config
 
     with user_errors(debug):
         config = load_config([*(overrides or []), *(["debug=true"] if debug else [])], config_dir)
@@ -65,7 +65,7 @@ def edit(
     debug: Debug = False,
 ) -> None:
     """Invert a real image exactly and optimise it (experiment=edit unless you choose another)."""
-    from sgool.config import load_config
+    from sgool.run.config import load_config
 
     lines = [*(overrides or []), *(["debug=true"] if debug else [])]
     chosen = any(line.startswith("experiment=") for line in lines)

@@ -1,7 +1,5 @@
-"""The run's configuration: composed by Hydra, checked as a whole before anything heavy is imported."""
+"""What every configuration needs: composition, rules for values, components by name or dotted path, places of files.
 
-from __future__ import annotations
-
-from sgool.config.load import load_config, to_plain
-
-__all__ = ["load_config", "to_plain"]
+What the keys of a run may hold stands in `sgool.run.config`; what a component may hold, in the ``options.py`` of its
+room.
+"""

@@ -1,4 +1,4 @@
-"""Judges of a configuration: the files that they need, and those whose weights an objective used."""
+"""Judges of a configuration whose weights an objective used, by what the configuration calls them."""
 
 from __future__ import annotations
 
@@ -8,87 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from sgool.config.paths import asset_path
-from sgool.config.rules import check
-from sgool.config.schema_judges import JUDGE, LPIPS, complete_judges
-from sgool.config.schema_method import method_optimization
-from sgool.config.term_files import term_problems
-from sgool.errors import ConfigError
 
 Options = Mapping[str, Any]
 
-#: Names that mean something else among the metrics of a record.
-_TAKEN = {
-    "guide": "`models.guide`, whose CLIP score is recorded beside the judges'",
-    "scene": "the scene reader, whose answers are recorded beside the judges' scores",
-}
 _WEIGHTS = (".pt", ".pth", ".bin", ".safetensors")
 #: LPIPS's networks as torchvision names them.
 _TORCHVISION = {"alex": "alexnet", "vgg": "vgg16", "squeeze": "squeezenet1_1"}
-
-
-def judge_problems(judges: Mapping[str, Options], terms: Mapping[str, Options]) -> Iterator[str]:
-    """What is missing on the disk, and names that are taken, of judges whose single values are sound.
-
-    Args:
-        judges: The configuration's ``models.judges``, completed.
-        terms: Its ``objective.terms``.
-    """
-    for name, judge in judges.items():
-        key, kind = f"models.judges.{name}", judge.get("type", "clip")
-        if name in _TAKEN or "/" in str(name):
-            stands = f"it stands for {_TAKEN[name]}" if name in _TAKEN else "it has a slash"
-            yield f"`{key}`: choose another name; {stands}"
-        if kind in ("hps", "image_reward", "aesthetic"):
-            yield from term_problems({name: judge}, "models.judges")
-        elif kind == "image" and judge["images"]:
-            yield from term_problems({name: {**judge, "type": "image_alignment"}}, "models.judges")
-        elif kind == "image" and not reference_images(judge, terms):
-            yield (
-                f"`{key}.images`: null stands for the reference images of the objective's image_alignment terms, and "
-                f"it has no such term; give some with {key}.images=[a.png,b.jpg]"
-            )
-        elif kind == "perceptual":
-            yield from _perceptual(judge, key)
-
-
-def _perceptual(judge: Options, key: str) -> Iterator[str]:
-    network, checkpoint = judge["network"], judge["checkpoint"]
-    if network in LPIPS:
-        if checkpoint is not None:
-            yield (
-                f"`{key}.checkpoint`: expected null with network={network}, whose weights are torchvision's and "
-                f"torchmetrics', got {checkpoint!r}"
-            )
-    elif checkpoint is None:
-        yield f"`{key}.checkpoint`: network=local needs one: a folder with config.json and model.safetensors"
-    elif not Path(asset_path(checkpoint)).expanduser().is_dir():
-        yield (
-            f"`{key}.checkpoint`: expected a classifier's folder with config.json and model.safetensors, or "
-            f"emoji_world/classifier, got {checkpoint!r} (relative paths start at {Path.cwd()})"
-        )
-
-
-def reference_images(judge: Options, terms: Mapping[str, Options]) -> list[str]:
-    """The files that a judge of type ``image`` compares with: its own, else those of the objective."""
-    given = [judge["images"]] if judge["images"] else []
-    given = given or [term["images"] for term in terms.values() if term.get("type") == "image_alignment"]
-    files = [[images] if isinstance(images, str) else images for images in given]
-    return list(dict.fromkeys(path for paths in files for path in paths))
-
-
-def checked_judges(config: Options) -> dict[str, Any]:
-    """``models.judges`` of a run folder's configuration, which somebody may have edited, in full and checked.
-
-    Raises:
-        ConfigError: Everything wrong with it.
-    """
-    judges = {name: dict(judge) if isinstance(judge, Mapping) else judge for name, judge in _judges(config).items()}
-    complete_judges(judges)
-    problems = [found.text for name, judge in judges.items() for found in check(judge, JUDGE, f"models.judges.{name}")]
-    problems = problems or list(judge_problems(judges, config["objective"]["terms"]))
-    if problems:
-        raise ConfigError(problems)
-    return judges
 
 
 def optimised_against(config: Options, networks: Options | None = None) -> set[str]:
@@ -164,7 +89,8 @@ def _is_idle(term: Any) -> bool:
 def _early_stop(config: Options, name: str) -> Any:
     if "optimization" not in config:
         return None
-    return method_optimization(config, name).get("early_stop", {}).get("term")
+    own = config["method"][name].get("optimization", {}).get("early_stop", {})
+    return {**config["optimization"].get("early_stop", {}), **own}.get("term")
 
 
 def _networks_of(nodes: Iterable[Any]) -> set[str]:

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from sgool.config.rules import Variants
-from sgool.config.schema import NAMED, SCHEMA
+from sgool.config.rules import Schema, Variants
 from sgool.config.suggest import did_you_mean, known_keys, unknown_key
 
 if TYPE_CHECKING:
@@ -26,52 +25,95 @@ class Overrides:
     problems: list[str] = field(default_factory=list)
 
 
-def read_overrides(overrides: Sequence[str], folders: Sequence[Path]) -> Overrides:
-    """Sorts overrides into choices of a group (``sampler=edict``) and values (``sampler.guidance_scale=3``).
+class Reader:
+    """Reads overrides against the configuration folders.
 
     Args:
-        overrides: In Hydra's grammar.
-        folders: The configuration folders, where groups are subfolders and their choices files.
+        folders: Where groups are subfolders and their choices files.
+        schema: What each key of the configuration may hold, for hints.
+        named: Dotted keys of the mappings in which users add names of their own, for hints.
     """
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import HydraException
 
-    found, parser = Overrides(), OverridesParser.create()
-    for line in overrides:
-        try:
-            override = parser.parse_overrides([line])[0]
-        except HydraException as error:
-            found.problems.append(_unreadable(line, str(error)))
-            continue
-        group = override.key_or_group
-        if override.is_sweep_override():
-            key, _, value = line.partition("=")
-            found.problems.append(f"`{line}`: one run has one value per key; a list is written {key}=[{value}]")
-        elif not any((folder / group).is_dir() for folder in folders):
-            if hint := _choice_hint(override, folders):
-                found.problems.append(hint)
+    def __init__(self, folders: Sequence[Path], schema: Mapping[str, Schema], named: Sequence[str]) -> None:
+        self._folders, self._schema, self._named = folders, schema, named
+
+    def read(self, overrides: Sequence[str]) -> Overrides:
+        """Sorts overrides into choices of a group (``sampler=edict``) and values (``sampler.guidance_scale=3``).
+
+        Args:
+            overrides: In Hydra's grammar.
+        """
+        from hydra.core.override_parser.overrides_parser import OverridesParser
+        from hydra.errors import HydraException
+
+        found, parser = Overrides(), OverridesParser.create()
+        for line in overrides:
+            try:
+                override = parser.parse_overrides([line])[0]
+            except HydraException as error:
+                found.problems.append(_unreadable(line, str(error)))
+                continue
+            group = override.key_or_group
+            if override.is_sweep_override():
+                key, _, value = line.partition("=")
+                found.problems.append(f"`{line}`: one run has one value per key; a list is written {key}=[{value}]")
+            elif not any((folder / group).is_dir() for folder in self._folders):
+                if hint := self._choice_hint(override):
+                    found.problems.append(hint)
+                else:
+                    found.values.append(override)
+            elif problem := self._unknown_choice(override):
+                found.problems.append(problem)
             else:
-                found.values.append(override)
-        elif problem := _unknown_choice(override, folders):
-            found.problems.append(problem)
-        else:
-            found.groups.append(line)
-    return found
+                found.groups.append(line)
+        return found
 
+    def unknown_keys(self, values: Sequence[Override], config: Mapping[str, Any]) -> dict[str, str]:
+        """Override -> the sentence about its key, for those that change or delete a key that ``config`` lacks."""
+        problems = {}
+        for override in values:
+            key = override.key_or_group
+            if not (override.is_add() or override.is_force_add() or _has(config, key)):
+                problems[str(override.input_line)] = unknown_key(key, known_keys(config), self._hint(key))
+        return problems
 
-def unknown_keys(values: Sequence[Override], config: Mapping[str, Any], folders: Sequence[Path]) -> dict[str, str]:
-    """Override -> the sentence about its key, for those that change or delete a key that ``config`` does not have."""
-    problems = {}
-    for override in values:
-        key = override.key_or_group
-        if not (override.is_add() or override.is_force_add() or _has(config, key)):
-            problems[str(override.input_line)] = unknown_key(key, known_keys(config), _hint(key, folders))
-    return problems
+    def _choices(self, group: str) -> list[str]:
+        """The files of a configuration group, without their suffix, sorted."""
+        return sorted({path.stem for folder in self._folders for path in (folder / group).glob("*.yaml")})
 
+    def _unknown_choice(self, override: Override) -> str | None:
+        group, value = override.key_or_group, override.value()
+        options = self._choices(group)
+        if group == "method" and override.package is None:
+            return f"`{override.input_line}`: a run has several methods; choose those to run with methods=[{value}]"
+        wanted = value if isinstance(value, list) else [value]
+        wrong = [entry for entry in wanted if entry is not None and str(entry) not in options]
+        if not wrong or override.is_delete():
+            return None
+        hint = did_you_mean(str(wrong[0]), options) or "."
+        return f"`{group}`: there is no choice {str(wrong[0])!r}{hint} Choices: {', '.join(options)}."
 
-def choices(group: str, folders: Sequence[Path]) -> list[str]:
-    """The files of a configuration group, without their suffix, sorted."""
-    return sorted({path.stem for folder in folders for path in (folder / group).glob("*.yaml")})
+    def _choice_hint(self, override: Override) -> str | None:
+        """``sampler.name=edict`` would leave the keys of the other sampler: a sentence on what to write."""
+        group, _, key = override.key_or_group.partition(".")
+        variants, value = self._schema.get(group), override.value()
+        if isinstance(variants, Variants) and key == variants.key and value in self._choices(group):
+            return f"`{override.input_line}`: use `{group}={value}`, which brings the other keys of {value} along"
+        return None
+
+    def _hint(self, key: str) -> str:
+        """A sentence on how else the key may be had, or nothing."""
+        for parent in self._named:
+            if key.startswith(f"{parent}."):
+                return f"A new name is added with +{key}=VALUE. "
+        group, _, rest = key.partition(".")
+        having = []
+        for name in self._choices(group) if rest else []:
+            for folder in self._folders:
+                file = folder / group / f"{name}.yaml"
+                if file.is_file() and _has(yaml.safe_load(file.read_text(encoding="utf-8")), rest):
+                    having.append(f"{group}={name}")
+        return f"It belongs to {' and '.join(having)}. " if having else ""
 
 
 def _unreadable(line: str, error: str) -> str:
@@ -84,46 +126,9 @@ def _unreadable(line: str, error: str) -> str:
     )
 
 
-def _unknown_choice(override: Override, folders: Sequence[Path]) -> str | None:
-    group, value = override.key_or_group, override.value()
-    options = choices(group, folders)
-    if group == "method" and override.package is None:
-        return f"`{override.input_line}`: a run has several methods; choose those to run with methods=[{value}]"
-    wanted = value if isinstance(value, list) else [value]
-    wrong = [entry for entry in wanted if entry is not None and str(entry) not in options]
-    if not wrong or override.is_delete():
-        return None
-    hint = did_you_mean(str(wrong[0]), options) or "."
-    return f"`{group}`: there is no choice {str(wrong[0])!r}{hint} Choices: {', '.join(options)}."
-
-
-def _choice_hint(override: Override, folders: Sequence[Path]) -> str | None:
-    """``sampler.name=edict`` would leave the keys of the other sampler: a sentence on what to write."""
-    group, _, key = override.key_or_group.partition(".")
-    variants, value = SCHEMA.get(group), override.value()
-    if isinstance(variants, Variants) and key == variants.key and value in choices(group, folders):
-        return f"`{override.input_line}`: use `{group}={value}`, which brings the other keys of {value} along"
-    return None
-
-
 def _has(config: Any, key: str) -> bool:
     for name in key.split("."):
         if not isinstance(config, Mapping) or name not in config:
             return False
         config = config[name]
     return True
-
-
-def _hint(key: str, folders: Sequence[Path]) -> str:
-    """A sentence on how else the key may be had, or nothing."""
-    for parent in NAMED:
-        if key.startswith(f"{parent}."):
-            return f"A new name is added with +{key}=VALUE. "
-    group, _, rest = key.partition(".")
-    having = []
-    for name in choices(group, folders) if rest else []:
-        for folder in folders:
-            file = folder / group / f"{name}.yaml"
-            if file.is_file() and _has(yaml.safe_load(file.read_text(encoding="utf-8")), rest):
-                having.append(f"{group}={name}")
-    return f"It belongs to {' and '.join(having)}. " if having else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from sgool.errors import ConfigError
@@ -56,3 +57,12 @@ def prompt_file(name: str | Path, assets: Path = ASSETS) -> Path:
             f"{what} (relative paths start at {Path.cwd()}). Built-in sets: {', '.join(builtin) or 'none installed'}."
         ]
     )
+
+
+def file_problems(path: str, what: str, key: str) -> Iterator[str]:
+    """One sentence if there is no such file: its name, what belongs there, where it is published, and the key."""
+    if not Path(asset_path(path)).expanduser().is_file():
+        yield (
+            f"`{key}`: there is no file {path!r} (relative paths start at {Path.cwd()}). Expected {what}; fetch it and "
+            f"give its path with {key}=PATH"
+        )

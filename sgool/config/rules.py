@@ -1,4 +1,4 @@
-"""The words in which `sgool.config.schema` says what a key may hold, and the check of a value against them."""
+"""The words in which options say what a key may hold, and the check of a value against them."""
 
 from __future__ import annotations
 
@@ -39,11 +39,19 @@ class Each:
 
 @dataclass(frozen=True)
 class Variants:
-    """A mapping whose entry ``key`` says which of several schemas the others follow; without it, ``default`` if any."""
+    """A mapping whose entry ``key`` says which of several schemas the others follow.
+
+    Attributes:
+        key: Name of that entry.
+        schemas: Its values -> the schema of the other entries.
+        default: Value where there is no such entry; None: there must be one.
+        unlisted: Values that messages do not offer, since users write them in another way.
+    """
 
     key: str
     schemas: Mapping[str, Mapping[str, Schema]]
     default: str | None = None
+    unlisted: tuple[str, ...] = ()
 
 
 Schema = Rule | Each | Variants | Mapping[str, "Schema"]
@@ -93,6 +101,16 @@ def matching(pattern: str, expected: str) -> Rule:
     return Rule(expected, lambda value: isinstance(value, str) and re.fullmatch(pattern, value) is not None)
 
 
+def dotted() -> Rule:
+    """The dotted path of a class or function."""
+    return matching(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", "a dotted path such as my_module.score")
+
+
+def mapping(content: str) -> Rule:
+    """A mapping whose entries are checked elsewhere, if at all; ``content`` says what they are."""
+    return Rule(f"a mapping of {content}", lambda value: isinstance(value, Mapping))
+
+
 def list_of(item: Rule, *, at_least: int = 1) -> Rule:
     """A list whose entries all follow one rule."""
     size = f" of at least {at_least}" if at_least > 1 else " that is not empty" if at_least else ""
@@ -139,8 +157,9 @@ def _check_variants(value: Mapping[str, Any], schema: Variants, key: str) -> lis
         return _check_mapping(value, schema.schemas[schema.default], key)
     name, at = value.get(schema.key), _join(key, schema.key)
     if not isinstance(name, str) or name not in schema.schemas:
-        hint = did_you_mean(str(name), schema.schemas)
-        return [Problem(at, f"`{at}`: expected {choice(*schema.schemas).expected}, got {name!r}{hint}")]
+        names = [known for known in schema.schemas if known not in schema.unlisted]
+        hint = did_you_mean(str(name), names)
+        return [Problem(at, f"`{at}`: expected {choice(*names).expected}, got {name!r}{hint}")]
     return _check_mapping(value, {schema.key: text(), **schema.schemas[name]}, key)
 
 

@@ -9,15 +9,18 @@ from typing import Any
 import lightning as L
 
 from sgool.callbacks import EarlyStop, default_callbacks
+from sgool.config.kinds import CUSTOM
 from sgool.diffusion import Chain
+from sgool.errors import SgoolError
 from sgool.methods.base import PairModule
-from sgool.methods.best_of_n import BestOfN
-from sgool.methods.clip_guidance import ClipGuidance
 from sgool.methods.latent_pairs import LatentPairModule
-from sgool.methods.vanilla import Vanilla
+from sgool.methods.options import METHODS
 from sgool.metrics.panel import JudgePanel
 from sgool.objectives import Objective, Term
 
+#: Entries of ``method.NAME`` that say what a method gets, and are no arguments of its class.
+_NO_ARGUMENTS = ("kind", "use_saliency", "use_crops", "optimization", "same_budget_as")
+#: Entries of ``optimization`` that are arguments of a module; the others are those of `default_callbacks`.
 _OF_THE_MODULE = ("num_optimization_steps", "lr", "momentum", "nesterov")
 
 
@@ -42,49 +45,43 @@ class Ingredients:
     on_note: Callable[[str], None] | None = None
 
 
-def build_method(name: str, options: Mapping[str, Any], given: Ingredients) -> tuple[PairModule, list[L.Callback]]:
+def build_method(name: str, entry: Mapping[str, Any], given: Ingredients) -> tuple[PairModule, list[L.Callback]]:
     """The method of a validated ``method.NAME``.
+
+    Its class gets what it has parameters for: ``chain``, ``objective``, ``judges``, ``num_optimization_steps``, ``lr``,
+    ``momentum``, ``nesterov``, and the method's own keys.
 
     Args:
         name: Of the method, as in the run folder.
-        options: The entry below ``method``; its ``kind`` decides.
+        entry: What stands below ``method.NAME``; its ``kind`` decides.
         given: What it may be made of.
 
     Returns:
         The module, and the callbacks of its Trainer.
+
+    Raises:
+        SgoolError: Arguments that do not fit, or a class of the user's own that is no `PairModule`.
     """
-    module, callbacks = _KINDS[options["kind"]](options, given)
-    module.method = name
-    return module, callbacks
-
-
-def _optimize(options: Mapping[str, Any], given: Ingredients) -> tuple[PairModule, list[L.Callback]]:
     settings = dict(given.optimization)
-    stopping, own = settings.pop("early_stop", None), {k: settings.pop(k) for k in _OF_THE_MODULE if k in settings}
-    held_out = given.held_out()
+    offered: dict[str, Any] = {"chain": given.chain, "judges": given.judges}
+    offered |= {key: settings.pop(key) for key in _OF_THE_MODULE if key in settings}
+    if METHODS.options(entry).needs_objective is not False:
+        offered["objective"] = given.objective()
+    own = {key: value for key, value in entry.items() if key not in _NO_ARGUMENTS}
+    module = METHODS.build(entry["kind"], own, f"method.{name}", offered)
+    if not isinstance(module, PairModule):
+        what = entry["_target_"] if entry["kind"] == CUSTOM else entry["kind"]
+        raise SgoolError(
+            f"`method.{name}`: expected a sgool.methods.PairModule, but {what} makes a {type(module).__name__} (see "
+            "docs/methods.md)"
+        )
+    module.method = name
+    return module, _rules(settings, given) if isinstance(module, LatentPairModule) else []
+
+
+def _rules(settings: dict[str, Any], given: Ingredients) -> list[L.Callback]:
+    """What happens around the update of a module that is trained."""
+    stopping, held_out = settings.pop("early_stop", None), given.held_out()
     if held_out is not None and stopping:
         settings["early_stop"] = EarlyStop(held_out, stopping["patience"])
-    module = LatentPairModule(given.chain, given.objective(), judges=given.judges, **own)
-    return module, default_callbacks(**settings, on_note=given.on_note)
-
-
-def _best_of_n(options: Mapping[str, Any], given: Ingredients) -> tuple[PairModule, list[L.Callback]]:
-    updates = given.optimization["num_optimization_steps"]
-    return BestOfN(given.chain, given.objective(), updates, options["num_candidates"], judges=given.judges), []
-
-
-def _clip_guidance(options: Mapping[str, Any], given: Ingredients) -> tuple[PairModule, list[L.Callback]]:
-    own = {key: options[key] for key in ("clip_guidance_scale", "through_network", "estimate")}
-    return ClipGuidance(given.chain, given.objective(), judges=given.judges, **own), []
-
-
-def _vanilla(options: Mapping[str, Any], given: Ingredients) -> tuple[PairModule, list[L.Callback]]:
-    return Vanilla(given.chain, judges=given.judges), []
-
-
-_KINDS: dict[str, Callable[[Mapping[str, Any], Ingredients], tuple[PairModule, list[L.Callback]]]] = {
-    "optimize": _optimize,
-    "best_of_n": _best_of_n,
-    "clip_guidance": _clip_guidance,
-    "vanilla": _vanilla,
-}
+    return default_callbacks(**settings, on_note=given.on_note)

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sgool.config.judges import judge_problems, reference_images
-from sgool.errors import ConfigError
-from sgool.metrics.base import MeanScore
-from sgool.metrics.change import LatentNorm, Lpips, PerceptualDistance, Psnr, Ssim, classifier_maps, load_lpips
-from sgool.metrics.clip_score import ClipScore
-from sgool.metrics.preference import PreferenceScore
-from sgool.metrics.similarity import ImageSimilarity
-from sgool.models.classifier import ImageClassifier, load_classifier
-from sgool.models.images import open_photo, to_tensor
+from sgool.errors import ConfigError, SgoolError
+from sgool.metrics.base import ChangeScore, ImageScore, MeanScore, TextScore
+from sgool.metrics.options import JUDGES, judge_problems
 from sgool.models.networks import Networks
-from sgool.objectives import build_term
-from sgool.objectives.scores import Score
 
 Options = Mapping[str, Any]
 Judge = Sequence[MeanScore]
+#: What a judge of the user's own may consist of: each is called with what it needs.
+_SCORES = (TextScore, ImageScore, ChangeScore)
 
 
 def build_judges(judges: Mapping[str, Options], terms: Mapping[str, Options], networks: Networks) -> dict[str, Judge]:
@@ -32,53 +26,23 @@ def build_judges(judges: Mapping[str, Options], terms: Mapping[str, Options], ne
 
     Raises:
         ConfigError: All files that are missing, before any network loads.
-        SgoolError: What a network's files are wrong with.
+        SgoolError: What a network's files, or a class or function of the user's, are wrong with.
     """
     if problems := list(judge_problems(judges, terms)):
         raise ConfigError(problems)
-    build = _Builder(terms, networks)
-    return {name: getattr(build, judge.get("type", "clip"))(name, judge) for name, judge in judges.items()}
+    return {name: _build(name, dict(judge), terms, networks) for name, judge in judges.items()}
 
 
-class _Builder:
-    """A method per type of judge."""
-
-    def __init__(self, terms: Mapping[str, Options], networks: Networks) -> None:
-        self._terms, self._networks = terms, networks
-        self.hps = self.pickscore = self.image_reward = self.aesthetic = self._scorer
-
-    def clip(self, name: str, judge: Options) -> Judge:
-        return [ClipScore(self._networks.clip(judge["model"], judge["pretrained"]))]
-
-    def _scorer(self, name: str, judge: Options) -> Judge:
-        # The term of that name, for its network: loaded in one place, once, in one layout.
-        term = build_term(name, {**judge, "weight": 0, "goal": "maximize", "views": "whole"}, self._networks)
-        assert isinstance(term, Score)
-        return [PreferenceScore(term.scorer, judge["type"])]
-
-    def image(self, name: str, judge: Options) -> Judge:
-        paths = reference_images(judge, self._terms)
-        # Before the network: an unreadable image is found at once.
-        images = [to_tensor(open_photo(path, f"`models.judges.{name}.images`", smallest_side=1)) for path in paths]
-        return [ImageSimilarity(self._networks.clip(**judge["clip"]), images)]
-
-    def perceptual(self, name: str, judge: Options) -> Judge:
-        network = judge["network"]
-        if network == "local":
-            return [PerceptualDistance(classifier_maps(local_classifier(judge["checkpoint"], self._networks)))]
-        make: Callable[[], Any] = lambda: load_lpips(network, f"models.judges.{name}").to(self._networks.device)  # noqa: E731
-        return [Lpips(self._networks.shared(("lpips", network), make))]
-
-    def pixels(self, name: str, judge: Options) -> Judge:
-        return [Psnr(), Ssim()]
-
-    def latents(self, name: str, judge: Options) -> Judge:
-        return [LatentNorm()]
-
-
-def local_classifier(folder: str, networks: Networks) -> ImageClassifier:
-    """The classifier in a folder, the one that a term with the same settings uses."""
-    return networks.shared(
-        ("classifier", "local", None, folder, None),
-        lambda: load_classifier("local", checkpoint=folder, device=networks.device),
-    )
+def _build(name: str, options: dict[str, Any], terms: Mapping[str, Options], networks: Networks) -> Judge:
+    kind, where = options.pop("type", "clip"), f"models.judges.{name}"
+    offered: dict[str, Any] = {"name": name, "networks": networks}
+    if kind in JUDGES.components:
+        return JUDGES.build(kind, options, where, {**offered, "terms": terms})
+    built = JUDGES.build(kind, options, where, offered)
+    metrics = [built] if isinstance(built, MeanScore) else built
+    if not (isinstance(metrics, Sequence) and metrics and all(isinstance(metric, _SCORES) for metric in metrics)):
+        raise SgoolError(
+            f"`{where}._target_`: expected a judge, a TextScore, ImageScore or ChangeScore of sgool.metrics.base or a "
+            f"list of them, got {built!r} from {options['_target_']} (see {JUDGES.docs})"
+        )
+    return metrics

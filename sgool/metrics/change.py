@@ -15,8 +15,9 @@ from torchmetrics.functional.image import peak_signal_noise_ratio, structural_si
 
 from sgool.errors import SgoolError
 from sgool.metrics.base import ChangeScore, MeanScore
-from sgool.models.classifier import ImageClassifier
+from sgool.models.classifier import ImageClassifier, load_classifier
 from sgool.models.fingerprint import fingerprints
+from sgool.models.networks import Networks
 
 #: Images (N, 3, H, W) in [0, 1] to feature maps (N, C, h, w), one per stage.
 FeatureMaps = Callable[[Tensor], Sequence[Tensor]]
@@ -155,3 +156,30 @@ def load_lpips(network: str, key: str) -> nn.Module:
             f"{' '.join(str(error).split())[:200]}. Put {url} into {torch.hub.get_dir()}/checkpoints, or use "
             "network=local with a classifier's folder"
         ) from error
+
+
+def build_perceptual_judge(network: str, checkpoint: str | None, name: str, networks: Networks) -> list[ChangeScore]:
+    """The judge of a validated configuration; its options are those of `PerceptualJudgeOptions`."""
+    if network == "local":
+        assert checkpoint is not None
+        return [PerceptualDistance(classifier_maps(local_classifier(checkpoint, networks)))]
+    key = f"models.judges.{name}"
+    return [Lpips(networks.shared(("lpips", network), lambda: load_lpips(network, key).to(networks.device)))]
+
+
+def build_pixels_judge() -> list[ChangeScore]:
+    """The judge of a validated configuration; it has no options."""
+    return [Psnr(), Ssim()]
+
+
+def build_latents_judge() -> list[LatentNorm]:
+    """The judge of a validated configuration; it has no options."""
+    return [LatentNorm()]
+
+
+def local_classifier(folder: str, networks: Networks) -> ImageClassifier:
+    """The classifier in a folder, the one that a term with the same settings uses."""
+    return networks.shared(
+        ("classifier", "local", None, folder, None),
+        lambda: load_classifier("local", checkpoint=folder, device=networks.device),
+    )

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from sgool.metrics.base import TextScore
 from sgool.models.clip import ClipTower
+from sgool.models.networks import Networks
 
 
 class ClipScore(TextScore):
@@ -49,3 +50,8 @@ def check_number(images: Tensor, prompts: Sequence[str]) -> None:
     """Raises ValueError unless there are as many prompts as images."""
     if len(images) != len(prompts):
         raise ValueError(f"expected as many prompts as images, got {len(prompts)} and {len(images)}")
+
+
+def build_clip_judge(model: str, pretrained: str | None, networks: Networks) -> list[ClipScore]:
+    """The judge of a validated configuration; its options are those of `ClipJudgeOptions`."""
+    return [ClipScore(networks.clip(model, pretrained))]

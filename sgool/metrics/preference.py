@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,7 +10,9 @@ from torch import Tensor
 
 from sgool.metrics.base import TextScore
 from sgool.metrics.clip_score import check_number
-from sgool.objectives.scores import Scorer
+from sgool.models.networks import Networks
+from sgool.objectives.build import build_term
+from sgool.objectives.scores import Score, Scorer
 
 #: Key of the scorers that sgool has -> how reports show them: title, decimals, place.
 _KNOWN = {
@@ -55,3 +57,35 @@ class PreferenceScore(TextScore):
         # Each prompt alone, as objectives encode them: padding must not depend on the other prompts of a batch.
         encoded = torch.cat([self._scorer[0].encode_prompts([prompt]) for prompt in prompts])
         return self._scorer[0](images.clamp(0, 1), encoded)
+
+
+def build_hps_judge(clip: Mapping[str, Any], name: str, networks: Networks) -> list[PreferenceScore]:
+    """The judge of a validated configuration; its options are those of `HPSJudgeOptions`."""
+    return _scored_by({"type": "hps", "clip": clip}, name, networks)
+
+
+def build_pickscore_judge(model: str, processor: str, name: str, networks: Networks) -> list[PreferenceScore]:
+    """The judge of a validated configuration; its options are those of `PickScoreJudgeOptions`."""
+    return _scored_by({"type": "pickscore", "model": model, "processor": processor}, name, networks)
+
+
+def build_image_reward_judge(
+    checkpoint: str, med_config: str | None, tokenizer: str, name: str, networks: Networks
+) -> list[PreferenceScore]:
+    """The judge of a validated configuration; its options are those of `ImageRewardJudgeOptions`."""
+    files = {"checkpoint": checkpoint, "med_config": med_config, "tokenizer": tokenizer}
+    return _scored_by({"type": "image_reward", **files}, name, networks)
+
+
+def build_aesthetic_judge(
+    clip: Mapping[str, Any], checkpoint: str, name: str, networks: Networks
+) -> list[PreferenceScore]:
+    """The judge of a validated configuration; its options are those of `AestheticJudgeOptions`."""
+    return _scored_by({"type": "aesthetic", "clip": clip, "checkpoint": checkpoint}, name, networks)
+
+
+def _scored_by(options: Mapping[str, Any], name: str, networks: Networks) -> list[PreferenceScore]:
+    """The network of the term with these options: loaded in one place, once, in one layout."""
+    term = build_term(name, {**options, "weight": 0, "goal": "maximize", "views": "whole"}, networks)
+    assert isinstance(term, Score)
+    return [PreferenceScore(term.scorer, options["type"])]

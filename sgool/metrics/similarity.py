@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,7 +10,10 @@ from torch import Tensor
 
 from sgool.errors import SgoolError
 from sgool.metrics.base import ImageScore, MeanScore
+from sgool.metrics.options import reference_images
 from sgool.models.clip import ClipTower
+from sgool.models.images import open_photo, to_tensor
+from sgool.models.networks import Networks
 
 
 class ImageSimilarity(ImageScore):
@@ -70,3 +73,21 @@ class Diversity(MeanScore):
         # Each pair stands there twice, and each image with itself.
         between = (cosines.sum() - cosines.diagonal().sum()) / (number * (number - 1))
         return (1 - between)[None]
+
+
+def build_image_judge(
+    clip: Mapping[str, Any],
+    images: str | list[str] | None,
+    name: str,
+    networks: Networks,
+    terms: Mapping[str, Mapping[str, Any]],
+) -> list[ImageSimilarity]:
+    """The judge of a validated configuration; its options are those of `ImageJudgeOptions`.
+
+    Raises:
+        SgoolError: An image that cannot be read.
+    """
+    # Before the network: an unreadable image is found at once.
+    key = f"`models.judges.{name}.images`"
+    references = [to_tensor(open_photo(path, key, smallest_side=1)) for path in reference_images(images, terms)]
+    return [ImageSimilarity(networks.clip(**clip), references)]

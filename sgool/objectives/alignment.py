@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +11,8 @@ from torch import Tensor
 
 from sgool.errors import SgoolError
 from sgool.models.clip import ClipTower
+from sgool.models.images import open_photo, to_tensor
+from sgool.models.networks import Networks
 from sgool.objectives.spherical import spherical_distance
 from sgool.objectives.terms import view_size
 from sgool.types import PromptSeed
@@ -81,3 +83,29 @@ class ImageAlignment:
     def __call__(self, views: Tensor, targets: Tensor) -> Tensor:
         """(N,) in [0, pi^2 / 2] for views (N, 3, s, s) and targets (N, D)."""
         return spherical_distance(self.clip.encode_image(views), targets)
+
+
+def build_text_alignment(
+    clip: Mapping[str, Any], views: Literal["crops", "whole"], name: str, networks: Networks
+) -> TextAlignment:
+    """The term of a validated configuration; its options are those of `TextAlignmentOptions`."""
+    return TextAlignment(networks.clip(**clip), name, views)
+
+
+def build_image_alignment(
+    clip: Mapping[str, Any],
+    images: str | Sequence[str],
+    views: Literal["crops", "whole"],
+    name: str,
+    networks: Networks,
+) -> ImageAlignment:
+    """The term of a validated configuration; its options are those of `ImageAlignmentOptions`.
+
+    Raises:
+        SgoolError: An image that cannot be read.
+    """
+    paths = [images] if isinstance(images, str) else images
+    # Before the network: an unreadable image is found at once. Of any size: the tower resizes them.
+    key = f"`objective.terms.{name}.images`"
+    references = [to_tensor(open_photo(path, key, smallest_side=1)) for path in paths]
+    return ImageAlignment(networks.clip(**clip), references, name, views)

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from sgool.config.locate import locate
 from sgool.errors import SgoolError
 from sgool.objectives.terms import Goal, towards
 from sgool.prompts.seeding import pair_generator
@@ -102,6 +103,15 @@ class BlackBox:
                 f"objective.terms.{self.name}: {_name(self._function)} should return a number, got {score!r}"
             ) from error
         return float(towards(torch.tensor(value, dtype=torch.float64), self.goal))
+
+
+def build_black_box(function: str, goal: Goal, name: str, **options: Any) -> BlackBox:
+    """The term of a validated configuration; its options are those of `BlackBoxOptions`.
+
+    Raises:
+        SgoolError: Nothing at the dotted path ``function``.
+    """
+    return BlackBox(locate(function, f"objective.terms.{name}.function"), goal, **options, name=name)
 
 
 def spsa_gradient(function: Callable[[Tensor], float], image: Tensor, signs: Tensor, sigma: float) -> Tensor:

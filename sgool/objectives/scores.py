@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal, Protocol
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any, Literal, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from sgool.errors import SgoolError
-from sgool.models.classifier import ImageClassifier
+from sgool.models.aesthetic import load_aesthetic
+from sgool.models.checkpoints import read_state
+from sgool.models.classifier import ImageClassifier, Source, load_classifier
+from sgool.models.clip import ClipTower
+from sgool.models.image_reward import load_image_reward
+from sgool.models.networks import Networks
+from sgool.models.preference import HumanPreferenceScore, load_pick_score
 from sgool.objectives.terms import Goal, towards, view_size
 from sgool.types import PromptSeed
+
+Views = Literal["crops", "whole"]
+#: A classifier's `target` that begins so names a column of the prompt file, which has each prompt's class.
+COLUMN = "column:"
 
 
 class Classification:
@@ -34,7 +46,7 @@ class Classification:
         target: int | str,
         loss: Literal["cross_entropy", "binary_cross_entropy"] = "cross_entropy",
         name: str = "classifier",
-        views: Literal["crops", "whole"] = "crops",
+        views: Views = "crops",
     ) -> None:
         self.classifier, self.target, self.loss = classifier, target, loss
         self.name = name
@@ -98,9 +110,7 @@ class Score:
         views: Crops and regions, or the whole image.
     """
 
-    def __init__(
-        self, scorer: Scorer, goal: Goal = "maximize", name: str = "score", views: Literal["crops", "whole"] = "whole"
-    ) -> None:
+    def __init__(self, scorer: Scorer, goal: Goal = "maximize", name: str = "score", views: Views = "whole") -> None:
         self.scorer, self.goal = scorer, goal
         self.name = name
         self.input_size = view_size(views, scorer.input_size)
@@ -117,3 +127,77 @@ class Score:
     def __call__(self, views: Tensor, targets: Tensor) -> Tensor:
         """(N,) of views (N, 3, s, s) and targets (N, D)."""
         return towards(self.scorer(views, targets), self.goal)
+
+
+def build_classification(
+    source: Source,
+    model: str | None,
+    checkpoint: str | None,
+    labels: str | None,
+    target: int | str,
+    loss: Literal["cross_entropy", "binary_cross_entropy"],
+    views: Views,
+    name: str,
+    networks: Networks,
+) -> Classification:
+    """The term of a validated configuration; its options are those of `ClassifierOptions`."""
+    classifier = networks.shared(
+        ("classifier", source, model, checkpoint, labels),
+        lambda: load_classifier(source, model, checkpoint, labels, device=networks.device),
+    )
+    if isinstance(target, str) and target.startswith(COLUMN):
+        target = target.removeprefix(COLUMN).strip()
+    else:
+        target = classifier.class_index(target, f"objective.terms.{name}.target")
+    return Classification(classifier, target, loss, name, views)
+
+
+def build_aesthetic(
+    clip: Mapping[str, Any], checkpoint: str, goal: Goal, views: Views, name: str, networks: Networks
+) -> Score:
+    """The term of a validated configuration; its options are those of `AestheticOptions`."""
+    tower = networks.clip(**clip)
+    scorer = networks.shared(("aesthetic", checkpoint, *clip.values()), lambda: load_aesthetic(tower, checkpoint))
+    return Score(scorer, goal, name, views)
+
+
+def build_hps(clip: Mapping[str, Any], goal: Goal, views: Views, name: str, networks: Networks) -> Score:
+    """The term of a validated configuration; its options are those of `HPSOptions`."""
+    return Score(HumanPreferenceScore(_hps_tower(clip, networks)), goal, name, views)
+
+
+def _hps_tower(clip: Mapping[str, Any], networks: Networks) -> ClipTower:
+    pretrained = clip["pretrained"]
+    file = Path(pretrained).expanduser() if pretrained else None
+    if file is None or not file.is_file():
+        return networks.clip(**clip)
+    try:
+        return networks.clip(clip["model"], str(file))
+    except (SgoolError, UnpicklingError):
+        read_state(file)  # says it better if the file itself is the reason
+        raise
+
+
+def build_pickscore(model: str, processor: str, goal: Goal, views: Views, name: str, networks: Networks) -> Score:
+    """The term of a validated configuration; its options are those of `PickScoreOptions`."""
+    scorer = networks.shared(
+        ("pickscore", model, processor), lambda: load_pick_score(model, processor, device=networks.device)
+    )
+    return Score(scorer, goal, name, views)
+
+
+def build_image_reward(
+    checkpoint: str,
+    med_config: str | None,
+    tokenizer: str,
+    goal: Goal,
+    views: Views,
+    name: str,
+    networks: Networks,
+) -> Score:
+    """The term of a validated configuration; its options are those of `ImageRewardOptions`."""
+    scorer = networks.shared(
+        ("image_reward", checkpoint, med_config, tokenizer),
+        lambda: load_image_reward(checkpoint, med_config, tokenizer, device=networks.device),
+    )
+    return Score(scorer, goal, name, views)

@@ -9,12 +9,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sgool.config import to_plain
+from sgool.config.rules import choice
+from sgool.diffusion.options import SAMPLERS
 from sgool.errors import ConfigError, SgoolError
 from sgool.loggers import check_logger
+from sgool.methods.options import METHODS
 from sgool.models.images import check_fit, fit_photo, open_photo, to_tensor
+from sgool.objectives.options import TERMS
 from sgool.results import NOT_COMPARED, RunFolder
 from sgool.results.claims import present
+from sgool.run.config import to_plain
 from sgool.run.fit import Outcome, Run, device_name, limit_threads
 from sgool.run.interrupt import Interrupt
 from sgool.run.progress import Progress
@@ -27,10 +31,6 @@ if TYPE_CHECKING:
 
     from sgool.run.parts import Parts
 
-#: Samplers with a way back, and whether it is exact.
-_EXACT = {"edict": True, "belm": True, "bdia": True, "ddim": False}
-#: Terms that compare the image with a text.
-_OF_TEXT = ("text_alignment", "hps", "pickscore", "image_reward")
 #: Fixed-point iterations a step where the way back is approximate: DDIM's, and the first step of two-step samplers.
 _REFINEMENTS = 5
 #: What may change between two edits in one folder; images and texts are told apart by their pair ids.
@@ -196,17 +196,21 @@ def _check(config: Mapping[str, Any], edit: Edit) -> None:
     problems = []
     if not (math.isfinite(edit.max_error) and edit.max_error > 0):
         problems.append(f"--max-error: expected a number above 0, got {edit.max_error}")
-    sampler = config["sampler"]["name"]
-    if sampler not in _EXACT:
-        problems.append(f"`sampler`: {sampler} has no inverse; use edict, belm or bdia (exact), or ddim (approximate)")
-    wrong = [name for name in config["methods"] if config["method"][name]["kind"] != "optimize"]
+    if SAMPLERS.options(config["sampler"]).has_inverse is False:
+        sampler, exact = config["sampler"]["name"], SAMPLERS.able("invertible")
+        others = [name for name in SAMPLERS.able("has_inverse") if name not in exact]
+        problems.append(
+            f"`sampler`: {sampler} has no inverse; use {choice(*exact).expected} (exact), or {', '.join(others)} "
+            "(approximate)"
+        )
+    able = [name for name, method in config["method"].items() if METHODS.options(method).starts_from_image]
+    wrong = [name for name in config["methods"] if METHODS.options(config["method"][name]).starts_from_image is False]
     if wrong:
         problems.append(
-            f"`methods`: {', '.join(wrong)} cannot start from an image; those of kind optimize can: "
-            f"{', '.join(name for name, method in config['method'].items() if method['kind'] == 'optimize')}"
+            f"`methods`: {', '.join(wrong)} cannot start from an image; those of kind optimize can: {', '.join(able)}"
         )
     terms = config["objective"]["terms"].items()
-    blind = [name for name, term in terms if term["type"] in _OF_TEXT and term["weight"]]
+    blind = [name for name, term in terms if TERMS.options(term).needs_text and term["weight"]]
     if blind and not (edit.text or edit.prompt):
         problems.append(
             f"`objective`: {', '.join(blind)} compares the image with a text: give one with --text, or choose another "

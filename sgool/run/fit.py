@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sgool.config import to_plain
 from sgool.errors import Interrupted
 from sgool.loggers import check_logger
 from sgool.prompts import load_pairs
@@ -21,6 +20,7 @@ from sgool.results.compare import config_digest
 from sgool.results.locks import locked_file
 from sgool.results.shards import part_of
 from sgool.results.under_way import tidy
+from sgool.run.config import to_plain
 from sgool.run.interrupt import INTERRUPTED, Interrupt
 from sgool.run.means import Means
 from sgool.run.progress import Progress
@@ -76,7 +76,7 @@ def run_experiment(config: DictConfig, progress: Progress | None = None, *, acce
     end the run after the update under way, with a checkpoint.
 
     Args:
-        config: As `sgool.config.load_config` composes it.
+        config: As `sgool.run.config.load_config` composes it.
         progress: Is told what happens.
         accept_changes: Go on in a run folder of another configuration.
 
@@ -94,7 +94,7 @@ def run_experiment(config: DictConfig, progress: Progress | None = None, *, acce
 
 def fit(*overrides: str, config_dir: Path | None = None) -> Outcome:
     """``sgool fit`` from Python: ``fit("experiment=demo", "data.seeds=[1]")``."""
-    from sgool.config import load_config
+    from sgool.run.config import load_config
 
     return run_experiment(load_config(overrides, config_dir))
 

@@ -9,10 +9,10 @@ from typing import Any
 import lightning as L
 import torch
 
-from sgool.config.schema_method import method_optimization
 from sgool.diffusion import Chain, build_engine, build_sampler
 from sgool.methods.base import PairModule
 from sgool.methods.build import Ingredients, build_method
+from sgool.methods.options import METHODS, method_optimization
 from sgool.metrics import JudgePanel, SceneReader
 from sgool.metrics.build import build_judges
 from sgool.models.assets import resolve_asset
@@ -76,7 +76,8 @@ class Parts:
         readers = {f"{name} CLIP": tower.truncated(unique) for name, tower in self.towers.items()}
         others = {name: cut for name, cut in self.judges.truncated(unique).items() if name not in self.towers}
         readers |= {f"the judge {name}": cut for name, cut in others.items() if any(cut)}
-        if any(self._config["method"][name]["kind"] != "vanilla" for name in self._config["methods"]):
+        methods = [METHODS.options(self._config["method"][name]) for name in self._config["methods"]]
+        if any(method.needs_objective is not False for method in methods):
             terms = build_objective(self._config["objective"], self.networks).truncated(unique)
             known = list(readers.values())
             # Most terms read with a CLIP that has spoken already.
@@ -105,7 +106,7 @@ class Parts:
         options = self._config["method"][name]
         settings = method_optimization(self._config, name)
         # A term that stops pairs early is measured apart: in the objective it would have no weight, only a cost.
-        held_out = settings["early_stop"]["term"] if options["kind"] == "optimize" else None
+        held_out = settings["early_stop"]["term"] if METHODS.options(options).optimizes else None
         given = Ingredients(
             self.chain,
             self.judges if self._judged else None,
@@ -121,7 +122,7 @@ class Parts:
         objective["terms"] = {name: term for name, term in objective["terms"].items() if name != held_out}
         if not options.get("use_crops", True):
             objective["crops"] = {**objective["crops"], "num": 0}
-        saliency = self._saliency() if options["use_saliency"] else None
+        saliency = self._saliency() if options.get("use_saliency") else None
         return build_objective(objective, self.networks, saliency)
 
     def _term(self, name: str) -> Term:

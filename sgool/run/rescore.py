@@ -12,8 +12,8 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 
-from sgool.config.judges import checked_judges
 from sgool.errors import SgoolError
+from sgool.metrics.options import checked_judges
 from sgool.prompts import load_pairs
 from sgool.results import RunFolder
 from sgool.run.fit import Outcome

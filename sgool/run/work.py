@@ -13,10 +13,10 @@ import torch
 
 from sgool.callbacks import BatchCheckpoint, PairCallback, RunWriter
 from sgool.callbacks.run_writer import write_failure
-from sgool.config.schema_method import method_optimization
 from sgool.errors import Interrupted, SgoolError
 from sgool.loggers import Process, RunLogs
 from sgool.methods.base import PairModule
+from sgool.methods.options import method_optimization
 from sgool.prompts.datamodule import PromptDataModule
 from sgool.results import RunFolder
 from sgool.results.claims import Claims

@@ -82,6 +82,11 @@ class CentreSaliency:
         return torch.exp(-0.5 * ((centres - 0.5) / self.sigma) ** 2)
 
 
+def build_fixed(mask: str | None, boxes: Sequence[Sequence[float]] | None) -> FixedSaliency:
+    """The detector of a validated configuration; its options are those of `FixedOptions`."""
+    return FixedSaliency(None if mask is None else read_mask(mask), boxes)
+
+
 def read_mask(file: str) -> Tensor:
     """(h, w) in [0, 1]: the brightness of an image file, or its opacity if it has any transparent pixel.
 

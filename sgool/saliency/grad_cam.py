@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import math
 import string
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 
 from sgool.errors import ConfigError, SgoolError
 from sgool.models.clip import ClipTower
+from sgool.models.networks import Networks
 from sgool.saliency.base import check_images, normalise_map
 from sgool.types import PromptSeed
 
@@ -202,3 +204,13 @@ def _fields(query: str) -> list[str]:
     if not query.strip() or not all(name.isidentifier() for name in fields):
         raise ConfigError([f"saliency.detector.query must be null or a text, with columns in braces, got {query!r}."])
     return fields
+
+
+def build_grad_cam(clip: Mapping[str, Any], layer: str | None, query: str | None, networks: Networks) -> GradCam:
+    """Grad-CAM of a validated configuration; its options are those of `GradCamOptions`."""
+    return GradCam(networks.clip(**clip), layer=layer, query=query)
+
+
+def build_grad_cam_pp(clip: Mapping[str, Any], layer: str | None, query: str | None, networks: Networks) -> GradCam:
+    """Grad-CAM++ of a validated configuration; its options are those of `GradCamPlusPlusOptions`."""
+    return GradCam(networks.clip(**clip), plus_plus=True, layer=layer, query=query)

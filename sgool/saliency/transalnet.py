@@ -9,11 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sgool.config.saliency_files import weights_problems
 from sgool.errors import ConfigError, SgoolError
 from sgool.models.assets import resolve_asset
 from sgool.models.checkpoints import load_strictly, read_state
+from sgool.models.networks import Networks
 from sgool.saliency.base import check_images, normalise_map
+from sgool.saliency.options import weights_problems
 from sgool.saliency.transalnet_network import ARCHITECTURES, TranSalNet
 
 #: Of 255: what the published preprocessing puts around an image of another aspect ratio.
@@ -93,6 +94,16 @@ def load_transalnet(
     except SgoolError as error:
         raise SgoolError(f"`saliency.detector.weights`, with saliency.detector.backbone={backbone}: {error}") from error
     return TransalnetDetector(network.to(device), architecture.input_size, channel_order)
+
+
+def build_transalnet(
+    weights: str, backbone: str, channel_order: Literal["bgr", "rgb"], networks: Networks
+) -> TransalnetDetector:
+    """The detector of a validated configuration, loaded once; its options are those of `TranSalNetOptions`."""
+    return networks.shared(
+        ("transalnet", weights, backbone, channel_order),
+        lambda: load_transalnet(weights, backbone, channel_order, networks.device),
+    )
 
 
 def fit_into(images: Tensor, size: tuple[int, int]) -> Tensor:

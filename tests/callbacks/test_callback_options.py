@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from sgool.methods.optimize import LatentOptimization
+from sgool.methods.trainer import fit_module
 from torch import Tensor
 
 from sgool.callbacks import EarlyStop, Trajectory, default_callbacks, gaussianity, norm_regularizer
@@ -16,8 +18,6 @@ from sgool.diffusion import build_sampler
 from sgool.errors import SgoolError
 from sgool.methods.base import FitSettings
 from sgool.methods.latent_pairs import LatentPairModule
-from sgool.methods.optimize import LatentOptimization
-from sgool.methods.trainer import fit_module
 from sgool.models.clip import ClipTower
 from sgool.models.stable_diffusion import StableDiffusion
 from sgool.objectives import CropSettings, Objective, SaliencySettings, TextAlignment

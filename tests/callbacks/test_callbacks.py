@@ -9,6 +9,7 @@ from typing import Any
 import lightning as L
 import pytest
 import torch
+from sgool.methods.trainer import fit_module
 from torch import Tensor
 
 from sgool.callbacks import (
@@ -31,7 +32,6 @@ from sgool.diffusion import build_sampler
 from sgool.errors import SgoolError
 from sgool.loggers.updates import UpdateLogger
 from sgool.methods.latent_pairs import LatentPairModule
-from sgool.methods.trainer import fit_module
 from sgool.models.clip import ClipTower
 from sgool.models.stable_diffusion import StableDiffusion
 from sgool.objectives import CropSettings, Objective, TextAlignment

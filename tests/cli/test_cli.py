@@ -14,8 +14,8 @@ from typer.testing import CliRunner
 
 import sgool
 from sgool.cli import app
-from sgool.config import to_plain
 from sgool.errors import ConfigError, SgoolError
+from sgool.run.config import to_plain
 from sgool.run.fit import Outcome
 from sgool.types import PairRecord
 from tests.fake_run import fake_pairs, fake_record

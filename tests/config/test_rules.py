@@ -104,3 +104,10 @@ def test_variants_follow_their_key() -> None:
 def test_mappings(value: Any, match: str) -> None:
     (problem,) = check({"named": value}, {"named": Each(flag(), at_least=1)})
     assert match in problem.text
+
+
+def test_what_users_write_in_another_way_is_not_offered() -> None:
+    schema = {"s": Variants("name", {"ddim": {}, "edict": {}, "custom": {"n": integer(1)}}, unlisted=("custom",))}
+    (problem,) = check({"s": {"name": "custo"}}, schema)
+    assert problem.text == "`s.name`: expected ddim or edict, got 'custo'"
+    assert check({"s": {"name": "custom", "n": 1}}, schema) == []

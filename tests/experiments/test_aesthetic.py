@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 from scipy.stats import spearmanr
+from sgool.run.session import Session
 from torch import Tensor
 
 from experiments.aesthetic import heads, run, sheet, table
@@ -25,7 +26,6 @@ from experiments.aesthetic.rating import (
     contrast,
     rating,
 )
-from sgool.config import load_config
 from sgool.config.judges import optimised_against
 from sgool.errors import SgoolError
 from sgool.models.aesthetic import load_aesthetic
@@ -33,7 +33,7 @@ from sgool.models.clip import load_clip
 from sgool.models.images import open_photo, to_tensor
 from sgool.objectives.build import build_term
 from sgool.objectives.scores import Score
-from sgool.run.session import Session
+from sgool.run.config import load_config
 from sgool.types import PromptSeed
 from tests.experiments import test_emoji_world
 

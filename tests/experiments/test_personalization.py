@@ -12,12 +12,12 @@ from PIL import Image
 from experiments.emoji_world import words
 from experiments.personalization import run, table
 from experiments.personalization.references import FOLDER, REFERENCES, paint
-from sgool.config import load_config
 from sgool.config.paths import ASSETS
 from sgool.metrics import SceneReader
 from sgool.metrics.reader import Detection, SceneReading
 from sgool.models.clip import load_clip
 from sgool.models.images import open_photo, to_tensor
+from sgool.run.config import load_config
 from tests.experiments import test_emoji_world
 
 #: A fixture: stand-in shapes in place of the emoji.

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from experiments.prompt_sets import prompts, run
-from sgool.config import load_config, to_plain
 from sgool.errors import ConfigError
 from sgool.models.clip import load_clip
 from sgool.prompts import load_pairs
 from sgool.results import RunFolder
+from sgool.run.config import load_config, to_plain
 from tests.experiments.test_emoji_world import prompt_rows, scenes_that_fit
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"

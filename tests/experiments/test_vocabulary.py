@@ -22,12 +22,12 @@ from experiments.vocabulary.evaluate import SHEET
 from experiments.vocabulary.prompts import ANYTHING, rows
 from experiments.vocabulary.train_classifier import CONFIG, NOUNS, ClassifierStage, export, label, random_views
 from sgool import fit
-from sgool.config import load_config, to_plain
 from sgool.errors import SgoolError
 from sgool.models.classifier import ImageClassifier, load_classifier
 from sgool.objectives import Classification
 from sgool.prompts import expand_pairs, read_prompts
 from sgool.results import RunFolder
+from sgool.run.config import load_config, to_plain
 from sgool.types import PairRecord, PromptSeed
 from tests.experiments import test_emoji_world
 

@@ -20,6 +20,7 @@ import pytest
 import torch
 import wandb
 from PIL import Image
+from sgool.methods.trainer import fit_module
 
 from sgool.callbacks import Trajectory, default_callbacks
 from sgool.errors import SgoolError
@@ -29,7 +30,6 @@ from sgool.loggers.csv_logger import GrowingCsv
 from sgool.loggers.wandb_file import read_held
 from sgool.loggers.wandb_run import run_uid
 from sgool.methods.latent_pairs import LatentPairModule
-from sgool.methods.trainer import fit_module
 from sgool.models.clip import ClipTower
 from sgool.models.stable_diffusion import StableDiffusion
 from sgool.objectives import Objective, TextAlignment

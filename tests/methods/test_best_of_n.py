@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 import torch
+from sgool.methods.optimize import LatentOptimization
 from torch import Tensor
 
 from sgool.diffusion import build_engine, build_sampler
 from sgool.methods.base import FitSettings
 from sgool.methods.best_of_n import BestOfN
 from sgool.methods.latent_pairs import LatentPairModule
-from sgool.methods.optimize import LatentOptimization
 from sgool.methods.vanilla import Vanilla
 from sgool.models.clip import ClipTower
 from sgool.models.stable_diffusion import StableDiffusion

@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 import torch
+from sgool.methods.optimize import LatentOptimization
 
 from sgool.diffusion import build_engine, build_sampler
 from sgool.methods.base import FitSettings
 from sgool.methods.latent_pairs import LatentPairModule
-from sgool.methods.optimize import LatentOptimization
 from sgool.methods.vanilla import Vanilla
 from sgool.models.clip import ClipTower
 from sgool.models.stable_diffusion import StableDiffusion

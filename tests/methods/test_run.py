@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from sgool.config import load_config
 from sgool.report import build_report
+from sgool.run.config import load_config
 from sgool.run.fit import Outcome, run_experiment
 
 METHODS = ("vanilla", "best_of_n", "clip_guidance", "doodl", "sgool", "reno")

@@ -13,10 +13,10 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from sgool.config import load_config, to_plain
 from sgool.errors import ConfigError, SgoolError
 from sgool.models.networks import Networks
 from sgool.objectives import BoundObjective, ImageAlignment, Score, SeededTerm, TextAlignment, build_objective
+from sgool.run.config import load_config, to_plain
 from sgool.types import PromptSeed
 
 PAIRS = (PromptSeed("a red cat", 1), PromptSeed("two green trees", 2))
@@ -281,12 +281,13 @@ def test_values_that_make_no_sense(override: str, words: str) -> None:
     assert any(words in problem for problem in caught.value.problems), caught.value.problems
 
 
-def test_what_a_term_leaves_out_is_written_into_the_configuration() -> None:
-    terms = to_plain(load_config(["+objective.terms.a={type: symmetry}", "+objective.terms.b={_target_: m.B, k: 1}"]))[
-        "objective"
-    ]["terms"]
+def test_what_a_term_leaves_out_is_written_into_the_configuration(own_module: str) -> None:
+    own = f"{{_target_: {own_module}.B, k: 1}}"
+    terms = to_plain(load_config(["+objective.terms.a={type: symmetry}", f"+objective.terms.b={own}"]))["objective"][
+        "terms"
+    ]
     assert terms["a"] == {"type": "symmetry", "weight": 1.0, "axis": "horizontal"}
-    assert terms["b"] == {"type": "custom", "weight": 1.0, "_target_": "m.B", "arguments": {"k": 1}}
+    assert terms["b"] == {"type": "custom", "weight": 1.0, "_target_": f"{own_module}.B", "arguments": {"k": 1}}
 
 
 def test_a_preference_checkpoint_that_cannot_be_read(tmp_path: Path, networks: Networks) -> None:

@@ -9,9 +9,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from sgool.config import load_config, to_plain
 from sgool.errors import ConfigError
 from sgool.prompts import load_pairs
+from sgool.run.config import load_config, to_plain
 from sgool.types import PromptSeed
 
 _DRAWBENCH = 'A violet kettle.,Colors\n"Two spoons, and a lid.",Counting\nA sürprise,Somebody et al. \n'

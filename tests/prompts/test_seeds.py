@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from sgool.config import load_config, to_plain
 from sgool.errors import ConfigError
 from sgool.prompts import PromptRow, expand_pairs, load_pairs
+from sgool.run.config import load_config, to_plain
 
 
 @pytest.fixture

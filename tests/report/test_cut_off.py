@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from sgool.config import load_config
 from sgool.report import build_report
+from sgool.run.config import load_config
 from sgool.run.fit import Outcome, run_experiment
 from sgool.run.rescore import rescore
 from tests.report.reading import Page

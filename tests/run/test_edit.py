@@ -15,11 +15,11 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner, Result
 
 from sgool.cli import app
-from sgool.config import load_config
 from sgool.diffusion import build_sampler
 from sgool.errors import ConfigError, SgoolError
 from sgool.methods.latent_pairs import LatentPairModule
 from sgool.models.stable_diffusion import StableDiffusion
+from sgool.run.config import load_config
 from sgool.run.edit import Edit, edit_image
 from sgool.types import PromptSeed
 

@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest
 
-from sgool.config import load_config
 from sgool.results.claims import active_claims
+from sgool.run.config import load_config
 from sgool.run.fit import run_experiment
 from tests.tiny_run import tiny_overrides
 

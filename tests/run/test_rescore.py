@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from sgool.run.session import Session
 from typer.testing import CliRunner
 
 from sgool.cli import app
-from sgool.config import load_config, to_plain
 from sgool.config.paths import ASSETS
 from sgool.errors import ConfigError, SgoolError
 from sgool.metrics import set_distances
@@ -28,10 +28,10 @@ from sgool.models.clip import load_clip
 from sgool.models.images import open_photo, to_tensor
 from sgool.prompts import load_pairs
 from sgool.results import RunFolder
+from sgool.run.config import load_config, to_plain
 from sgool.run.fit import run_experiment
 from sgool.run.imagesets import score_distribution, score_diversity
 from sgool.run.rescore import rescore
-from sgool.run.session import Session
 from sgool.types import PairRecord, PromptSeed
 from tests.models import test_preference
 

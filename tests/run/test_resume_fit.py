@@ -16,6 +16,7 @@ import pytest
 import torch
 from diffusers import AutoencoderKL
 from lightning.pytorch.loggers import CSVLogger
+from sgool.methods.optimize import LatentOptimization
 from torch import Tensor
 
 from sgool.callbacks import Trajectory, default_callbacks
@@ -25,7 +26,6 @@ from sgool.loggers.updates import UpdateLogger
 from sgool.methods.base import FitSettings, Method, PairResult
 from sgool.methods.best_of_n import BestOfN
 from sgool.methods.clip_guidance import ClipGuidance
-from sgool.methods.optimize import LatentOptimization
 from sgool.methods.vanilla import Vanilla
 from sgool.models.clip import ClipTower
 from sgool.models.stable_diffusion import StableDiffusion

@@ -11,9 +11,9 @@ import pytest
 import torch
 from PIL import Image
 
-from sgool.config import load_config
 from sgool.errors import ConfigError, SgoolError
 from sgool.report import build_report
+from sgool.run.config import load_config
 from sgool.run.fit import Outcome, Progress, run_experiment
 from sgool.run.rescore import rescore
 from tests.wandb_files import offline_files, read_wandb

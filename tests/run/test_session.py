@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 import torch
-
-from sgool.config import load_config, to_plain
-from sgool.errors import SgoolError
 from sgool.run.session import Session
+
+from sgool.errors import SgoolError
+from sgool.run.config import load_config, to_plain
 
 
 def _session(device: str, devices: Any = 1) -> Session:

@@ -15,9 +15,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from sgool.config import load_config
 from sgool.errors import SgoolError
 from sgool.results.claims import Claims
+from sgool.run.config import load_config
 from sgool.run.fit import Outcome, run_experiment
 from sgool.run.progress import Progress
 from sgool.types import PairRecord

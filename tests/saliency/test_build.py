@@ -9,14 +9,13 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from sgool.config import load_config, to_plain
 from sgool.config.paths import config_folder
 from sgool.config.rules import check
-from sgool.config.saliency_files import PUBLISHED, detector_problems
-from sgool.config.schema_saliency import SALIENCY
 from sgool.errors import ConfigError
 from sgool.models.networks import Networks
+from sgool.run.config import load_config, to_plain
 from sgool.saliency import BindableDetector, GradCam, TransalnetDetector, build_detector
+from sgool.saliency.options import DETECTORS, PUBLISHED, SALIENCY
 from sgool.saliency.transalnet_network import ARCHITECTURES, TranSalNet
 from sgool.types import PromptSeed
 
@@ -81,11 +80,15 @@ def test_a_mask_from_a_file(tmp_path: Path) -> None:
 
 
 def test_an_unknown_detector() -> None:
-    with pytest.raises(ConfigError, match=r"saliency.detector.name.*expected spectral_residual.*got 'gaze'"):
+    with pytest.raises(ConfigError, match=r"saliency.detector.name.*expected one of spectral_residual.*got 'gaze'"):
         build_detector({"name": "gaze"}, networks())
 
 
 # What can be known before anything is loaded
+
+
+def problems(detector: dict) -> list[str]:
+    return list(DETECTORS.problems(detector, "saliency.detector", {}))
 
 
 @pytest.mark.parametrize(
@@ -113,17 +116,15 @@ def test_a_box_may_touch_the_edges() -> None:
 
 def test_files_that_are_missing_are_known_before_anything_loads(tmp_path: Path) -> None:
     transalnet = {"name": "transalnet", "weights": "none.pth", "backbone": "resnet50", "channel_order": "bgr"}
-    (problem,) = detector_problems(transalnet)
+    (problem,) = problems(transalnet)
     assert "`saliency.detector.weights`: there is no file 'none.pth'" in problem
     assert all(name in problem for name in PUBLISHED.values()) and "LJOVO/TranSalNet" in problem
     (tmp_path / "w.pth").touch()
-    assert list(detector_problems({**transalnet, "weights": str(tmp_path / "w.pth")})) == []
+    assert problems({**transalnet, "weights": str(tmp_path / "w.pth")}) == []
     embedded = {**transalnet, "weights": "emoji_world/saliency/transalnet.safetensors"}
-    assert list(detector_problems(embedded)) == []
+    assert problems(embedded) == []
     fixed = {"name": "fixed", "mask": None, "boxes": None}
-    assert ["neither" in problem for problem in detector_problems(fixed)] == [True]
-    assert [
-        "both" in problem for problem in detector_problems({**fixed, "mask": "m.png", "boxes": [[0, 0, 1, 1]]})
-    ] == [True]
-    assert ["no file 'm.png'" in problem for problem in detector_problems({**fixed, "mask": "m.png"})] == [True]
-    assert list(detector_problems({"name": "center", "sigma": 0.2})) == []
+    assert ["neither" in problem for problem in problems(fixed)] == [True]
+    assert ["both" in problem for problem in problems({**fixed, "mask": "m.png", "boxes": [[0, 0, 1, 1]]})] == [True]
+    assert ["no file 'm.png'" in problem for problem in problems({**fixed, "mask": "m.png"})] == [True]
+    assert problems({"name": "center", "sigma": 0.2}) == []

@@ -16,12 +16,12 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from sgool.cli import app
-from sgool.config import load_config, to_plain
 from sgool.errors import SgoolError
 from sgool.prompts import load_pairs
 from sgool.results import RunFolder
 from sgool.results.claims import Claims
 from sgool.results.under_way import UnderWay
+from sgool.run.config import load_config, to_plain
 from sgool.run.status import describe, duration, run_status
 from sgool.types import PromptSeed
 from tests.fake_run import fake_record

@@ -11,9 +11,9 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from sgool.cli import app
-from sgool.config import load_config, to_plain
 from sgool.errors import SgoolError
 from sgool.results import RunFolder
+from sgool.run.config import load_config, to_plain
 from sgool.run.slurm import Resources, prepare, submit
 from sgool.types import PromptSeed
 from tests.fake_run import fake_record

@@ -15,7 +15,7 @@ from sgool.config.judges import optimised_against
 from sgool.config.suggest import did_you_mean
 from sgool.errors import SgoolError
 from sgool.metrics import set_distances
-from sgool.metrics.build import local_classifier
+from sgool.metrics.change import local_classifier
 from sgool.metrics.distribution import ENOUGH, ClassifierFeatures, ClipFeatures, InceptionFeatures, features_of
 from sgool.models.assets import resolve_asset
 from sgool.models.fingerprint import fingerprints

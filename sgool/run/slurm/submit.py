@@ -11,12 +11,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sgool.config import load_config, to_plain
 from sgool.errors import ConfigError, SgoolError
 from sgool.prompts import load_pairs
 from sgool.results import RunFolder
 from sgool.results.atomic import atomic_write, explain_os_errors
 from sgool.results.compare import refuse_other_config
+from sgool.run.config import load_config, to_plain
 from sgool.run.slurm.script import Resources, batch_script
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from sgool.config import load_config, to_plain
 from sgool.config.paths import config_folder
+from sgool.run.config import load_config, to_plain
 
 FILES = sorted(path.relative_to(config_folder()) for path in config_folder().rglob("*.yaml"))
 #: Choices that do not stand alone, and what completes them; @ marks a file that has to exist.
@@ -29,7 +29,7 @@ _ALSO = {
     "judges=image": ["models.judges.likeness.images=[@a.png]"],
     "judges=image_reward": ["models.judges.image_reward.checkpoint=@reward.pt"],
     "objective=aesthetic": ["objective.terms.aesthetic.checkpoint=@head.pth"],
-    "objective=black_box": ["objective.terms.black_box.function=my_module.score"],
+    "objective=black_box": ["objective.terms.black_box.function=tests.objectives.test_black_box.redness"],
     "objective=classifier": ["objective.terms.classifier.target=3"],
     "objective=hps": ["objective.terms.hps.clip.pretrained=@hps.pt"],
     "objective=image_alignment": ["objective.terms.image_alignment.images=[@a.png]"],

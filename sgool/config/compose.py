@@ -1,56 +1,58 @@
-"""Composition of the configuration: shipped files, the user's folder, overrides; then the checks."""
+"""Composition of the configuration: shipped files, the user's folder, overrides."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sgool.config.locate import search_also
+from sgool.config.overrides import Reader
 from sgool.config.paths import config_folder
+from sgool.config.rules import Schema
 from sgool.errors import ConfigError
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 
-def load_config(overrides: Sequence[str] = (), config_dir: str | os.PathLike[str] | None = None) -> DictConfig:
-    """Composes and checks the configuration of a run.
+def compose(
+    overrides: Sequence[str],
+    config_dir: str | os.PathLike[str] | None,
+    schema: Mapping[str, Schema],
+    named: Sequence[str],
+) -> tuple[dict[str, Any], list[str]]:
+    """Composes a configuration; its values are not checked yet.
 
     Args:
         overrides: In Hydra's grammar: ``sampler=edict``, ``data.seeds=[0,1]``, ``experiment=paper``.
-        config_dir: A folder of the user's own with further choices, laid out like the shipped configs/.
+        config_dir: A folder of the user's own with further choices, laid out like the shipped configs/. Modules in it
+            are found from now on.
+        schema: What each key may hold, for hints.
+        named: Dotted keys of the mappings in which users add names of their own, for hints.
 
     Returns:
-        The configuration with all references resolved, read-only.
+        The configuration as dictionaries, lists, numbers and text, with all references resolved, and a sentence for
+        each override that cannot be used.
 
     Raises:
-        ConfigError: With all problems that were found: unknown keys and choices, values of a wrong type or out of
-            range, missing files, combinations that make no sense.
+        ConfigError: With all problems that were found, if nothing can be composed.
     """
-    from omegaconf import OmegaConf
-
-    from sgool.config.checks import find_problems
-    from sgool.config.overrides import read_overrides, unknown_keys
-
     folders = _folders(config_dir)
-    found = read_overrides(overrides, folders)
+    for own in folders[1:]:
+        search_also(own)
+    reader = Reader(folders, schema, named)
+    found = reader.read(overrides)
     problems = found.problems
     with _together_with(problems):
         base = _compose(found.groups, folders)
-        unknown = unknown_keys(found.values, _container(base, resolve=False), folders)
+        unknown = reader.unknown_keys(found.values, _container(base, resolve=False))
         problems += unknown.values()
         sound = [str(value.input_line) for value in found.values if str(value.input_line) not in unknown]
         plain = _container(_compose([*found.groups, *sound], folders) if sound else base, resolve=True)
-    _expand_clips(plain)
-    problems += find_problems(plain)
-    if problems:
-        raise ConfigError(problems)
-    config = OmegaConf.create(plain)
-    OmegaConf.set_struct(config, True)
-    OmegaConf.set_readonly(config, True)
-    return config
+    return plain, problems
 
 
 def to_plain(config: DictConfig) -> dict[str, Any]:
@@ -98,7 +100,8 @@ def _compose(overrides: Sequence[str], folders: Sequence[Path]) -> DictConfig:
         ConfigError: What Hydra, OmegaConf or YAML object to.
     """
     import yaml
-    from hydra import compose, initialize_config_dir
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
@@ -109,7 +112,7 @@ def _compose(overrides: Sequence[str], folders: Sequence[Path]) -> DictConfig:
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(config_dir=str(folders[0]), job_name="sgool", version_base="1.3"):
-            return compose("config", overrides=[*overrides, *more])
+            return hydra_compose("config", overrides=[*overrides, *more])
     # ValueError: what Hydra itself raises for some malformed defaults lists.
     except (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError) as error:
         raise ConfigError([_first_part(error)]) from error
@@ -135,26 +138,3 @@ def _container(config: DictConfig, *, resolve: bool) -> dict[str, Any]:
     except OmegaConfBaseException as error:
         reason = " ".join(str(error.msg or error).partition("full_key:")[0].split())
         raise ConfigError([f"`{error.full_key}`: {reason}"]) from error
-
-
-def _expand_clips(config: dict[str, Any]) -> None:
-    """Writes short forms in full, in place: a CLIP given by its name alone, what terms and judges may leave out."""
-    from sgool.config.schema_judges import complete_judges
-    from sgool.config.schema_objective import complete_term
-
-    models, objective = config.get("models"), config.get("objective")
-    places = []
-    if isinstance(models, dict):
-        places.append((models, "guide"))
-        complete_judges(models.get("judges"))
-    terms = objective.get("terms") if isinstance(objective, dict) else None
-    for term in terms.values() if isinstance(terms, dict) else ():
-        if isinstance(term, dict):
-            complete_term(term)
-            places.append((term, "clip"))
-    saliency = config.get("saliency")
-    detector = saliency.get("detector") if isinstance(saliency, dict) else None
-    places += [(detector, "clip")] if isinstance(detector, dict) else []
-    for holder, name in places:
-        if isinstance(holder.get(name), str) and holder[name] != "???":
-            holder[name] = {"model": holder[name], "pretrained": None}

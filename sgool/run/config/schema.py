@@ -1,4 +1,7 @@
-"""What each key of the configuration may hold. The YAML files in configs/ say what the keys mean, and their units."""
+"""What each key of a run's configuration may hold: the components' keys from their rooms, and those of the run itself.
+
+The YAML files in configs/ say what the keys mean, and their units.
+"""
 
 from __future__ import annotations
 
@@ -15,14 +18,15 @@ from sgool.config.rules import (
     integer,
     list_of,
     matching,
-    number,
     optional,
     text,
 )
-from sgool.config.schema_judges import JUDGE
-from sgool.config.schema_method import METHOD, OPTIMIZATION
-from sgool.config.schema_objective import CLIP, OBJECTIVE
-from sgool.config.schema_saliency import SALIENCY
+from sgool.diffusion.options import ENGINES, SAMPLERS
+from sgool.methods.options import METHODS, OPTIMIZATION
+from sgool.metrics.options import JUDGES, complete_judges
+from sgool.models.options import CLIP, expand_clip
+from sgool.objectives.options import OBJECTIVE, complete_term
+from sgool.saliency.options import DETECTORS, SALIENCY
 
 _DEVICES = "a number of devices of at least 1, or a list of device numbers, each once"
 
@@ -37,7 +41,7 @@ def _are_devices(value: Any) -> bool:
 _MODELS: dict[str, Schema] = {
     "path": text(),
     "guide": CLIP,
-    "judges": Each(JUDGE),
+    "judges": Each(JUDGES.schema),
     "scene_reader": optional(text()),
     "height": optional(integer(1)),
     "width": optional(integer(1)),
@@ -46,38 +50,6 @@ _MODELS: dict[str, Schema] = {
     "channels_last": flag(),
     "compile": flag(),
 }
-
-_ANY_SAMPLER: dict[str, Schema] = {
-    "num_inference_steps": integer(1),
-    "guidance_scale": number(least=0),
-}
-_SAMPLER = Variants(
-    "name",
-    {
-        "ddim": _ANY_SAMPLER,
-        "dpm_solver": _ANY_SAMPLER,
-        "belm": _ANY_SAMPLER,
-        "bdia": {**_ANY_SAMPLER, "gamma": number(above=0, most=1)},
-        "edict": {
-            **_ANY_SAMPLER,
-            "mixing_coeff": number(above=0.5, most=1),
-            "leapfrog": flag(),
-            "decode": choice("both", "x"),
-        },
-    },
-)
-#: Samplers with an exact inverse.
-INVERTIBLE = ("edict", "belm", "bdia")
-
-_ANY_ENGINE: dict[str, Schema] = {"gradient_steps": optional(integer(1)), "split_guidance": flag()}
-_ENGINE = Variants(
-    "name",
-    {
-        "checkpoint": {**_ANY_ENGINE, "memory_mib": number(least=0)},
-        "reversible": {**_ANY_ENGINE, "warn_drift": number(above=0), "max_drift": number(above=0)},
-        "direct": _ANY_ENGINE,
-    },
-)
 
 _DATA: dict[str, Schema] = {
     "prompts": text(),
@@ -125,20 +97,40 @@ _LOGGER = Variants(
 #: Mappings in which users add names of their own.
 NAMED = ("models.judges", "objective.terms", "method")
 
-SCHEMA: dict[str, Any] = {
+SCHEMA: dict[str, Schema] = {
     "name": text(),
     "run_dir": text(),
     "methods": list_of(text()),
     "resume": flag(),
     "debug": flag(),
     "models": _MODELS,
-    "sampler": _SAMPLER,
-    "engine": _ENGINE,
+    "sampler": SAMPLERS.schema,
+    "engine": ENGINES.schema,
     "optimization": OPTIMIZATION,
     "objective": OBJECTIVE,
     "saliency": SALIENCY,
-    "method": Each(METHOD, at_least=1),
+    "method": Each(METHODS.schema, at_least=1),
     "data": _DATA,
     "trainer": _TRAINER,
     "logger": _LOGGER,
 }
+
+
+def complete(config: dict[str, Any]) -> None:
+    """Writes short forms in full and what components leave out, in place, wherever the values allow it."""
+    models = _mapping(config, "models")
+    if "guide" in models:
+        models["guide"] = expand_clip(models["guide"])
+    complete_judges(models.get("judges"))
+    SAMPLERS.complete(config.get("sampler"))
+    ENGINES.complete(config.get("engine"))
+    DETECTORS.complete(_mapping(config, "saliency").get("detector"))
+    for term in _mapping(_mapping(config, "objective"), "terms").values():
+        complete_term(term)
+    for method in _mapping(config, "method").values():
+        METHODS.complete(method)
+
+
+def _mapping(config: dict[str, Any], key: str) -> dict[str, Any]:
+    found = config.get(key)
+    return found if isinstance(found, dict) else {}

@@ -10,8 +10,8 @@ import pytest
 from omegaconf import OmegaConf
 from omegaconf.errors import ReadonlyConfigError
 
-from sgool.config import load_config, to_plain
 from sgool.errors import ConfigError
+from sgool.run.config import load_config, to_plain
 
 
 def _problems(*overrides: str, config_dir: Path | None = None) -> tuple[str, ...]:
@@ -156,25 +156,21 @@ def test_the_drift_that_warns_is_below_the_one_that_fails() -> None:
     assert problem == "`engine.warn_drift`: expected at most `engine.max_drift`, 0.01, got 0.1"
 
 
-def test_the_configuration_knows_which_samplers_are_invertible() -> None:
-    """It checks before torch is imported, so it has its own list."""
-    from sgool.config.schema import INVERTIBLE, SCHEMA
+def test_what_samplers_say_of_themselves_is_true() -> None:
+    """The configuration is checked before torch is imported, by what their options say."""
     from sgool.diffusion import build_sampler
+    from sgool.diffusion.options import SAMPLERS
     from sgool.models.schedule import build_schedule
     from tests.reference import scheduler64
 
-    for name in SCHEMA["sampler"].schemas:
+    for name in SAMPLERS.components:
         sampler = build_sampler(name)
         moves = sampler.moves(build_schedule(scheduler64(), 5, sampler.spacing))
-        assert all(move.invertible for move in moves) == (name in INVERTIBLE)
+        assert sampler.guidable == (name in SAMPLERS.able("guidable"))
+        assert all(move.invertible for move in moves) == (name in SAMPLERS.able("invertible")) == sampler.invertible
 
 
 def test_guidance_knows_its_samplers_and_only_matters_where_it_runs() -> None:
-    """The configuration checks before torch is imported, so it has its own list."""
-    from sgool.config.schema_method import GUIDABLE
-    from sgool.methods.clip_guidance import SAMPLERS
-
-    assert GUIDABLE == SAMPLERS
     for sampler in ("edict", "belm", "bdia"):
         (problem,) = _problems(f"sampler={sampler}", "methods=[vanilla,clip_guidance]")
         assert problem == (
@@ -225,7 +221,7 @@ def test_the_term_of_an_early_stop_exists_and_is_held_out() -> None:
 
 
 def test_a_methods_own_optimisation_lies_over_the_common_one() -> None:
-    from sgool.config.schema_method import method_optimization
+    from sgool.methods.options import method_optimization
 
     config = to_plain(
         load_config(["optimization.momentum=0.5", "+method.doodl.optimization={early_stop: {patience: 7}, lr: 3}"])
@@ -362,10 +358,10 @@ def test_hydra_is_left_as_it_was(tmp_path: Path) -> None:
 
 def test_composing_writes_nothing_and_imports_nothing_heavy(tmp_path: Path) -> None:
     code = (
-        "import sys; from sgool.config import load_config; load_config(['experiment=paper']);"
+        "import sys; from sgool.run.config import load_config; load_config(['experiment=paper']);"
         "print(sorted({'torch', 'lightning', 'diffusers', 'transformers', 'pandas', 'numpy'} & set(sys.modules)))"
     )
-    root = str(Path(__file__).parents[2])
+    root = str(Path(__file__).parents[3])
     code = f"import sys; sys.path.insert(0, {root!r}); {code}"
     result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert (result.stdout.strip(), result.returncode) == ("[]", 0), result.stderr

@@ -1,0 +1,198 @@
+"""Samplers and gradient engines as the configuration names them: options, capabilities, what goes together.
+
+Nothing here imports torch: the configuration is checked with it before a network loads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+from sgool.config.kinds import Kind
+from sgool.config.options import Config, CustomOptions, Options, option, required
+from sgool.config.pipeline import steps_problems
+from sgool.config.rules import choice, flag, integer, number, optional
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplerOptions(Options):
+    """What every sampler has, and what it can do.
+
+    Attributes:
+        invertible: Whether its steps can be undone exactly, so that gradients may run backwards through them.
+        has_inverse: Whether first latents of a given image can be found at all, exactly or approximately.
+        guidable: Whether the noise of each of its steps may be changed by classifier guidance.
+    """
+
+    sees: ClassVar[tuple[str, ...]] = ("models.path",)
+    invertible: ClassVar[bool | None] = False
+    has_inverse: ClassVar[bool | None] = False
+    guidable: ClassVar[bool | None] = False
+
+    num_inference_steps: int = required(integer(1))
+    guidance_scale: float = required(number(least=0))
+
+    def problems(self, where: str, config: Config) -> Iterator[str]:
+        """More steps than the model was trained with."""
+        yield from super().problems(where, config)
+        yield from steps_problems(config["models"]["path"], self.num_inference_steps)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DDIMOptions(SamplerOptions):
+    """DDIM without noise."""
+
+    builder = "sgool.diffusion.ddim.DDIM"
+    has_inverse = True
+    guidable = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class EDICTOptions(SamplerOptions):
+    """EDICT: two coupled latents."""
+
+    builder = "sgool.diffusion.edict.EDICT"
+    invertible = True
+    has_inverse = True
+
+    mixing_coeff: float = option(0.93, number(above=0.5, most=1))
+    leapfrog: bool = option(True, flag())
+    decode: str = option("both", choice("both", "x"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class BELMOptions(SamplerOptions):
+    """O-BELM, a two-step sampler."""
+
+    builder = "sgool.diffusion.two_step.BELM"
+    invertible = True
+    has_inverse = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class BDIAOptions(SamplerOptions):
+    """BDIA-DDIM, a two-step sampler."""
+
+    builder = "sgool.diffusion.two_step.BDIA"
+    invertible = True
+    has_inverse = True
+
+    gamma: float = option(1.0, number(above=0, most=1))
+
+
+@dataclass(frozen=True, kw_only=True)
+class DPMSolverOptions(SamplerOptions):
+    """DPM-Solver++(2M)."""
+
+    builder = "sgool.diffusion.dpm_solver.DPMSolver"
+    guidable = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class CustomSamplerOptions(CustomOptions, SamplerOptions):
+    """A sampler of the user's own; what it can do is known when it is built."""
+
+    invertible = None
+    has_inverse = None
+    guidable = None
+
+    decode: str = option("both", choice("both", "x"))
+
+
+SAMPLERS: Kind[SamplerOptions] = Kind(
+    word="a sampler",
+    key="name",
+    components={
+        "ddim": DDIMOptions,
+        "edict": EDICTOptions,
+        "belm": BELMOptions,
+        "bdia": BDIAOptions,
+        "dpm_solver": DPMSolverOptions,
+    },
+    custom=CustomSamplerOptions,
+    parts=("name", "num_streams", "accepted_streams", "spacing", "moves", "begin", "finish"),
+    docs="docs/chain.md",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineOptions(Options):
+    """What every gradient engine has.
+
+    Attributes:
+        inverts: Whether it runs the sampler backwards, which then must be invertible.
+    """
+
+    sees: ClassVar[tuple[str, ...]] = ("sampler",)
+    inverts: ClassVar[bool | None] = False
+
+    gradient_steps: int | None = option(None, optional(integer(1)))
+    split_guidance: bool = option(False, flag())
+
+    def problems(self, where: str, config: Config) -> Iterator[str]:
+        """A sampler that the engine cannot run, and more steps with gradients than there are."""
+        yield from super().problems(where, config)
+        sampler, steps = config["sampler"]["name"], config["sampler"]["num_inference_steps"]
+        if self.inverts and SAMPLERS.options(config["sampler"]).invertible is False:
+            yield (
+                f"`{where}`: {config['engine']['name']} needs a sampler with an exact inverse "
+                f"({', '.join(SAMPLERS.able('invertible'))}), and {sampler} has none; use engine=checkpoint"
+            )
+        if self.gradient_steps is not None and self.gradient_steps > steps:
+            yield (
+                f"`{where}.gradient_steps`: expected at most `sampler.num_inference_steps`, {steps}, or null for all, "
+                f"got {self.gradient_steps}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DirectOptions(EngineOptions):
+    """Plain autograd."""
+
+    builder = "sgool.diffusion.engines.Direct"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointOptions(EngineOptions):
+    """Network calls are made again in backward."""
+
+    builder = "sgool.diffusion.engines.Checkpoint"
+
+    memory_mib: float = option(0, number(least=0))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReversibleOptions(EngineOptions):
+    """The sampler runs backwards."""
+
+    builder = "sgool.diffusion.engines.Reversible"
+    inverts = True
+
+    warn_drift: float = option(1e-3, number(above=0))
+    max_drift: float = option(1e-2, number(above=0))
+
+    def problems(self, where: str, config: Config) -> Iterator[str]:
+        """Also thresholds in the wrong order."""
+        yield from super().problems(where, config)
+        if self.warn_drift > self.max_drift:
+            yield (
+                f"`{where}.warn_drift`: expected at most `{where}.max_drift`, {self.max_drift}, got {self.warn_drift}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CustomEngineOptions(CustomOptions, EngineOptions):
+    """An engine of the user's own; whether it runs a sampler is its `check`, before the first network call."""
+
+    inverts = None
+
+
+ENGINES: Kind[EngineOptions] = Kind(
+    word="an engine",
+    key="name",
+    components={"direct": DirectOptions, "checkpoint": CheckpointOptions, "reversible": ReversibleOptions},
+    custom=CustomEngineOptions,
+    parts=("name", "check", "run"),
+    docs="docs/chain.md",
+)

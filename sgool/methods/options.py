@@ -1,0 +1,198 @@
+"""Methods as the configuration names them: options, capabilities, what goes together; and the keys of `optimization`.
+
+Nothing here imports torch: the configuration is checked with it before a network loads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from sgool.config.kinds import Kind
+from sgool.config.options import Config, CustomOptions, Options, option, required
+from sgool.config.rules import Problem, Schema, check, choice, flag, integer, mapping, number, optional, text
+from sgool.config.suggest import did_you_mean
+from sgool.diffusion.options import SAMPLERS
+
+#: What the configuration's ``optimization`` may hold.
+OPTIMIZATION: dict[str, Schema] = {
+    "num_optimization_steps": integer(1),
+    "lr": number(above=0),
+    "momentum": number(least=0, below=1),
+    "nesterov": flag(),
+    "grad_clip_value": optional(number(above=0)),
+    "grad_clip_norm": optional(number(above=0)),
+    "gradient_rms": optional(number(above=0)),
+    "saliency_mask": flag(),
+    "norm_regularizer": number(least=0),
+    "gaussianity": {"weight": number(least=0), "dim": integer(1), "permutations": integer(1)},
+    "perturb_std": number(least=0),
+    "perturb_schedule": choice("constant", "linear", "spherical"),
+    "tie": flag(),
+    "renormalize": flag(),
+    "keep": choice("best", "last"),
+    "early_stop": {"term": optional(text()), "patience": integer(1)},
+    "snapshot_every": optional(integer(1)),
+}
+#: Keys of ``optimization``, as many as a method has values of its own for; `own_optimization_problems` looks into it.
+_OWN_OPTIMIZATION = mapping("keys of `optimization`")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodOptions(Options):
+    """What a method can do and needs. Its `problems` are asked for only if the method is to run.
+
+    Attributes:
+        needs_objective: Whether it minimises the objective.
+        optimizes: Whether it updates latents as ``optimization`` says, so that this and its early stop count.
+        starts_from_image: Whether it can begin with latents that were found for an image.
+    """
+
+    needs_objective: ClassVar[bool | None] = True
+    optimizes: ClassVar[bool | None] = False
+    starts_from_image: ClassVar[bool | None] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class VanillaOptions(MethodOptions):
+    """The sampler alone."""
+
+    builder = "sgool.methods.vanilla.Vanilla"
+    needs_objective = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizeOptions(MethodOptions):
+    """Gradient steps on the first latents."""
+
+    builder = "sgool.methods.latent_pairs.LatentPairModule"
+    sees: ClassVar[tuple[str, ...]] = ("optimization", "objective.terms")
+    optimizes = True
+    starts_from_image = True
+
+    use_saliency: bool = option(False, flag())
+    optimization: Mapping[str, Any] = option({}, _OWN_OPTIMIZATION)
+
+    def problems(self, where: str, config: Config) -> Iterator[str]:
+        """Keys of the optimisation that do not go together."""
+        settings = _merged(config["optimization"], self.optimization)
+        if settings["nesterov"] and not settings["momentum"]:
+            yield f"`{where}`: expected a momentum above 0 where nesterov=true, got {settings['momentum']}"
+        if settings["saliency_mask"] and not self.use_saliency:
+            yield (
+                f"`{where}`: expected use_saliency=true where `optimization.saliency_mask` is, which weights the "
+                "gradient with the map; for one method alone set +method.NAME.optimization.saliency_mask=true"
+            )
+        yield from _early_stop_problems(where, settings["early_stop"]["term"], config["objective"]["terms"])
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipGuidanceOptions(MethodOptions):
+    """Classifier guidance at each denoising step."""
+
+    builder = "sgool.methods.clip_guidance.ClipGuidance"
+    sees: ClassVar[tuple[str, ...]] = ("sampler",)
+
+    use_saliency: bool = option(False, flag())
+    use_crops: bool = option(True, flag())
+    clip_guidance_scale: float = required(number(least=0))
+    through_network: bool = option(True, flag())
+    estimate: str = option("x0", choice("x0", "blended"))
+
+    def problems(self, where: str, config: Config) -> Iterator[str]:
+        """A sampler that cannot be guided."""
+        sampler, name = config["sampler"], where.removeprefix("method.")
+        if SAMPLERS.options(sampler).guidable is False:
+            yield (
+                f"`{where}`: classifier guidance changes the noise of each step of "
+                f"{' or '.join(SAMPLERS.able('guidable'))}, not that of {sampler['name']}; use sampler=ddim, or leave "
+                f"{name} out of `methods`"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class BestOfNOptions(MethodOptions):
+    """Many seeds, of which the objective chooses."""
+
+    builder = "sgool.methods.best_of_n.BestOfN"
+    sees: ClassVar[tuple[str, ...]] = ("method",)
+
+    use_saliency: bool = option(False, flag())
+    num_candidates: int | None = option(None, optional(integer(1)))
+    same_budget_as: str = option("doodl", text())
+
+    def problems(self, where: str, config: Config) -> Iterator[str]:
+        """No number of candidates, and no optimisation whose network calls it may spend."""
+        methods = config["method"]
+        known = [name for name, method in methods.items() if METHODS.options(method).optimizes]
+        if self.num_candidates is None and self.same_budget_as not in known:
+            hint = did_you_mean(self.same_budget_as, known) or "."
+            yield (
+                f"`{where}.same_budget_as`: expected a method of kind optimize, got {self.same_budget_as!r}{hint} "
+                f"Those are: {', '.join(known) or 'none; set num_candidates'}."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CustomMethodOptions(CustomOptions, MethodOptions):
+    """A method of the user's own, which may use the objective, salient regions and the settings of an optimisation."""
+
+    starts_from_image = None
+
+    use_saliency: bool = option(False, flag())
+    use_crops: bool = option(True, flag())
+    optimization: Mapping[str, Any] = option({}, _OWN_OPTIMIZATION)
+
+
+METHODS: Kind[MethodOptions] = Kind(
+    word="a method",
+    key="kind",
+    components={
+        "vanilla": VanillaOptions,
+        "optimize": OptimizeOptions,
+        "clip_guidance": ClipGuidanceOptions,
+        "best_of_n": BestOfNOptions,
+    },
+    custom=CustomMethodOptions,
+    docs="docs/methods.md",
+)
+
+
+def method_optimization(config: Config, name: str) -> dict[str, Any]:
+    """``optimization`` with a method's own values over it; for ``best_of_n`` that of the method it is compared with."""
+    method = config["method"][name]
+    method = config["method"].get(method.get("same_budget_as"), method)
+    return _merged(config["optimization"], method.get("optimization", {}))
+
+
+def own_optimization_problems(config: Config) -> list[Problem]:
+    """Where methods' own values of ``optimization`` break the rules of that; methods and it must be sound otherwise."""
+    problems = []
+    for name, method in config["method"].items():
+        if method.get("optimization"):
+            merged = _merged(config["optimization"], method["optimization"])
+            problems += check(merged, OPTIMIZATION, f"method.{name}.optimization")
+    return problems
+
+
+def _early_stop_problems(where: str, term: str | None, terms: Mapping[str, Config]) -> Iterator[str]:
+    if term is None:
+        return
+    if term not in terms:
+        hint = did_you_mean(term, terms) or "."
+        yield f"`{where}`: `optimization.early_stop.term`: there is no term {term!r}{hint} Terms: {', '.join(terms)}."
+    elif terms[term].get("weight") != 0:
+        yield (
+            f"`{where}`: `optimization.early_stop.term`: expected a term that is not optimised, with "
+            f"objective.terms.{term}.weight=0, got weight {terms[term].get('weight')}"
+        )
+
+
+def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in over.items():
+        inner = merged.get(key)
+        both = isinstance(inner, Mapping) and isinstance(value, Mapping)
+        merged[key] = _merged(inner, value) if both else value  # type: ignore[arg-type]
+    return merged

@@ -1,0 +1,44 @@
+"""Files of networks and images that terms and judges need: looked for before anything loads."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from sgool.config.paths import file_problems
+
+_HPS = "HPS_v2.1_compressed.pt or HPS_v2_compressed.pt, published at https://huggingface.co/xswu/HPSv2"
+_IMAGE_REWARD = "ImageReward.pt, published at https://huggingface.co/THUDM/ImageReward"
+_MED_CONFIG = "med_config.json, published at https://huggingface.co/THUDM/ImageReward"
+_AESTHETIC = (
+    "sac+logos+ava1-l14-linearMSE.pth, published at "
+    "https://github.com/christophschuhmann/improved-aesthetic-predictor, or "
+    "sa_0_4_vit_{b_32,b_16,l_14}_linear.pth, published at https://github.com/LAION-AI/aesthetic-predictor"
+)
+
+
+def image_problems(images: str | list[str], key: str) -> Iterator[str]:
+    """Reference images that are missing."""
+    for path in [images] if isinstance(images, str) else images:
+        yield from file_problems(path, "a reference image (PNG, JPEG or WebP)", key)
+
+
+def hps_problems(clip: Mapping[str, Any], where: str) -> Iterator[str]:
+    """The tuned weights, where they are named as a file: a tag of open_clip has neither a suffix nor a slash."""
+    weights = clip["pretrained"]
+    if weights is not None and (os.sep in weights or Path(weights).suffix in (".pt", ".pth", ".bin", ".safetensors")):
+        yield from file_problems(weights, _HPS, f"{where}.clip.pretrained")
+
+
+def aesthetic_problems(checkpoint: str, where: str) -> Iterator[str]:
+    """The head's file."""
+    yield from file_problems(checkpoint, _AESTHETIC, f"{where}.checkpoint")
+
+
+def image_reward_problems(checkpoint: str, med_config: str | None, where: str) -> Iterator[str]:
+    """The network's files."""
+    yield from file_problems(checkpoint, _IMAGE_REWARD, f"{where}.checkpoint")
+    if med_config is not None:
+        yield from file_problems(med_config, _MED_CONFIG, f"{where}.med_config")

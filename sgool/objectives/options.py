@@ -1,0 +1,283 @@
+"""Terms of an objective as the configuration names them: options, capabilities, the files that they need.
+
+Nothing here imports torch: the configuration is checked with it before a network loads.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from sgool.config.kinds import Kind
+from sgool.config.locate import module_problems
+from sgool.config.options import Config, CustomOptions, Options, option, required
+from sgool.config.paths import asset_path, file_problems
+from sgool.config.rules import Each, Rule, Schema, choice, dotted, either, integer, list_of, number, optional, text
+from sgool.models.options import clip_option
+from sgool.objectives.files import aesthetic_problems, hps_problems, image_problems, image_reward_problems
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_fractions(value: Any, length: int) -> bool:
+    return isinstance(value, list) and len(value) == length and all(_is_number(v) and 0 <= v <= 1 for v in value)
+
+
+def _is_box(value: Any) -> bool:
+    return _is_fractions(value, 4) and value[0] < value[2] and value[1] < value[3]
+
+
+_VIEWS = choice("crops", "whole")
+_GOAL = Rule(
+    "maximize, minimize or a number to aim at", lambda value: value in ("maximize", "minimize") or _is_number(value)
+)
+_RGB = Rule("red, green and blue, each in [0, 1]", lambda value: _is_fractions(value, 3))
+_BOX = Rule("[top, left, bottom, right] as growing fractions in [0, 1]", _is_box)
+
+_WSDAN = (
+    "a WS-DAN checkpoint such as bird.pth.tar, published by https://github.com/wvinzh/WS_DAN_PyTorch and "
+    "https://github.com/GuYuc/WS-DAN.PyTorch"
+)
+_TORCHVISION = "the model's weights file, listed at https://pytorch.org/vision/stable/models.html"
+#: Source of a classifier -> what belongs into its keys; None: the key is not used and must be null.
+_CLASSIFIERS: dict[str, dict[str, str | None]] = {
+    "timm": {"model": "a name of timm such as resnet50.a1_in1k"},
+    "torchvision": {"model": "a name of torchvision such as resnet50", "checkpoint": _TORCHVISION},
+    "wsdan": {"model": None, "checkpoint": _WSDAN},
+    "local": {"model": None, "checkpoint": "a folder with config.json and model.safetensors"},
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TermOptions(Options):
+    """What every term has, and what it looks at.
+
+    Attributes:
+        needs_text: Whether it compares the image with the pair's prompt, and so needs one that says something.
+    """
+
+    needs_text: ClassVar[bool | None] = False
+
+    weight: float = option(1.0, number())
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextAlignmentOptions(TermOptions):
+    """Distance to the prompt in a CLIP's space."""
+
+    builder = "sgool.objectives.alignment.build_text_alignment"
+    needs_text = True
+
+    clip: Mapping[str, Any] = clip_option()
+    views: str = option("crops", _VIEWS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageAlignmentOptions(TermOptions):
+    """Distance to reference images in a CLIP's space."""
+
+    builder = "sgool.objectives.alignment.build_image_alignment"
+
+    clip: Mapping[str, Any] = clip_option()
+    images: str | list[str] = required(either(text(), list_of(text())))
+    views: str = option("crops", _VIEWS)
+
+    def problems(self, where: str, config: Config) -> Iterator[str]:
+        """Images that are missing."""
+        yield from image_problems(self.images, f"{where}.images")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifierOptions(TermOptions):
+    """A class of an image classifier."""
+
+    builder = "sgool.objectives.scores.build_classification"
+
+    source: str = required(choice("timm", "torchvision", "wsdan", "local"))
+    model: str | None = option(None, optional(text()))
+    checkpoint: str | None = option(None, optional(text()))
+    labels: str | None = option(None, optional(text()))
+    target: int | str = required(either(integer(0), text()))
+    loss: str = option("cross_entropy", choice("cross_entropy", "binary_cross_entropy"))
+    views: str = option("crops", _VIEWS)
+
+    def problems(self, where: str, config: Config) -> Iterator[str]:
+        """Keys that the source lacks or does not use, and files that are missing."""
+        for entry, what in _CLASSIFIERS[self.source].items():
+            value = getattr(self, entry)
+            if what is None and value is not None:
+                yield f"`{where}.{entry}`: expected null with source={self.source}, got {value!r}"
+            elif what is not None and value is None:
+                yield f"`{where}.{entry}`: source={self.source} needs one: {what}"
+        if self.checkpoint is not None and self.source == "local":
+            if not Path(asset_path(self.checkpoint)).expanduser().is_dir():
+                yield (
+                    f"`{where}.checkpoint`: expected a folder with config.json and model.safetensors, got "
+                    f"{self.checkpoint!r}"
+                )
+        elif self.checkpoint is not None:
+            what = _CLASSIFIERS[self.source].get("checkpoint") or "weights in that model's layout"
+            yield from file_problems(self.checkpoint, what, f"{where}.checkpoint")
+        if self.labels is not None:
+            yield from file_problems(self.labels, "a text file with one class name a line", f"{where}.labels")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AestheticOptions(TermOptions):
+    """LAION's aesthetic rating."""
+
+    builder = "sgool.objectives.scores.build_aesthetic"
+
+    clip: Mapping[str, Any] = clip_option()
+    checkpoint: str = required(text())
+    goal: str | float = option("maximize", _GOAL)
+    views: str = option("crops", _VIEWS)
+
+    def problems(self, where: str, config: Config) -> Iterator[str]:
+        """A head that is missing."""
+        yield from aesthetic_problems(self.checkpoint, where)
+
+
+@dataclass(frozen=True, kw_only=True)
+class HPSOptions(TermOptions):
+    """Human Preference Score."""
+
+    builder = "sgool.objectives.scores.build_hps"
+    needs_text = True
+
+    clip: Mapping[str, Any] = clip_option()
+    goal: str | float = option("maximize", _GOAL)
+    views: str = option("whole", _VIEWS)
+
+    def problems(self, where: str, config: Config) -> Iterator[str]:
+        """Weights that are missing."""
+        yield from hps_problems(self.clip, where)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PickScoreOptions(TermOptions):
+    """PickScore."""
+
+    builder = "sgool.objectives.scores.build_pickscore"
+    needs_text = True
+
+    model: str = required(text())
+    processor: str = required(text())
+    goal: str | float = option("maximize", _GOAL)
+    views: str = option("whole", _VIEWS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageRewardOptions(TermOptions):
+    """ImageReward."""
+
+    builder = "sgool.objectives.scores.build_image_reward"
+    needs_text = True
+
+    checkpoint: str = required(text())
+    med_config: str | None = option(None, optional(text()))
+    tokenizer: str = option("bert-base-uncased", text())
+    goal: str | float = option("maximize", _GOAL)
+    views: str = option("whole", _VIEWS)
+
+    def problems(self, where: str, config: Config) -> Iterator[str]:
+        """Files that are missing."""
+        yield from image_reward_problems(self.checkpoint, self.med_config, where)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SymmetryOptions(TermOptions):
+    """Difference to the mirror image."""
+
+    builder = "sgool.objectives.pixels.Symmetry"
+
+    axis: str = option("horizontal", choice("horizontal", "vertical"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ColorOptions(TermOptions):
+    """Difference of the mean colour to a target."""
+
+    builder = "sgool.objectives.pixels.Color"
+
+    rgb: list[float] = required(_RGB)
+    region: list[float] | None = option(None, optional(_BOX))
+
+
+@dataclass(frozen=True, kw_only=True)
+class SharpnessOptions(TermOptions):
+    """Mean square of the Laplacian."""
+
+    builder = "sgool.objectives.pixels.Sharpness"
+
+    goal: str | float = option("maximize", _GOAL)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlackBoxOptions(TermOptions):
+    """Any function of the image."""
+
+    builder = "sgool.objectives.black_box.build_black_box"
+
+    function: str = required(dotted())
+    goal: str | float = option("maximize", _GOAL)
+    gradient: str = option("spsa", choice("spsa", "none"))
+    probes: int = option(8, integer(1))
+    sigma: float = option(0.05, number(above=0, most=1))
+    frequencies: int = option(8, integer(1))
+
+    def problems(self, where: str, config: Config) -> Iterator[str]:
+        """A module that cannot be found."""
+        yield from module_problems(self.function, f"{where}.function")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CustomTermOptions(CustomOptions, TermOptions):
+    """A term of the user's own."""
+
+    needs_text = None
+
+
+TERMS: Kind[TermOptions] = Kind(
+    word="a term",
+    key="type",
+    components={
+        "text_alignment": TextAlignmentOptions,
+        "image_alignment": ImageAlignmentOptions,
+        "classifier": ClassifierOptions,
+        "aesthetic": AestheticOptions,
+        "hps": HPSOptions,
+        "pickscore": PickScoreOptions,
+        "image_reward": ImageRewardOptions,
+        "symmetry": SymmetryOptions,
+        "color": ColorOptions,
+        "sharpness": SharpnessOptions,
+        "black_box": BlackBoxOptions,
+    },
+    custom=CustomTermOptions,
+    parts=("name", "input_size", "targets", "__call__"),
+    docs="docs/objectives.md",
+)
+
+#: What the configuration's ``objective`` may hold.
+OBJECTIVE: dict[str, Schema] = {
+    "terms": Each(TERMS.schema, at_least=1),
+    "crops": {
+        "num": integer(0),
+        "power": number(above=0),
+        "min_side": number(above=0, most=1),
+        "reduction": choice("min", "mean"),
+    },
+}
+
+
+def complete_term(term: Any) -> None:
+    """Writes in place what a term leaves out; without a type it is a text_alignment."""
+    if isinstance(term, dict) and "_target_" not in term:
+        term.setdefault("type", "text_alignment")
+    TERMS.complete(term)

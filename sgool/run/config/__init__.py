@@ -1,0 +1,7 @@
+"""The run's configuration: composed by Hydra, checked as a whole before anything heavy is imported."""
+
+from __future__ import annotations
+
+from sgool.run.config.load import load_config, to_plain
+
+__all__ = ["load_config", "to_plain"]

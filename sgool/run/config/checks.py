@@ -1,0 +1,149 @@
+"""Checks that look at several keys at once, or at the disk; none imports or loads a model."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from sgool.config.kinds import Kind
+from sgool.config.paths import prompt_file
+from sgool.config.pipeline import kind_problems, size_problems
+from sgool.config.rules import Problem, check
+from sgool.config.suggest import did_you_mean
+from sgool.diffusion.options import ENGINES, SAMPLERS
+from sgool.errors import ConfigError
+from sgool.methods.options import METHODS, own_optimization_problems
+from sgool.metrics.options import JUDGES
+from sgool.objectives.options import TERMS
+from sgool.run.config.schema import SCHEMA
+from sgool.saliency.options import DETECTORS
+
+Config = Mapping[str, Any]
+
+
+def find_problems(config: Config) -> list[str]:
+    """All that is wrong with a composed configuration, in plain types: first single values, then what spans several."""
+    problems = check(config, SCHEMA)
+    if _are_sound(("method", "optimization"), problems):
+        problems += own_optimization_problems(config)
+    texts = [problem.text for problem in problems]
+    # A check runs only on values that are sound by themselves: one mistake, one message.
+    for needs, look in _CHECKS:
+        if _are_sound(needs, problems):
+            texts.extend(look(config))
+    for where, kind, node in _components(config, problems):
+        if _are_sound((where, *kind.options(node).sees), problems):
+            texts.extend(kind.problems(node, where, config))
+    return texts
+
+
+def _are_sound(keys: Iterable[str], problems: Iterable[Problem]) -> bool:
+    """Whether none of the problems is at one of the dotted keys, below it or above it."""
+    return not any(_contains(key, problem.key) or _contains(problem.key, key) for problem in problems for key in keys)
+
+
+def _contains(key: str, other: str) -> bool:
+    """Whether one dotted key is the other or stands above it."""
+    return f"{other}.".startswith(f"{key}.")
+
+
+def _components(config: Config, problems: Sequence[Problem]) -> Iterator[tuple[str, Kind[Any], Config]]:
+    """Where each sound component of a run stands, its kind and its options."""
+    found: list[tuple[str, Kind[Any], Any]] = []
+    found += [(key, kind, config.get(key)) for key, kind in (("sampler", SAMPLERS), ("engine", ENGINES))]
+    if not any(_contains(problem.key, "objective.terms") for problem in problems):
+        found += [(f"objective.terms.{name}", TERMS, term) for name, term in config["objective"]["terms"].items()]
+    if not any(_contains(problem.key, "models.judges") for problem in problems):
+        found += [(f"models.judges.{name}", JUDGES, judge) for name, judge in config["models"]["judges"].items()]
+    if _are_sound(("methods", "method"), problems):
+        # Only those that run: all are composed.
+        chosen = {name: config["method"][name] for name in config["methods"] if name in config["method"]}
+        found += [(f"method.{name}", METHODS, method) for name, method in chosen.items()]
+        # The other methods do not need the detector's files.
+        if any(method.get("use_saliency") for method in chosen.values()) and _are_sound(["saliency"], problems):
+            found.append(("saliency.detector", DETECTORS, config["saliency"]["detector"]))
+    yield from (entry for entry in found if _are_sound([entry[0]], problems))
+
+
+def _methods(config: Config) -> Iterator[str]:
+    known = list(config["method"])
+    for method in dict.fromkeys(config["methods"]):
+        if method not in known:
+            hint = did_you_mean(method, known) or "."
+            yield f"`methods`: unknown method {method!r}{hint} Methods: {', '.join(known)}."
+        if config["methods"].count(method) > 1:
+            yield f"`methods`: {method!r} stands there {config['methods'].count(method)} times; once is enough"
+
+
+def _size(config: Config) -> Iterator[str]:
+    height, width = config["models"]["height"], config["models"]["width"]
+    if (height is None) != (width is None):
+        yield f"`models.height` and `models.width`: expected both or neither, got {height} and {width}"
+    else:
+        yield from size_problems(config["models"]["path"], height, width)
+
+
+def _model_folder(config: Config) -> Iterator[str]:
+    path = config["models"]["path"]
+    folder = Path(path).expanduser()
+    yield from kind_problems(path)
+    if folder.is_file():
+        yield f"`models.path`: expected a pipeline's folder or a hub id, got the file {path!r}"
+    elif not folder.exists() and path.startswith((".", "~", os.sep)):
+        yield f"`models.path`: there is no folder {path!r} (relative paths start at {Path.cwd()})"
+
+
+def _weights(config: Config) -> Iterator[str]:
+    if all(term["weight"] == 0 for term in config["objective"]["terms"].values()):
+        yield "`objective.terms`: expected at least one weight other than 0; nothing would be optimised"
+
+
+def _saliency_weights(config: Config) -> Iterator[str]:
+    if config["saliency"]["w_global"] == config["saliency"]["w_salient"] == 0:
+        yield "`saliency.w_global` and `saliency.w_salient`: expected one above 0; nothing would be optimised"
+
+
+def _prompts(config: Config) -> Iterator[str]:
+    prompts = config["data"]["prompts"]
+    if prompts.startswith("hub:") or Path(prompts).expanduser().is_dir():
+        return  # a data set, which only the datasets library can look at: before models load, but not here
+    try:
+        prompt_file(prompts)
+    except ConfigError as error:
+        yield from error.problems
+
+
+def _devices(config: Config) -> Iterator[str]:
+    """Several devices are numbered by ``trainer.devices``."""
+    trainer, device = config["trainer"], config["models"]["device"]
+    several = trainer["devices"] != 1 or trainer["num_nodes"] > 1
+    if several and ":" in device:
+        kind = device.partition(":")[0]
+        yield (
+            f"`models.device`: expected {kind} without a number where `trainer.devices` chooses them, got {device} "
+            f"with trainer.devices={trainer['devices']} and trainer.num_nodes={trainer['num_nodes']}"
+        )
+    if device == "mps" and trainer["devices"] not in (1, [0]):
+        yield f"`trainer.devices`: expected 1 with models.device=mps, of which there is one, got {trainer['devices']}"
+
+
+def _shard(config: Config) -> Iterator[str]:
+    shard = config["trainer"]["shard"]
+    if shard != "auto":
+        part, parts = map(int, shard.split("/"))
+        if part > parts:
+            yield f"`trainer.shard`: expected a part of at most {parts}, got {shard}; parts count from 1"
+
+
+_CHECKS: tuple[tuple[tuple[str, ...], Callable[[Config], Iterator[str]]], ...] = (
+    (("methods", "method"), _methods),
+    (("models.path", "models.height", "models.width"), _size),
+    (("models.path",), _model_folder),
+    (("objective.terms",), _weights),
+    (("saliency.w_global", "saliency.w_salient"), _saliency_weights),
+    (("data.prompts",), _prompts),
+    (("models.device", "trainer.devices", "trainer.num_nodes"), _devices),
+    (("trainer.shard",), _shard),
+)
