@@ -2,8 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
+from sgool.metrics import (
+    ClipScore,
+    ImageSimilarity,
+    LatentNorm,
+    Lpips,
+    PerceptualDistance,
+    PreferenceScore,
+    Psnr,
+    SceneAccuracy,
+    Ssim,
+)  # fmt: skip
 from sgool.report.metrics import judge_networks, objective_networks, scene_parts, shown_metrics
 from tests.fake_run import fake_config
 
@@ -78,6 +91,42 @@ def test_kinds_and_directions() -> None:
         "latent_norm": ("Latent norm against the first", 0, False),
         "b/odd_score": ("B odd score", 0, False),
     }
+
+
+def test_a_run_folder_says_itself_how_its_metrics_are_shown() -> None:
+    described: dict[str, dict[str, Any]] = {
+        "mine/fuzz": {"title": "fuzziness", "higher_is_better": False, "digits": 4, "unit": " px", "place": 5},
+        "hps/hps": {"title": "HPS", "higher_is_better": None},
+        "scene_accuracy": {"title": "Scene accuracy", "higher_is_better": True, "scale": 100.0, "unit": " %"},
+        "not/there": {"title": "not there"},
+    }
+    names = ["scene_accuracy", "hps/hps", "a/clip_score", "mine/fuzz", "mine/fuzz_initial"]
+    clip, fuzz, scene, hps = shown_metrics(names, [fake_config()], described)
+    assert (fuzz.title, fuzz.direction, fuzz.digits, fuzz.unit) == ("Mine fuzziness", -1, 4, " px")
+    assert (hps.title, hps.direction, hps.judges) == ("HPS", 0, False)
+    assert (scene.title, scene.scale, scene.unit) == ("Scene accuracy", 100.0, " %")
+    assert (clip.title, clip.direction) == ("A CLIP score", 1)  # an older run's beside it
+
+
+def test_metrics_say_what_the_table_for_older_runs_says() -> None:
+    """A run that is made anew looks as before."""
+    preferences = [PreferenceScore(lambda: None, kind) for kind in ("hps", "pickscore", "image_reward", "aesthetic")]  # type: ignore[arg-type]
+    kinds = [ClipScore, ImageSimilarity, Lpips, PerceptualDistance, Psnr, Ssim, LatentNorm, SceneAccuracy]
+    # Without their networks, which say nothing about a title.
+    found = [*preferences, *(kind.__new__(kind) for kind in kinds)]
+    described = {f"j/{metric.key}".replace("j/scene", "scene"): metric.describe() for metric in found}
+    assert len(described) == 12
+    assert shown_metrics(described, (), described) == shown_metrics(described)
+
+
+def test_a_record_of_networks_marks_judges() -> None:
+    config = fake_config(methods=("doodl",))
+    told = {"judges": {"judge": ["aa"], "guide": ["bb"]}, "objectives": {"doodl": {"text_alignment": ["aa"]}}}
+    marks = {metric.key: metric.optimised for metric in shown_metrics(KEYS, [config], None, [told])}
+    assert marks == {"judge/clip_score": True, "guide/clip_score": False}
+    # Each run by its own record: another run's judge of that name is another network.
+    marks = {metric.key: metric.optimised for metric in shown_metrics(KEYS, [config, config], None, [told, {}])}
+    assert marks == {"judge/clip_score": True, "guide/clip_score": True}
 
 
 def test_the_mark_goes_with_the_name() -> None:
