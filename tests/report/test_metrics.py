@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,8 +18,10 @@ from sgool.metrics import (
     SceneAccuracy,
     Ssim,
 )  # fmt: skip
+from sgool.report.load import load_runs, to_frame
 from sgool.report.metrics import judge_networks, objective_networks, scene_parts, shown_metrics
-from tests.fake_run import fake_config
+from sgool.report.stats import summary_rows
+from tests.fake_run import METHODS, fake_config, make_fake_run
 
 EMBEDDED = {"model": "emoji_world/guide", "pretrained": None}
 KEYS = ["guide/clip_score", "guide/clip_score_initial", "judge/clip_score", "judge/clip_score_initial", "seed"]
@@ -146,3 +149,20 @@ def test_the_mark_goes_with_the_name() -> None:
 )
 def test_titles_say_nothing_twice(key: str, title: str) -> None:
     assert [metric.title for metric in shown_metrics([key], [fake_config()])] == [title]
+
+
+def test_a_report_reads_what_the_run_folder_says(tmp_path: Path) -> None:
+    folder = make_fake_run(tmp_path / "run")
+    folder.describe_metrics({"judge/clip_score": {"title": "likeness\x00", "higher_is_better": False}})
+    folder.record_judges({"judge": ["aa"], "guide": ["bb"]})
+    for method in METHODS:
+        folder.record_objective(method, {} if method == "vanilla" else {"text_alignment": ["aa"]})
+    (run,) = load_runs([folder.path])
+    told = (run.descriptions, [run.networks])
+    found = {metric.key: metric for metric in shown_metrics(to_frame([run]).columns, run.configs, *told)}
+    judge = found["judge/clip_score"]
+    assert (judge.title, judge.direction, judge.optimised) == ("Judge likeness\ufffd", -1, True)
+    assert not found["guide/clip_score"].optimised
+    # The terminal's table shows no judge that was optimised against.
+    rows = summary_rows(run.records, run.configs, run.descriptions, run.networks)
+    assert {row["judge"] for row in rows} == {None}
