@@ -12,6 +12,7 @@ from sgool.errors import SgoolError
 from sgool.models.assets import resolve_asset
 from sgool.models.checkpoints import State, first_tensor, load_strictly, read_state
 from sgool.models.clip import ClipTower
+from sgool.models.fingerprint import fingerprints
 from sgool.models.preprocess import frozen
 
 #: Places of the linear layers in the head of v2 and ImageReward; dropout stands in between, and no activations.
@@ -68,6 +69,10 @@ class AestheticPredictor(nn.Module):
                 f"{given}. Expected the CLIP that the head was trained on: 512 for ViT-B-32 and ViT-B-16, 768 for "
                 "ViT-L-14, each OpenAI's."
             )
+
+    def fingerprints(self) -> frozenset[str]:
+        """Those of the CLIP and of the head, each by itself: a judge may share either."""
+        return fingerprints([self.clip, self.head])
 
     def encode_prompts(self, prompts: Sequence[str]) -> Tensor:
         """(B, 0): nothing is needed of the prompts."""

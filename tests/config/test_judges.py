@@ -125,6 +125,48 @@ def test_a_term_without_weight_counts_only_where_it_stops() -> None:
     assert optimised_against({**made, "method": {**made["method"], **own}}) == {"judge"}
 
 
+# --- by the run folder's record of fingerprints ---------------------------------------------------------------------
+
+TEXT = {"type": "text_alignment", "clip": GUIDE}
+
+
+def record(judges: dict[str, list[str]], **objectives: dict[str, list[str]]) -> dict[str, Any]:
+    return {"judges": judges, "objectives": {"vanilla": {}, **objectives}}
+
+
+def test_weights_decide_and_not_the_names_that_they_came_from() -> None:
+    copied = made_of({"model": "/elsewhere/a_copy", "pretrained": None}, TEXT)
+    assert optimised_against(copied) == {"guide"}
+    told = record({"judge": ["aa"], "guide": ["aa"]}, doodl={"t0": ["aa"]})
+    assert optimised_against(copied, told) == {"judge", "guide"}
+    # One name for two networks: somebody put other weights into the folder since.
+    same = made_of(GUIDE, TEXT)
+    assert optimised_against(same) == {"judge", "guide"}
+    assert optimised_against(same, record({"judge": ["bb"], "guide": ["aa"]}, doodl={"t0": ["aa"]})) == {"guide"}
+
+
+def test_any_network_of_a_judge_counts_and_any_method_s_objective() -> None:
+    made = made_of(HEAD, TEXT)
+    judges = {"judge": ["head", "clip"], "guide": ["aa"]}
+    assert optimised_against(made, record(judges, doodl={"t0": ["zz"], "t1": ["clip"]})) == {"judge"}
+    assert optimised_against(made, record(judges, doodl={"t0": ["zz"]}, earlier={"t": ["head"]})) == {"judge"}
+    assert optimised_against(made, record(judges, doodl={"t0": ["zz"]})) == set()
+
+
+def test_what_the_record_does_not_know_is_found_by_names() -> None:
+    own = {"type": "custom", "_target_": "a.b", "arguments": {"towers": [{"clip": H14}]}}
+    made = made_of(H14, TEXT, own)
+    judges = {"judge": ["jj"], "guide": ["aa"]}
+    # A term of which no network was found, as a user's function that loads one when it is first called.
+    assert optimised_against(made, record(judges, doodl={"t0": ["zz"], "t1": []})) == {"judge"}
+    assert optimised_against(made, record(judges, doodl={"t0": ["zz"], "t1": ["yy"]})) == set()
+    # A judge that came later, and has not scored yet.
+    assert optimised_against(made, record({"guide": ["aa"]}, doodl={"t0": ["zz"], "t1": ["yy"]})) == {"judge"}
+    # A method that has not begun, an older run.
+    assert optimised_against(made, record(judges)) == {"judge", "guide"} == optimised_against(made, {})
+    assert optimised_against(made, {"judges": judges}) == {"judge", "guide"}
+
+
 def test_a_network_that_drew_saliency_maps_is_said_apart() -> None:
     detector = {"detector": {"name": "grad_cam", "clip": H14, "layer": None, "query": None}}
     looks = {"sgool": {"kind": "optimize", "use_saliency": True}}

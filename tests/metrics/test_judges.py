@@ -274,6 +274,18 @@ def test_lpips_with_its_published_linear_weights(squeeze: torch.nn.Module, netwo
     assert float(metric.score(first, first).abs().max()) == 0
 
 
+def test_lpips_shares_its_convolutions_with_torchvision_s_classifier(
+    squeeze: torch.nn.Module, networks: Networks, tmp_path: Path
+) -> None:
+    """`networks.json` must mark LPIPS where an objective optimised the classifier that it is made of."""
+    judge = {"type": "perceptual", "network": "squeeze", "checkpoint": None}
+    (metric,) = build_judges({"a": judge}, {}, networks)["a"]
+    file = tmp_path / "squeeze.pth"
+    torch.save(squeeze.state_dict(), file)
+    classifier = load_classifier("torchvision", "squeezenet1_1", str(file))
+    assert metric.fingerprints() & classifier.fingerprints()
+
+
 def _lpips(network: torch.nn.Module, state: dict[str, Tensor], final: Tensor, first: Tensor) -> list[float]:
     """Zhang et al. 2018, eq. 1, in float64: unit channels, squared difference, 1x1 weights, mean over places, sum."""
     shift = torch.tensor([-0.030, -0.088, -0.188]).view(1, 3, 1, 1).double()

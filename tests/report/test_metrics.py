@@ -2,10 +2,26 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 
+from sgool.metrics import (
+    ClipScore,
+    ImageSimilarity,
+    LatentNorm,
+    Lpips,
+    PerceptualDistance,
+    PreferenceScore,
+    Psnr,
+    SceneAccuracy,
+    Ssim,
+)  # fmt: skip
+from sgool.report.load import load_runs, to_frame
 from sgool.report.metrics import judge_networks, objective_networks, scene_parts, shown_metrics
-from tests.fake_run import fake_config
+from sgool.report.stats import summary_rows
+from tests.fake_run import METHODS, fake_config, make_fake_run
 
 EMBEDDED = {"model": "emoji_world/guide", "pretrained": None}
 KEYS = ["guide/clip_score", "guide/clip_score_initial", "judge/clip_score", "judge/clip_score_initial", "seed"]
@@ -80,6 +96,42 @@ def test_kinds_and_directions() -> None:
     }
 
 
+def test_a_run_folder_says_itself_how_its_metrics_are_shown() -> None:
+    described: dict[str, dict[str, Any]] = {
+        "mine/fuzz": {"title": "fuzziness", "higher_is_better": False, "digits": 4, "unit": " px", "place": 5},
+        "hps/hps": {"title": "HPS", "higher_is_better": None},
+        "scene_accuracy": {"title": "Scene accuracy", "higher_is_better": True, "scale": 100.0, "unit": " %"},
+        "not/there": {"title": "not there"},
+    }
+    names = ["scene_accuracy", "hps/hps", "a/clip_score", "mine/fuzz", "mine/fuzz_initial"]
+    clip, fuzz, scene, hps = shown_metrics(names, [fake_config()], described)
+    assert (fuzz.title, fuzz.direction, fuzz.digits, fuzz.unit) == ("Mine fuzziness", -1, 4, " px")
+    assert (hps.title, hps.direction, hps.judges) == ("HPS", 0, False)
+    assert (scene.title, scene.scale, scene.unit) == ("Scene accuracy", 100.0, " %")
+    assert (clip.title, clip.direction) == ("A CLIP score", 1)  # an older run's beside it
+
+
+def test_metrics_say_what_the_table_for_older_runs_says() -> None:
+    """A run that is made anew looks as before."""
+    preferences = [PreferenceScore(lambda: None, kind) for kind in ("hps", "pickscore", "image_reward", "aesthetic")]  # type: ignore[arg-type]
+    kinds = [ClipScore, ImageSimilarity, Lpips, PerceptualDistance, Psnr, Ssim, LatentNorm, SceneAccuracy]
+    # Without their networks, which say nothing about a title.
+    found = [*preferences, *(kind.__new__(kind) for kind in kinds)]
+    described = {f"j/{metric.key}".replace("j/scene", "scene"): metric.describe() for metric in found}
+    assert len(described) == 12
+    assert shown_metrics(described, (), described) == shown_metrics(described)
+
+
+def test_a_record_of_networks_marks_judges() -> None:
+    config = fake_config(methods=("doodl",))
+    told = {"judges": {"judge": ["aa"], "guide": ["bb"]}, "objectives": {"doodl": {"text_alignment": ["aa"]}}}
+    marks = {metric.key: metric.optimised for metric in shown_metrics(KEYS, [config], None, [told])}
+    assert marks == {"judge/clip_score": True, "guide/clip_score": False}
+    # Each run by its own record: another run's judge of that name is another network.
+    marks = {metric.key: metric.optimised for metric in shown_metrics(KEYS, [config, config], None, [told, {}])}
+    assert marks == {"judge/clip_score": True, "guide/clip_score": True}
+
+
 def test_the_mark_goes_with_the_name() -> None:
     (metric,) = shown_metrics(["guide/clip_score"])
     assert (metric.name, metric.judges) == ("Guide CLIP score (optimised against)", False)
@@ -97,3 +149,20 @@ def test_the_mark_goes_with_the_name() -> None:
 )
 def test_titles_say_nothing_twice(key: str, title: str) -> None:
     assert [metric.title for metric in shown_metrics([key], [fake_config()])] == [title]
+
+
+def test_a_report_reads_what_the_run_folder_says(tmp_path: Path) -> None:
+    folder = make_fake_run(tmp_path / "run")
+    folder.describe_metrics({"judge/clip_score": {"title": "likeness\x00", "higher_is_better": False}})
+    folder.record_judges({"judge": ["aa"], "guide": ["bb"]})
+    for method in METHODS:
+        folder.record_objective(method, {} if method == "vanilla" else {"text_alignment": ["aa"]})
+    (run,) = load_runs([folder.path])
+    told = (run.descriptions, [run.networks])
+    found = {metric.key: metric for metric in shown_metrics(to_frame([run]).columns, run.configs, *told)}
+    judge = found["judge/clip_score"]
+    assert (judge.title, judge.direction, judge.optimised) == ("Judge likeness\ufffd", -1, True)
+    assert not found["guide/clip_score"].optimised
+    # The terminal's table shows no judge that was optimised against.
+    rows = summary_rows(run.records, run.configs, run.descriptions, run.networks)
+    assert {row["judge"] for row in rows} == {None}

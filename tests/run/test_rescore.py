@@ -120,6 +120,28 @@ def test_judges_that_were_added_later_score_the_images(run: Path, clip_folder: P
         assert stored["metrics"] == dict(record.metrics)
 
 
+def test_the_run_folder_says_what_judged_it(run: Path, clip_folder: Path) -> None:
+    RunFolder(run).record_judges({"old": ["gone"]})
+    change_judges(run, second=str(clip_folder), pixels={"type": "pixels"})
+    rescore(run)
+    told = RunFolder(run)
+    tower = load_clip(str(clip_folder)).fingerprint
+    judges = told.networks()["judges"]
+    assert judges["second"] == judges["guide"] == [tower] and judges["judge"] not in ([], [tower])
+    assert judges["pixels"] == [] and "old" not in judges
+    assert told.descriptions()["second/clip_score"]["title"] == "CLIP score"
+
+
+def test_features_are_compared_by_their_weights(run: Path, clip_folder: Path, wordpiece_folder: Path) -> None:
+    """By names the guide was optimised; the record says that it was the judge's network, from another place."""
+    folder = RunFolder(run)
+    folder.record_objective("vanilla", {})
+    folder.record_objective("doodl", {"text_alignment": [load_clip(str(wordpiece_folder)).fingerprint]})
+    for features, marked in (("judge", True), ("guide", False)):
+        score_distribution(run, "vanilla", features=features)
+        assert all((row["note"].startswith("optimised against")) == marked for row in rows(run / "distribution.csv"))
+
+
 def test_run_folders_without_latents_have_no_norm(run: Path) -> None:
     change_judges(run, latents={"type": "latents"}, pixels={"type": "pixels"})
     for path in run.glob("pairs/doodl/*/latents.safetensors"):
