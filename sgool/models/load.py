@@ -91,7 +91,8 @@ def family_of(pipeline: Any) -> Family:
     """
     for kind in type(pipeline).__mro__:
         if kind.__name__ in _FAMILIES:
-            return _FAMILIES[kind.__name__](pipeline, pipeline.config.get("_name_or_path") or type(pipeline).__name__)
+            name = str(pipeline.config.get("_name_or_path") or type(pipeline).__name__)
+            return _FAMILIES[kind.__name__](pipeline, name)
     raise SgoolError(
         f"`pipeline`: expected an object of {' or '.join(_FAMILIES)}, got {type(pipeline).__name__}; "
         "there is no model family for that class yet"
