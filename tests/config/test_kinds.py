@@ -107,7 +107,7 @@ def test_every_method_names_its_class(name: str) -> None:
 
 def test_capabilities_are_attributes() -> None:
     assert SAMPLERS.able("invertible") == ["edict", "belm", "bdia"]
-    assert SAMPLERS.able("approximately_invertible") == ["ddim"]
+    assert SAMPLERS.able("has_inverse") == ["ddim", "edict", "belm", "bdia"]
     assert SAMPLERS.able("guidable") == ["ddim", "dpm_solver"]
     assert TERMS.able("needs_text") == ["text_alignment", "hps", "pickscore", "image_reward"]
     assert METHODS.able("needs_objective") == ["optimize", "clip_guidance", "best_of_n"]
