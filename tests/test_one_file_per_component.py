@@ -52,6 +52,9 @@ TOYS = {
         ("toy_detector.py", "saliency/toy.yaml"), ("saliency=toy", "methods=[sgool]", SHORT), "saliency.detector"
     ),
     "judge": Toy(("toy_judge.py", "judges/toy.yaml"), ("judges=toy", "methods=[vanilla]", SHORT), "models.judges.toy"),
+    "method": Toy(
+        ("toy_method.py", "method/toy.yaml"), ("+method@method.toy=toy", "methods=[toy]", SHORT), "method.toy"
+    ),
 }
 
 
@@ -127,7 +130,17 @@ def _judge(pair: Path, record: dict[str, Any]) -> None:
     assert record["metrics"]["toy/brightness"] == pytest.approx(100 * sum(values) / len(values) / 255, rel=1e-4)
 
 
-EFFECTS = {"sampler": _sampler, "engine": _engine, "term": _term, "detector": _detector, "judge": _judge}
+def _method(pair: Path, record: dict[str, Any]) -> None:
+    # Two candidates of two denoising steps.
+    assert record["method"] == "toy" and record["network_evaluations"] == 4
+    scores = [float(line.split(",")[2]) for line in (pair / "history.csv").read_text().splitlines()[1:]]
+    assert len(scores) == 2 and record["best_step"] == scores.index(min(scores))
+    assert record["metrics"]["objective"] == min(scores)
+
+
+EFFECTS = {
+    "sampler": _sampler, "engine": _engine, "term": _term, "detector": _detector, "judge": _judge, "method": _method,
+}  # fmt: skip
 
 
 def test_what_only_the_built_component_knows_is_checked_then(folder: Path) -> None:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from sgool.diffusion.schedule import Schedule
-
 from sgool.diffusion.ddim import DDIM
 from sgool.diffusion.moves import Move
+from sgool.models.schedule import Schedule
 
 
 class Hasty(DDIM):
