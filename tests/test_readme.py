@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import csv
+import json
 import re
 import shlex
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
-import torch
 from typer.testing import CliRunner
 
 from sgool.cli import app
@@ -18,20 +20,49 @@ from sgool.run.config import load_config
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```(\w*)\n(.*?)```", TEXT, flags=re.DOTALL)
+PROMPTS = ("a green cat", "two red stars", "a blue house", "a fish above a purple mushroom")
 COMMANDS = [
     line.split(" #")[0].strip() for kind, text in BLOCKS if kind == "bash" for line in text.splitlines() if line
 ]
 
 
-def test_the_python_example_runs() -> None:
+def run_the_example(folder: Path, monkeypatch: pytest.MonkeyPatch, **numbers: int) -> dict[str, Any]:
+    """Runs the README's script over four prompts in a folder; ``numbers`` replace arguments of these names."""
     code = next(text for kind, text in BLOCKS if kind == "python")
-    names: dict[str, object] = {}
+    for name, number in numbers.items():
+        code, count = re.subn(rf"\b{name}=\d+", f"{name}={number}", code)
+        assert count == 1
+    monkeypatch.chdir(folder)
+    (folder / "prompts.csv").write_text("prompt\n" + "".join(f"{prompt}\n" for prompt in PROMPTS))
+    names: dict[str, Any] = {}
     exec(compile(code, "README.md", "exec"), names)
-    image = names["image"]
-    assert isinstance(image, torch.Tensor) and image.shape == (1, 3, 64, 64)
-    best = names["best"]
-    assert isinstance(best, torch.Tensor) and best.shape == (3, 64, 64)
-    assert float(image.min()) >= 0 and float(image.max()) <= 1 and float(image.std()) > 0.02
+    return names
+
+
+def check_the_example(folder: Path, names: dict[str, Any], updates: int) -> None:
+    records = [json.loads(path.read_text()) for path in folder.glob("runs/mine/pairs/doodl/*/record.json")]
+    assert sorted(record["prompt"] for record in records) == sorted(PROMPTS)
+    assert {record["status"] for record in records} == {"done"}
+    mean = sum(record["metrics"]["judge/clip_score"] for record in records) / len(records)
+    assert float(names["trainer"].callback_metrics["judge/clip_score"]) == pytest.approx(mean, abs=1e-9)
+    (log,) = folder.glob("logs/**/metrics.csv")
+    with log.open(newline="") as stream:
+        rows = [row for row in csv.DictReader(stream) if row["loss"]]
+    assert [float(row["update"]) for row in rows] == list(range(updates))  # one batch of four pairs
+
+
+def test_the_python_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = run_the_example(tmp_path, monkeypatch, num_inference_steps=2, num_optimization_steps=3)
+    check_the_example(tmp_path, names, 3)
+
+
+@pytest.mark.slow
+def test_the_python_example_runs_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = run_the_example(tmp_path, monkeypatch)
+    check_the_example(tmp_path, names, 16)
+    records = [json.loads(path.read_text()) for path in tmp_path.glob("runs/mine/pairs/doodl/*/record.json")]
+    gains = [record["metrics"]["objective_initial"] - record["metrics"]["objective"] for record in records]
+    assert min(gains) >= 0 and sum(gains) > 0.1  # the objective, a distance, has fallen
 
 
 @pytest.mark.parametrize("command", COMMANDS)
