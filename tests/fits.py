@@ -15,6 +15,7 @@ from sgool.callbacks import PairCallback, Trajectory, default_callbacks
 from sgool.diffusion import build_engine, build_sampler
 from sgool.methods import LatentPairModule, PairModule
 from sgool.models.stable_diffusion import StableDiffusion
+from sgool.run.quiet import quiet_lightning
 from sgool.types import PairResult, PromptSeed
 
 #: Of an optimisation's settings, those of the module; the others are its callbacks'.
@@ -71,7 +72,8 @@ def quiet_trainer(callbacks: Sequence[L.Callback] = (), **options: Any) -> L.Tra
     """One epoch on the CPU, without files and bars, but for what the options ask for."""
     quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
     own = {"accelerator": "cpu", "max_epochs": 1, "enable_model_summary": False, **quiet}
-    return L.Trainer(callbacks=list(callbacks), **{**own, **options})
+    with quiet_lightning():
+        return L.Trainer(callbacks=list(callbacks), **{**own, **options})
 
 
 def run(
@@ -99,10 +101,11 @@ def run(
     kept = Results()
     data = PromptDataModule(list(pairs), pairs_per_fit=pairs_per_fit or len(pairs))
     own = quiet_trainer([*callbacks, kept], **trainer)
-    if isinstance(module, LatentPairModule):
-        own.fit(module, datamodule=data, ckpt_path=ckpt_path)
-    else:
-        own.predict(module, datamodule=data, return_predictions=False)
+    with quiet_lightning():
+        if isinstance(module, LatentPairModule):
+            own.fit(module, datamodule=data, ckpt_path=ckpt_path)
+        else:
+            own.predict(module, datamodule=data, return_predictions=False)
     return kept.all
 
 

@@ -60,7 +60,7 @@ class Parts:
 
     def module(self, **options: Any) -> LatentPairModule:
         # Steps so large that the best image is neither always the first nor always the last one.
-        own = {"num_optimization_steps": UPDATES, "lr": 300.0, "judges": {"judge": self.judge}, **options}
+        own = {"num_optimization_steps": UPDATES, "lr": 3000.0, "judges": {"judge": self.judge}, **options}
         return LatentPairModule(self.chain, self.objective, **own)
 
     def callbacks(self) -> list[L.Callback]:
