@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -49,11 +48,9 @@ class BatchCheckpoint(PairCallback):
         self._interrupted, self._on_note = interrupted, on_note
         self._on_written, self._on_done = on_written, on_done
         self._origin: dict[str, Any] = {}
-        self._began = time.perf_counter()
 
     def on_pairs_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         """Takes up the batch's file, if it is there, whole, and of the same pairs and settings."""
-        self._began = time.perf_counter()
         settings = [L.__version__, self._fingerprint, str(trainer.precision), *pl_module.deciding()]
         self._origin = origin(pl_module.method, pl_module.pairs, settings)
         content = read_checkpoint(self._path(pl_module.pairs), self._origin, self._on_note)
@@ -98,8 +95,7 @@ class BatchCheckpoint(PairCallback):
             return self._asked()
         done, asked = batch.update + 1, self._asked()
         if asked or (self._every and done % self._every == 0):
-            seconds = module.seconds_before + time.perf_counter() - self._began
-            state = {ORIGIN: self._origin, "batch": module.batch_state(), "seconds": seconds}
+            state = {ORIGIN: self._origin, "batch": module.batch_state(), "seconds": module.seconds}
             write_checkpoint(self._path(module.pairs), state)
             if self._on_written is not None:
                 self._on_written(module.pairs, done, batch.updates)

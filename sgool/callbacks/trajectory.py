@@ -64,6 +64,7 @@ class Trajectory(PairCallback):
             if len(pl_module.stopped) < len(pl_module.pairs):
                 self._take_last(trainer, pl_module)
             pl_module.deliver([self._result(pl_module, index) for index in range(len(pl_module.pairs))])
+        pl_module.in_update = False
 
     def _take_last(self, trainer: L.Trainer, module: Any) -> None:
         """Evaluates the latents after the last update, under the trainer's precision."""

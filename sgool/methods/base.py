@@ -14,7 +14,7 @@ from sgool.callbacks.base import PairCallback
 from sgool.diffusion import Chain
 from sgool.errors import SgoolError
 from sgool.methods.scores import ScoredModule
-from sgool.methods.trainer_checks import check_trainer
+from sgool.methods.trainer_checks import check_loader, check_trainer
 from sgool.metrics.panel import JudgePanel
 from sgool.prompts.batches import PairBatch, PairLoader
 from sgool.prompts.seeding import first_latents
@@ -75,6 +75,7 @@ class PairModule(ScoredModule):
                 "a data module as well; leave one of them out"
             )
         check_trainer(self.trainer, stage, self.chain.device)
+        self.reset_means()
         ordered = iter(sorted(self.pair_callbacks(), key=lambda callback: callback.order))
         self.trainer.callbacks[:] = [  # type: ignore[attr-defined]
             next(ordered) if isinstance(callback, PairCallback) else callback
@@ -104,6 +105,21 @@ class PairModule(ScoredModule):
     def _data_module(self) -> Any:
         return getattr(self._trainer, "datamodule", None)
 
+    @property
+    def all_pairs(self) -> tuple[PromptSeed, ...]:
+        """The pairs of all batches: its own, or the data module's."""
+        return self._own if self._own is not None else tuple(getattr(self._data_module(), "pairs", ()))
+
+    @property
+    def pairs_per_fit(self) -> int:
+        """The most pairs of a batch."""
+        return len(self._own) if self._own is not None else int(getattr(self._data_module(), "pairs_per_fit", 0))
+
+    @property
+    def seconds(self) -> float:
+        """Wall seconds that the batch under way has taken, in earlier, interrupted starts as well."""
+        return time.perf_counter() - self._began + self.seconds_before
+
     def pair_callbacks(self) -> list[PairCallback]:
         """The Trainer's callbacks that know of batches of pairs."""
         return [callback for callback in self.trainer.callbacks if isinstance(callback, PairCallback)]  # type: ignore[attr-defined]
@@ -114,11 +130,6 @@ class PairModule(ScoredModule):
         Returns:
             Its first latents (S, B, C, h, w), on the chain's device.
         """
-        if not isinstance(batch, PairBatch):
-            raise SgoolError(
-                f"expected batches of a PromptDataModule, got a {type(batch).__name__}: a plain data loader does not "
-                "say which update comes next"
-            )
         self.batch, self.pairs = batch, batch.pairs
         self._began, self.seconds_before = time.perf_counter(), 0.0
         told = [pair.prompt if _told(pair) is None else str(_told(pair)) for pair in batch.pairs]
@@ -128,7 +139,7 @@ class PairModule(ScoredModule):
     def deliver(self, results: Sequence[PairResult]) -> None:
         """Hands over the results of the batch: judges score them, then callbacks get them."""
         rows = self.score(results)
-        seconds = (time.perf_counter() - self._began + self.seconds_before) / len(results)
+        seconds = self.seconds / len(results)
         calls = [0 if pair.start is None else pair.start.calls for pair in self.pairs]
         self.results = [
             replace(result, metrics=row, seconds=seconds, network_evaluations=result.network_evaluations + spent)
@@ -140,6 +151,18 @@ class PairModule(ScoredModule):
     def first_images(self, latents: Tensor) -> Tensor:
         """Images (B, 3, H, W) in [0, 1] of the first stream of latents (S, B, C, h, w); the others are not decoded."""
         return self.batch_chain.decode(self.batch_chain.denoise(latents)[0]).clamp(0, 1)
+
+    def on_train_start(self) -> None:
+        """Refuses a plain data loader before the first network call."""
+        check_loader(self.trainer.train_dataloader)
+
+    def on_predict_start(self) -> None:
+        """Refuses a plain data loader before the first network call."""
+        check_loader(self.trainer.predict_dataloaders)
+
+    def on_test_start(self) -> None:
+        """Refuses a plain data loader before the first network call."""
+        check_loader(self.trainer.test_dataloaders)
 
     def predict_step(self, batch: PairBatch, batch_idx: int) -> list[PairResult]:
         """One round of a batch; the results after the last one, before that an empty list."""
@@ -153,7 +176,9 @@ class PairModule(ScoredModule):
         # Lightning predicts in inference mode, whose tensors know no gradients even where one is asked for.
         with torch.inference_mode(False), torch.no_grad():
             if batch is not self.batch:
-                self.begin(batch)
+                # Prompts are read in the networks' own precision, as where a fit takes up its batches.
+                with torch.autocast(self.chain.device.type, enabled=False):
+                    self.begin(batch)
             self.round(batch)
         return self.results if batch.is_over else []
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from sgool.callbacks import Trajectory
 from sgool.diffusion import Chain
 from sgool.errors import SgoolError
+from sgool.methods import resume
 from sgool.methods.base import PairModule
 from sgool.methods.curves import detached, update_values
 from sgool.metrics.panel import JudgePanel
@@ -87,6 +88,8 @@ class LatentPairModule(PairModule):
         self.retries: dict[int, tuple[int, str]] = {}
         #: Pair index -> (update at which it was stopped, network calls until then).
         self.stopped: dict[int, tuple[int, int]] = {}
+        #: Whether an update has begun and is not done; `sgool.callbacks.Trajectory` ends it.
+        self.in_update = False
         self._gradient_norms: Tensor | None = None
         self._resumed: Mapping[str, Any] | None = None
         if self._own is not None:
@@ -100,9 +103,8 @@ class LatentPairModule(PairModule):
     def setup(self, stage: str) -> None:
         """As for every method; makes room for a whole batch, so that a model summary counts its latents."""
         super().setup(stage)
-        size = getattr(self._data_module(), "pairs_per_fit", 0)
         if not self.latents.shape[1]:
-            self.latents.data = self.latents.new_zeros(len(self.latents), size, *self.latents.shape[2:])
+            self.latents.data = self.latents.new_zeros(len(self.latents), self.pairs_per_fit, *self.latents.shape[2:])
 
     def start(self, latents: Tensor) -> None:
         """Begins with the first latents of a batch: nothing of the batch before is left."""
@@ -117,8 +119,9 @@ class LatentPairModule(PairModule):
         super().begin(batch)
         resumed, self._resumed = self._resumed, None
         if resumed is not None:
-            self._check_resumed(resumed, batch)
+            resume.check_batch(resumed, self)
             self.load_batch_state(resumed)
+            self.seconds_before = resumed["seconds"]
 
     def stop(self, index: int, update: int) -> None:
         """Ends the updates of a pair at ``update``; what it costs ends here."""
@@ -201,6 +204,7 @@ class LatentPairModule(PairModule):
 
     def on_train_batch_start(self, batch: PairBatch, batch_idx: int) -> None:
         """Takes up a batch at its first update."""
+        self.in_update = True
         if batch is not self.batch:
             self.begin(batch)
 
@@ -251,33 +255,16 @@ class LatentPairModule(PairModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds the batch under way to Lightning's checkpoint."""
-        strategy = self.trainer.strategy
-        checkpoint["ranks"] = getattr(strategy, "num_pair_ranks", 1)
-        under_way = self.batch is not None and not self.batch.is_over
-        checkpoint["pairs"] = self.batch_state() if under_way else None
+        checkpoint.update(resume.saved(self))
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Remembers the batch of Lightning's checkpoint until the data module serves it.
 
         Raises:
-            SgoolError: A checkpoint of several processes: it holds the pairs of one of them.
+            SgoolError: The checkpoint is of several processes, of other data, or from the middle of an update.
         """
-        ranks = max(checkpoint.get("ranks", 1), getattr(self.trainer.strategy, "num_pair_ranks", 1))
-        if ranks > 1:
-            raise SgoolError(
-                f"`ckpt_path`: expected a checkpoint of one process, got one of {ranks}: it holds the pairs of one of "
-                "them alone; `sgool fit` continues runs of several devices"
-            )
-        self._resumed = checkpoint["pairs"]
+        self._resumed = resume.resumed(self, checkpoint)
         self.latents.data = torch.empty_like(checkpoint["state_dict"]["latents"], device=self.chain.device)
-
-    def _check_resumed(self, state: Mapping[str, Any], batch: PairBatch) -> None:
-        expected = [pair.pair_id for pair in self.pairs]
-        if state["pairs"] != expected or state["update"] != batch.update:
-            raise SgoolError(
-                f"`ckpt_path`: the checkpoint is of the pairs {', '.join(state['pairs'])}, and the data module serves "
-                f"{', '.join(expected)}; use the same prompts, seeds and pairs_per_fit, or start without a checkpoint"
-            )
 
     def deciding(self) -> list[Any]:
         """What decides on the results of the batch, beside the pairs."""

@@ -12,6 +12,7 @@ from torchmetrics import Metric
 from torchmetrics.aggregation import MeanMetric
 
 from sgool.diffusion import Chain
+from sgool.metrics.base import gather_states
 from sgool.metrics.panel import JudgePanel
 from sgool.types import PairResult
 
@@ -82,6 +83,13 @@ class ScoredModule(L.LightningModule):
             return found
         return {name: metric for name, metric in found.items() if _counted(metric)}
 
+    def reset_means(self) -> None:
+        """Begins all means anew; Lightning does so after an epoch of training or a test, not after a prediction."""
+        if self.panel is not None:
+            self.panel.reset()
+        self.objective_mean.reset()
+        self.objective_initial_mean.reset()
+
     def _log_means(self) -> None:
         for name, metric in self.means().items():
             self.log(name, metric)
@@ -105,7 +113,7 @@ class ScoredModule(L.LightningModule):
 
 
 def _mean() -> MeanMetric:
-    metric = MeanMetric(nan_strategy="disable")
+    metric = MeanMetric(nan_strategy="disable", dist_sync_fn=gather_states)
     metric.set_dtype(torch.float64)
     metric.persistent(True)
     return metric

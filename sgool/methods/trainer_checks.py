@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from lightning.pytorch import Trainer
 
 from sgool.errors import SgoolError
 from sgool.methods.strategy import PairParallelStrategy
+from sgool.prompts.batches import PairLoader
 
 _PRECISIONS = {
     "16-true": "the latents would be rounded to half precision",
@@ -33,6 +36,19 @@ def check_trainer(trainer: Trainer, stage: str, device: torch.device) -> None:
     ]
     if problems:
         raise SgoolError("; ".join(problems))
+
+
+def check_loader(loader: Any) -> None:
+    """Refuses data loaders that do not serve batches of pairs, once an update.
+
+    Raises:
+        SgoolError: One of another kind.
+    """
+    if not isinstance(loader, PairLoader):
+        raise SgoolError(
+            f"expected batches of a PromptDataModule, got a {type(loader).__name__}: it does not say which update of "
+            "which pairs comes next; use datamodule=PromptDataModule(...)"
+        )
 
 
 def _problems_of_all(trainer: Trainer) -> list[str]:

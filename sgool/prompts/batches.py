@@ -71,7 +71,8 @@ class PairLoader(Iterable[PairBatch]):
 
     def __init__(self, batches: Batches, updates: int) -> None:
         self._batches, self.updates = batches, updates
-        self._position = (0, 0)
+        #: Where the next iteration begins, and where one without a batch under way stands.
+        self._start = self._position = (0, 0)
         self._current: PairBatch | None = None
 
     def __len__(self) -> int:
@@ -79,7 +80,7 @@ class PairLoader(Iterable[PairBatch]):
         return len(self._batches) * self.updates
 
     def __iter__(self) -> Iterator[PairBatch]:
-        (first, update), self._position = self._position, (0, 0)
+        (first, update), self._start = self._start, (0, 0)
         index = first - 1
         for index, pairs in enumerate(self._batches):
             if index < first:
@@ -103,4 +104,5 @@ class PairLoader(Iterable[PairBatch]):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Goes on there."""
-        self._position, self._current = (int(state["batch"]), int(state["update"])), None
+        self._start = self._position = (int(state["batch"]), int(state["update"]))
+        self._current = None

@@ -81,4 +81,10 @@ class PromptDataModule(L.LightningDataModule):
         strategy = self.trainer.strategy
         # A strategy that keeps its ranks apart tells them all that they are alone; it has their true numbers.
         rank = getattr(strategy, "pair_rank", self.trainer.global_rank)
-        return share(batches, rank, getattr(strategy, "num_pair_ranks", self.trainer.world_size))
+        ranks = getattr(strategy, "num_pair_ranks", self.trainer.world_size)
+        if ranks > len(batches):
+            raise SgoolError(
+                f"`devices`: expected at most one process a batch, got {ranks} for {len(batches)} batches of up to "
+                f"{self.pairs_per_fit} pairs; use fewer devices or a smaller pairs_per_fit"
+            )
+        return share(batches, rank, ranks)

@@ -9,26 +9,22 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from sgool.methods.optimize import LatentOptimization
-from sgool.methods.trainer import fit_module
 from torch import Tensor
 
 from sgool.callbacks import EarlyStop, Trajectory, default_callbacks, gaussianity, norm_regularizer
-from sgool.diffusion import build_sampler
 from sgool.errors import SgoolError
-from sgool.methods.base import FitSettings
-from sgool.methods.latent_pairs import LatentPairModule
+from sgool.methods import LatentPairModule
 from sgool.models.clip import ClipTower
 from sgool.models.stable_diffusion import StableDiffusion
 from sgool.objectives import CropSettings, Objective, SaliencySettings, TextAlignment
 from sgool.prompts.seeding import first_latents, pair_generator
 from sgool.saliency import SpectralResidual
 from sgool.types import PromptSeed
+from tests.fits import Told, chain_of, optimise, run, trajectory_of
 
 PAIRS = (PromptSeed("a red cat", 1), PromptSeed("two green trees", 2))
 CROPS = CropSettings(num=2)
 STEPS = 2
-CPU = {"accelerator": "cpu"}
 #: Nothing but the gradient.
 BARE: dict[str, Any] = {"grad_clip_value": None, "perturb_std": 0, "tie": False, "renormalize": False}
 
@@ -36,13 +32,11 @@ BARE: dict[str, Any] = {"grad_clip_value": None, "perturb_std": 0, "tie": False,
 def fitted(
     models: StableDiffusion, objective: Objective, updates: int, *, sampler: str = "ddim", **callbacks: Any
 ) -> tuple[LatentPairModule, Trajectory]:
-    module = LatentPairModule(
-        models, PAIRS, objective, sampler=build_sampler(sampler), num_inference_steps=STEPS,
-        num_optimization_steps=updates, momentum=0.0,
-    )  # fmt: skip
+    chain = chain_of(models, sampler, num_inference_steps=STEPS)
+    module = LatentPairModule(chain, objective, num_optimization_steps=updates, momentum=0.0)
     listed = default_callbacks(**{**BARE, **callbacks})
-    fit_module(module, listed, options=CPU)
-    return module, next(c for c in listed if isinstance(c, Trajectory))
+    run(module, PAIRS, listed)
+    return module, trajectory_of(listed)
 
 
 def starts(streams: int = 1) -> Tensor:
@@ -171,7 +165,7 @@ def test_the_saliency_mask_weights_the_gradient(models64: StableDiffusion, clip6
     )
     plain, _ = fitted(models64, salient, 1)
     masked, _ = fitted(models64, salient, 1, saliency_mask=True)
-    first = LatentPairModule(models64, PAIRS, salient, num_inference_steps=STEPS)
+    first = LatentPairModule(chain_of(models64, num_inference_steps=STEPS), salient, pairs=PAIRS)
     detected = SpectralResidual()(first.sample())
     # 32 pixels, 8 latents: each latent's share is the mean of 4 x 4 pixels, of the 8 bits that are kept.
     weights = ((255 * detected).round() / 255).view(2, 1, 8, 4, 8, 4).mean(dim=(3, 5))
@@ -203,20 +197,19 @@ class Scripted:
         return views.new_tensor(values)
 
 
+ONE_BY_ONE = {"pairs_per_fit": 1}
 FALLING, TURNING = [5.0, 4.0, 3.0, 2.0, 1.0], [5.0, 4.0, 6.0, 4.5, 3.0]
-SETTINGS = FitSettings({"num_inference_steps": STEPS, "guidance_scale": 3.0}, CPU)
 
 
 def optimised(models: StableDiffusion, objective: Objective, updates: int = 4, **options: Any) -> list[Any]:
-    held_out = options.pop("held_out", None)
+    chain = chain_of(models, num_inference_steps=STEPS, guidance_scale=3.0)
     settings = {"num_optimization_steps": updates, "lr": 50.0, "keep": "last", "snapshot_every": 1, **options}
-    return LatentOptimization("it", models, objective, settings, held_out).run(PAIRS, SETTINGS)
+    return optimise(chain, objective, PAIRS, **settings)
 
 
 def test_a_pair_stops_where_the_held_out_term_gets_worse(models64: StableDiffusion, objective: Objective) -> None:
-    held_out = Scripted({1: FALLING, 2: TURNING})
-    stop = {"term": "held", "patience": 2}
-    going, stopped = optimised(models64, objective, held_out=held_out, early_stop=stop)
+    stop = EarlyStop(Scripted({1: FALLING, 2: TURNING}), 2)
+    going, stopped = optimised(models64, objective, early_stop=stop)
     whole = optimised(models64, objective)
     shorter = optimised(models64, objective, updates=3)
     # The other of the batch went on as if nothing had happened.
@@ -232,14 +225,20 @@ def test_a_pair_stops_where_the_held_out_term_gets_worse(models64: StableDiffusi
 
 
 def test_a_fit_ends_when_all_pairs_have_stopped(models64: StableDiffusion, objective: Objective) -> None:
-    held_out = Scripted({1: TURNING, 2: [1.0, 2.0, 3.0, 4.0, 5.0]})
-    told: list[Any] = []
-    settings = {"num_optimization_steps": 50, "lr": 50.0, "early_stop": {"term": "held", "patience": 1}}
-    watched = FitSettings(SETTINGS.module, CPU, on_update=lambda *update: told.append(update[:2]))
-    results = LatentOptimization("it", models64, objective, settings, held_out).run(PAIRS, watched)
+    stop, told = EarlyStop(Scripted({1: TURNING, 2: [1.0, 2.0, 3.0, 4.0, 5.0]}), 1), Told()
+    results = optimised(models64, objective, 50, early_stop=stop, callbacks=[told])
     assert [result.num_optimization_steps for result in results] == [2, 1]
     assert [result.network_evaluations for result in results] == [3 * 2 * STEPS, 2 * 2 * STEPS]
-    assert len(told) == 3
+    assert told.updates == [(1, 50), (2, 50), (3, 50)]
+
+
+def test_the_batch_after_one_that_stopped_has_all_its_updates(models64: StableDiffusion, objective: Objective) -> None:
+    """What stopped the pairs of a batch is no longer known to the next one."""
+    script = {1: [1.0, 2.0, 3.0, 4.0, 5.0], 2: FALLING}
+    stopped, going = optimised(models64, objective, early_stop=EarlyStop(Scripted(script), 1), trainer=ONE_BY_ONE)
+    _, whole = optimised(models64, objective, trainer=ONE_BY_ONE)
+    assert (stopped.num_optimization_steps, going.num_optimization_steps) == (1, 4)
+    assert going.final_latents.equal(whole.final_latents) and going.network_evaluations == whole.network_evaluations
 
 
 def test_patience_is_at_least_one(clip64: ClipTower) -> None:
@@ -249,4 +248,4 @@ def test_patience_is_at_least_one(clip64: ClipTower) -> None:
 
 def test_nesterov_needs_momentum(models64: StableDiffusion, objective: Objective) -> None:
     with pytest.raises(SgoolError, match=r"`optimization\.nesterov`: expected a momentum above 0, got 0"):
-        LatentPairModule(models64, PAIRS, objective, momentum=0.0, nesterov=True)
+        LatentPairModule(chain_of(models64), objective, momentum=0.0, nesterov=True)

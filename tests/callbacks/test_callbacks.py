@@ -9,7 +9,6 @@ from typing import Any
 import lightning as L
 import pytest
 import torch
-from sgool.methods.trainer import fit_module
 from torch import Tensor
 
 from sgool.callbacks import (
@@ -28,17 +27,17 @@ from sgool.callbacks import (
     Trajectory,
     default_callbacks,
 )
-from sgool.diffusion import build_sampler
 from sgool.errors import SgoolError
-from sgool.loggers.updates import UpdateLogger
-from sgool.methods.latent_pairs import LatentPairModule
+from sgool.methods import LatentPairModule
 from sgool.models.clip import ClipTower
 from sgool.models.stable_diffusion import StableDiffusion
 from sgool.objectives import CropSettings, Objective, TextAlignment
 from sgool.objectives.crops import random_boxes
+from sgool.prompts.batches import PairBatch
 from sgool.prompts.seeding import first_latents, pair_generator
 from sgool.results.checkpoint import eight_bit
 from sgool.types import PromptSeed
+from tests.fits import Told, chain_of, run, trajectory_of
 from tests.reference import Chain, Update, optimise, spherical
 
 PAIRS = (PromptSeed("a red cat", 1), PromptSeed("two green trees", 2, negative_prompt="blue"))
@@ -46,7 +45,6 @@ CROPS = CropSettings(num=3, power=0.5, min_side=0.5)
 STEPS = 3
 #: Cuts most elements of the tiny network's gradient but not all.
 CLIP = 3e-5
-CPU = {"accelerator": "cpu"}
 
 
 def fitted(
@@ -62,20 +60,16 @@ def fitted(
     **callbacks: Any,
 ) -> tuple[LatentPairModule, Trajectory]:
     module = LatentPairModule(
-        models,
-        pairs,
+        chain_of(models, sampler, num_inference_steps=STEPS, decode="x" if first_only else "both"),
         objective,
-        sampler=build_sampler(sampler),
-        num_inference_steps=STEPS,
         num_optimization_steps=updates,
         lr=lr,
         momentum=momentum,
         nesterov=nesterov,
-        decode_first_only=first_only,
     )
     listed = default_callbacks(**callbacks)
-    fit_module(module, listed, options=CPU)
-    return module, next(c for c in listed if isinstance(c, Trajectory))
+    run(module, pairs, listed)
+    return module, trajectory_of(listed)
 
 
 def plain_loop(
@@ -225,8 +219,8 @@ def check_against_the_plain_loop(
 
 
 def test_the_clip_value_of_these_tests_cuts_some_elements(models64: StableDiffusion, objective: Objective) -> None:
-    module = LatentPairModule(models64, PAIRS, objective, num_inference_steps=STEPS)
-    module.training_step(None, 0).backward()
+    module = LatentPairModule(chain_of(models64, num_inference_steps=STEPS), objective, pairs=PAIRS)
+    module.training_step(PairBatch(PAIRS), 0).backward()
     assert module.latents.grad is not None
     cut = float((module.latents.grad.abs() > CLIP).double().mean())
     assert 0.05 < cut < 0.95
@@ -384,17 +378,16 @@ class Recorder(L.Callback):
 def test_a_pair_is_put_back_by_half_of_its_last_step_and_goes_on(
     models64: StableDiffusion, clip64: ClipTower, how: str, renormalize: bool, nesterov: bool
 ) -> None:
-    def run(term: TextAlignment) -> tuple[LatentPairModule, Recorder, Trajectory]:
+    def recorded(term: TextAlignment) -> tuple[LatentPairModule, Recorder, Trajectory]:
         objective, recorder = Objective({"text": term}, {"text": 1.0}, CROPS), Recorder()
-        module = LatentPairModule(
-            models64, PAIRS, objective, num_inference_steps=STEPS, num_optimization_steps=4, nesterov=nesterov, lr=30.0
-        )
+        chain = chain_of(models64, num_inference_steps=STEPS)
+        module = LatentPairModule(chain, objective, num_optimization_steps=4, nesterov=nesterov, lr=30.0)
         callbacks = default_callbacks(renormalize=renormalize, perturb_std=1e-3, on_note=notes.append)
-        fit_module(module, callbacks, options={**CPU, "extra_callbacks": [recorder]})
-        return module, recorder, callbacks[-1]  # type: ignore[return-value]
+        run(module, PAIRS, [*callbacks, recorder])
+        return module, recorder, trajectory_of(callbacks)
 
     notes: list[str] = []
-    module, recorder, trajectory = run(OnceBad(clip64, PAIRS[1].seed, how, 2))
+    module, recorder, trajectory = recorded(OnceBad(clip64, PAIRS[1].seed, how, 2))
     assert notes == [f"{PAIRS[1].pair_id}: non-finite {how} at update 2, retried with half the step"]
     assert module.failures == {} and module.retries == {1: (2, how)}
     # Evaluated well at update 1, that is after the step of update 0.
@@ -409,7 +402,7 @@ def test_a_pair_is_put_back_by_half_of_its_last_step_and_goes_on(
     assert [row["update"] for row in rows] == list(range(5))
     assert [math.isfinite(row["loss"]) for row in rows] == [True, True, how == "gradient", True, True]
     # The other one saw nothing of it.
-    whole, seen, expected = run(TextAlignment(clip64))
+    whole, seen, expected = recorded(TextAlignment(clip64))
     assert [x[:, 0].tolist() for x in recorder.latents] == [x[:, 0].tolist() for x in seen.latents]
     assert trajectory.history[0] == expected.history[0] and whole.retries == {}
 
@@ -421,7 +414,7 @@ def test_a_fit_ends_when_all_pairs_have_failed(models64: StableDiffusion, clip64
     assert module.failures == {0: reason} and module.stopped[0][0] == 2
     assert len(trajectory.history[0]) == 3 and trajectory.best[0]["update"] == 0
     # Three evaluations with their recomputation, none after the end.
-    assert module.guided_model.calls == module.stopped[0][1] == 3 * 2 * STEPS
+    assert module.batch_chain.calls == module.stopped[0][1] == 3 * 2 * STEPS
 
 
 def test_normalise_gradient_is_per_pair_and_free_of_scale(models64: StableDiffusion, clip64: ClipTower) -> None:
@@ -454,18 +447,18 @@ def test_progress_and_loggers_see_each_update(models: StableDiffusion, clip_towe
     from lightning.pytorch.loggers import CSVLogger
 
     objective = Objective({"text": TextAlignment(clip_tower)}, {"text": 2.0}, CROPS)
-    module = LatentPairModule(models, PAIRS, objective, num_inference_steps=2, num_optimization_steps=3)
-    callbacks, told = default_callbacks(), []
-    logger = CSVLogger(tmp_path)
-    options = CPU | {"extra_callbacks": [UpdateLogger()]}
-    fit_module(module, callbacks, options=options, logger=[logger], on_update=lambda *update: told.append(update[:2]))
-    assert told == [(1, 3), (2, 3), (3, 3)]
-    logger.save()
+    module = LatentPairModule(chain_of(models, num_inference_steps=2), objective, num_optimization_steps=3)
+    callbacks, told = default_callbacks(), Told()
+    run(module, PAIRS, [*callbacks, told], logger=CSVLogger(tmp_path))
+    assert told.updates == [(1, 3), (2, 3), (3, 3)]
     lines = (tmp_path / "lightning_logs/version_0/metrics.csv").read_text().splitlines()
     column = lines[0].split(",").index("term/text")
-    history = callbacks[-1].history  # type: ignore[attr-defined]
+    history = trajectory_of(callbacks).history
     expected = [(history[0][i]["text"] + history[1][i]["text"]) / 2 for i in range(3)]
-    assert [float(line.split(",")[column]) for line in lines[1:]] == pytest.approx(expected, rel=1e-12)
+    values = [line.split(",")[column] for line in lines[1:]]
+    # The last row holds the means over all pairs, which have no terms.
+    assert values.pop() == ""
+    assert [float(value) for value in values] == pytest.approx(expected, rel=1e-12)
 
 
 @pytest.mark.parametrize("precision", ["16-mixed", "16-true", "bf16-true"])
@@ -473,9 +466,9 @@ def test_precisions_that_would_couple_pairs_or_round_latents(
     models: StableDiffusion, clip_tower: ClipTower, precision: str
 ) -> None:
     objective = Objective({"text": TextAlignment(clip_tower)}, {"text": 1.0}, CROPS)
-    module = LatentPairModule(models, PAIRS, objective, num_inference_steps=2, num_optimization_steps=1)
+    module = LatentPairModule(chain_of(models, num_inference_steps=2), objective, num_optimization_steps=1)
     with pytest.raises(SgoolError, match=f"expected 32-true, 64-true or bf16-mixed, got {precision}"):
-        fit_module(module, default_callbacks(), options={**CPU, "precision": precision})
+        run(module, PAIRS, default_callbacks(), precision=precision)
 
 
 def test_bad_knobs() -> None:

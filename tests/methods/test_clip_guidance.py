@@ -10,11 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from sgool.diffusion import build_sampler
 from sgool.errors import SgoolError
-from sgool.methods.base import FitSettings, PairResult
-from sgool.methods.clip_guidance import ClipGuidance
-from sgool.methods.vanilla import Vanilla
+from sgool.methods import ClipGuidance, Vanilla
 from sgool.models.clip import ClipTower
 from sgool.models.stable_diffusion import StableDiffusion
 from sgool.objectives import CropSettings, Objective, SaliencySettings, TextAlignment
@@ -22,25 +19,29 @@ from sgool.objectives.crops import random_boxes
 from sgool.prompts.seeding import first_latents, pair_generator
 from sgool.results.checkpoint import eight_bit
 from sgool.saliency import SpectralResidual
-from sgool.types import PromptSeed
+from sgool.types import PairResult, PromptSeed
+from tests.fits import Told, chain_of, run
 from tests.reference import scheduler64, spherical
 
 PAIRS = (PromptSeed("a red cat", 1), PromptSeed("two green trees", 2, negative_prompt="blue"))
 STEPS, GUIDANCE, SCALE = 4, 3.0, 30.0
-
-
-def settings(sampler: str = "ddim", **trainer: Any) -> FitSettings:
-    module = {"sampler": build_sampler(sampler), "num_inference_steps": STEPS, "guidance_scale": GUIDANCE}
-    return FitSettings(module, {"accelerator": "cpu", **trainer})
+CHAIN: dict[str, Any] = {"num_inference_steps": STEPS, "guidance_scale": GUIDANCE}
 
 
 def method(
-    models: StableDiffusion, clip: ClipTower, *, crops: int = 3, salient: bool = False, scale: float = SCALE, **how: Any
+    models: StableDiffusion,
+    clip: ClipTower,
+    *,
+    sampler: str = "ddim",
+    crops: int = 3,
+    salient: bool = False,
+    scale: float = SCALE,
+    **how: Any,
 ) -> ClipGuidance:
     saliency = SaliencySettings(SpectralResidual()) if salient else None
     terms = CropSettings(num=crops, power=0.5, min_side=0.5, reduction="mean")
     objective = Objective({"text": TextAlignment(clip)}, {"text": 1.0}, terms, saliency)
-    return ClipGuidance("clip_guidance", models, objective, clip_guidance_scale=scale, **how)
+    return ClipGuidance(chain_of(models, sampler, **CHAIN), objective, clip_guidance_scale=scale, **how)
 
 
 def plain_guidance(
@@ -122,14 +123,14 @@ def test_it_is_the_community_pipelines_formula(
     through: bool,
 ) -> None:
     models = replace(models64, scheduler=scheduler64(prediction_type=prediction))
-    guided = method(models, clip64, crops=crops, estimate=estimate, through_network=through)
-    results = guided.run(PAIRS, settings(sampler))
+    guided = method(models, clip64, sampler=sampler, crops=crops, estimate=estimate, through_network=through)
+    results = run(guided, PAIRS)
     for pair, result in zip(PAIRS, results, strict=True):
         image, losses = plain_guidance(models, clip64, pair, sampler, crops, estimate, through)
         # float64 twice: the same pixels, and before they are rounded to 8 bits the same score; four steps and the
         # decoder amplify the last digits.
         assert result.final_image.equal(eight_bit(image))
-        score = float(guided._objective.bind([pair]).evaluate(image[None]))
+        score = float(guided.objective.bind([pair]).evaluate(image[None]))
         assert result.history[-1]["selection"] == pytest.approx(score, rel=1e-8)
         assert [row["loss"] for row in result.history[:-1]] == pytest.approx(losses, rel=1e-8)
         # A changed term in the formula would be seen: the guidance moves the image by far more than the tolerance.
@@ -138,8 +139,9 @@ def test_it_is_the_community_pipelines_formula(
 
 @pytest.mark.parametrize("sampler", ["ddim", "dpm_solver"])
 def test_without_scale_it_is_vanilla(models: StableDiffusion, clip_tower: ClipTower, sampler: str) -> None:
-    vanilla = Vanilla(models).run(PAIRS, settings(sampler))
-    for base, result in zip(vanilla, method(models, clip_tower, scale=0.0).run(PAIRS, settings(sampler)), strict=True):
+    vanilla = run(Vanilla(chain_of(models, sampler, **CHAIN)), PAIRS)
+    guided = run(method(models, clip_tower, sampler=sampler, scale=0.0), PAIRS)
+    for base, result in zip(vanilla, guided, strict=True):
         torch.testing.assert_close(result.final_image, base.final_image, rtol=0, atol=1e-6)
         assert result.initial_image.equal(base.final_image)
         assert result.initial_latents.equal(base.initial_latents) and result.final_latents.equal(base.final_latents)
@@ -150,11 +152,10 @@ def test_without_scale_it_is_vanilla(models: StableDiffusion, clip_tower: ClipTo
 
 @pytest.mark.parametrize("through", [True, False])
 def test_history_calls_and_salient_regions(models64: StableDiffusion, clip64: ClipTower, through: bool) -> None:
-    told: list[tuple[int, int]] = []
-    options = replace(settings(), on_update=lambda *update: told.append(update))
+    told = Told()
     guided = method(models64, clip64, salient=True, through_network=through)
-    objective = guided._objective
-    for pair, result in zip(PAIRS, guided.run(PAIRS, options), strict=True):
+    objective = guided.objective
+    for pair, result in zip(PAIRS, run(guided, PAIRS, [told]), strict=True):
         assert [row["update"] for row in result.history] == list(range(STEPS + 1))
         assert set(result.history[0]) == {"update", "loss", "selection", "text", "gradient_norm", "regions"}
         assert (result.best_step, result.num_optimization_steps, result.error) == (STEPS, STEPS, None)
@@ -164,19 +165,19 @@ def test_history_calls_and_salient_regions(models64: StableDiffusion, clip64: Cl
             assert result.history[row]["selection"] == pytest.approx(alone, rel=1e-2)
         assert result.saliency_map is not None and result.saliency_map.shape == (1, 32, 32)
         assert result.network_evaluations == STEPS
-    assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    assert told.updates == [(1, 4), (2, 4), (3, 4), (4, 4)]
 
 
 def test_batch_mates_do_not_change_a_result(models64: StableDiffusion, clip64: ClipTower) -> None:
     guided = method(models64, clip64, salient=True)
-    (alone,), together = guided.run(PAIRS[1:], settings()), guided.run(PAIRS, settings())
+    (alone,), together = run(guided, PAIRS[1:]), run(guided, PAIRS)
     # float64: only the order of sums differs.
     torch.testing.assert_close(together[1].final_image, alone.final_image, rtol=0, atol=1e-9)
 
 
 def test_mixed_bfloat16(models: StableDiffusion, clip_tower: ClipTower) -> None:
-    rough = method(models, clip_tower, scale=1.0).run(PAIRS, settings(precision="bf16-mixed"))
-    exact = method(models, clip_tower, scale=1.0).run(PAIRS, settings())
+    rough = run(method(models, clip_tower, scale=1.0), PAIRS, precision="bf16-mixed")
+    exact = run(method(models, clip_tower, scale=1.0), PAIRS)
     for result, full in zip(rough, exact, strict=True):
         assert result.error is None and result.final_image.dtype == torch.float32
         assert not result.final_image.equal(full.final_image)  # it did run in bfloat16
@@ -191,18 +192,18 @@ def test_guidance_that_is_not_finite_fails_the_pair_alone(models64: StableDiffus
             bad = (targets == own).all(dim=1)
             return torch.where(bad, torch.nan, super().__call__(views, targets))
 
-    def run(term: TextAlignment) -> list[PairResult]:
+    def guided(term: TextAlignment) -> list[PairResult]:
         objective = Objective({"text": term}, {"text": 1.0}, CropSettings(num=2))
-        return ClipGuidance("it", models64, objective, clip_guidance_scale=5.0).run(PAIRS, settings())
+        return run(ClipGuidance(chain_of(models64, **CHAIN), objective, clip_guidance_scale=5.0), PAIRS)
 
-    broken, fine = run(Broken(clip64)), run(TextAlignment(clip64))
+    broken, fine = guided(Broken(clip64)), guided(TextAlignment(clip64))
     assert broken[0].error == "non-finite guidance at denoising step 0"
     assert broken[1].error is None and broken[1].final_image.equal(fine[1].final_image)
 
 
 def test_bad_input(models: StableDiffusion, clip_tower: ClipTower) -> None:
-    with pytest.raises(SgoolError, match="expected sampler=ddim or sampler=dpm_solver, got edict"):
-        method(models, clip_tower).run(PAIRS, settings("edict"))
+    with pytest.raises(SgoolError, match="can be guided, such as ddim or dpm_solver, got edict"):
+        method(models, clip_tower, sampler="edict")
     with pytest.raises(SgoolError, match=r"`method\.clip_guidance\.estimate`: expected x0 or blended, got 'x1'"):
         method(models, clip_tower, estimate="x1")
 
@@ -212,4 +213,4 @@ def test_bad_input(models: StableDiffusion, clip_tower: ClipTower) -> None:
 
     objective = Objective({"text": Flat(clip_tower)}, {"text": 1.0}, CropSettings(num=2))
     with pytest.raises(SgoolError, match="expected an objective with a gradient, got text without"):
-        ClipGuidance("it", models, objective, clip_guidance_scale=5.0).run(PAIRS, settings())
+        run(ClipGuidance(chain_of(models, **CHAIN), objective, clip_guidance_scale=5.0), PAIRS)

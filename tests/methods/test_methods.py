@@ -1,44 +1,42 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
-from sgool.methods.optimize import LatentOptimization
 
-from sgool.diffusion import build_engine, build_sampler
-from sgool.methods.base import FitSettings
-from sgool.methods.latent_pairs import LatentPairModule
-from sgool.methods.vanilla import Vanilla
+from sgool import Chain, PromptDataModule
+from sgool.methods import LatentPairModule, Vanilla
 from sgool.models.clip import ClipTower
 from sgool.models.stable_diffusion import StableDiffusion
 from sgool.objectives import CropSettings, Objective, SaliencySettings, TextAlignment
 from sgool.results.checkpoint import eight_bit
+from sgool.run.train import train
 from sgool.saliency import SpectralResidual
-from sgool.types import PromptSeed
+from sgool.types import PairResult, PromptSeed, Start
+from tests.fits import chain_of, optimisation, optimise, run
 
 PAIRS = (PromptSeed("a red cat", 1), PromptSeed("two green trees", 2), PromptSeed("a panda", 3))
-TRAINER = {"accelerator": "cpu"}
+CHAIN: dict[str, Any] = {"num_inference_steps": 3, "guidance_scale": 3.0}
+MIXED = {"precision": "bf16-mixed"}
 
 
-def settings(sampler: str = "ddim", **trainer: Any) -> FitSettings:
-    module = {"sampler": build_sampler(sampler), "num_inference_steps": 3, "guidance_scale": 3.0}
-    return FitSettings(module, {**TRAINER, **trainer})
-
-
-def method(
-    models: StableDiffusion, clip: ClipTower, *, salient: bool = False, **optimization: Any
-) -> LatentOptimization:
+def goal(clip: ClipTower, *, salient: bool = False, crops: int = 4) -> Objective:
     saliency = SaliencySettings(SpectralResidual()) if salient else None
-    objective = Objective({"text": TextAlignment(clip)}, {"text": 1.0}, CropSettings(num=4), saliency)
-    return LatentOptimization("it", models, objective, {"num_optimization_steps": 4, "lr": 30.0, **optimization})
+    return Objective({"text": TextAlignment(clip)}, {"text": 1.0}, CropSettings(num=crops), saliency)
+
+
+def optimised(chain: Chain, objective: Objective, **settings: Any) -> list[PairResult]:
+    return optimise(chain, objective, PAIRS, **{"num_optimization_steps": 4, "lr": 30.0, **settings})
 
 
 @pytest.mark.parametrize("sampler", ["ddim", "edict"])
-def test_vanilla_is_plain_sampling(models: StableDiffusion, sampler: str) -> None:
-    results = Vanilla(models).run(PAIRS, settings(sampler))
-    module = LatentPairModule(models, PAIRS, **settings(sampler).module)
+def test_vanilla_is_plain_sampling(models: StableDiffusion, clip_tower: ClipTower, sampler: str) -> None:
+    chain = chain_of(models, sampler, **CHAIN)
+    results = run(Vanilla(chain), PAIRS)
+    module = LatentPairModule(chain, goal(clip_tower), pairs=PAIRS)
     images = module.sample()
     for index, (pair, result) in enumerate(zip(PAIRS, results, strict=True)):
         assert result.pair is pair and result.error is None and result.history == []
@@ -54,8 +52,9 @@ def test_vanilla_is_plain_sampling(models: StableDiffusion, sampler: str) -> Non
 def test_optimisation_starts_at_vanilla_and_keeps_the_best(
     models: StableDiffusion, clip_tower: ClipTower, sampler: str, salient: bool
 ) -> None:
-    results = method(models, clip_tower, salient=salient, gradient_rms=1e-3).run(PAIRS, settings(sampler))
-    vanilla = Vanilla(models).run(PAIRS, settings(sampler))
+    chain = chain_of(models, sampler, **CHAIN)
+    results = optimised(chain, goal(clip_tower, salient=salient), gradient_rms=1e-3)
+    vanilla = run(Vanilla(chain), PAIRS)
     for base, result in zip(vanilla, results, strict=True):
         torch.testing.assert_close(result.initial_image, base.final_image, rtol=0, atol=1e-6)
         assert result.initial_latents.equal(base.initial_latents)
@@ -70,9 +69,10 @@ def test_optimisation_starts_at_vanilla_and_keeps_the_best(
 
 
 def test_final_image_belongs_to_the_final_latents(models: StableDiffusion, clip_tower: ClipTower) -> None:
-    results = method(models, clip_tower, keep="last", snapshot_every=2).run(PAIRS, settings())
-    latents = torch.stack([result.final_latents[0] for result in results])
-    module = LatentPairModule(models, PAIRS, initial_latents=latents, **settings().module)
+    chain, objective = chain_of(models, **CHAIN), goal(clip_tower)
+    results = optimised(chain, objective, keep="last", snapshot_every=2)
+    there = [replace(result.pair, start=Start(result.final_latents[0])) for result in results]
+    module = LatentPairModule(chain, objective, pairs=there)
     # The half of one of 256 values more.
     final = torch.stack([result.final_image for result in results])
     torch.testing.assert_close(module.sample(), final, rtol=0, atol=1e-5 + 0.5 / 255)
@@ -113,10 +113,12 @@ def test_pairs_of_one_fit_end_as_each_alone(
     saliency = SaliencySettings(SpectralResidual()) if options.pop("salient", False) else None
     text = TextAlignment(clip64) if failing is None else Unlike(clip64, failing)
     objective = Objective({"text": text}, {"text": 1.0}, CropSettings(num=2), saliency)
-    it = LatentOptimization(name, models64, objective, {"num_optimization_steps": 2, "lr": 30.0, **options})
-    together = it.run(PAIRS, settings(sampler))
+    module, callbacks = optimisation(
+        chain_of(models64, sampler, **CHAIN), objective, num_optimization_steps=2, lr=30.0, **options
+    )
+    together = run(module, PAIRS, callbacks)
     for pair, result in zip(PAIRS, together, strict=True):
-        (alone,) = it.run([pair], settings(sampler))
+        (alone,) = run(module, [pair], callbacks)
         if pair.prompt == failing:
             assert result.error == alone.error == "non-finite loss at update 0"
         else:
@@ -133,23 +135,23 @@ def test_pairs_of_one_fit_end_as_each_alone(
 def test_engines_give_the_same_result(models64: StableDiffusion, clip64: ClipTower) -> None:
     results = []
     for engine in ("direct", "checkpoint"):
-        options = settings("edict")
-        options.module["engine"] = build_engine(engine)
-        results.append(method(models64, clip64, num_optimization_steps=2).run(PAIRS[:1], options)[0])
+        chain = chain_of(models64, "edict", engine, **CHAIN)
+        results += optimise(chain, goal(clip64), PAIRS[:1], num_optimization_steps=2, lr=30.0)
     torch.testing.assert_close(results[0].final_latents, results[1].final_latents, rtol=0, atol=1e-10)
     assert results[0].network_evaluations == (2 + 1) * 6 and results[1].network_evaluations == (2 * 2 + 1) * 6
 
 
 @pytest.mark.parametrize("salient", [False, True])
 def test_mixed_bfloat16(models: StableDiffusion, clip_tower: ClipTower, salient: bool) -> None:
-    results = method(models, clip_tower, salient=salient).run(PAIRS, settings(precision="bf16-mixed"))
-    vanilla = Vanilla(models).run(PAIRS, settings(precision="bf16-mixed"))
-    exact = Vanilla(models).run(PAIRS, settings())
+    chain = chain_of(models, **CHAIN)
+    results = optimised(chain, goal(clip_tower, salient=salient), trainer=MIXED)
+    vanilla = run(Vanilla(chain), PAIRS, **MIXED)
+    exact = run(Vanilla(chain), PAIRS)
     for result, base, full in zip(results, vanilla, exact, strict=True):
         assert result.error is None
         tensors = [result.final_image, result.final_latents, result.initial_image, base.final_image]
         assert {tensor.dtype for tensor in tensors} == {torch.float32}
-        # The same autocast in and outside the Trainer.
+        # The same autocast in training and in prediction.
         torch.testing.assert_close(result.initial_image, base.final_image, rtol=0, atol=1e-6)
         assert not base.final_image.equal(full.final_image)  # it did run in bfloat16
         # Eight bits of mantissa through three steps and the decoder.
@@ -163,7 +165,7 @@ def test_an_objective_that_is_never_finite_fails_the_pair(models: StableDiffusio
             return super().__call__(views, targets) * torch.nan
 
     objective = Objective({"text": Broken(clip_tower)}, {"text": 1.0}, CropSettings(num=1))
-    results = LatentOptimization("it", models, objective, {"num_optimization_steps": 2}).run(PAIRS[:1], settings())
+    results = optimise(chain_of(models, **CHAIN), objective, PAIRS[:1], num_optimization_steps=2)
     assert results[0].error == "non-finite loss at update 0"
     assert results[0].final_image.equal(results[0].initial_image)
     assert results[0].final_latents.equal(results[0].initial_latents)
@@ -172,6 +174,9 @@ def test_an_objective_that_is_never_finite_fails_the_pair(models: StableDiffusio
 def test_fits_are_quiet(models: StableDiffusion, clip_tower: ClipTower, capsys: pytest.CaptureFixture[str]) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        method(models, clip_tower, num_optimization_steps=1).run(PAIRS[:1], settings())
+        chain, trainer = chain_of(models, **CHAIN), {"accelerator": "cpu", "logger": False}
+        module, callbacks = optimisation(chain, goal(clip_tower), num_optimization_steps=1)
+        train(module, PromptDataModule(PAIRS[:1]), callbacks=callbacks, **trainer)
+        train(Vanilla(chain), PromptDataModule(PAIRS[:1]), callbacks=[], **trainer)
     captured = capsys.readouterr()
     assert captured.out == "" and captured.err == ""

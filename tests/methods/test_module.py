@@ -11,15 +11,16 @@ from diffusers import EulerDiscreteScheduler
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
-from sgool.diffusion import build_engine, build_sampler
 from sgool.errors import SgoolError
-from sgool.methods.latent_pairs import LatentPairModule
+from sgool.methods import LatentPairModule
 from sgool.models.clip import ClipTower
 from sgool.models.stable_diffusion import StableDiffusion
 from sgool.objectives import CropSettings, Objective, SaliencySettings, TextAlignment
+from sgool.prompts.batches import PairBatch
 from sgool.prompts.seeding import first_latents, pair_generator
 from sgool.saliency import SpectralResidual
-from sgool.types import PromptSeed
+from sgool.types import PromptSeed, Start
+from tests.fits import chain_of
 
 PAIRS = (PromptSeed("a red cat", 1), PromptSeed("two green trees", 2, negative_prompt="blue"), PromptSeed("a panda", 3))
 
@@ -29,71 +30,107 @@ def objective(clip64: ClipTower) -> Objective:
     return Objective({"text": TextAlignment(clip64)}, {"text": 1.0}, CropSettings(num=3))
 
 
+@pytest.fixture
+def plain(clip_tower: ClipTower) -> Objective:
+    return Objective({"text": TextAlignment(clip_tower)}, {"text": 1.0})
+
+
 def module(
-    models: StableDiffusion, objective: Objective | None = None, *, pairs: Any = PAIRS, **kwargs: Any
+    models: StableDiffusion, objective: Objective, *, pairs: Any = PAIRS, how: Any = None, **chain: Any
 ) -> LatentPairModule:
-    return LatentPairModule(models, pairs, objective, **{"num_inference_steps": 3, **kwargs})
+    """With pairs of its own; ``how`` has further arguments of the module."""
+    built = chain_of(models, **{"num_inference_steps": 3, **chain})
+    return LatentPairModule(built, objective, pairs=pairs, **(how or {}))
+
+
+def first_step(built: LatentPairModule) -> Tensor:
+    """The loss of the first training step, outside a Trainer."""
+    return built.training_step(PairBatch(built.pairs), 0)
 
 
 def gradient(built: LatentPairModule) -> Tensor:
-    """Of the first training step, outside a Trainer (update 0)."""
-    built.training_step(None, 0).backward()
+    """Of the first training step."""
+    first_step(built).backward()
     assert built.latents.grad is not None
     return built.latents.grad
 
 
 @pytest.mark.parametrize(("sampler", "streams"), [("ddim", 1), ("edict", 2)])
-def test_latents_are_the_only_parameter(models: StableDiffusion, sampler: str, streams: int) -> None:
-    built = module(models, sampler=build_sampler(sampler))
+def test_latents_are_the_only_parameter(
+    models: StableDiffusion, plain: Objective, clip_tower: ClipTower, sampler: str, streams: int
+) -> None:
+    built = module(models, plain, sampler=sampler, how={"judges": {"judge": clip_tower}})
     assert [name for name, _ in built.named_parameters()] == ["latents"]
-    assert list(built.state_dict()) == ["latents"] and list(built.children()) == []
+    # The other states are sums: of the objective, of its judges' scores.
+    assert list(built.buffers()) == []
+    assert all(value.numel() <= 2 for name, value in built.state_dict().items() if name != "latents")
+    assert {name for name, _ in built.named_children()} == {"objective_mean", "objective_initial_mean", "panel"}
     assert built.latents.shape == (streams, 3, 4, 8, 8) and built.latents.dtype == torch.float32
     assert built.latents[0].equal(built.latents[-1])
 
 
 def test_checkpoint_of_a_fit_holds_latents_and_momentum_alone(
-    models: StableDiffusion, clip_tower: ClipTower, tmp_path: Path
+    models: StableDiffusion, plain: Objective, clip_tower: ClipTower, tmp_path: Path
 ) -> None:
-    objective = Objective({"text": TextAlignment(clip_tower)}, {"text": 1.0})
-    built = module(models, objective, num_optimization_steps=1)
-    trainer = L.Trainer(max_steps=1, accelerator="cpu", logger=False, enable_checkpointing=False,
-                        enable_progress_bar=False, enable_model_summary=False)  # fmt: skip
+    built = module(models, plain, how={"num_optimization_steps": 2, "judges": {"judge": clip_tower}})
+    trainer = L.Trainer(max_epochs=1, limit_train_batches=1, accelerator="cpu", logger=False,
+                        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False)  # fmt: skip
     trainer.fit(built)
     trainer.save_checkpoint(tmp_path / "fit.ckpt")
     saved = torch.load(tmp_path / "fit.ckpt", weights_only=False)
-    assert list(saved["state_dict"]) == ["latents"]
+    # Beside the latents there are sums of scores: no weights of a network.
+    assert {name for name, value in saved["state_dict"].items() if value.numel() > 2} == {"latents"}
     assert [list(state) for state in saved["optimizer_states"][0]["state"].values()] == [["momentum_buffer"]]
-    assert (tmp_path / "fit.ckpt").stat().st_size < 40_000  # three times 4x8x8 floats, twice, and Lightning's notes
+    batch = saved["pairs"]
+    assert batch["update"] == 1 and batch["pairs"] == [pair.pair_id for pair in PAIRS]
+    assert batch["latents"].shape == batch["momentum"].shape == (1, 3, 4, 8, 8)
+    # Latents and momentum (twice three times 4x8x8 floats) are there twice, beside them the guard's last good latents,
+    # two sets of three images as PNG, and Lightning's notes.
+    assert (tmp_path / "fit.ckpt").stat().st_size < 80_000
 
 
-def test_first_latents_are_those_of_diffusers(models: StableDiffusion) -> None:
-    built = module(models)
+def test_first_latents_are_those_of_diffusers(models: StableDiffusion, plain: Objective) -> None:
+    built = module(models, plain)
     for index, pair in enumerate(PAIRS):
         expected = randn_tensor((1, 4, 8, 8), generator=torch.Generator("cpu").manual_seed(pair.seed))
         assert built.latents[0, index].equal(expected[0])
-    assert module(models, height=48, width=32).latents.shape == (1, 3, 4, 12, 8)
+    assert module(models, plain, height=48, width=32).latents.shape == (1, 3, 4, 12, 8)
 
 
-def test_a_schedulers_own_scale_of_noise_does_not_count(models: StableDiffusion) -> None:
+def test_a_schedulers_own_scale_of_noise_does_not_count(models: StableDiffusion, plain: Objective) -> None:
     """Euler's latents start at a standard deviation of 14.6; those of this chain at 1 whatever the scheduler."""
     euler = EulerDiscreteScheduler.from_config(models.scheduler.config)
     assert float(euler.init_noise_sigma) > 10
-    built = module(replace(models, scheduler=euler))
-    assert built.latents.equal(module(models).latents)
-    torch.testing.assert_close(built.sample(), module(models).sample(), atol=1e-6, rtol=0)
+    built, usual = module(replace(models, scheduler=euler), plain), module(models, plain)
+    assert built.latents.equal(usual.latents)
+    torch.testing.assert_close(built.sample(), usual.sample(), atol=1e-6, rtol=0)
 
 
-def test_given_latents(models: StableDiffusion) -> None:
+def started(*latents: Tensor) -> list[PromptSeed]:
+    """The pairs, each from latents of its own."""
+    return [replace(pair, start=Start(own)) for pair, own in zip(PAIRS, latents, strict=False)]
+
+
+def test_given_latents(models: StableDiffusion, plain: Objective) -> None:
     given = torch.randn(3, 4, 8, 8, generator=torch.Generator().manual_seed(9))
-    built = module(models, initial_latents=given, sampler=build_sampler("edict"))
+    built = module(models, plain, pairs=started(*given), sampler="edict")
     assert built.latents[0].equal(given) and built.latents[1].equal(given)
-    with pytest.raises(SgoolError, match=r"`initial_latents`: expected shape \(3, 4, 8, 8\), got \(1, 4, 8, 8\)"):
-        module(models, initial_latents=given[:1])
+    with torch.no_grad():
+        built.latents.add_(1)
+    assert given.equal(torch.randn(3, 4, 8, 8, generator=torch.Generator().manual_seed(9)))  # a copy was changed
+    streams = torch.randn(2, 4, 8, 8)
+    assert module(models, plain, pairs=started(streams), sampler="edict").latents[:, 0].equal(streams)
+    with pytest.raises(SgoolError, match=r"`start.latents` of \S+: expected shape \(4, 8, 8\), got \(4, 8, 7\)"):
+        module(models, plain, pairs=started(given[0], given[1, :, :, :7]))
+    with pytest.raises(SgoolError, match=r"expected shape \(4, 8, 8\), got \(2, 4, 8, 8\)"):
+        module(models, plain, pairs=started(streams))  # DDIM has one stream
+    with pytest.raises(SgoolError, match="the same number of streams for all pairs of a batch"):
+        module(models, plain, pairs=started(given[0], streams), sampler="belm")
 
 
 @pytest.mark.parametrize("sampler", ["ddim", "edict"])
 def test_each_pair_has_the_gradient_it_has_alone(models64: StableDiffusion, objective: Objective, sampler: str) -> None:
-    options: dict[str, Any] = {"sampler": build_sampler(sampler), "engine": build_engine("checkpoint")}
+    options: dict[str, Any] = {"sampler": sampler, "engine": "checkpoint"}
     together = module(models64, objective, **options)
     gradients = gradient(together)
     for index, pair in enumerate(PAIRS):
@@ -107,8 +144,8 @@ def test_each_pair_has_the_gradient_it_has_alone(models64: StableDiffusion, obje
 
 
 def test_what_an_update_saw(models64: StableDiffusion, objective: Objective) -> None:
-    built = module(models64, objective, sampler=build_sampler("edict"))
-    total = built.training_step(None, 0)
+    built = module(models64, objective, sampler="edict")
+    total = first_step(built)
     seen = built.evaluation
     assert seen is not None and seen.update == 0
     torch.testing.assert_close(total.detach(), seen.loss.sum())
@@ -123,8 +160,8 @@ def test_what_an_update_saw(models64: StableDiffusion, objective: Objective) -> 
 def test_both_streams_of_edict_count_half_each_with_crops_of_their_own(
     models64: StableDiffusion, objective: Objective
 ) -> None:
-    built = module(models64, objective, sampler=build_sampler("edict"))
-    built.training_step(None, 0)
+    built = module(models64, objective, sampler="edict")
+    first_step(built)
     images = built().images.detach()
     losses = []
     for stream in range(2):
@@ -145,7 +182,7 @@ def test_each_stream_keeps_its_own_salient_regions(models: StableDiffusion, clip
     saliency = SaliencySettings(detect, every_n_steps=2)
     objective = Objective({"text": TextAlignment(clip_tower)}, {"text": 1.0}, CropSettings(num=2), saliency)
     latents = torch.randn(2, 3, 4, 8, 8, generator=torch.Generator().manual_seed(1))
-    built = module(models, objective, sampler=build_sampler("edict", mixing_coeff=1.0))
+    built = module(models, objective, sampler="edict", sampler_options={"mixing_coeff": 1.0})
     built.latents.data.copy_(latents)
     with torch.no_grad():
         first = built._evaluate(0)[1].output
@@ -159,11 +196,9 @@ def test_bad_input(models: StableDiffusion, objective: Objective) -> None:
     with pytest.raises(SgoolError, match="`pairs`: expected at least one prompt-seed pair, got none"):
         module(models, objective, pairs=[])
     with pytest.raises(SgoolError, match="num_optimization_steps`: expected 1 or more, got 0"):
-        module(models, objective, num_optimization_steps=0)
+        module(models, objective, how={"num_optimization_steps": 0})
     with pytest.raises(SgoolError, match=r"`models\.height`: expected a multiple of 8 pixels"):
         module(models, objective, height=30)
-    with pytest.raises(SgoolError, match="without an objective: it can sample, but not be fitted"):
-        module(models).training_step(None, 0)
 
 
 def test_random_numbers_belong_to_pair_purpose_and_update() -> None:

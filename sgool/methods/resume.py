@@ -1,0 +1,86 @@
+"""What a Lightning checkpoint of a fit holds beside Lightning's own values, and whether a fit can go on from it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+from sgool.errors import SgoolError
+
+_SAME = "use the same prompts, seeds, pairs_per_fit and num_optimization_steps, or start without a checkpoint"
+
+
+def saved(module: Any) -> dict[str, Any]:
+    """The entries of `sgool.methods.LatentPairModule` in a checkpoint: its data, and the batch under way."""
+    batch = module.batch
+    under_way = batch is not None and not batch.is_over and not module.in_update
+    return {
+        "ranks": getattr(module.trainer.strategy, "num_pair_ranks", 1),
+        "data": _data_of(module),
+        # An exception or a signal may make Lightning save where the latents have moved and their update is not done.
+        "in_update": module.in_update,
+        "pairs": {**module.batch_state(), "seconds": module.seconds} if under_way else None,
+    }
+
+
+def resumed(module: Any, checkpoint: dict[str, Any]) -> Mapping[str, Any] | None:
+    """The batch under way of a checkpoint; None between two batches.
+
+    Raises:
+        SgoolError: The checkpoint is of several processes, of other data, or from the middle of an update.
+    """
+    ranks = max(checkpoint.get("ranks", 1), getattr(module.trainer.strategy, "num_pair_ranks", 1))
+    if ranks > 1:
+        raise SgoolError(
+            f"`ckpt_path`: expected a checkpoint of one process, got one of {ranks}: it holds the pairs of one of "
+            "them alone; `sgool fit` continues runs of several devices"
+        )
+    if checkpoint["in_update"]:
+        raise SgoolError(
+            "`ckpt_path`: the checkpoint was written in the middle of an update, where an exception or a signal ended "
+            "the fit; use one that was written before, or start without a checkpoint"
+        )
+    own = _data_of(module)
+    if checkpoint["data"] != own:
+        raise SgoolError(
+            f"`ckpt_path`: the checkpoint is of {_described(checkpoint['data'])}, and this fit is of "
+            f"{_described(own)}; {_SAME}"
+        )
+    # Lightning takes an epoch whose last step is done for one whose end is done, and the means are logged there.
+    checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]["is_last_batch"] = False
+    state: Mapping[str, Any] | None = checkpoint["pairs"]
+    return state
+
+
+def check_batch(state: Mapping[str, Any], module: Any) -> None:
+    """Whether the data module serves the batch of a checkpoint, at its next update.
+
+    Raises:
+        SgoolError: It does not: its batches come from somewhere else than the order of its pairs.
+    """
+    expected = [pair.pair_id for pair in module.pairs]
+    if state["pairs"] != expected or state["update"] != module.update:
+        raise SgoolError(
+            f"`ckpt_path`: the checkpoint is of the pairs {', '.join(state['pairs'])} after {state['update']} updates, "
+            f"and the data module serves {', '.join(expected)} at update {module.update}; {_SAME}"
+        )
+
+
+def _data_of(module: Any) -> dict[str, Any]:
+    """What decides on which update of which pairs comes when."""
+    pairs = module.all_pairs
+    ids = "\n".join(pair.pair_id for pair in pairs)
+    return {
+        "pairs": len(pairs),
+        "digest": hashlib.sha256(ids.encode()).hexdigest()[:12],
+        "pairs_per_fit": module.pairs_per_fit,
+        "updates": module.num_optimization_steps,
+    }
+
+
+def _described(data: Mapping[str, Any]) -> str:
+    return (
+        f"{data['pairs']} pairs (digest {data['digest']}), {data['pairs_per_fit']} side by side, {data['updates']} "
+        "updates each"
+    )
