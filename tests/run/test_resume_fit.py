@@ -373,7 +373,7 @@ def test_a_checkpoint_of_something_else_is_said_and_left(networks: Networks, tmp
     assert problem.run(checkpoint=file, interrupted=after(1)) == NONE
     content = file.read_bytes()
     cases: list[tuple[Problem, dict[str, Any], str]] = [
-        (problem, {"pairs": PAIRS[::-1]}, "pairs"),
+        (problem, {"pairs": PAIRS[::-1]}, "pairs, settings"),
         (problem, {"fingerprint": "another configuration"}, "settings"),
         (networks.optimise(updates=2, chain=networks.chain(num_inference_steps=3)), {}, "settings"),
         (networks.optimise(updates=3), {}, "settings"),
