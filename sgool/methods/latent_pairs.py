@@ -13,12 +13,12 @@ from sgool.callbacks import Trajectory
 from sgool.diffusion import Chain
 from sgool.errors import SgoolError
 from sgool.methods.base import PairModule
+from sgool.methods.evaluations import means_over_pairs, without_graph
 from sgool.metrics.panel import JudgePanel
 from sgool.objectives import BoundObjective, Objective
 from sgool.prompts.batches import PairBatch
 from sgool.prompts.seeding import pair_generator
-from sgool.results.checkpoint import eight_bit
-from sgool.types import Denoised, Evaluation, ObjectiveOutput, PromptSeed
+from sgool.types import Denoised, Evaluation, PromptSeed
 
 #: Lightning's default logs every 50 steps, more than a batch of pairs has updates.
 _LIGHTNINGS_LOGGING_INTERVAL = 50
@@ -115,7 +115,7 @@ class LatentPairModule(PairModule):
 
     def begin(self, batch: PairBatch) -> None:
         """Takes up a batch, from the middle where a checkpoint was loaded."""
-        self._optimizer().state.clear()
+        self.trainer.optimizers[0].state.clear()
         super().begin(batch)
         resumed, self._resumed = self._resumed, None
         if resumed is not None:
@@ -176,7 +176,7 @@ class LatentPairModule(PairModule):
             images,
             loss.detach(),
             self.objectives[0].evaluate(images),
-            _detached(outputs[0]),
+            without_graph(outputs[0]),
         )
         return loss, evaluation
 
@@ -193,11 +193,6 @@ class LatentPairModule(PairModule):
         """What keeps the way of each pair and makes its result, where the Trainer has none."""
         missing = not any(isinstance(callback, Trajectory) for callback in self.pair_callbacks())
         return [Trajectory()] if missing else []
-
-    def _optimizer(self) -> torch.optim.Optimizer:
-        return self.trainer.optimizers[0]
-
-    # Lightning's hooks
 
     def on_fit_start(self) -> None:
         """Logs every update, where the Trainer has Lightning's default interval."""
@@ -223,13 +218,7 @@ class LatentPairModule(PairModule):
         shown = [i for i in pairs if i not in self.failures and not self.was_stopped_before(i, seen.update)]
         if not shown:
             return
-        columns = {"loss": seen.loss, "selection": seen.selection}
-        columns |= {f"term/{name}": value for name, value in seen.output.terms.items()}
-        columns["latent_norm"] = seen.latents[0].flatten(1).norm(dim=1)
-        if self._gradient_norms is not None:
-            columns["gradient_norm"] = self._gradient_norms
-        table = torch.stack([column.double() for column in columns.values()]).cpu()[:, shown]
-        values = dict(zip(columns, table.mean(dim=1), strict=True))
+        values = means_over_pairs(seen, shown, self._gradient_norms)
         shown_in_bar = {name: values.pop(name) for name in ("loss", "selection")}
         self.log_dict(shown_in_bar, prog_bar=True, on_step=True, on_epoch=False, batch_size=len(shown))
         position = {"update": float(seen.update), "batch": float(batch.index)}
@@ -239,7 +228,7 @@ class LatentPairModule(PairModule):
 
     def batch_state(self) -> dict[str, Any]:
         """All that is needed to go on with the batch under way after the update that has just been made."""
-        momentum = self._optimizer().state[self.latents].get("momentum_buffer")
+        momentum = self.trainer.optimizers[0].state[self.latents].get("momentum_buffer")
         return {
             **super().batch_state(),
             "pairs": [pair.pair_id for pair in self.pairs],
@@ -258,7 +247,7 @@ class LatentPairModule(PairModule):
         self.batch.update = state["update"]
         self.latents.copy_(state["latents"])
         if state["momentum"] is not None:
-            self._optimizer().state[self.latents]["momentum_buffer"] = state["momentum"].to(self.latents)
+            self.trainer.optimizers[0].state[self.latents]["momentum_buffer"] = state["momentum"].to(self.latents)
         self.failures, self.stopped, self.retries = (dict(state[k]) for k in ("failures", "stopped", "retries"))
         for objective, remembered in zip(self.objectives, state["objectives"], strict=True):
             objective.load_state_dict(remembered)
@@ -308,15 +297,3 @@ def _check(num_optimization_steps: int, nesterov_alone: bool) -> None:
         )
     if nesterov_alone:
         raise SgoolError("`optimization.nesterov`: expected a momentum above 0, got 0; there is nothing to look ahead")
-
-
-def _detached(output: ObjectiveOutput) -> ObjectiveOutput:
-    """The output without its graph: what is kept between updates must not keep the chain's activations alive."""
-    saliency_map = output.saliency_map
-    # Rounded for all who look at it: after a resume nothing else is left of a map found earlier.
-    return ObjectiveOutput(
-        output.loss.detach(),
-        {name: value.detach() for name, value in output.terms.items()},
-        None if saliency_map is None else eight_bit(saliency_map.detach()),
-        output.regions,
-    )

@@ -243,13 +243,11 @@ def test_a_module_refuses_streams_that_its_sampler_has_not(models: StableDiffusi
         with pytest.raises(SgoolError, match=rf"`start.latents` of .*: expected shape \(4, 8, 8\), got {shape}"):
             LatentPairModule(chain(models), objective, pairs=[PromptSeed("a cat", start=Start(given))])
     mixed = [PromptSeed("a cat", start=Start(given)) for given in (one, two)]
-    with pytest.raises(SgoolError, match="`start.latents`: expected the same number of streams for all pairs"):
+    with pytest.raises(SgoolError, match=r"`start\.latents`: expected the same number of streams for all pairs"):
         LatentPairModule(chain(models, "belm"), objective, pairs=mixed)
 
 
-def test_a_network_may_be_told_something_else_than_the_objective(
-    models: StableDiffusion, objective: Objective
-) -> None:
+def test_a_network_may_be_told_something_else_than_the_objective(models: StableDiffusion, objective: Objective) -> None:
     def sampled(*pairs: PromptSeed) -> Tensor:
         return LatentPairModule(chain(models), objective, pairs=pairs).sample()
 
@@ -315,7 +313,8 @@ def undisturbed(four_updates: list[str], photo: Path, tmp_path_factory: pytest.T
 def test_a_signal_in_the_middle_and_the_same_command_again(
     four_updates: list[str], photo: Path, undisturbed: dict[str, Any], tmp_path: Path, at: int
 ) -> None:
-    config, first, second = load_config(["experiment=edit", *four_updates, f"run_dir={tmp_path}"]), Notes(terminate(at)), Notes()
+    config = load_config(["experiment=edit", *four_updates, f"run_dir={tmp_path}"])
+    first, second = Notes(terminate(at)), Notes()
     outcome = edit_image(config, Edit(photo), first)
     assert (outcome.exit_code, outcome.interrupted, outcome.missing) == (75, "SIGTERM", 1)
     assert first.updates == list(range(1, at + 1))

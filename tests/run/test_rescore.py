@@ -30,8 +30,8 @@ from sgool.prompts import load_pairs
 from sgool.results import RunFolder
 from sgool.run.fit import run_experiment
 from sgool.run.imagesets import score_distribution, score_diversity
-from sgool.run.rescore import rescore
 from sgool.run.parts import Parts
+from sgool.run.rescore import rescore
 from sgool.types import PairRecord, PromptSeed
 from tests.models import test_preference
 
