@@ -61,7 +61,9 @@ def _equal(old: Path, new: Path) -> tuple[bool, bool, bool, bool]:
     before, after = (load_file(path / "latents.safetensors") for path in (old, new))
     latents = before.keys() == after.keys() and all(torch.equal(before[key], after[key]) for key in before)
     images = all(_same_image(old / name, new / name) for name in ("initial.png", "final.png", "saliency.png"))
-    histories = [(path / "history.csv").read_bytes() if (path / "history.csv").is_file() else b"" for path in (old, new)]
+    histories = [
+        (path / "history.csv").read_bytes() if (path / "history.csv").is_file() else b"" for path in (old, new)
+    ]
     records = [json.loads((path / "record.json").read_text(encoding="utf-8")) for path in (old, new)]
     kept = [{key: value for key, value in record.items() if key not in _OF_THE_MACHINE} for record in records]
     return latents, images, histories[0] == histories[1], kept[0] == kept[1]

@@ -99,7 +99,7 @@ def shown_metrics(
     """
     present = {name for name in names if not name.endswith(INITIAL) and not name.startswith("scene/")}
     described = descriptions or {}
-    made_by = list(zip_longest(configs, networks, fillvalue={}))
+    made_by: list[tuple[Mapping[str, Any], Mapping[str, Any]]] = list(zip_longest(configs, networks, fillvalue={}))
     optimised = set().union(*(optimised_against(config, record) for config, record in made_by))
     if not made_by:
         optimised = {_GUIDE}  # without a configuration nobody knows what the guide was used for
@@ -126,7 +126,8 @@ def _look(name: str, description: Mapping[str, Any] | None) -> _Look | None:
     """How a metric is shown; None for numbers of a record that are no scores."""
     if description is not None:
         known = {key: description[key] for key in _FOR_DISPLAY if key in description}
-        direction = {True: 1, False: -1}.get(description.get("higher_is_better"), 0)
+        higher_is_better = description.get("higher_is_better")
+        direction = 0 if higher_is_better is None else 1 if higher_is_better else -1
         title = _full_title(name, str(description.get("title") or name.rpartition("/")[2].replace("_", " ")))
         return _Look(Metric(name, title, direction=direction, **known), description.get("place", _LAST))
     kind = name.rpartition("/")[2]

@@ -517,7 +517,8 @@ def test_size_and_content_of_a_checkpoint(networks: Networks, tmp_path: Path) ->
     assert unpack_image(batch["callbacks"]["Trajectory"]["best"][0]["image"]).equal(photo(1))
     networks_own = {name for net in (vae, small.models.unet, small.clip) for name, _ in net.named_parameters()}
     keys = set(all_keys(content))
-    assert len(keys) > 50 and not keys & networks_own
+    # More than 50 keys were Lightning's: a batch's own checkpoint has none of its loops and versions.
+    assert len(keys) > 30 and not keys & networks_own
 
 
 def all_keys(content: Any) -> Iterator[str]:
