@@ -22,19 +22,30 @@ from typing import Any
 import pandas as pd
 import torch
 from diffusers import DDIMScheduler
-from sgool.methods.optimize import LatentOptimization
 from torch import Tensor
 
-from sgool import Chain, Objective, PromptSeed, TextAlignment, load_clip, load_models
+from sgool import (
+    Chain,
+    LatentPairModule,
+    Objective,
+    PromptDataModule,
+    PromptSeed,
+    TextAlignment,
+    default_callbacks,
+    load_clip,
+    load_models,
+)
+from sgool.callbacks import PairCallback
 from sgool.diffusion import Sampler, build_sampler
 from sgool.diffusion.drift import relative_drift
-from sgool.methods.base import FitSettings
 from sgool.metrics import JudgePanel, SceneReader
 from sgool.models.assets import resolve_asset
 from sgool.models.stable_diffusion import StableDiffusion
 from sgool.prompts import load_pairs
 from sgool.prompts.seeding import first_latents, pair_generator
 from sgool.report.stats import paired_difference
+from sgool.run.train import train
+from sgool.types import PairResult
 
 Rows = Iterator[Sequence[Any]]
 
@@ -288,22 +299,11 @@ def optimise_table(bench: Bench) -> Rows:
     """
     pairs, counts = bench.first_pairs(16, 8), bench.calls or (12,)
     objective = Objective({"text": TextAlignment(load_clip("emoji_world/guide"))}, {"text": 1.0})
-    method = LatentOptimization(
-        "doodl",
-        bench.models,
-        objective,
-        {
-            "num_optimization_steps": 8 if bench.quick else 16,
-            "grad_clip_value": 0.02,
-            "gradient_rms": 0.006,
-            "keep": "best",
-        },
-    )
     base = None
     yield "calls", "sampler", "pairs", "judge", "gain", "final - ddim", "scene, %", "final", "final - ddim"
     for calls in counts:
         for name in bench.samplers:
-            first, final = _optimised(bench, method, name, calls, pairs)
+            first, final = _optimised(bench, objective, name, calls, pairs)
             base = final if base is None else base
             judge = f"{first['judge'].mean():.1f}", _to(final, first, "judge"), _to(final, base, "judge")
             scene = f"{first['scene'].mean():.1f}", f"{final['scene'].mean():.1f}", _to(final, base, "scene")
@@ -311,17 +311,29 @@ def optimise_table(bench: Bench) -> Rows:
 
 
 def _optimised(
-    bench: Bench, method: LatentOptimization, name: str, calls: int, pairs: Sequence[PromptSeed]
+    bench: Bench, objective: Objective, name: str, calls: int, pairs: Sequence[PromptSeed]
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Scores of the first and of the final images, eight pairs at a time."""
-    sampler = SAMPLERS[name]()
-    steps = bench.steps(name, calls)
-    options = {"sampler": sampler, "num_inference_steps": steps, "guidance_scale": GUIDANCE}
+    chain = bench.chain_of_calls(name, calls, pairs[:1], GUIDANCE)
+    module = LatentPairModule(chain, objective, num_optimization_steps=8 if bench.quick else 16)
+    kept = _Results()
+    callbacks = [*default_callbacks(grad_clip_value=0.02, gradient_rms=0.006), kept]
     trainer = {"accelerator": "cpu", "devices": 1, "precision": "bf16-mixed" if bench.bf16 else "32-true"}
-    settings = FitSettings(module=options, trainer=trainer)
-    results = [r for at in range(0, len(pairs), 8) for r in method.run(pairs[at : at + 8], settings)]
+    train(module, PromptDataModule(pairs, pairs_per_fit=8), callbacks=callbacks, logger=False, **trainer)
+    results = kept.results
     first = torch.stack([result.initial_image for result in results])
     return bench.scores(first, pairs), bench.scores(torch.stack([r.final_image for r in results]), pairs)
+
+
+class _Results(PairCallback):
+    """Keeps the results of all batches."""
+
+    def __init__(self) -> None:
+        self.results: list[PairResult] = []
+
+    def on_pairs_end(self, trainer: Any, pl_module: Any, results: Sequence[PairResult]) -> None:
+        """Those of one batch."""
+        self.results += results
 
 
 TABLES: dict[str, Callable[[Bench], Rows]] = {

@@ -2,7 +2,7 @@
 
 python benchmarks/scale.py [TABLE ...] [--pairs N] [--updates N] [--records N]
 
-Tables: ranks, batches, lightning, resume. All on the embedded model and the CPU, in about ten minutes on two cores;
+Tables: ranks, batches, overhead, resume. All on the embedded model and the CPU, in about ten minutes on two cores;
 each table compares within one run, so that ratios do not depend on the machine's load.
 """
 
@@ -21,17 +21,21 @@ from typing import Any
 
 import pandas as pd
 import torch
-from sgool.methods.trainer import fit_module
+from safetensors.torch import load_file
+from torch import Tensor
 
-from sgool import LatentPairModule, Objective, TextAlignment, default_callbacks, load_clip, load_models
-from sgool.callbacks import FitCheckpoint
-from sgool.diffusion import build_sampler
-from sgool.loggers import RunLogs
-from sgool.objectives import CropSettings
+from sgool.loggers import Process
+from sgool.methods.latent_pairs import LatentPairModule
 from sgool.prompts import load_pairs
+from sgool.prompts.batches import PairBatch, in_batches
 from sgool.prompts.seeding import pair_generator
 from sgool.results import RunFolder
+from sgool.run.config import load_config, to_plain
 from sgool.run.fit import run_experiment
+from sgool.run.interrupt import Interrupt
+from sgool.run.parts import Parts
+from sgool.run.progress import Progress
+from sgool.run.work import Worker
 from sgool.types import PairRecord, PromptSeed
 
 Rows = Iterator[dict[str, Any]]
@@ -71,30 +75,28 @@ def _fit_seconds(pairs: int, processes: int, threads: int, arguments: argparse.N
 def batches(arguments: argparse.Namespace) -> Rows:
     """CPU seconds a pair with 1, 2, 4 and 8 pairs in a fit, on one thread."""
     torch.set_num_threads(1)
-    pairs = load_pairs(PROMPTS, limit=8)
-    first = None
+    bench, first = _Bench(arguments), None
     for size in (1, 2, 4, 8):
-        seconds = min(
-            _cpu(lambda size=size: [_lightning(_module(pairs[i : i + size], arguments)) for i in range(0, 8, size)])
-            for _ in range(2)
-        )
+        seconds = min(bench.run(8, size)[0] for _ in range(2))
         first = first or seconds
         yield {"pairs_per_fit": size, "s a pair": seconds / 8, "against 1": seconds / first}
 
 
-def lightning(arguments: argparse.Namespace) -> Rows:
-    """CPU seconds an update by a run's fit (Lightning, callbacks, logs, checkpoints), and by a bare loop."""
+def overhead(arguments: argparse.Namespace) -> Rows:
+    """CPU seconds an update by `sgool fit` (queue, Lightning, callbacks, logs, run folder), and by a bare loop."""
     torch.set_num_threads(1)
-    pairs = load_pairs(PROMPTS, limit=1)
-    runs: dict[str, Callable[[LatentPairModule], None]] = {"bare loop": _bare, "Lightning": _lightning}
+    bench, number = _Bench(arguments), 2
+    runs: dict[str, Callable[[], tuple[float, list[Tensor]]]] = {
+        "bare loop": lambda: bench.bare(number),
+        "sgool fit": lambda: bench.run(number, 1),
+    }
     seconds: dict[str, list[float]] = {name: [] for name in runs}
-    ends = {}
-    for repeat in range(7):
+    ends: dict[str, list[Tensor]] = {}
+    for repeat in range(arguments.repeats):
         for name in reversed(runs) if repeat % 2 else runs:
-            module = _module(pairs, arguments)
-            seconds[name].append(_cpu(lambda run=runs[name], module=module: run(module)) / arguments.updates)
-            ends[name] = module.latents.detach().clone()
-    assert torch.equal(ends["bare loop"], ends["Lightning"]), "both do the same"
+            found, ends[name] = runs[name]()
+            seconds[name].append(found / arguments.updates / number)
+    assert all(map(torch.equal, ends["bare loop"], ends["sgool fit"])), "both do the same"
     least = {name: min(values) for name, values in seconds.items()}
     for name, value in least.items():
         spread = statistics.median(seconds[name]) / value - 1
@@ -103,8 +105,6 @@ def lightning(arguments: argparse.Namespace) -> Rows:
 
 def resume(arguments: argparse.Namespace) -> Rows:
     """Seconds of a ``run_experiment`` that finds all its pairs finished."""
-    from sgool.run.config import load_config, to_plain
-
     with tempfile.TemporaryDirectory() as folder:
         prompts = Path(folder) / "many.txt"
         prompts.write_text("".join(f"prompt number {index}\n" for index in range(arguments.records)))
@@ -120,46 +120,51 @@ def resume(arguments: argparse.Namespace) -> Rows:
             yield {"scan": name, "records": arguments.records, "s": time.perf_counter() - began}
 
 
-def _module(pairs: Sequence[PromptSeed], arguments: argparse.Namespace) -> LatentPairModule:
-    models, clip = _networks()
-    objective = Objective({"text": TextAlignment(clip)}, {"text": 1.0}, CropSettings(num=8))
-    return LatentPairModule(
-        models,
-        pairs,
-        objective,
-        sampler=build_sampler("ddim"),
-        num_inference_steps=12,
-        guidance_scale=4,
-        num_optimization_steps=arguments.updates,
-        momentum=0.9,
-    )
+class _Bench:
+    """DOODL's method of a run, and the same updates in a bare loop; the networks are loaded once.
 
+    Args:
+        arguments: Of the command: ``updates``.
+    """
 
-def _networks(cache: list[Any] = []) -> Any:  # noqa: B006  # loaded once
-    if not cache:
-        cache.extend([load_models("emoji_world"), load_clip("emoji_world/guide")])
-    return cache
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        lines = ["models.device=cpu", "methods=[doodl]", "optimization=doodl", "logger=csv", "trainer.threads=1"]
+        lines += [f"data.prompts={PROMPTS}", "data.limit=8", "objective.crops.num=8", "trainer.precision=32-true"]
+        lines += [f"optimization.num_optimization_steps={arguments.updates}"]
+        self._config = to_plain(load_config(lines))
+        # Without judges: they score a finished pair, which is no update.
+        self._parts = Parts(self._config, judged=False)
+        self._pairs = load_pairs(**self._config["data"])
+        self.bare(1)  # loads and warms up
 
+    def run(self, number: int, pairs_per_fit: int) -> tuple[float, list[Tensor]]:
+        """As `sgool fit` does it; CPU seconds, and each pair's last latents (S, C, h, w)."""
+        config = {**self._config, "trainer": {**self._config["trainer"], "pairs_per_fit": pairs_per_fit}}
+        with tempfile.TemporaryDirectory() as path:
+            folder = RunFolder(path).open(config, device="cpu")
+            worker = Worker(self._parts, config, folder, Progress(), Interrupt(), Process(), {}, "", None)
+            batches = in_batches(self._pairs[:number], pairs_per_fit)
+            began = time.process_time()
+            worker.run("doodl", batches)
+            seconds = time.process_time() - began
+            places = [folder.pair_folder("doodl", pair.pair_id) for pair in self._pairs[:number]]
+            # optimization=doodl keeps the last latents.
+            return seconds, [load_file(place / "latents.safetensors")["best"] for place in places]
 
-def _lightning(module: LatentPairModule) -> None:
-    """As a run does it: all callbacks, histories, checkpoints and CSV logs."""
-    with tempfile.TemporaryDirectory() as folder:
-        process = {"run_dir": Path(folder), "name": "bench", "method": "doodl", "config": {}}
-        with RunLogs({"name": "csv"}, **process) as logs:
-            logs.begin(module.pairs)
-            options = {"accelerator": "cpu", "devices": 1, "extra_callbacks": logs.callbacks()}
-            fit_module(
-                module,
-                default_callbacks(tie=False),
-                options=options,
-                logger=logs.loggers,
-                on_update=lambda *_: None,
-                checkpoint=FitCheckpoint(Path(folder) / "fit.ckpt", {}, every=10),
-            )
+    def bare(self, number: int) -> tuple[float, list[Tensor]]:
+        """Update after update, one pair after the other, without Lightning and without a run folder."""
+        module, _ = self._parts.method("doodl")
+        assert isinstance(module, LatentPairModule)
+        ends, began = [], time.process_time()
+        for index, pair in enumerate(self._pairs[:number]):
+            module.start(module.take_up(PairBatch([pair], index)))
+            _bare(module)
+            ends.append(module.latents.detach()[:, 0].clone())
+        return time.process_time() - began, ends
 
 
 def _bare(module: LatentPairModule) -> None:
-    """DOODL's updates and the evaluation of the last latents, without Lightning."""
+    """DOODL's updates and the evaluation of the last latents."""
     latents = module.latents
     norm = latents.detach().square().sum(dim=(2, 3, 4), keepdim=True).sqrt()
     optimizer = module.configure_optimizers()
@@ -178,12 +183,6 @@ def _bare(module: LatentPairModule) -> None:
     module.evaluate()
 
 
-def _cpu(run: Callable[[], object]) -> float:
-    began = time.process_time()
-    run()
-    return time.process_time() - began
-
-
 def _record(pair: PromptSeed) -> PairRecord:
     return PairRecord(
         pair.pair_id, "doodl", pair.prompt, pair.category, pair.seed, "done", None, 16, 3, {"judge/clip_score": 70.0},
@@ -194,7 +193,7 @@ def _record(pair: PromptSeed) -> PairRecord:
 TABLES: dict[str, Callable[[argparse.Namespace], Rows]] = {
     "ranks": ranks,
     "batches": batches,
-    "lightning": lightning,
+    "overhead": overhead,
     "resume": resume,
 }
 
@@ -205,6 +204,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("tables", nargs="*", choices=[*TABLES, []], metavar="TABLE", default=[])
     parser.add_argument("--pairs", type=int, default=8, help="in the table of ranks")
     parser.add_argument("--updates", type=int, default=8, help="of each pair")
+    parser.add_argument("--repeats", type=int, default=7, help="of both ways in the table of the overhead")
     parser.add_argument("--records", type=int, default=10_000, help="in the table of the resume scan")
     arguments = parser.parse_args(argv)
     for name in arguments.tables or TABLES:

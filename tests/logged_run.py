@@ -67,7 +67,8 @@ def log_pair(logs: RunLogs, run_dir: Path, index: int, *, updates: int = UPDATES
     logs.begin([pair(index)])
     for row in history(index)[:updates]:
         for logger in logs.loggers:
-            logger.log_metrics({name: row[name] for name in ("loss", "selection")}, step=int(row["update"]))
+            # Lightning counts the updates of all batches together; the row's own number is the pair's.
+            logger.log_metrics({**row, "batch": 0.0, "epoch": 0}, step=1000 * index + int(row["update"]))
     if updates < UPDATES:
         return
     first = torch.full((3, 40, 60), 0.25)

@@ -11,8 +11,9 @@ import open_clip
 import pytest
 import torch
 
-from sgool import LatentPairModule, PromptSeed, load_clip, load_models
+from sgool import Chain, PromptSeed, load_clip
 from sgool.config.paths import ASSETS
+from sgool.methods.starts import start_latents
 from sgool.metrics import SceneReader, scene_checks
 from sgool.run.fit import fit
 
@@ -32,11 +33,11 @@ def test_diffusers_loads_and_samples_the_pipeline_unchanged() -> None:
     generator = torch.Generator("cpu").manual_seed(0)
     image = pipeline("a panda", num_inference_steps=12, guidance_scale=4, generator=generator, output_type="pt").images
     assert image.shape == (1, 3, 64, 64)
-    module = LatentPairModule(
-        load_models("emoji_world"), [PromptSeed("a panda", seed=0)], num_inference_steps=12, guidance_scale=4
-    )
+    chain = Chain.from_pretrained("emoji_world", num_inference_steps=12, guidance_scale=4)
+    with torch.no_grad():
+        found = chain.with_prompts(["a panda"])(start_latents(chain, [PromptSeed("a panda", seed=0)])).images[0]
     # 12 steps of float32 networks; a pixel differs by less than one level of 255.
-    torch.testing.assert_close(module.sample(), image, atol=1 / 255, rtol=0)
+    torch.testing.assert_close(found.clamp(0, 1), image, atol=1 / 255, rtol=0)
     reading = SceneReader.from_pretrained(WORLD / "reader").read(image)[0]
     assert [detection.noun for detection in reading.detections] == ["panda"]
 

@@ -15,32 +15,22 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 MOST_LINES = 300
 MOST_FUNCTION_LINES = 40
 
-#: From left to right: a part may import itself and what stands before it. Parts in one tuple do not import each other.
+#: The most entries at the top of the package, beside those of `NO_ROOMS`.
+MOST_ENTRIES = 18
+NO_ROOMS = ("__init__.py", "__main__.py", "assets", "configs", "__pycache__")
+#: The most rooms that may stand on each other.
+MOST_FLOORS = 10
+
+#: From bottom to top: a room may import itself and what lies below it. Rooms in one tuple do not import each other.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "types"),
-    ("atomic", "interrupt", "paths", "progress", "quiet", "seeding", "shards"),
-    ("checkpoint",),
     ("config",),
-    ("prompts",),
-    ("models",),
-    ("diffusion",),
-    ("saliency",),
-    ("objectives",),
-    ("module",),
-    ("callbacks",),
-    ("strategy", "trainer"),
+    ("models", "prompts", "results"),
+    ("diffusion", "report", "saliency"),
+    ("loggers", "objectives", "study"),
+    ("callbacks", "metrics"),
     ("methods",),
-    ("metrics",),
-    ("results",),
-    ("report",),
-    ("loggers", "session"),
-    ("means", "recording", "under_way"),
-    ("work",),
-    ("runner",),
-    ("edit", "rescore", "slurm", "status"),
-    ("study",),
-    ("imagesets",),
-    ("console", "doctor"),
+    ("run",),
     ("cli",),
     ("__main__",),
 )
@@ -78,6 +68,23 @@ def _functions(tree: ast.AST) -> Iterator[tuple[str, int]]:
             if ast.get_docstring(node) is not None:
                 lines -= (first.end_lineno or first.lineno) - first.lineno + 1
             yield node.name, lines
+
+
+def test_the_package_has_few_rooms_on_few_floors() -> None:
+    entries = {entry.name for entry in PACKAGE.iterdir()} - {*NO_ROOMS}
+    assert len(entries) <= MOST_ENTRIES, sorted(entries)
+    below: dict[str, set[str]] = {}
+    for file in FILES:
+        targets = {target for _, target in _imports(ast.parse(file.read_text(encoding="utf-8")))}
+        below.setdefault(_part(file), set()).update(targets & RANK.keys() - {_part(file)})
+    del below["__init__"]
+
+    def floors(room: str) -> int:
+        """Rooms on the longest way of imports down from this one, itself included."""
+        return 1 + max(map(floors, below[room]), default=0)
+
+    assert below.keys() == RANK.keys()  # else a name above has no room
+    assert max(map(floors, below)) == len(LAYERS) <= MOST_FLOORS
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
@@ -123,6 +130,6 @@ def test_light_modules_import_nothing_heavy(module: str) -> None:
 
 def test_the_check_itself_sees_backward_imports() -> None:
     tree = ast.parse("from sgool import cli\nimport sgool.report.page\ndef f():\n    from sgool.run.fit import fit\n")
-    assert list(_imports(tree)) == [(1, "cli"), (2, "report"), (4, "runner")]
+    assert list(_imports(tree)) == [(1, "cli"), (2, "report"), (4, "run")]
     (function,) = _functions(ast.parse('def f():\n    """One.\n\n    Two.\n    """\n    return 1\n'))
     assert function == ("f", 2)

@@ -12,7 +12,7 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from sgool import LatentPairModule, Objective, PromptSeed, TextAlignment, default_callbacks
+from sgool import Chain, LatentPairModule, Objective, PromptSeed, TextAlignment, default_callbacks
 from sgool.callbacks import Trajectory
 from sgool.models.clip import ClipTower
 from sgool.models.stable_diffusion import StableDiffusion
@@ -63,20 +63,17 @@ def test_one_update_at_the_size_of_stable_diffusion(capsys: pytest.CaptureFixtur
     guide = ClipTower(open_clip.create_model("ViT-B-32"), open_clip.get_tokenizer("ViT-B-32"), name="ViT-B-32")
     objective = Objective({"text": TextAlignment(guide)}, {"text": 1.0}, CropSettings(num=4))
     module = LatentPairModule(
-        models,
-        [PromptSeed("a photo of an astronaut riding a horse")],
+        Chain(models, num_inference_steps=2, height=256, width=256),
         objective,
-        num_inference_steps=2,
         num_optimization_steps=1,
-        height=256,
-        width=256,
+        pairs=[PromptSeed("a photo of an astronaut riding a horse")],
     )
     assert module.latents.shape == (1, 1, 4, 32, 32)
     before = module.latents.detach().clone()
     callbacks = default_callbacks(gradient_rms=0.01, grad_clip_value=None)
     built = time.perf_counter()
     L.Trainer(
-        max_steps=1,
+        max_epochs=1,
         accelerator="cpu",
         callbacks=callbacks,
         logger=False,

@@ -22,7 +22,7 @@ from sgool.metrics import JudgePanel
 from sgool.metrics.panel import INITIAL
 from sgool.models.images import open_photo, to_tensor
 from sgool.report.load import load_runs
-from sgool.run.session import Session
+from sgool.run.parts import Parts
 from sgool.types import PromptSeed
 
 #: Column -> title and digits.
@@ -59,7 +59,7 @@ def rows_of(runs: Path) -> pd.DataFrame:
     """
     goals = [goal for goal in GOALS if (runs / goal).is_dir()]
     loaded = {goal: load_runs([runs / goal])[0] for goal in goals}
-    judges = Session({**loaded["up"].config}).judges
+    judges = Parts({**loaded["up"].config}).judges
     rows = []
     for photo in photos():
         found = {goal: [r for r in run.records if r.prompt == photo.text] for goal, run in loaded.items()}

@@ -25,7 +25,8 @@ class BatchCheckpoint(PairCallback):
         path: Where a batch's file lies.
         fingerprint: What else has to be equal for a file to be taken up, for example a hash of the configuration.
         every: Updates (candidates) between two checkpoints; None: none are written between.
-        interrupted: Asked after each update, candidate and denoising step whether the run has to end.
+        interrupted: Asked after each update, candidate and denoising step whether the run has to end. A SIGTERM that
+            the Trainer was sent ends it as well.
         on_note: Told why a file is of no use.
         on_written: Told the pairs, the updates done and how many there are, after each checkpoint.
         on_done: Told once a batch's results are handed over, so that its file may go.
@@ -65,7 +66,7 @@ class BatchCheckpoint(PairCallback):
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Writes where it is time to; ends the epoch where that is asked for."""
-        if self._after_round(pl_module, batch):
+        if self._after_round(trainer, pl_module, batch):
             # Not an exception: Lightning would drop what this update has logged.
             trainer.should_stop = True
 
@@ -77,7 +78,7 @@ class BatchCheckpoint(PairCallback):
         Raises:
             Interrupted: It was asked to end: Lightning has no other way to end a prediction.
         """
-        if self._after_round(pl_module, batch):
+        if self._after_round(trainer, pl_module, batch):
             raise Interrupted(f"stopped after {batch.update + 1} of {batch.updates}, as it was asked to")
 
     def on_denoising_step(self, trainer: L.Trainer, pl_module: Any, step: int, total: int) -> None:
@@ -86,14 +87,14 @@ class BatchCheckpoint(PairCallback):
         Raises:
             Interrupted: It was asked to end.
         """
-        if step < total and self._asked():
+        if step < total and self._asked(trainer):
             raise Interrupted(f"stopped after step {step} of {total}, as it was asked to")
 
-    def _after_round(self, module: Any, batch: Any) -> bool:
+    def _after_round(self, trainer: L.Trainer, module: Any, batch: Any) -> bool:
         """Whether to end: in the middle of a batch, after a checkpoint."""
+        done, asked = batch.update + 1, self._asked(trainer)
         if batch.is_over:  # its results are handed over
-            return self._asked()
-        done, asked = batch.update + 1, self._asked()
+            return asked
         if asked or (self._every and done % self._every == 0):
             state = {ORIGIN: self._origin, "batch": module.batch_state(), "seconds": module.seconds}
             write_checkpoint(self._path(module.pairs), state)
@@ -101,5 +102,5 @@ class BatchCheckpoint(PairCallback):
                 self._on_written(module.pairs, done, batch.updates)
         return asked
 
-    def _asked(self) -> bool:
-        return self._interrupted is not None and self._interrupted()
+    def _asked(self, trainer: L.Trainer) -> bool:
+        return trainer.received_sigterm or (self._interrupted is not None and self._interrupted())

@@ -150,11 +150,7 @@ def print_outcome(outcome: Outcome, console: Console | None = None) -> None:
     console.print(table)
     for record in outcome.failed:
         console.print(f"failed: {record.method} {record.pair_id}: {record.error}", markup=False, soft_wrap=True)
-    if outcome.interrupted:
-        text = f"interrupted by {outcome.interrupted}: the same command goes on with the {outcome.missing} pairs left"
-        console.print(text, markup=False, soft_wrap=True)
-    elif outcome.missing:
-        text = f"{outcome.missing} pairs have no result: the same command makes them"
+    if text := outcome.what_is_left():
         console.print(text, markup=False, soft_wrap=True)
     console.print(f"results: {outcome.run_dir / 'results.csv'}", markup=False, soft_wrap=True)
 

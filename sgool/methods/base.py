@@ -14,10 +14,10 @@ from sgool.callbacks.base import PairCallback
 from sgool.diffusion import Chain
 from sgool.errors import SgoolError
 from sgool.methods.scores import ScoredModule
+from sgool.methods.starts import network_prompts, start_latents
 from sgool.methods.trainer_checks import check_loader, check_trainer
 from sgool.metrics.panel import JudgePanel
 from sgool.prompts.batches import PairBatch, PairLoader
-from sgool.prompts.seeding import first_latents
 from sgool.types import PairResult, PromptSeed
 
 
@@ -132,8 +132,8 @@ class PairModule(ScoredModule):
         """
         self.batch, self.pairs = batch, batch.pairs
         self._began, self.seconds_before = time.perf_counter(), 0.0
-        told = [pair.prompt if _told(pair) is None else str(_told(pair)) for pair in batch.pairs]
-        self.batch_chain = self.chain.with_prompts(told, [pair.negative_prompt for pair in batch.pairs])
+        negative = [pair.negative_prompt for pair in batch.pairs]
+        self.batch_chain = self.chain.with_prompts(network_prompts(batch.pairs), negative)
         return start_latents(self.chain, batch.pairs)
 
     def deliver(self, results: Sequence[PairResult]) -> None:
@@ -213,27 +213,3 @@ class PairModule(ScoredModule):
         chain = self.chain
         own = [chain.name, chain.dtype, chain.sampler, chain.engine, chain.num_inference_steps, chain.guidance_scale]
         return [*own, chain.num_decoded, *[pair.start and pair.start.latents for pair in self.pairs]]
-
-
-def start_latents(chain: Chain, pairs: Sequence[PromptSeed]) -> Tensor:
-    """First latents (S, B, C, h, w) of pairs, on the chain's device: drawn by their seeds, or where they start.
-
-    Raises:
-        SgoolError: A start of another shape.
-    """
-    shape = tuple(chain.latent_shape())
-    streams = []
-    for pair in pairs:
-        given = first_latents(pair.seed, shape) if pair.start is None else pair.start.latents
-        whole = given.ndim == len(shape) + 1 and len(given) in chain.sampler.accepted_streams
-        if tuple(given.shape[1:] if whole else given.shape) != shape:
-            raise SgoolError(f"`start.latents` of {pair.pair_id}: expected shape {shape}, got {tuple(given.shape)}")
-        streams.append(given if whole else given.expand(chain.num_streams, *shape))
-    if len({len(stream) for stream in streams}) > 1:
-        raise SgoolError("`start.latents`: expected the same number of streams for all pairs of a batch")
-    # A copy: a caller's tensor must not change with the updates.
-    return torch.stack(streams, dim=1).to(device=chain.device, dtype=chain.latents_dtype).clone()
-
-
-def _told(pair: PromptSeed) -> str | None:
-    return None if pair.start is None else pair.start.network_prompt

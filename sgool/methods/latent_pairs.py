@@ -14,7 +14,7 @@ from sgool.diffusion import Chain
 from sgool.errors import SgoolError
 from sgool.methods import resume
 from sgool.methods.base import PairModule
-from sgool.methods.curves import detached, update_values
+from sgool.methods.evaluations import means_over_pairs, without_graph
 from sgool.metrics.panel import JudgePanel
 from sgool.objectives import BoundObjective, Objective
 from sgool.prompts.batches import PairBatch
@@ -115,7 +115,7 @@ class LatentPairModule(PairModule):
 
     def begin(self, batch: PairBatch) -> None:
         """Takes up a batch, from the middle where a checkpoint was loaded."""
-        self._optimizer().state.clear()
+        self.trainer.optimizers[0].state.clear()
         super().begin(batch)
         resumed, self._resumed = self._resumed, None
         if resumed is not None:
@@ -175,7 +175,7 @@ class LatentPairModule(PairModule):
             images,
             loss.detach(),
             self.objectives[0].evaluate(images),
-            detached(outputs[0]),
+            without_graph(outputs[0]),
         )
         return loss, evaluation
 
@@ -192,9 +192,6 @@ class LatentPairModule(PairModule):
         """What keeps the way of each pair and makes its result, where the Trainer has none."""
         missing = not any(isinstance(callback, Trajectory) for callback in self.pair_callbacks())
         return [Trajectory()] if missing else []
-
-    def _optimizer(self) -> torch.optim.Optimizer:
-        return self.trainer.optimizers[0]
 
     def on_fit_start(self) -> None:
         """Logs every update, where the Trainer has Lightning's default interval."""
@@ -221,7 +218,7 @@ class LatentPairModule(PairModule):
         shown = [i for i in pairs if i not in self.failures and not self.was_stopped_before(i, seen.update)]
         if not shown:
             return
-        values = update_values(seen, self._gradient_norms, shown)
+        values = means_over_pairs(seen, shown, self._gradient_norms)
         shown_in_bar = {name: values.pop(name) for name in ("loss", "selection")}
         self.log_dict(shown_in_bar, prog_bar=True, on_step=True, on_epoch=False, batch_size=len(shown))
         position = {"update": float(seen.update), "batch": float(batch.index)}
@@ -229,7 +226,7 @@ class LatentPairModule(PairModule):
 
     def batch_state(self) -> dict[str, Any]:
         """All that is needed to go on with the batch under way after the update that has just been made."""
-        momentum = self._optimizer().state[self.latents].get("momentum_buffer")
+        momentum = self.trainer.optimizers[0].state[self.latents].get("momentum_buffer")
         return {
             **super().batch_state(),
             "pairs": [pair.pair_id for pair in self.pairs],
@@ -248,7 +245,7 @@ class LatentPairModule(PairModule):
         self.batch.update = state["update"]
         self.latents.copy_(state["latents"])
         if state["momentum"] is not None:
-            self._optimizer().state[self.latents]["momentum_buffer"] = state["momentum"].to(self.latents)
+            self.trainer.optimizers[0].state[self.latents]["momentum_buffer"] = state["momentum"].to(self.latents)
         self.failures, self.stopped, self.retries = (dict(state[k]) for k in ("failures", "stopped", "retries"))
         for objective, remembered in zip(self.objectives, state["objectives"], strict=True):
             objective.load_state_dict(remembered)

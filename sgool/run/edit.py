@@ -123,8 +123,8 @@ def _start(inverted: Inverted, edit: Edit) -> Start:
 
 
 def summary(outcome: Outcome) -> list[str]:
-    """A line per method, then where the images lie."""
-    lines = []
+    """A line per method and where its images lie; then what is left."""
+    lines: list[str] = []
     for record in outcome.records:
         if record.status != "done":
             lines.append(f"failed: {record.method} {record.pair_id}: {record.error}")
@@ -135,7 +135,7 @@ def summary(outcome: Outcome) -> list[str]:
             f"{record.num_optimization_steps} ({record.network_evaluations} network calls, {record.seconds:.0f} s)"
         )
         lines.append(f"images: {outcome.run_dir / 'pairs' / record.method / record.pair_id}")
-    return lines
+    return [*lines, *filter(None, [outcome.what_is_left()])]
 
 
 def describe(metrics: Mapping[str, float], max_error: float) -> str:

@@ -67,6 +67,12 @@ class Outcome:
             return INTERRUPTED
         return 1 if self.failed or self.missing else 0
 
+    def what_is_left(self) -> str:
+        """A sentence on pairs without a result; empty where there are none."""
+        if self.interrupted:
+            return f"interrupted by {self.interrupted}: the same command goes on with the {self.missing} pairs left"
+        return f"{self.missing} pairs have no result: the same command makes them" if self.missing else ""
+
 
 def run_experiment(config: DictConfig, progress: Progress | None = None, *, accept_changes: bool = False) -> Outcome:
     """Runs ``config.methods`` over the pairs of ``config.data``.

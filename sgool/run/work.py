@@ -84,10 +84,15 @@ class Worker:
             for note in logs.notes:
                 self.progress.note(note)
             callbacks = [*rules, *self._callbacks(name, queue, logs)]
-            while queue:
+            try:
+                while queue:
+                    self.stop_if_asked()
+                    queue.cut(self._size)
+                    self._train(module, callbacks, queue, logs)
                 self.stop_if_asked()
-                queue.cut(self._size)
-                self._train(module, callbacks, queue, logs)
+            except Interrupted:
+                logs.close()  # a run that stops on request has not failed
+                raise
             self._close(name, queue, logs)
             return queue.taken
 
@@ -192,9 +197,6 @@ class Worker:
 
     def _close(self, name: str, queue: PairQueue, logs: RunLogs) -> None:
         """Ends a method's logs, with its means where all its pairs are recorded."""
-        if self.asked():
-            logs.close()
-            self.stop_if_asked()
         means = self.means.to_log(name) if self.means is not None and not queue.taken else None
         logs.close(means)
         if self.means is not None and means:

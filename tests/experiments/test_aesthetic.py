@@ -10,7 +10,6 @@ import pytest
 import torch
 from PIL import Image
 from scipy.stats import spearmanr
-from sgool.run.session import Session
 from torch import Tensor
 
 from experiments.aesthetic import heads, run, sheet, table
@@ -34,6 +33,7 @@ from sgool.models.images import open_photo, to_tensor
 from sgool.objectives.build import build_term
 from sgool.objectives.scores import Score
 from sgool.run.config import load_config
+from sgool.run.parts import Parts
 from sgool.types import PromptSeed
 from tests.experiments import test_emoji_world
 
@@ -133,8 +133,8 @@ def test_the_shipped_heads_rank_by_the_formula(name: str) -> None:
     options = {"type": "aesthetic", "weight": 1, "goal": "maximize", "views": "whole"}
     options |= {"clip": {"model": f"emoji_world/{name}", "pretrained": None}}
     options |= {"checkpoint": f"emoji_world/aesthetic/{name}.safetensors"}
-    session = Session(load_config(["models.device=cpu"]))  # type: ignore[arg-type]
-    term = build_term("aesthetic", options, session.networks)
+    parts = Parts(load_config(["models.device=cpu"]))  # type: ignore[arg-type]
+    term = build_term("aesthetic", options, parts.networks)
     assert isinstance(term, Score)
     images = pictures()
     images = torch.cat([images, *(torch.stack([saturate(image, f) for image in images]) for f in (0.3, 0.6, 1.5))])

@@ -20,9 +20,9 @@ import pytest
 import torch
 import wandb
 from PIL import Image
-from sgool.methods.trainer import fit_module
 
 from sgool.callbacks import Trajectory, default_callbacks
+from sgool.diffusion import Chain
 from sgool.errors import SgoolError
 from sgool.loggers import Process, RunLogs, check_logger
 from sgool.loggers.bands import bands
@@ -33,6 +33,8 @@ from sgool.methods.latent_pairs import LatentPairModule
 from sgool.models.clip import ClipTower
 from sgool.models.stable_diffusion import StableDiffusion
 from sgool.objectives import Objective, TextAlignment
+from sgool.prompts.datamodule import PromptDataModule
+from sgool.run.train import train
 from sgool.types import PromptSeed
 from tests import logged_run
 from tests.logged_run import PROMPTS, UPDATES, history, log_pair, open_logs, options, pair, record
@@ -166,13 +168,12 @@ def test_a_fit_is_logged_as_its_histories_say_and_not_changed_by_it(
         torch.manual_seed(7)
         before = torch.get_rng_state()
         objective = Objective({"text": TextAlignment(clip_tower)}, {"text": 2.0})
-        module = LatentPairModule(models, pairs, objective, num_inference_steps=2, num_optimization_steps=3)
+        module = LatentPairModule(Chain(models, num_inference_steps=2), objective, num_optimization_steps=3)
         callbacks = default_callbacks()
         with open_logs(tmp_path / name, name=name) as logs:
             logs.begin(pairs)
-            trainer = {"accelerator": "cpu", "devices": 1, "precision": "32-true"}
-            trainer["extra_callbacks"] = logs.callbacks()
-            fit_module(module, callbacks, options=trainer, logger=logs.loggers)
+            trainer = {"accelerator": "cpu", "devices": 1, "precision": "32-true", "callbacks": callbacks}
+            train(module, PromptDataModule(pairs), logger=list(logs.loggers), **trainer)
         trajectory = next(c for c in callbacks if isinstance(c, Trajectory))
         return module.latents.detach(), trajectory, before == torch.get_rng_state()
 
@@ -384,7 +385,7 @@ def test_curves_stay_within_limits(tmp_path: Path) -> None:
     with RunLogs(options(), **place, planned_updates=100_001) as logs:  # more than 50,000: every third is shown
         logs.begin([pair(0)])
         for update in range(7):
-            logs.loggers[0].log_metrics({"loss": 1.0}, step=update)
+            logs.loggers[0].log_metrics({"loss": 1.0, "update": update}, step=100 + update)
     assert [row["fit/update"] for row in all_history(tmp_path)] == [0, 3, 6]
 
 

@@ -4,24 +4,37 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Sequence
+import os
+import signal
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageDraw
 from safetensors.torch import load_file
+from torch import Tensor
 from typer.testing import CliRunner, Result
 
 from sgool.cli import app
-from sgool.diffusion import build_sampler
+from sgool.cli.console import ConsoleProgress
+from sgool.diffusion import Chain
 from sgool.errors import ConfigError, SgoolError
 from sgool.methods.latent_pairs import LatentPairModule
+from sgool.models.clip import ClipTower
 from sgool.models.stable_diffusion import StableDiffusion
+from sgool.objectives import Objective, TextAlignment
+from sgool.prompts.seeding import first_latents
+from sgool.results.claims import Claims, active_claims
 from sgool.run.config import load_config
 from sgool.run.edit import Edit, edit_image
-from sgool.types import PromptSeed
+from sgool.run.progress import Progress
+from sgool.types import PromptSeed, Start
+from tests.faults.folders import content, leftovers, rows
 
 
 @pytest.fixture(scope="module")
@@ -214,24 +227,194 @@ def test_mistakes_in_the_image(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("sampler", "streams"), [("ddim", 1), ("edict", 2), ("belm", 1), ("belm", 2)])
-def test_a_module_starts_from_given_streams(models: StableDiffusion, sampler: str, streams: int) -> None:
+def test_a_module_starts_from_given_streams(
+    models: StableDiffusion, objective: Objective, sampler: str, streams: int
+) -> None:
     given = torch.randn(streams, 1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
-    options = {"sampler": build_sampler(sampler), "num_inference_steps": 2, "guidance_scale": 1.0}
-    module = LatentPairModule(models, [PromptSeed("a cat")], initial_latents=given, **options)
+    pair = PromptSeed("a cat", start=Start(given[:, 0]))
+    module = LatentPairModule(chain(models, sampler), objective, pairs=[pair])
     assert module.latents.detach().equal(given) and module.latents.data_ptr() != given.data_ptr()
     assert module.sample().shape == (1, 3, 32, 32)
 
 
-def test_a_module_refuses_streams_that_its_sampler_has_not(models: StableDiffusion) -> None:
-    with pytest.raises(SgoolError, match=r"`initial_latents`: expected shape \(1, 4, 8, 8\), got \(2, 1, 4, 8, 8\)"):
-        LatentPairModule(models, [PromptSeed("a cat")], initial_latents=torch.zeros(2, 1, 4, 8, 8))
+def test_a_module_refuses_streams_that_its_sampler_has_not(models: StableDiffusion, objective: Objective) -> None:
+    two, one, wrong = torch.zeros(2, 4, 8, 8), torch.zeros(1, 4, 8, 8), torch.zeros(4, 4, 8)
+    for given, shape in ((two, r"\(2, 4, 8, 8\)"), (wrong, r"\(4, 4, 8\)")):
+        with pytest.raises(SgoolError, match=rf"`start.latents` of .*: expected shape \(4, 8, 8\), got {shape}"):
+            LatentPairModule(chain(models), objective, pairs=[PromptSeed("a cat", start=Start(given))])
+    mixed = [PromptSeed("a cat", start=Start(given)) for given in (one, two)]
+    with pytest.raises(SgoolError, match=r"`start\.latents`: expected the same number of streams for all pairs"):
+        LatentPairModule(chain(models, "belm"), objective, pairs=mixed)
 
 
-def test_a_network_may_be_told_something_else_than_the_objective(models: StableDiffusion) -> None:
-    options = {"num_inference_steps": 2, "guidance_scale": 1.0}
-    told = LatentPairModule(models, [PromptSeed("a cat", 3)], network_prompts=["two dogs"], **options)
-    same = LatentPairModule(models, [PromptSeed("two dogs", 3)], **options)
-    other = LatentPairModule(models, [PromptSeed("a cat", 3)], **options)
-    assert told.sample().equal(same.sample()) and not told.sample().equal(other.sample())
-    with pytest.raises(SgoolError, match="`network_prompts`: expected one a pair, 1, got 2"):
-        LatentPairModule(models, [PromptSeed("a cat")], network_prompts=["a", "b"], **options)
+def test_a_network_may_be_told_something_else_than_the_objective(models: StableDiffusion, objective: Objective) -> None:
+    def sampled(*pairs: PromptSeed) -> Tensor:
+        return LatentPairModule(chain(models), objective, pairs=pairs).sample()
+
+    start = Start(first_latents(3, (4, 8, 8)), network_prompt="two dogs")
+    told, same, other = PromptSeed("a cat", 3, start=start), PromptSeed("two dogs", 3), PromptSeed("a cat", 3)
+    assert sampled(told).equal(sampled(same)) and not sampled(told).equal(sampled(other))
+    # An empty text is one too: it is what an edit's network is told.
+    silent = PromptSeed("a cat", 3, start=replace(start, network_prompt=""))
+    assert sampled(silent).equal(sampled(PromptSeed("", 3)))
+    # Of a batch each pair is told its own.
+    assert sampled(told, other).allclose(torch.cat([sampled(same), sampled(other)]), atol=1e-5)
+
+
+@pytest.fixture
+def objective(clip_tower: ClipTower) -> Objective:
+    return Objective({"text": TextAlignment(clip_tower)})
+
+
+def chain(models: StableDiffusion, sampler: str = "ddim") -> Chain:
+    return Chain(models, sampler=sampler, num_inference_steps=2, guidance_scale=1.0)
+
+
+# An edit is a pair like any other: it can be interrupted, continued, logged and claimed
+
+
+class Notes(Progress):
+    """Keeps what is told; calls a function at each update."""
+
+    def __init__(self, at_update: Callable[[int], None] | None = None) -> None:
+        self.notes: list[str] = []
+        self.updates: list[int] = []
+        self._at_update = at_update
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+    def update(self, update: int, total: int, *_: Any, **__: Any) -> None:
+        self.updates.append(update)
+        if self._at_update is not None:
+            self._at_update(update)
+
+
+def terminate(at: int) -> Callable[[int], None]:
+    """A SIGTERM at an update."""
+    return lambda update: os.kill(os.getpid(), signal.SIGTERM) if update == at else None
+
+
+@pytest.fixture(scope="module")
+def four_updates(tiny: Sequence[str]) -> list[str]:
+    """Overrides of an edit that is long enough to be interrupted, with logs."""
+    own = ["optimization.num_optimization_steps=4", "optimization.snapshot_every=2", "objective=symmetry", "logger=csv"]
+    return [*tiny, *own, "trainer.threads=1"]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(four_updates: list[str], photo: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    run_dir = tmp_path_factory.mktemp("runs") / "undisturbed"
+    assert edit_image(load_config(["experiment=edit", *four_updates, f"run_dir={run_dir}"]), Edit(photo)).exit_code == 0
+    return content(run_dir)
+
+
+@pytest.mark.parametrize("at", [1, 2, 3])
+def test_a_signal_in_the_middle_and_the_same_command_again(
+    four_updates: list[str], photo: Path, undisturbed: dict[str, Any], tmp_path: Path, at: int
+) -> None:
+    config = load_config(["experiment=edit", *four_updates, f"run_dir={tmp_path}"])
+    first, second = Notes(terminate(at)), Notes()
+    outcome = edit_image(config, Edit(photo), first)
+    assert (outcome.exit_code, outcome.interrupted, outcome.missing) == (75, "SIGTERM", 1)
+    assert first.updates == list(range(1, at + 1))
+    (checkpoint,) = tmp_path.glob("checkpoints/doodl/my-photo-*.ckpt")
+    assert json.loads(checkpoint.with_suffix(".json").read_text())["update"] == at
+    assert not list(tmp_path.rglob("record.json")) and not active_claims(tmp_path)
+    assert [int(row["update"]) for row in curves(tmp_path)] == list(range(at))
+    assert edit_image(config, Edit(photo), second).exit_code == 0
+    assert second.updates == list(range(at + 1, 5))
+    assert content(tmp_path) == undisturbed
+    assert leftovers(tmp_path) == []
+
+
+def test_a_signal_before_the_first_update(
+    four_updates: list[str], photo: Path, undisturbed: dict[str, Any], tmp_path: Path
+) -> None:
+    class AtOnce(Notes):
+        def note(self, text: str) -> None:
+            if text.startswith("inversion error"):
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    config = load_config(["experiment=edit", *four_updates, f"run_dir={tmp_path}"])
+    stopped = AtOnce()
+    assert edit_image(config, Edit(photo), stopped).exit_code == 75 and stopped.updates == []
+    assert edit_image(config, Edit(photo)).exit_code == 0
+    assert content(tmp_path) == undisturbed
+
+
+def test_a_signal_at_the_last_update_comes_too_late(
+    four_updates: list[str], photo: Path, undisturbed: dict[str, Any], tmp_path: Path
+) -> None:
+    config = load_config(["experiment=edit", *four_updates, f"run_dir={tmp_path}"])
+    assert edit_image(config, Edit(photo), Notes(terminate(4))).exit_code == 0
+    assert content(tmp_path) == undisturbed
+
+
+def test_the_command_says_that_it_was_interrupted(
+    four_updates: list[str],
+    photo: Path,
+    undisturbed: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with monkeypatch.context() as patch:
+        update = ConsoleProgress.update
+
+        def stopping(self: ConsoleProgress, number: int, *rest: Any) -> None:
+            update(self, number, *rest)
+            terminate(2)(number)
+
+        patch.setattr(ConsoleProgress, "update", stopping)
+        result = run(photo, *four_updates, f"run_dir={tmp_path}")
+    assert result.exit_code == 75, result.output
+    assert "interrupted by SIGTERM: the same command goes on with the 1 pairs left" in result.stdout
+    result = run(photo, *four_updates, f"run_dir={tmp_path}")
+    assert result.exit_code == 0, result.output
+    assert content(tmp_path) == undisturbed
+
+
+def test_an_edit_that_another_process_works_on_is_waited_for(
+    four_updates: list[str], photo: Path, undisturbed: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sgool.run.work._PATIENCE", 0.05)
+    (name,) = {Path(path).parts[2] for path in undisturbed if path.startswith("pairs")}
+    held, go = threading.Event(), threading.Event()
+
+    def other() -> None:
+        with Claims(tmp_path).take("doodl", [name]) as free:
+            assert free
+            held.set()
+            go.wait(120)  # it ends without a record: it was killed
+
+    class Until(Notes):
+        def note(self, text: str) -> None:
+            super().note(text)
+            if "another runner" in text:
+                go.set()
+
+    thread, notes = threading.Thread(target=other), Until()
+    thread.start()
+    held.wait(10)
+    config = load_config(["experiment=edit", *four_updates, f"run_dir={tmp_path}"])
+    assert edit_image(config, Edit(photo), notes).exit_code == 0
+    thread.join()
+    assert notes.notes[1:] == [f"another runner works on 1 pairs of this one in {tmp_path}: waiting"]
+    assert content(tmp_path) == undisturbed
+
+
+def test_the_curves_are_those_of_the_history(
+    four_updates: list[str], photo: Path, undisturbed: dict[str, Any], tmp_path: Path
+) -> None:
+    config = load_config(["experiment=edit", *four_updates, f"run_dir={tmp_path}"])
+    assert edit_image(config, Edit(photo)).exit_code == 0
+    history, found = rows(the_folder(tmp_path) / "history.csv"), curves(tmp_path)
+    assert [row["batch"] for row in found] == [the_folder(tmp_path).name] * 4
+    for row, logged in zip(history[:-1], found, strict=True):
+        assert float(logged["update"]) == float(row["update"])
+        for name in ("loss", "selection", "latent_norm"):
+            assert float(logged[name]) == pytest.approx(float(row[name]), rel=1e-6)
+
+
+def curves(run_dir: Path) -> list[dict[str, str]]:
+    return [row for path in sorted(run_dir.glob("logs/doodl/updates*.csv")) for row in rows(path)]

@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from sgool.run.session import Session
 from typer.testing import CliRunner
 
 from sgool.cli import app
@@ -31,6 +30,7 @@ from sgool.results import RunFolder
 from sgool.run.config import load_config, to_plain
 from sgool.run.fit import run_experiment
 from sgool.run.imagesets import score_distribution, score_diversity
+from sgool.run.parts import Parts
 from sgool.run.rescore import rescore
 from sgool.types import PairRecord, PromptSeed
 from tests.models import test_preference
@@ -205,7 +205,7 @@ def test_over_long_prompts_of_other_judges_are_said(
         f"+models.judges.pick={{type: pickscore, model: {pick_folder}, processor: {pick_folder}}}",
     ]
     long = "a red cat to the left of a blue house and two green trees above a large orange car beside a heart"
-    texts = Session(to_plain(load_config(overrides))).truncations([long, "a cat"])
+    texts = Parts(to_plain(load_config(overrides))).truncations([long, "a cat"])
     assert sum("the judge pick does not see" in text and long in text for text in texts) == 1
 
 

@@ -173,7 +173,7 @@ def _failing(monkeypatch: pytest.MonkeyPatch, when: Callable[[int, Sequence[str]
     original, number = LatentPairModule.training_step, iter(range(1000))
 
     def broken(self: LatentPairModule, batch: Any, index: int) -> Tensor:
-        if self.global_step == 1 and (error := when(next(number), [pair.prompt for pair in self.pairs])):
+        if batch.update == 1 and (error := when(next(number), [pair.prompt for pair in self.pairs])):
             raise error
         return original(self, batch, index)
 

@@ -1,4 +1,4 @@
-"""Which device a run takes."""
+"""The parts of a run: which device it takes, and what it says of prompts."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 import torch
-from sgool.run.session import Session
 
 from sgool.errors import SgoolError
 from sgool.run.config import load_config, to_plain
+from sgool.run.parts import Parts
 
 
-def _session(device: str, devices: Any = 1) -> Session:
-    return Session({"models": {"device": device}, "trainer": {"devices": devices, "precision": "32-true"}})
+def _parts(device: str, devices: Any = 1) -> Parts:
+    return Parts({"models": {"device": device}, "trainer": {"devices": devices, "precision": "32-true"}})
 
 
 @pytest.fixture(autouse=True)
@@ -28,15 +28,15 @@ def _no_device(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_a_device_that_is_not_there(device: str, words: str) -> None:
     with pytest.raises(SgoolError, match=f"`models.device`: '{device}' was asked for, but torch sees .*{words}"):
-        _session(device).device  # noqa: B018 - the access is the test
+        _parts(device).device  # noqa: B018 - the access is the test
 
 
 @pytest.mark.parametrize("device", ["auto", "cpu"])
 @pytest.mark.parametrize("devices", [1, [1]])
 def test_the_processor_is_one_device(device: str, devices: Any) -> None:
-    session = _session(device, devices)
-    assert session.device == torch.device("cpu")
-    assert session.trainer_options() == {"accelerator": "cpu", "devices": 1, "precision": "32-true"}
+    parts = _parts(device, devices)
+    assert parts.device == torch.device("cpu")
+    assert parts.trainer_options() == {"accelerator": "cpu", "devices": 1, "precision": "32-true"}
 
 
 @pytest.mark.parametrize(
@@ -46,9 +46,9 @@ def test_networks_and_trainer_take_the_same_device(
     monkeypatch: pytest.MonkeyPatch, device: str, devices: Any, index: int | None
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    session = _session(device, devices)
-    assert (session.device.type, session.device.index) == ("cuda", index)
-    assert session.trainer_options()["devices"] == (1 if index is None else [index])
+    parts = _parts(device, devices)
+    assert (parts.device.type, parts.device.index) == ("cuda", index)
+    assert parts.trainer_options()["devices"] == (1 if index is None else [index])
 
 
 @pytest.mark.parametrize(("methods", "said"), [(["vanilla"], False), (["vanilla", "doodl"], True)])
@@ -63,7 +63,7 @@ def test_prompts_that_a_term_of_the_objective_cuts_off(
         f"methods=[{','.join(methods)}]",
     ]
     long = "a red cat to the left of a blue house and two green trees above a large orange car beside a heart"
-    texts = Session(to_plain(load_config(overrides))).truncations([long, "a cat"])
+    texts = Parts(to_plain(load_config(overrides))).truncations([long, "a cat"])
     of_the_term = [text for text in texts if "the objective's term text_alignment does not see" in text]
     assert len(of_the_term) == said
     assert all(long in text for text in texts)

@@ -1,0 +1,40 @@
+"""What is made of an update's evaluation: a copy that keeps no graph, and the values of its curves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from sgool.results.checkpoint import eight_bit
+from sgool.types import Evaluation, ObjectiveOutput
+
+
+def without_graph(output: ObjectiveOutput) -> ObjectiveOutput:
+    """The output without its graph: what is kept between updates must not keep the chain's activations alive."""
+    saliency_map = output.saliency_map
+    # Rounded for all who look at it: after a resume nothing else is left of a map found earlier.
+    return ObjectiveOutput(
+        output.loss.detach(),
+        {name: value.detach() for name, value in output.terms.items()},
+        None if saliency_map is None else eight_bit(saliency_map.detach()),
+        output.regions,
+    )
+
+
+def means_over_pairs(seen: Evaluation, shown: Sequence[int], gradient_norms: Tensor | None) -> dict[str, Tensor]:
+    """Name of a curve -> its value at an update, in float64 on the CPU.
+
+    Args:
+        seen: What the update saw.
+        shown: Indices of the pairs to count.
+        gradient_norms: (B,), before clipping; None: there was no gradient.
+    """
+    columns = {"loss": seen.loss, "selection": seen.selection}
+    columns |= {f"term/{name}": value for name, value in seen.output.terms.items()}
+    columns["latent_norm"] = seen.latents[0].flatten(1).norm(dim=1)
+    if gradient_norms is not None:
+        columns["gradient_norm"] = gradient_norms
+    table = torch.stack([column.double() for column in columns.values()]).cpu()[:, list(shown)]
+    return dict(zip(columns, table.mean(dim=1), strict=True))

@@ -1,0 +1,39 @@
+"""Where a batch of pairs starts: its first latents, and what the denoising network is told."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from sgool.diffusion import Chain
+from sgool.errors import SgoolError
+from sgool.prompts.seeding import first_latents
+from sgool.types import PromptSeed
+
+
+def start_latents(chain: Chain, pairs: Sequence[PromptSeed]) -> Tensor:
+    """First latents (S, B, C, h, w) of pairs, on the chain's device: drawn by their seeds, or where they start.
+
+    Raises:
+        SgoolError: A start of another shape.
+    """
+    shape = tuple(chain.latent_shape())
+    streams = []
+    for pair in pairs:
+        given = first_latents(pair.seed, shape) if pair.start is None else pair.start.latents
+        whole = given.ndim == len(shape) + 1 and len(given) in chain.sampler.accepted_streams
+        if tuple(given.shape[1:] if whole else given.shape) != shape:
+            raise SgoolError(f"`start.latents` of {pair.pair_id}: expected shape {shape}, got {tuple(given.shape)}")
+        streams.append(given if whole else given.expand(chain.num_streams, *shape))
+    if len({len(stream) for stream in streams}) > 1:
+        raise SgoolError("`start.latents`: expected the same number of streams for all pairs of a batch")
+    # A copy: a caller's tensor must not change with the updates.
+    return torch.stack(streams, dim=1).to(device=chain.device, dtype=chain.latents_dtype).clone()
+
+
+def network_prompts(pairs: Sequence[PromptSeed]) -> list[str]:
+    """What the denoising network is told of each pair: its prompt, or the text that its start has in that place."""
+    told = [None if pair.start is None else pair.start.network_prompt for pair in pairs]
+    return [pair.prompt if text is None else text for pair, text in zip(pairs, told, strict=True)]
