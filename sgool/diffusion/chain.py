@@ -26,8 +26,8 @@ from sgool.types import Denoised
 class Chain:
     """From first latents to images, differentiable with respect to the latents.
 
-    A chain is made once for a model and shared. What it is asked to draw comes with `with_prompts`, which gives a chain
-    of the same parts with prompts and a count of network calls of its own:
+    A chain is made once for a model and shared. `with_prompts` gives a chain of the same parts with prompts and a count
+    of network calls of its own:
 
         chain = Chain.from_pretrained("emoji_world", num_inference_steps=12, guidance_scale=4)
         images = chain.with_prompts(["a red cat"])(torch.randn(1, 1, *chain.latent_shape())).images
@@ -94,14 +94,11 @@ class Chain:
         compile: bool = False,
         **options: Any,
     ) -> Chain:
-        """A chain of the model at a path; the arguments before ``options`` are those of `sgool.load_models`.
+        """A chain of the model at a path.
 
         Args:
             path: A folder written by ``save_pretrained``, a hub id, or "emoji_world" for the embedded model.
-            device: Where the networks go.
-            dtype: Of the networks' weights.
-            channels_last: Memory format of the convolutions.
-            compile: Let torch.compile translate the denoising network at its first calls.
+            device, dtype, channels_last, compile: As for `sgool.load_models`.
             **options: Those of `Chain`.
 
         Raises:
@@ -160,8 +157,7 @@ class Chain:
     @property
     def image_size(self) -> tuple[int, int]:
         """(H, W) of the images in pixels."""
-        height, width = self.latent_shape()[-2:]
-        return height * self.family.vae_scale_factor, width * self.family.vae_scale_factor
+        return tuple(side * self.family.vae_scale_factor for side in self.latent_shape()[-2:])  # type: ignore[return-value]
 
     def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
         """What the network is told of the prompts; a warning names the words that it does not read."""
