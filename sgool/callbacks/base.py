@@ -49,6 +49,13 @@ class PairCallback(L.Callback):
         return gradient
 
 
+class UpdateCallback(PairCallback):
+    """A part of the updates of latents: it changes them, or keeps what they saw.
+
+    Methods without updates pass it by, so a Trainer may have `sgool.callbacks.default_callbacks` for all methods.
+    """
+
+
 class Column(Protocol):
     """A value of each evaluation that a pair's history shows beside the objective's own."""
 

@@ -7,11 +7,11 @@ from typing import Any
 import lightning as L
 from torch.nn import functional as F
 
-from sgool.callbacks.base import PairCallback, require_positive
+from sgool.callbacks.base import UpdateCallback, require_positive
 from sgool.errors import SgoolError
 
 
-class TieGradients(PairCallback):
+class TieGradients(UpdateCallback):
     """Both streams get the mean of their gradients."""
 
     order = 40
@@ -22,7 +22,7 @@ class TieGradients(PairCallback):
         gradient.copy_(gradient.mean(dim=0, keepdim=True).expand_as(gradient))
 
 
-class MaskGradient(PairCallback):
+class MaskGradient(UpdateCallback):
     """Weights the gradient with the saliency map of the current image, averaged over the pixels of each latent.
 
     Latents of the background get little of the step. Noise and renormalisation still move all latents: switch them off
@@ -44,7 +44,7 @@ class MaskGradient(PairCallback):
         gradient.mul_(F.adaptive_avg_pool2d(saliency.to(gradient), (height, width)))
 
 
-class NormalizeGradient(PairCallback):
+class NormalizeGradient(UpdateCallback):
     """Scales each pair's gradient to a root mean square of ``rms`` per element.
 
     The papers clip raw gradients at 1e-3, which suits Stable Diffusion's scale only; a normalised gradient makes the
@@ -64,7 +64,7 @@ class NormalizeGradient(PairCallback):
         gradient.mul_(self.rms / size.clamp_min(1e-12))
 
 
-class ClipGradientNorm(PairCallback):
+class ClipGradientNorm(UpdateCallback):
     """Shortens each pair's gradient, over all its elements and streams, to a Euclidean norm of at most ``value``."""
 
     order = 55
@@ -80,7 +80,7 @@ class ClipGradientNorm(PairCallback):
         gradient.mul_(self.value / norm.clamp_min(self.value))
 
 
-class ClipGradient(PairCallback):
+class ClipGradient(UpdateCallback):
     """Clips each element of the gradient to ±``value``."""
 
     order = 60

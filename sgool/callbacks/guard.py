@@ -9,10 +9,10 @@ import lightning as L
 import torch
 from torch import Tensor
 
-from sgool.callbacks.base import PairCallback
+from sgool.callbacks.base import UpdateCallback
 
 
-class NonFiniteGuard(PairCallback):
+class NonFiniteGuard(UpdateCallback):
     """Puts a pair whose loss or gradient is NaN or infinite back by half of its last step, once; then it fails.
 
     The last step led from latents that were evaluated well, z, to the bad ones, z'. The pair goes on from z + (z' - z)

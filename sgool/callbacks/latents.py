@@ -9,14 +9,14 @@ import lightning as L
 import torch
 from torch import Tensor
 
-from sgool.callbacks.base import PairCallback
+from sgool.callbacks.base import UpdateCallback
 from sgool.errors import SgoolError
 from sgool.prompts.seeding import pair_generator
 
 SCHEDULES = ("constant", "linear", "spherical")
 
 
-class Perturb(PairCallback):
+class Perturb(UpdateCallback):
     """Mixes the same noise n ~ N(0, 1) into all streams z of a pair, outside the momentum.
 
     =============  =========================================  ==============================================
@@ -66,7 +66,7 @@ class Perturb(PairCallback):
         return math.cos(self.std) * streams + math.sin(self.std) * norms / noise.norm() * noise
 
 
-class TieLatents(PairCallback):
+class TieLatents(UpdateCallback):
     """Replaces the streams of each pair by their mean."""
 
     order = 70
@@ -78,7 +78,7 @@ class TieLatents(PairCallback):
         latents.copy_(latents.mean(dim=0, keepdim=True).expand_as(latents))
 
 
-class Renormalize(PairCallback):
+class Renormalize(UpdateCallback):
     """Rescales each stream of each pair to the norm of its first draw."""
 
     order = 75

@@ -14,7 +14,7 @@ import lightning as L
 import torch
 from torch import Tensor
 
-from sgool.callbacks.base import PairCallback, require_positive
+from sgool.callbacks.base import UpdateCallback, require_positive
 from sgool.errors import SgoolError
 from sgool.prompts.seeding import pair_generator
 from sgool.types import Evaluation, PromptSeed
@@ -66,7 +66,7 @@ def gaussianity(latents: Tensor, permutations: Tensor, dim: int) -> Tensor:
     return unlikely.mean(dim=-1)
 
 
-class Penalty(PairCallback):
+class Penalty(UpdateCallback):
     """Adds ``weight`` times a penalty, the mean over the streams, to the loss of each pair."""
 
     order = 10

@@ -61,7 +61,7 @@ class RunWriter(PairCallback):
             self.folder.record_judges(pl_module.panel.fingerprints())
         objective = getattr(pl_module, "objective", None)
         terms: dict[str, list[str]] = {} if objective is None else objective.fingerprints()
-        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        for callback in pl_module.pair_callbacks():
             if isinstance(callback, EarlyStop):
                 terms |= callback.fingerprints()
         self.folder.record_objective(self._method or pl_module.method, terms)

@@ -8,14 +8,14 @@ from typing import Any
 import lightning as L
 from torch import Tensor
 
-from sgool.callbacks.base import PairCallback
+from sgool.callbacks.base import UpdateCallback
 from sgool.errors import SgoolError
 from sgool.objectives import CropSettings, Objective
 from sgool.objectives.terms import Term
 from sgool.types import Evaluation
 
 
-class EarlyStop(PairCallback):
+class EarlyStop(UpdateCallback):
     """Stops a pair once a term that nobody optimises has been above its lowest value for ``patience`` updates in a row.
 
     The term is measured on the whole image, without crops. A stopped pair stays where it is, while the others of its

@@ -10,13 +10,13 @@ import lightning as L
 import torch
 from torch import Tensor
 
-from sgool.callbacks.base import Column, PairCallback
+from sgool.callbacks.base import Column, UpdateCallback
 from sgool.errors import SgoolError
 from sgool.results.checkpoint import eight_bit, pack_image, unpack_image
 from sgool.types import Evaluation, PairResult
 
 
-class Trajectory(PairCallback):
+class Trajectory(UpdateCallback):
     """Keeps, per pair, the history of losses, the first image and the best one; ``keep`` "last" takes the last.
 
     After a batch's last update its latents are evaluated once more, so N updates make N + 1 candidates, and the results

@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
+import lightning as L
 import torch
 from torch import Tensor
 
-from sgool.callbacks.base import PairCallback
+from sgool.callbacks.base import PairCallback, UpdateCallback
 from sgool.diffusion import Chain
 from sgool.errors import SgoolError
 from sgool.methods.scores import ScoredModule
@@ -35,6 +36,7 @@ class PairModule(ScoredModule):
     Attributes:
         method: Name of the method, in run folders.
         num_rounds: How often prediction works on a batch.
+        makes_updates: Whether the method is trained, by updates of latents.
         pairs: Those of the batch under way.
         batch: The batch under way, None before the first.
         batch_chain: The chain for the prompts of the batch; it counts the batch's network calls.
@@ -44,6 +46,7 @@ class PairModule(ScoredModule):
 
     method: str = ""
     num_rounds: int = 1
+    makes_updates: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -76,11 +79,10 @@ class PairModule(ScoredModule):
             )
         check_trainer(self.trainer, stage, self.chain.device)
         self.reset_means()
-        ordered = iter(sorted(self.pair_callbacks(), key=lambda callback: callback.order))
-        self.trainer.callbacks[:] = [  # type: ignore[attr-defined]
-            next(ordered) if isinstance(callback, PairCallback) else callback
-            for callback in self.trainer.callbacks  # type: ignore[attr-defined]
-        ]
+        callbacks: list[L.Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
+        own = (callback for callback in callbacks if isinstance(callback, PairCallback))
+        ordered = iter(sorted(own, key=lambda callback: callback.order))
+        callbacks[:] = [next(ordered) if isinstance(callback, PairCallback) else callback for callback in callbacks]
 
     def train_dataloader(self) -> PairLoader:
         """Its own pairs as one batch, once an update."""
@@ -121,8 +123,9 @@ class PairModule(ScoredModule):
         return time.perf_counter() - self._began + self.seconds_before
 
     def pair_callbacks(self) -> list[PairCallback]:
-        """The Trainer's callbacks that know of batches of pairs."""
-        return [callback for callback in self.trainer.callbacks if isinstance(callback, PairCallback)]  # type: ignore[attr-defined]
+        """The Trainer's callbacks that know of batches of pairs, and of updates where the method makes some."""
+        found = [callback for callback in self.trainer.callbacks if isinstance(callback, PairCallback)]  # type: ignore[attr-defined]
+        return [callback for callback in found if self.makes_updates or not isinstance(callback, UpdateCallback)]
 
     def take_up(self, batch: PairBatch) -> Tensor:
         """Makes a batch the one under way.

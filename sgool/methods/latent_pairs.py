@@ -9,7 +9,7 @@ import lightning as L
 import torch
 from torch import Tensor, nn
 
-from sgool.callbacks import Trajectory
+from sgool.callbacks import Trajectory, UpdateCallback
 from sgool.diffusion import Chain
 from sgool.errors import SgoolError
 from sgool.methods import resume
@@ -58,6 +58,7 @@ class LatentPairModule(PairModule):
         SgoolError: No pairs, no updates, or Nesterov without momentum.
     """
 
+    makes_updates = True
     #: What the last update saw.
     evaluation: Evaluation | None = None
 
@@ -272,7 +273,7 @@ class LatentPairModule(PairModule):
     def deciding(self) -> list[Any]:
         """What decides on the results of the batch, beside the pairs."""
         own = [self.num_optimization_steps, self.lr, self.momentum, self.nesterov]
-        rules = [callback for callback in self.pair_callbacks() if callback.order <= Trajectory.order]
+        rules = [callback for callback in self.pair_callbacks() if isinstance(callback, UpdateCallback)]
         return [*super().deciding(), self.objective.deciding(), own, rules]
 
 
