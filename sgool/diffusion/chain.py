@@ -98,17 +98,13 @@ class Chain:
 
         Args:
             path: A folder written by ``save_pretrained``, a hub id, or "emoji_world" for the embedded model.
-            device: Where the networks go.
-            dtype: Of the networks' weights.
-            channels_last: Memory format of the convolutions.
-            compile: Let torch.compile translate the denoising network at its first calls.
+            device, dtype, channels_last, compile: As for `sgool.load_models`.
             **options: Those of `Chain`.
 
         Raises:
             SgoolError: The model cannot be loaded, or an option is wrong.
         """
-        family = load_models(path, device=device, dtype=dtype, channels_last=channels_last, compile=compile)
-        return cls(family, **options)
+        return cls(load_models(path, device=device, dtype=dtype, channels_last=channels_last, compile=compile), **options)
 
     @classmethod
     def from_pipeline(cls, pipeline: Any, **options: Any) -> Chain:
@@ -189,9 +185,8 @@ class Chain:
                 "`prompts`, `negative_prompts`: expected at least one prompt and as many negative ones, got "
                 f"{len(prompts)} and {len(negative_prompts)}"
             )
-        conditioning = self.encode_prompts(prompts)
         negative = None if self.guidance_scale == 1 else self.encode_prompts(negative_prompts)
-        return self.with_conditioning(conditioning, negative)
+        return self.with_conditioning(self.encode_prompts(prompts), negative)
 
     def with_conditioning(self, conditioning: Conditioning, negative: Conditioning | None = None) -> Chain:
         """`with_prompts`, but for what `encode_prompts` has made of the prompts already.
