@@ -98,13 +98,17 @@ class Chain:
 
         Args:
             path: A folder written by ``save_pretrained``, a hub id, or "emoji_world" for the embedded model.
-            device, dtype, channels_last, compile: As for `sgool.load_models`.
+            device: Where the networks go.
+            dtype: Of the networks' weights.
+            channels_last: Memory format of the convolutions.
+            compile: Let torch.compile translate the denoising network at its first calls.
             **options: Those of `Chain`.
 
         Raises:
             SgoolError: The model cannot be loaded, or an option is wrong.
         """
-        return cls(load_models(path, device=device, dtype=dtype, channels_last=channels_last, compile=compile), **options)
+        family = load_models(path, device=device, dtype=dtype, channels_last=channels_last, compile=compile)
+        return cls(family, **options)
 
     @classmethod
     def from_pipeline(cls, pipeline: Any, **options: Any) -> Chain:
@@ -185,8 +189,9 @@ class Chain:
                 "`prompts`, `negative_prompts`: expected at least one prompt and as many negative ones, got "
                 f"{len(prompts)} and {len(negative_prompts)}"
             )
+        conditioning = self.encode_prompts(prompts)
         negative = None if self.guidance_scale == 1 else self.encode_prompts(negative_prompts)
-        return self.with_conditioning(self.encode_prompts(prompts), negative)
+        return self.with_conditioning(conditioning, negative)
 
     def with_conditioning(self, conditioning: Conditioning, negative: Conditioning | None = None) -> Chain:
         """`with_prompts`, but for what `encode_prompts` has made of the prompts already.
@@ -194,10 +199,8 @@ class Chain:
         Raises:
             SgoolError: As `with_prompts`, or a conditioning of another shape or dtype, or one that wants gradients.
         """
-        chain = copy.copy(self)
-        chain._network = GuidedModel(
-            self.family, conditioning, negative, self.guidance_scale, split_guidance=self._split_guidance
-        )
+        chain, split = copy.copy(self), self._split_guidance
+        chain._network = GuidedModel(self.family, conditioning, negative, self.guidance_scale, split_guidance=split)
         return chain
 
     @property
@@ -226,14 +229,10 @@ class Chain:
         return network_calls(self.moves)
 
     def optimization_calls(self, latents: Tensor, num_optimization_steps: int) -> int:
-        """Network calls that an optimisation of latents is recorded to use.
+        """Network calls that so many updates of latents (S, B, C, h, w) are recorded to use.
 
-        Each update is a forward pass and what the engine recomputes in backward; the latents after the last one are
-        evaluated without gradients. An engine with a budget of memory is measured with one call of the network.
-
-        Args:
-            latents: (S, B, C, h, w), to measure with.
-            num_optimization_steps: Updates.
+        Each is a forward pass and what the engine recomputes in backward; the latents after the last one are evaluated
+        without gradients. An engine with a budget of memory is measured with one call of the network.
         """
         recomputed = recomputed_calls(self.moves, self.num_streams, self.engine, self.network, latents[0])
         return num_optimization_steps * (self.sampling_calls + recomputed) + self.sampling_calls
