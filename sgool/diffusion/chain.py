@@ -192,10 +192,8 @@ class Chain:
         Raises:
             SgoolError: As `with_prompts`, or a conditioning of another shape or dtype, or one that wants gradients.
         """
-        chain = copy.copy(self)
-        chain._network = GuidedModel(
-            self.family, conditioning, negative, self.guidance_scale, split_guidance=self._split_guidance
-        )
+        chain, split = copy.copy(self), self._split_guidance
+        chain._network = GuidedModel(self.family, conditioning, negative, self.guidance_scale, split_guidance=split)
         return chain
 
     @property
@@ -224,14 +222,10 @@ class Chain:
         return network_calls(self.moves)
 
     def optimization_calls(self, latents: Tensor, num_optimization_steps: int) -> int:
-        """Network calls that an optimisation of latents is recorded to use.
+        """Network calls that so many updates of latents (S, B, C, h, w) are recorded to use.
 
-        Each update is a forward pass and what the engine recomputes in backward; the latents after the last one are
-        evaluated without gradients. An engine with a budget of memory is measured with one call of the network.
-
-        Args:
-            latents: (S, B, C, h, w), to measure with.
-            num_optimization_steps: Updates.
+        Each is a forward pass and what the engine recomputes in backward; the latents after the last one are evaluated
+        without gradients. An engine with a budget of memory is measured with one call of the network.
         """
         recomputed = recomputed_calls(self.moves, self.num_streams, self.engine, self.network, latents[0])
         return num_optimization_steps * (self.sampling_calls + recomputed) + self.sampling_calls

@@ -75,6 +75,11 @@ class RunLogs:
         for logger in self.loggers:
             logger.begin(pairs)
 
+    def update(self, values: Mapping[str, float]) -> None:
+        """Logs an update now, before Lightning does; each value of each update is logged once."""
+        for logger in self.loggers:
+            logger.log_metrics(values)
+
     def end(self, records: Sequence[PairRecord]) -> None:
         """A batch has ended and its records are in the run folder."""
         for logger in self.loggers:

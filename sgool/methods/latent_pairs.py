@@ -218,18 +218,22 @@ class LatentPairModule(PairModule):
             self._gradient_norms = self.latents.grad.detach().square().sum(dim=(0, 2, 3, 4)).sqrt()
 
     def on_train_batch_end(self, outputs: Any, batch: PairBatch, batch_idx: int) -> None:
-        """Logs what this update saw before its step, in float64."""
+        """Logs what this update saw before its step."""
+        for name, value in self.curves().items():
+            in_bar = name in ("loss", "selection")
+            exact = torch.tensor(value, dtype=torch.float64)  # Lightning would make a float32 of a number
+            self.log(name, exact, prog_bar=in_bar, on_step=True, on_epoch=False, batch_size=len(self.pairs))
+
+    def curves(self) -> dict[str, float]:
+        """Name -> what this update logs, in float64; empty where all pairs have failed or stopped."""
         seen = self.evaluation
-        assert seen is not None
+        assert seen is not None and self.batch is not None
         pairs = range(len(self.pairs))
         shown = [i for i in pairs if i not in self.failures and not self.was_stopped_before(i, seen.update)]
         if not shown:
-            return
+            return {}
         values = means_over_pairs(seen, shown, self._gradient_norms)
-        shown_in_bar = {name: values.pop(name) for name in ("loss", "selection")}
-        self.log_dict(shown_in_bar, prog_bar=True, on_step=True, on_epoch=False, batch_size=len(shown))
-        position = {"update": float(seen.update), "batch": float(batch.index)}
-        self.log_dict({**values, **position}, on_step=True, on_epoch=False, batch_size=len(shown))
+        return {**values, "update": float(seen.update), "batch": float(self.batch.index)}
 
     def batch_state(self) -> dict[str, Any]:
         """All that is needed to go on with the batch under way after the update that has just been made."""

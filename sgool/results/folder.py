@@ -246,8 +246,7 @@ class RunFolder(RunFacts):
         Raises:
             SgoolError: It cannot be written.
         """
-        # Of two runners that end together the later one writes what it has read last.
-        with sole_writer(self.path):
+        with sole_writer(self.path):  # of two runners that end together the later one writes what it has read last
             self._write_if_changed(self.results_path, collate(self.records()))
         return self.results_path
 

@@ -138,11 +138,12 @@ class Worker:
     def _callbacks(self, name: str, queue: PairQueue, logs: RunLogs) -> list[PairCallback]:
         def done() -> None:
             self._succeeded = True
+            self._end_logs(queue, logs)
             queue.done()
 
         return [
             RunObserver(self.progress, logs),
-            RunWriter(self.folder, name, wanted=queue.wants, on_record=lambda r: self._recorded(queue, logs, r)),
+            RunWriter(self.folder, name, wanted=queue.wants, on_record=lambda r: self._recorded(queue, r)),
             BatchCheckpoint(
                 queue.under_way.checkpoint,
                 self.fingerprint,
@@ -154,21 +155,28 @@ class Worker:
             ),
         ]
 
-    def _recorded(self, queue: PairQueue, logs: RunLogs, record: PairRecord) -> None:
+    def _recorded(self, queue: PairQueue, record: PairRecord) -> None:
         queue.made(record)
-        logs.end([record])
         self.progress.done([record])
+
+    def _end_logs(self, queue: PairQueue, logs: RunLogs) -> None:
+        """All at once, also those that an earlier start had recorded of a batch before it was killed."""
+        found = [self.folder.record(queue.method, pair.pair_id) for pair in queue.current or ()]
+        logs.end([record for record in found if record is not None])
 
     def _broken(self, queue: PairQueue, error: str, began: float, logs: RunLogs) -> None:
         """A batch broke: each pair by itself, so that one cannot take its mates along; a single one is recorded."""
-        batch = queue.give_up()
+        batch = queue.current or ()
         if len(batch) > 1:
+            queue.give_up()
             self.progress.note(f"a fit of {len(batch)} pairs ended in {error}; now one by one")
             queue.put_back([(pair,) for pair in queue.left(batch)])
             return
         (pair,) = batch
         record = write_failure(self.folder, queue.method, pair, error, time.perf_counter() - began)
-        self._recorded(queue, logs, record)
+        self._recorded(queue, record)
+        self._end_logs(queue, logs)
+        queue.done()
         self._crashed.add(pair.prompt)
         if len(self._crashed) == _MOST_CRASHES and not self._succeeded:
             raise SgoolError(
