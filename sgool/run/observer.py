@@ -32,9 +32,9 @@ class RunObserver(PairCallback):
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """An update is done."""
-        if batch.is_over:
-            # Lightning logs it after all callbacks; a process that is killed while it writes results would lose it.
-            self._logs.update(pl_module.curves())
+        # Lightning logs after all callbacks. A process that is killed before that, when the update is in a checkpoint or
+        # its pairs are recorded, would leave it out for good.
+        self._logs.update(pl_module.curves())
         seen = pl_module.evaluation
         loss, score = float(seen.loss.mean()), float(seen.selection.mean())
         self._progress.update(batch.update + 1, batch.updates, loss, score)
