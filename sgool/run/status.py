@@ -14,7 +14,7 @@ from typing import Any
 from sgool.errors import SgoolError
 from sgool.prompts import load_pairs
 from sgool.results import RunFolder
-from sgool.results.claims import Claim, active_claims
+from sgool.results.claims import Claim, read_claims
 from sgool.results.under_way import BatchNote, batches_under_way
 from sgool.types import PairRecord
 
@@ -104,7 +104,7 @@ def run_status(run_dir: str | Path) -> Status:
         raise SgoolError(f"{folder.path} holds no run: there is no config.yaml in it.{waiting}")
     config = folder.config()
     # Claims and notes first: a pair that ends meanwhile then counts as done, not as interrupted.
-    claims, batches = active_claims(folder.path), batches_under_way(folder.path)
+    claims, batches = read_claims(folder.path), batches_under_way(folder.path)
     runners = [claim for claim in claims if claim.alive is not False]
     scan = folder.scan()
     begun = _begun(scan.unfinished, claims, batches)
