@@ -1,4 +1,4 @@
-"""The command line. It imports nothing heavy at the top, so that ``--help`` and wrong arguments are answered at once."""
+"""The command line. It imports nothing heavy at the top, so that ``--help`` and wrong arguments answer at once."""
 
 from __future__ import annotations
 

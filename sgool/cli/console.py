@@ -19,7 +19,7 @@ from sgool.types import PairRecord, PromptSeed
 _PROMPT_LENGTH = 40
 
 _SPEED_SECONDS = 6 * 3600.0
-"""How far back the speed is measured for the time left; in rich's default of half a minute no pair of a real run ends."""
+"""How far back speed is measured for the time left; in rich's default of half a minute no pair of a real run ends."""
 
 
 class ConsoleProgress(RunProgress):

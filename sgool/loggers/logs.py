@@ -84,7 +84,7 @@ class RunLogs:
         """Ends the logs, whether or not the method is finished; what was logged before stays.
 
         Args:
-            summary: The method's means over all its pairs; None if pairs are left, or if another process logs the means.
+            summary: The method's means over all its pairs; None if pairs are left, or if another process logs them.
             failed: Whether the process ends with an error.
         """
         loggers, self.loggers = self.loggers, []

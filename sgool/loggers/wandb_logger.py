@@ -110,7 +110,7 @@ class WandbPairLogger(WandbLogger):
         self._log({"fit/update": update, "fit/batch": self._number, **{f"fit/{name}": v for name, v in new.items()}})
 
     def end(self, records: Sequence[PairRecord]) -> None:
-        """Ends a batch: logs its pairs' scores, and the rows of the tables once there are enough for a part of a table."""
+        """Ends a batch: logs its pairs' scores, and rows of the tables once there are enough for a part of a table."""
         with explain_os_errors(f"write to {self._folder.path / 'wandb'}", "Make room there, or set logger=none."):
             self._ledger.add([record.pair_id for record in records])
         self._state.batches.pop(self._batch, None)

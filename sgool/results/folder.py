@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from sgool.results.artifacts import Array
 
 _logger = logging.getLogger(__name__)
-
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _KEPT = "Finished pairs are kept: mend that and run the same command again."
 

@@ -229,7 +229,7 @@ class Run:
                     place = {"run_dir": self.folder.path, "name": self.config["name"], "method": method}
                     with RunLogs(self.config["logger"], config=self.config, **place) as logs:
                         logs.close(values)
-                    means.logged(method, values)
+                    means.mark_logged(method, values)
 
     def _wait_for_children(self, world: World) -> None:
         """Says which of the processes that this one started ended badly."""
