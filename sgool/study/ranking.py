@@ -10,7 +10,7 @@ from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import connected_components
 
 PRIOR = 1.0 / 9.0
-"""Precision of the normal prior on log-strengths. Its standard deviation is 3, so that e^3 = 20 to 1 is nothing unusual.
+"""Precision of the normal prior on log-strengths. Its standard deviation is 3, so e^3 = 20 to 1 is nothing unusual.
 The prior keeps the estimate finite if a method never lost, and else is worth less than one vote."""
 
 _LARGEST_STEP = 2.0
