@@ -17,7 +17,7 @@ from sgool.methods.options import METHODS
 from sgool.models.images import check_fit, fit_photo, open_photo, to_tensor
 from sgool.objectives.options import TERMS
 from sgool.results import NOT_COMPARED, RunFolder
-from sgool.results.claims import present
+from sgool.results.claims import announce_runner
 from sgool.run.config import to_plain
 from sgool.run.fit import Outcome, Run, device_name, limit_threads
 from sgool.run.interrupt import Interrupt
@@ -98,7 +98,7 @@ def edit_image(config: DictConfig, edit: Edit, progress: Progress | None = None)
     folder = RunFolder(plain["run_dir"]).open(
         plain | {"edit": settings}, device=device_name(plain), not_compared=_MAY_CHANGE
     )
-    with Interrupt() as asked, present(folder.path):
+    with Interrupt() as asked, announce_runner(folder.path):
         run = Run(plain, [pair], (1, 1), folder, progress, asked)
         if run.number_left:
             limit_threads(plain["trainer"]["threads"])

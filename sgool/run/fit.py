@@ -15,11 +15,11 @@ from sgool.loggers import check_logger
 from sgool.prompts import load_pairs
 from sgool.prompts.batches import in_batches, share
 from sgool.results import RunFolder
-from sgool.results.claims import present
+from sgool.results.claims import announce_runner
 from sgool.results.compare import config_digest
 from sgool.results.locks import locked_file
 from sgool.results.shards import part_of
-from sgool.results.under_way import tidy
+from sgool.results.under_way import remove_stale_files
 from sgool.run.config import to_plain
 from sgool.run.interrupt import INTERRUPTED, Interrupt
 from sgool.run.means import Means
@@ -94,7 +94,7 @@ def run_experiment(config: DictConfig, progress: Progress | None = None, *, acce
     part = part_of(plain["trainer"]["shard"], os.environ)
     check_logger(plain["logger"])
     folder = RunFolder(plain["run_dir"]).open(plain, device=device_name(plain), accept_changes=accept_changes)
-    with Interrupt() as asked, present(folder.path):
+    with Interrupt() as asked, announce_runner(folder.path):
         return Run(plain, pairs, part, folder, progress or Progress(), asked).outcome()
 
 
@@ -229,7 +229,7 @@ class Run:
                     place = {"run_dir": self.folder.path, "name": self.config["name"], "method": method}
                     with RunLogs(self.config["logger"], config=self.config, **place) as logs:
                         logs.close(values)
-                    means.logged(method, values)
+                    means.mark_logged(method, values)
 
     def _wait_for_children(self, world: World) -> None:
         """Says which of the processes that this one started ended badly."""
@@ -249,7 +249,7 @@ class Run:
 
     def _end(self, batches: Sequence[Batch], left: int, rank: int = 0) -> Outcome:
         """With the records of these batches, in the order of the configuration."""
-        tidy(self.folder)
+        remove_stale_files(self.folder)
         self.folder.collate()
         self._log_means()
         place = {

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from sgool.prompts.batches import in_batches
 from sgool.results import RunFolder
 from sgool.results.claims import Claims
-from sgool.results.under_way import UnderWay
+from sgool.results.under_way import BatchesUnderWay
 from sgool.types import PairRecord, PromptSeed
 
 Batch = tuple[PromptSeed, ...]
@@ -47,7 +47,7 @@ class PairQueue:
         self._folder, self.method, self._resume, self._asked = folder, method, resume, asked
         self._made: set[str] = set()
         self._claim = ExitStack()
-        self.under_way = UnderWay(folder.path, method)
+        self.under_way = BatchesUnderWay(folder.path, method)
         self.current: Batch | None = None
         self.taken: list[Batch] = []
         left = [batch for batch in batches if self.left(batch)]
@@ -119,7 +119,7 @@ class PairQueue:
     def _claimed(self, batch: Batch) -> Batch | None:
         """The pairs to work on, once they are claimed; None where nothing is left of the batch, or it is taken."""
         while left := self.left(batch):
-            pairs = self.under_way.mates(batch, left)
+            pairs = self.under_way.batch_to_continue(batch, left)
             free = self._claim.enter_context(Claims(self._folder.path).take(self.method, [p.pair_id for p in pairs]))
             if not free:
                 self.release()

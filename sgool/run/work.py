@@ -208,7 +208,7 @@ class Worker:
         means = self.means.to_log(name) if self.means is not None and not queue.taken else None
         logs.close(means)
         if self.means is not None and means:
-            self.means.logged(name, means)
+            self.means.mark_logged(name, means)
 
     def _logs(self, name: str, pairs: int) -> RunLogs:
         updates = method_optimization(self.config, name)["num_optimization_steps"] * -(-pairs // self._size)
