@@ -52,7 +52,7 @@ class BatchCheckpoint(PairCallback):
 
     def on_pairs_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         """Takes up the batch's file, if it is there, whole, and of the same pairs and settings."""
-        settings = [L.__version__, self._fingerprint, str(trainer.precision), *pl_module.deciding()]
+        settings = [L.__version__, self._fingerprint, str(trainer.precision), *pl_module.result_settings()]
         self._origin = origin(pl_module.method, pl_module.pairs, settings)
         content = read_checkpoint(self._path(pl_module.pairs), self._origin, self._on_note)
         if content is not None:
@@ -87,20 +87,20 @@ class BatchCheckpoint(PairCallback):
         Raises:
             Interrupted: It was asked to end.
         """
-        if step < total and self._asked(trainer):
+        if step < total and self._must_end(trainer):
             raise Interrupted(f"stopped after step {step} of {total}, as it was asked to")
 
     def _after_round(self, trainer: L.Trainer, module: Any, batch: Any) -> bool:
         """Whether to end: in the middle of a batch, after a checkpoint."""
-        done, asked = batch.update + 1, self._asked(trainer)
+        done, ends = batch.update + 1, self._must_end(trainer)
         if batch.is_over:  # its results are handed over
-            return asked
-        if asked or (self._every and done % self._every == 0):
+            return ends
+        if ends or (self._every and done % self._every == 0):
             state = {ORIGIN: self._origin, "batch": module.batch_state(), "seconds": module.seconds}
             write_checkpoint(self._path(module.pairs), state)
             if self._on_written is not None:
                 self._on_written(module.pairs, done, batch.updates)
-        return asked
+        return ends
 
-    def _asked(self, trainer: L.Trainer) -> bool:
+    def _must_end(self, trainer: L.Trainer) -> bool:
         return trainer.received_sigterm or (self._interrupted is not None and self._interrupted())

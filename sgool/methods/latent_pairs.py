@@ -274,11 +274,11 @@ class LatentPairModule(PairModule):
         self._resumed = resume.resumed(self, checkpoint)
         self.latents.data = torch.empty_like(checkpoint["state_dict"]["latents"], device=self.chain.device)
 
-    def deciding(self) -> list[Any]:
+    def result_settings(self) -> list[Any]:
         """What decides on the results of the batch, beside the pairs."""
         own = [self.num_optimization_steps, self.lr, self.momentum, self.nesterov]
         rules = [callback for callback in self.pair_callbacks() if isinstance(callback, UpdateCallback)]
-        return [*super().deciding(), self.objective.deciding(), own, rules]
+        return [*super().result_settings(), self.objective.result_settings(), own, rules]
 
 
 def _check(num_optimization_steps: int, nesterov_alone: bool) -> None:

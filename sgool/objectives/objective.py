@@ -62,7 +62,7 @@ class Objective:
         objective.saliency = self.saliency.bind(pairs) if self.saliency else None
         return BoundObjective(objective, {name: term.targets(pairs) for name, term in self.terms.items()}, len(pairs))
 
-    def deciding(self) -> list[Any]:
+    def result_settings(self) -> list[Any]:
         """What decides on its values, to tell checkpoints apart."""
         terms = {name: [type(term), term.input_size, self.weights[name]] for name, term in self.terms.items()}
         # A detector and a term may count their calls: their kind has to do.

@@ -98,8 +98,8 @@ def edit_image(config: DictConfig, edit: Edit, progress: Progress | None = None)
     folder = RunFolder(plain["run_dir"]).open(
         plain | {"edit": settings}, device=device_name(plain), not_compared=_MAY_CHANGE
     )
-    with Interrupt() as asked, announce_runner(folder.path):
-        run = Run(plain, [pair], (1, 1), folder, progress, asked)
+    with Interrupt() as interrupt, announce_runner(folder.path):
+        run = Run(plain, [pair], (1, 1), folder, progress, interrupt)
         if run.number_left:
             limit_threads(plain["trainer"]["threads"])
             from sgool.run.parts import Parts

@@ -94,8 +94,8 @@ def run_experiment(config: DictConfig, progress: Progress | None = None, *, acce
     part = part_of(plain["trainer"]["shard"], os.environ)
     check_logger(plain["logger"])
     folder = RunFolder(plain["run_dir"]).open(plain, device=device_name(plain), accept_changes=accept_changes)
-    with Interrupt() as asked, announce_runner(folder.path):
-        return Run(plain, pairs, part, folder, progress or Progress(), asked).outcome()
+    with Interrupt() as interrupt, announce_runner(folder.path):
+        return Run(plain, pairs, part, folder, progress or Progress(), interrupt).outcome()
 
 
 def fit(*overrides: str, config_dir: Path | None = None) -> Outcome:
@@ -114,7 +114,7 @@ class Run:
     part: tuple[int, int]
     folder: RunFolder
     progress: Progress
-    asked: Interrupt
+    interrupt: Interrupt
     parts: Parts | None = None
 
     def __post_init__(self) -> None:
@@ -133,7 +133,7 @@ class Run:
         return self._number_left(self.batches)
 
     def outcome(self) -> Outcome:
-        """Does the work, in several processes where that is asked for."""
+        """Does the work, in several processes where `trainer.devices` or `num_nodes` say so."""
         left = self.number_left
         if not self._several and not left:
             self.progress.start(sum(map(len, self.batches)), self.methods, 0)
@@ -171,8 +171,8 @@ class Run:
         kind = accelerator_of(Networks(self.config["models"]).device)
         world = join_world(kind, trainer["devices"], trainer["num_nodes"])
         if world is not None:
-            self.asked.forward = world.forward
-            if self.asked():  # before there was anybody to tell
+            self.interrupt.forward = world.forward
+            if self.interrupt():  # before there was anybody to tell
                 world.forward(signal.SIGTERM)
             self.progress.as_rank(world.rank, world.size)
         return world
@@ -187,7 +187,7 @@ class Run:
             self.progress.note(f"{whose} (trainer.shard): {number} of {len(self.pairs)} pairs")
         if not left:
             return
-        with suppress(Interrupted):  # `asked` knows
+        with suppress(Interrupted):  # `self.interrupt` remembers it
             worker = self._worker(world, mine)
             worker.wait({method: worker.run(method, mine) for method in self.methods})
 
@@ -208,7 +208,7 @@ class Run:
             self.config,
             self.folder,
             self.progress,
-            self.asked,
+            self.interrupt,
             process,
             environment,
             config_digest(self.config),
@@ -234,7 +234,7 @@ class Run:
     def _wait_for_children(self, world: World) -> None:
         """Says which of the processes that this one started ended badly."""
         for rank, code in enumerate(world.wait(), start=1):
-            if code not in (0, 1, INTERRUPTED) and not self.asked():
+            if code not in (0, 1, INTERRUPTED) and not self.interrupt():
                 self.progress.note(f"the process of local rank {rank} ended with exit code {code}; its pairs are left")
 
     def _number_left(self, batches: Sequence[Sequence[PromptSeed]]) -> int:
@@ -260,11 +260,11 @@ class Run:
         found = [record for record in self.folder.records() if (record.method, record.pair_id) in place]
         records = tuple(sorted(found, key=lambda record: place[record.method, record.pair_id]))
         missing = len(place) - len(records)
-        return Outcome(self.folder.path, records, left, missing, self.asked.signal if missing else None, rank)
+        return Outcome(self.folder.path, records, left, missing, self.interrupt.signal if missing else None, rank)
 
 
 def device_name(config: Mapping[str, Any]) -> str | None:
-    """For `RunFolder.open`: "cpu" where that was asked for; None: to be found out."""
+    """Device for `RunFolder.open`: "cpu" where the configuration says so, None where it has to be found out."""
     return "cpu" if config["models"]["device"] == "cpu" else None
 
 

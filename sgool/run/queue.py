@@ -26,7 +26,7 @@ class PairQueue:
         method: The method.
         batches: Those of this process, in order.
         resume: Whether pairs that have a record are skipped, and checkpoints of batches under way taken up.
-        asked: Asked before each batch whether to stop.
+        stop_requested: Called before each batch; true ends the queue.
 
     Attributes:
         method: As given.
@@ -42,9 +42,9 @@ class PairQueue:
         batches: Sequence[Batch],
         *,
         resume: bool = True,
-        asked: Callable[[], bool] = lambda: False,
+        stop_requested: Callable[[], bool] = lambda: False,
     ) -> None:
-        self._folder, self.method, self._resume, self._asked = folder, method, resume, asked
+        self._folder, self.method, self._resume, self._stop_requested = folder, method, resume, stop_requested
         self._made: set[str] = set()
         self._claim = ExitStack()
         self.under_way = BatchesUnderWay(folder.path, method)
@@ -59,7 +59,7 @@ class PairQueue:
         return len(self._waiting)
 
     def __iter__(self) -> Iterator[Batch]:
-        while self._waiting and not self._asked():
+        while self._waiting and not self._stop_requested():
             batch = self._waiting.popleft()
             if pairs := self._claimed(batch):
                 self.current = pairs

@@ -44,7 +44,7 @@ class Worker:
         config: The plain configuration.
         folder: The run folder.
         progress: Is told what happens.
-        asked: Whether to stop.
+        interrupt: Says whether a signal has asked to stop.
         process: Which process this is.
         environment: Versions, device and commit, for the loggers.
         fingerprint: Of the configuration, for checkpoints.
@@ -55,7 +55,7 @@ class Worker:
     config: dict[str, Any]
     folder: RunFolder
     progress: Progress
-    asked: Interrupt
+    interrupt: Interrupt
     process: Process
     environment: dict[str, Any]
     fingerprint: str
@@ -73,10 +73,10 @@ class Worker:
             Interrupted: A signal asked to stop, and what was under way is saved.
             SgoolError: What the user has to mend.
         """
-        queue = PairQueue(self.folder, name, batches, resume=self.config["resume"], asked=self.asked)
+        queue = PairQueue(self.folder, name, batches, resume=self.config["resume"], stop_requested=self.interrupt)
         if not queue:
             return []
-        self.stop_if_asked()
+        self.stop_if_interrupted()
         module, rules = self.parts.method(name, self.progress.note)
         if module.panel is not None:
             module.panel.reset()
@@ -86,10 +86,10 @@ class Worker:
             callbacks = [*rules, *self._callbacks(name, queue, logs)]
             try:
                 while queue:
-                    self.stop_if_asked()
+                    self.stop_if_interrupted()
                     queue.cut(self._size)
                     self._train(module, callbacks, queue, logs)
-                self.stop_if_asked()
+                self.stop_if_interrupted()
             except Interrupted:
                 logs.close()  # a run that stops on request has not failed
                 raise
@@ -104,14 +104,14 @@ class Worker:
                 number = sum(len(batch) for batches in taken.values() for batch in batches)
                 self.progress.note(f"another runner works on {number} pairs of this one in {self.folder.path}: waiting")
                 said = True
-            self.stop_if_asked()
+            self.stop_if_interrupted()
             time.sleep(_PATIENCE)
             for name, batches in taken.items():
                 self.run(name, [batch for batch in batches if self._is_free(name, batch)])
 
-    def stop_if_asked(self) -> None:
+    def stop_if_interrupted(self) -> None:
         """Raises Interrupted between two batches."""
-        if self.asked():
+        if self.interrupt():
             raise Interrupted("stopped between two pairs, as it was asked to")
 
     def _train(self, module: PairModule, callbacks: list[L.Callback], queue: PairQueue, logs: RunLogs) -> None:
@@ -148,7 +148,7 @@ class Worker:
                 queue.under_way.checkpoint,
                 self.fingerprint,
                 every=self.config["trainer"]["save_every_n_updates"],
-                interrupted=self.asked,
+                interrupted=self.interrupt,
                 on_note=self.progress.note,
                 on_written=queue.under_way.note_progress,
                 on_done=done,
