@@ -60,12 +60,12 @@ class BatchCheckpoint(PairCallback):
             pl_module.seconds_before = content["seconds"]
 
     def on_pairs_end(self, trainer: L.Trainer, pl_module: Any, results: Sequence[PairResult]) -> None:
-        """The batch's results are handed over, to callbacks before this one too."""
+        """Says that the batch is done; callbacks with a lower order have written its results."""
         if self._on_done is not None:
             self._on_done()
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Writes where it is time to; ends the epoch where that is asked for."""
+        """Writes a checkpoint when one is due; ends the epoch where the run has to end."""
         if self._after_round(trainer, pl_module, batch):
             # Not an exception: Lightning would drop what this update has logged.
             trainer.should_stop = True
@@ -73,7 +73,7 @@ class BatchCheckpoint(PairCallback):
     def on_predict_batch_end(
         self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        """Writes where it is time to.
+        """Writes a checkpoint when one is due.
 
         Raises:
             Interrupted: It was asked to end: Lightning has no other way to end a prediction.
@@ -82,7 +82,7 @@ class BatchCheckpoint(PairCallback):
             raise Interrupted(f"stopped after {batch.update + 1} of {batch.updates}, as it was asked to")
 
     def on_denoising_step(self, trainer: L.Trainer, pl_module: Any, step: int, total: int) -> None:
-        """Ends where that is asked for; the last step is not undone.
+        """Ends the prediction where the run has to end, but not after the last step.
 
         Raises:
             Interrupted: It was asked to end.

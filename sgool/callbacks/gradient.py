@@ -12,12 +12,12 @@ from sgool.errors import SgoolError
 
 
 class TieGradients(UpdateCallback):
-    """Both streams get the mean of their gradients."""
+    """Gives both streams the mean of their gradients."""
 
     order = 40
 
     def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: Any, optimizer: Any) -> None:
-        """Averages over the streams."""
+        """Averages the gradient over the streams."""
         gradient = self.gradient(pl_module)
         gradient.copy_(gradient.mean(dim=0, keepdim=True).expand_as(gradient))
 
@@ -32,7 +32,7 @@ class MaskGradient(UpdateCallback):
     order = 45
 
     def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: Any, optimizer: Any) -> None:
-        """Weights in place; both streams with the map of the first one's image."""
+        """Weights the gradient in place; both streams with the map of the first one's image."""
         saliency = pl_module.evaluation.output.saliency_map
         if saliency is None:
             raise SgoolError(
@@ -58,7 +58,7 @@ class NormalizeGradient(UpdateCallback):
         self.rms = rms
 
     def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: Any, optimizer: Any) -> None:
-        """Scales in place."""
+        """Scales the gradient in place."""
         gradient = self.gradient(pl_module)
         size = gradient.square().mean(dim=(0, 2, 3, 4), keepdim=True).sqrt()
         gradient.mul_(self.rms / size.clamp_min(1e-12))
@@ -74,7 +74,7 @@ class ClipGradientNorm(UpdateCallback):
         self.value = value
 
     def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: Any, optimizer: Any) -> None:
-        """Scales in place."""
+        """Scales the gradient in place."""
         gradient = self.gradient(pl_module)
         norm = gradient.square().sum(dim=(0, 2, 3, 4), keepdim=True).sqrt()
         gradient.mul_(self.value / norm.clamp_min(self.value))
@@ -90,5 +90,5 @@ class ClipGradient(UpdateCallback):
         self.value = value
 
     def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: Any, optimizer: Any) -> None:
-        """Clips in place."""
+        """Clips the gradient in place."""
         self.gradient(pl_module).clamp_(-self.value, self.value)

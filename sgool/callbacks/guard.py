@@ -36,18 +36,18 @@ class NonFiniteGuard(UpdateCallback):
         self._momenta: dict[int, Tensor] = {}
 
     def on_pairs_start(self, trainer: L.Trainer, pl_module: Any) -> None:
-        """Knows no good latents yet."""
+        """Forgets the good latents of the batch before."""
         self._good = pl_module.latents.detach().clone()
         self._known = [False] * len(pl_module.pairs)
         self._momenta = {}
 
     def batch_state(self) -> dict[str, Any]:
-        """The last good latents."""
+        """Returns the last good latents, and which pairs have any."""
         assert self._good is not None
         return {"good": self._good.cpu(), "known": list(self._known)}
 
     def load_batch_state(self, state: dict[str, Any]) -> None:
-        """Takes them up."""
+        """Restores the last good latents."""
         assert self._good is not None
         self._good, self._known = state["good"].to(self._good), list(state["known"])
 

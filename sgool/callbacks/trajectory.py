@@ -50,7 +50,7 @@ class Trajectory(UpdateCallback):
         self._packed: dict[tuple[str, int, int], dict[str, Any]] = {}
 
     def on_pairs_start(self, trainer: L.Trainer, pl_module: Any) -> None:
-        """Starts empty histories."""
+        """Starts empty histories for the pairs of a new batch."""
         self.history = [[] for _ in pl_module.pairs]
         self.best = [{"selection": float("inf"), "update": 0} for _ in pl_module.pairs]
         # After a resume the first latents are the same: they follow from the pairs, and checkpoints spare them.
@@ -58,7 +58,7 @@ class Trajectory(UpdateCallback):
         self.snapshots, self._packed = [], {}
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Takes what this update saw before its step; after the last one, hands over the results."""
+        """Keeps what this update saw before its step; after the last one, hands over the results."""
         self._take(pl_module, pl_module.evaluation)
         if batch.is_over:
             if len(pl_module.stopped) < len(pl_module.pairs):
@@ -99,7 +99,7 @@ class Trajectory(UpdateCallback):
         )
 
     def batch_state(self) -> dict[str, Any]:
-        """Everything kept, with images as PNG."""
+        """Returns everything that was kept, with images as PNG."""
         packed, self._packed = self._packed, {}
 
         def pack(kind: str, update: int, index: int, image: Tensor | None) -> dict[str, Any] | None:
@@ -125,7 +125,7 @@ class Trajectory(UpdateCallback):
         }
 
     def load_batch_state(self, state: dict[str, Any]) -> None:
-        """Takes it up again."""
+        """Restores everything that was kept."""
         self.history = state["history"]
         self.best = [
             {key: unpack_image(value) if isinstance(value, dict) else value for key, value in kept.items()}

@@ -85,15 +85,15 @@ class PairModule(ScoredModule):
         callbacks[:] = [next(ordered) if isinstance(callback, PairCallback) else callback for callback in callbacks]
 
     def train_dataloader(self) -> PairLoader:
-        """Its own pairs as one batch, once an update."""
+        """Serves the module's own pairs as one batch, once an update."""
         return self._own_loader(getattr(self, "num_optimization_steps", 1))
 
     def predict_dataloader(self) -> PairLoader:
-        """Its own pairs as one batch, once a round."""
+        """Serves the module's own pairs as one batch, as often as prediction works on them."""
         return self._own_loader(self.num_rounds)
 
     def test_dataloader(self) -> PairLoader:
-        """Its own pairs as one batch, once a round."""
+        """Serves the module's own pairs as one batch, as often as prediction works on them."""
         return self._own_loader(self.num_rounds)
 
     def _own_loader(self, count: int) -> PairLoader:
@@ -109,12 +109,12 @@ class PairModule(ScoredModule):
 
     @property
     def all_pairs(self) -> tuple[PromptSeed, ...]:
-        """The pairs of all batches: its own, or the data module's."""
+        """The pairs of all batches: the module's own, or those of the data module."""
         return self._own if self._own is not None else tuple(getattr(self._data_module(), "pairs", ()))
 
     @property
     def pairs_per_fit(self) -> int:
-        """The most pairs of a batch."""
+        """How many pairs a batch has at most."""
         return len(self._own) if self._own is not None else int(getattr(self._data_module(), "pairs_per_fit", 0))
 
     @property
@@ -168,11 +168,11 @@ class PairModule(ScoredModule):
         check_loader(self.trainer.test_dataloaders)
 
     def predict_step(self, batch: PairBatch, batch_idx: int) -> list[PairResult]:
-        """One round of a batch; the results after the last one, before that an empty list."""
+        """Works on a batch once; returns its results after the last time, and an empty list before that."""
         return self._round(batch)
 
     def test_step(self, batch: PairBatch, batch_idx: int) -> None:
-        """As prediction, with the judges' means in ``Trainer.test``'s table."""
+        """Works on a batch once, like `predict_step`; ``Trainer.test`` then shows the judges' means."""
         self._round(batch)
 
     def _round(self, batch: PairBatch) -> list[PairResult]:
@@ -186,17 +186,17 @@ class PairModule(ScoredModule):
         return self.results if batch.is_over else []
 
     def begin(self, batch: PairBatch) -> None:
-        """Takes up a batch, and lets callbacks begin anew."""
+        """Takes up a batch, and tells the callbacks of it."""
         self.start(self.take_up(batch))
         for callback in self.pair_callbacks():
             callback.on_pairs_start(self.trainer, self)
 
     def start(self, latents: Tensor) -> None:
-        """Begins with the first latents (S, B, C, h, w) of a batch."""
+        """Sets the method's own state for a new batch with these first latents (S, B, C, h, w)."""
         raise NotImplementedError
 
     def round(self, batch: PairBatch) -> None:
-        """Works on the batch once, without gradients but where it asks for them; the last time it delivers."""
+        """Works on the batch once, under ``torch.no_grad``; the last time it calls `deliver`."""
         raise NotImplementedError
 
     def batch_state(self) -> dict[str, Any]:
@@ -205,14 +205,14 @@ class PairModule(ScoredModule):
         return {"network_calls": self.batch_chain.calls, "callbacks": {k: v for k, v in states.items() if v}}
 
     def load_batch_state(self, state: Mapping[str, Any]) -> None:
-        """Goes on from a `batch_state` of the same pairs."""
+        """Restores a `batch_state` of the same pairs."""
         self.batch_chain.calls = state["network_calls"]
         for callback in self.pair_callbacks():
             if found := state["callbacks"].get(type(callback).__name__):
                 callback.load_batch_state(found)
 
     def result_settings(self) -> list[Any]:
-        """What decides on the results of the batch under way, beside the pairs, to tell checkpoints apart."""
+        """All settings that the batch's results depend on, so that a checkpoint of other settings is not taken up."""
         chain = self.chain
         own = [chain.name, chain.dtype, chain.sampler, chain.engine, chain.num_inference_steps, chain.guidance_scale]
         return [*own, chain.num_decoded, *[pair.start and pair.start.latents for pair in self.pairs]]

@@ -98,7 +98,7 @@ class LatentPairModule(PairModule):
 
     @property
     def update(self) -> int:
-        """The update under way, from 0."""
+        """Number of the update under way, counted from 0."""
         return 0 if self.batch is None else self.batch.update
 
     def setup(self, stage: str) -> None:
@@ -114,14 +114,14 @@ class LatentPairModule(PairModule):
             self.latents.data = self.latents.new_zeros(len(self.latents), self.pairs_per_fit, *self.latents.shape[2:])
 
     def start(self, latents: Tensor) -> None:
-        """Begins with the first latents of a batch: nothing of the batch before is left."""
+        """Sets the parameter to a new batch's first latents; nothing of the batch before is left."""
         self.latents.data, self.latents.grad = latents, None
         self.objectives = tuple(self.objective.bind(self.pairs) for _ in range(self.chain.num_decoded))
         self.failures, self.retries, self.stopped = {}, {}, {}
         self.evaluation, self._gradient_norms = None, None
 
     def begin(self, batch: PairBatch) -> None:
-        """Takes up a batch, from the middle where a checkpoint was loaded."""
+        """Takes up a batch at its first update, or where a loaded checkpoint has left it."""
         self.trainer.optimizers[0].state.clear()
         super().begin(batch)
         resumed, self._resumed = self._resumed, None
@@ -135,7 +135,7 @@ class LatentPairModule(PairModule):
         self.stopped[index] = (update, self.batch_chain.calls)
 
     def fail(self, index: int, update: int, reason: str) -> None:
-        """Ends the updates of a pair for good."""
+        """Ends the updates of a pair that has failed, and keeps the reason."""
         self.failures[index] = reason
         self.stop(index, update)
 
@@ -156,7 +156,7 @@ class LatentPairModule(PairModule):
         return self.batch_chain(self.latents if latents is None else latents)
 
     def training_step(self, batch: PairBatch, batch_idx: int) -> Tensor:
-        """Loss of the current latents, summed over the pairs; what it saw stands in ``self.evaluation``.
+        """Returns the loss of the current latents, summed over the pairs, and sets ``self.evaluation``.
 
         DOODL's factor on the gradient is 0.5 whether one or both of EDICT's images are judged.
         """
@@ -188,15 +188,15 @@ class LatentPairModule(PairModule):
 
     @torch.no_grad()
     def sample(self) -> Tensor:
-        """Images (B, 3, H, W) in [0, 1] of the current latents' first stream."""
+        """Returns the images (B, 3, H, W) in [0, 1] of the current latents' first stream."""
         return self().images[0].clamp(0, 1)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """SGD with momentum, as DOODL: b = 0.9 b + g, no dampening, and Nesterov's only where asked for."""
+        """Makes SGD with momentum, as DOODL uses it: b = 0.9 b + g without dampening."""
         return torch.optim.SGD([self.latents], lr=self.lr, momentum=self.momentum, nesterov=self.nesterov)
 
     def configure_callbacks(self) -> list[L.Callback]:
-        """What keeps the way of each pair and makes its result, where the Trainer has none."""
+        """Adds a `Trajectory`, which makes the results, where the Trainer has none."""
         missing = not any(isinstance(callback, Trajectory) for callback in self.pair_callbacks())
         return [Trajectory()] if missing else []
 
@@ -225,7 +225,7 @@ class LatentPairModule(PairModule):
             self.log(name, exact, prog_bar=in_bar, on_step=True, on_epoch=False, batch_size=len(self.pairs))
 
     def curves(self) -> dict[str, float]:
-        """Name -> what this update logs, in float64; empty where all pairs have failed or stopped."""
+        """Returns what this update logs by name, in float64; empty where all pairs have failed or stopped."""
         seen = self.evaluation
         assert seen is not None and self.batch is not None
         pairs = range(len(self.pairs))
@@ -250,7 +250,7 @@ class LatentPairModule(PairModule):
 
     @torch.no_grad()
     def load_batch_state(self, state: Mapping[str, Any]) -> None:
-        """Goes on from a `batch_state`: the batch's next update is the one after it."""
+        """Restores a `batch_state`; the batch goes on with the update after it."""
         super().load_batch_state(state)
         assert self.batch is not None
         self.batch.update = state["update"]
@@ -275,7 +275,7 @@ class LatentPairModule(PairModule):
         self.latents.data = torch.empty_like(checkpoint["state_dict"]["latents"], device=self.chain.device)
 
     def result_settings(self) -> list[Any]:
-        """What decides on the results of the batch, beside the pairs."""
+        """All settings that the batch's results depend on."""
         own = [self.num_optimization_steps, self.lr, self.momentum, self.nesterov]
         rules = [callback for callback in self.pair_callbacks() if isinstance(callback, UpdateCallback)]
         return [*super().result_settings(), self.objective.result_settings(), own, rules]
