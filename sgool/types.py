@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -167,6 +167,12 @@ class PairResult:
     retries: int = 0
     metrics: Mapping[str, float] = field(default_factory=dict)
     seconds: float = 0.0
+
+    def to(self, device: Any) -> PairResult:
+        """With its images, maps and latents there; Lightning brings what a prediction returns to the CPU."""
+        own = {entry.name: getattr(self, entry.name) for entry in fields(self)}
+        moved = {name: value.to(device) for name, value in own.items() if hasattr(value, "to")}
+        return replace(self, **moved, snapshots=[(update, image.to(device)) for update, image in self.snapshots])
 
 
 @dataclass(frozen=True)

@@ -41,8 +41,7 @@ class Chain:
         sampler: A sampler or the name of one ("ddim", "edict", "belm", "bdia", "dpm_solver"); by default "ddim".
         engine: How gradients are made, or the name of it ("direct", "checkpoint", "reversible"); by default
             "checkpoint".
-        height: Of the images in pixels; by default the model's own.
-        width: Of the images in pixels; by default the model's own.
+        height, width: Size of the images in pixels; by default the model's own.
         decode: "both": decode all S streams. "x": the first alone.
         split_guidance: Conditional and unconditional pass one after the other: half the activations.
 
@@ -98,7 +97,10 @@ class Chain:
 
         Args:
             path: A folder written by ``save_pretrained``, a hub id, or "emoji_world" for the embedded model.
-            device, dtype, channels_last, compile: As for `sgool.load_models`.
+            device: Where the networks go.
+            dtype: Data type of the networks' weights.
+            channels_last: Whether convolutions work in that memory format.
+            compile: Whether torch.compile translates the denoising network at its first calls.
             **options: Those of `Chain`.
 
         Raises:
@@ -153,11 +155,6 @@ class Chain:
         """
         own_height, own_width = self._size
         return self.family.latent_shape(own_height if height is None else height, own_width if width is None else width)
-
-    @property
-    def image_size(self) -> tuple[int, int]:
-        """(H, W) of the images in pixels."""
-        return tuple(side * self.family.vae_scale_factor for side in self.latent_shape()[-2:])  # type: ignore[return-value]
 
     def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
         """What the network is told of the prompts; a warning names the words that it does not read."""

@@ -194,7 +194,7 @@ class PairModule(ScoredModule):
 
     def round(self, batch: PairBatch) -> None:
         """Works on the batch once, without gradients but where it asks for them; the last time it delivers."""
-        raise SgoolError(f"{type(self).__name__} is trained: expected Trainer.fit, got predict or test")
+        raise NotImplementedError
 
     def batch_state(self) -> dict[str, Any]:
         """All that is needed to go on with the batch under way, in plain values and tensors on the CPU."""

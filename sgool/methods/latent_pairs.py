@@ -101,7 +101,13 @@ class LatentPairModule(PairModule):
         return 0 if self.batch is None else self.batch.update
 
     def setup(self, stage: str) -> None:
-        """As for every method; makes room for a whole batch, so that a model summary counts its latents."""
+        """As for every method; makes room for a whole batch, so that a model summary counts its latents.
+
+        Raises:
+            SgoolError: As for every method, or anything else than a fit.
+        """
+        if stage != "fit":
+            raise SgoolError(f"{type(self).__name__} is trained: expected Trainer.fit, got predict or test")
         super().setup(stage)
         if not self.latents.shape[1]:
             self.latents.data = self.latents.new_zeros(len(self.latents), self.pairs_per_fit, *self.latents.shape[2:])

@@ -153,7 +153,7 @@ def invert_image(parts: Parts, photo: Image.Image, pair: PromptSeed, edit: Edit)
     from sgool.run.train import autocast_like
 
     chain = parts.chain.with_prompts([edit.prompt], [pair.negative_prompt])
-    height, width = chain.image_size
+    height, width = (side * chain.family.vae_scale_factor for side in chain.latent_shape()[-2:])
     image = to_tensor(fit_photo(photo, height, width, edit.fit))
     with torch.no_grad(), autocast_like(parts.trainer_options(), parts.device):
         latents = chain.encode_images(image[None])

@@ -67,6 +67,11 @@ def finished(run: Path) -> tuple[RunFolder, dict[str, Any], list[PairRecord]]:
     records = [record for record in folder.records() if record.status == "done"]
     if not records:
         raise SgoolError(f"{run}: expected finished pairs to score, found none")
+    if "objective" not in config:
+        raise SgoolError(
+            f"{run}: expected a run of `sgool fit`, got one that a script has written with RunWriter: its config.yaml "
+            "does not say which judges there are; give them to the script's module (judges=...) and run it again"
+        )
     config["models"] = {**config["models"], "judges": checked_judges(config)}
     return folder, config, records
 

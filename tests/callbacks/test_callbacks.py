@@ -9,6 +9,7 @@ from typing import Any
 import lightning as L
 import pytest
 import torch
+from lightning.pytorch.plugins import MixedPrecision
 from torch import Tensor
 
 from sgool.callbacks import (
@@ -461,6 +462,11 @@ def test_progress_and_loggers_see_each_update(models: StableDiffusion, clip_towe
     assert [float(value) for value in values] == pytest.approx(expected, rel=1e-12)
 
 
+def half(precision: str) -> dict[str, Any]:
+    """A Trainer's options; on the CPU Lightning takes bf16-mixed in place of 16-mixed, unless it is given as such."""
+    return {"plugins": MixedPrecision(precision, "cpu")} if precision == "16-mixed" else {"precision": precision}
+
+
 @pytest.mark.parametrize("precision", ["16-mixed", "16-true", "bf16-true"])
 def test_precisions_that_would_couple_pairs_or_round_latents(
     models: StableDiffusion, clip_tower: ClipTower, precision: str
@@ -468,7 +474,7 @@ def test_precisions_that_would_couple_pairs_or_round_latents(
     objective = Objective({"text": TextAlignment(clip_tower)}, {"text": 1.0}, CROPS)
     module = LatentPairModule(chain_of(models, num_inference_steps=2), objective, num_optimization_steps=1)
     with pytest.raises(SgoolError, match=f"expected 32-true, 64-true or bf16-mixed, got {precision}"):
-        run(module, PAIRS, default_callbacks(), precision=precision)
+        run(module, PAIRS, default_callbacks(), **half(precision))
 
 
 def test_bad_knobs() -> None:

@@ -33,6 +33,7 @@ from sgool.run.imagesets import score_distribution, score_diversity
 from sgool.run.parts import Parts
 from sgool.run.rescore import rescore
 from sgool.types import PairRecord, PromptSeed
+from tests.fake_run import fake_record
 from tests.models import test_preference
 
 pick_folder = test_preference.pick_folder
@@ -531,3 +532,11 @@ def test_options_of_a_distribution_alone_change_nothing(run: Path, options: list
     assert result.exit_code == 2
     assert f"{named}: expected --distribution REFERENCE beside" in " ".join(result.output.split())
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+
+
+def test_a_run_of_a_script_is_said(tmp_path: Path) -> None:
+    """RunWriter knows the module's chain and objective, not how judges are named in a configuration."""
+    folder = RunFolder(tmp_path).open({"name": "doodl", "methods": ["doodl"], "models": {"path": "emoji_world"}})
+    folder.write(fake_record(PromptSeed("a cat"), "doodl"))
+    with pytest.raises(SgoolError, match="expected a run of `sgool fit`, got one that a script has written"):
+        rescore(tmp_path)
