@@ -65,7 +65,7 @@ def integer(minimum: int) -> Rule:
 def number(
     *, above: float | None = None, least: float | None = None, below: float | None = None, most: float | None = None
 ) -> Rule:
-    """Returns the rule for a finite number; ``above`` and ``below`` exclude the bound, ``least`` and ``most`` do not."""
+    """Returns the rule for a finite number; ``above`` and ``below`` exclude their bound."""
     bounds = [
         (above, "above", lambda value, bound: value > bound),
         (least, "at least", lambda value, bound: value >= bound),
