@@ -208,7 +208,7 @@ class PairModule(ScoredModule):
             if found := state["callbacks"].get(type(callback).__name__):
                 callback.load_batch_state(found)
 
-    def deciding(self) -> list[Any]:
+    def checkpoint_settings(self) -> list[Any]:
         """What decides on the results of the batch under way, beside the pairs, to tell checkpoints apart."""
         chain = self.chain
         own = [chain.name, chain.dtype, chain.sampler, chain.engine, chain.num_inference_steps, chain.guidance_scale]

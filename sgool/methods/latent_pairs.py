@@ -269,11 +269,11 @@ class LatentPairModule(PairModule):
         self._resumed = resume.resumed(self, checkpoint)
         self.latents.data = torch.empty_like(checkpoint["state_dict"]["latents"], device=self.chain.device)
 
-    def deciding(self) -> list[Any]:
+    def checkpoint_settings(self) -> list[Any]:
         """What decides on the results of the batch, beside the pairs."""
         own = [self.num_optimization_steps, self.lr, self.momentum, self.nesterov]
         rules = [callback for callback in self.pair_callbacks() if callback.order <= Trajectory.order]
-        return [*super().deciding(), self.objective.deciding(), own, rules]
+        return [*super().checkpoint_settings(), self.objective.checkpoint_settings(), own, rules]
 
 
 def _check(num_optimization_steps: int, nesterov_alone: bool) -> None:
