@@ -52,7 +52,7 @@ class BatchCheckpoint(PairCallback):
 
     def on_pairs_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         """Takes up the batch's file, if it is there, whole, and of the same pairs and settings."""
-        settings = [L.__version__, self._fingerprint, str(trainer.precision), *pl_module.result_settings()]
+        settings = [L.__version__, self._fingerprint, str(trainer.precision), *pl_module.checkpoint_settings()]
         self._origin = origin(pl_module.method, pl_module.pairs, settings)
         content = read_checkpoint(self._path(pl_module.pairs), self._origin, self._on_note)
         if content is not None:

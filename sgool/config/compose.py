@@ -1,4 +1,4 @@
-"""Composition of the configuration: shipped files, the user's folder, overrides."""
+"""Composes the configuration from the shipped files, the user's folder and the overrides."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sgool.config.locate import search_also
+from sgool.config.locate import add_search_folder
 from sgool.config.overrides import Reader
 from sgool.config.paths import config_folder
 from sgool.config.rules import Schema
@@ -28,9 +28,9 @@ def compose(
 
     Args:
         overrides: In Hydra's grammar: ``sampler=edict``, ``data.seeds=[0,1]``, ``experiment=paper``.
-        config_dir: A folder of the user's own with further choices, laid out like the shipped configs/. Modules in it
-            are found from now on.
-        schema: What each key may hold, for hints.
+        config_dir: A folder of the user's own with further choices, laid out like the shipped configs/. Python modules
+            in it can be imported from then on.
+        schema: The rules of all keys, for hints.
         named: Dotted keys of the mappings in which users add names of their own, for hints.
 
     Returns:
@@ -38,11 +38,11 @@ def compose(
         each override that cannot be used.
 
     Raises:
-        ConfigError: With all problems that were found, if nothing can be composed.
+        ConfigError: Nothing can be composed; it lists all problems that were found.
     """
     folders = _folders(config_dir)
     for own in folders[1:]:
-        search_also(own)
+        add_search_folder(own)
     reader = Reader(folders, schema, named)
     found = reader.read(overrides)
     problems = found.problems
@@ -56,7 +56,7 @@ def compose(
 
 
 def to_plain(config: DictConfig) -> dict[str, Any]:
-    """The configuration as dictionaries, lists, numbers and text."""
+    """Converts a configuration to dictionaries, lists, numbers and text."""
     return _container(config, resolve=True)
 
 
@@ -70,10 +70,10 @@ def _together_with(problems: Sequence[str]) -> Iterator[None]:
 
 
 def _folders(config_dir: str | os.PathLike[str] | None) -> list[Path]:
-    """The shipped folder and the user's, if given.
+    """Returns the shipped folder and the user's, if given.
 
     Raises:
-        ConfigError: No such folder, or one with files that the shipped ones would hide.
+        ConfigError: There is no such folder, or it has files that the shipped ones would hide.
     """
     shipped = config_folder()
     if config_dir is None:
@@ -94,10 +94,10 @@ def _folders(config_dir: str | os.PathLike[str] | None) -> list[Path]:
 
 
 def _compose(overrides: Sequence[str], folders: Sequence[Path]) -> DictConfig:
-    """Hydra's compose, without leaving anything behind in Hydra's global state.
+    """Calls Hydra's compose and leaves Hydra's global state as it was.
 
     Raises:
-        ConfigError: What Hydra, OmegaConf or YAML object to.
+        ConfigError: Hydra, OmegaConf or YAML refuse the configuration.
     """
     import yaml
     from hydra import compose as hydra_compose
@@ -108,7 +108,7 @@ def _compose(overrides: Sequence[str], folders: Sequence[Path]) -> DictConfig:
 
     more = [f'hydra.searchpath=["file://{_quoted(folder)}"]' for folder in folders[1:]]
     before = GlobalHydra.instance().hydra
-    # Someone's own Hydra application may be running around us: Hydra refuses a second one unless the first steps aside.
+    # The caller may be a Hydra application: Hydra refuses to initialise a second time unless the first is set aside.
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(config_dir=str(folders[0]), job_name="sgool", version_base="1.3"):
@@ -125,7 +125,7 @@ def _quoted(folder: Path) -> str:
 
 
 def _first_part(error: Exception) -> str:
-    """Hydra's message without its search path and the advice that follows it, on one line."""
+    """Returns Hydra's message on one line, without its search path and the advice that follows it."""
     return " ".join(str(error).partition("Config search path:")[0].split())
 
 

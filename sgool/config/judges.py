@@ -1,4 +1,4 @@
-"""Judges of a configuration whose weights an objective used, by what the configuration calls them."""
+"""Finds the judges of a configuration whose weights an objective used."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ _TORCHVISION = {"alex": "alexnet", "vgg": "vgg16", "squeeze": "squeezenet1_1"}
 
 
 def optimised_against(config: Options, networks: Options | None = None) -> set[str]:
-    """Names of the judges, and "guide", that share weights with a network of the objective: no evidence of quality.
+    """Returns the names of the judges, and "guide", that share weights with a network of the objective.
 
-    A run folder's record of the networks' fingerprints decides, where it has one: which names and files the weights
-    came from plays no part. All networks count that an optimised term uses, in ensembles and below others (the CLIP
-    below an aesthetic head), and those of the term that stops pairs early.
+    The scores of such a judge are no evidence of quality. If the run folder records the networks' fingerprints, these
+    decide, and the names and files of the weights play no part. All networks of an optimised term count, also those in
+    ensembles and below others (the CLIP below an aesthetic head), and those of the term that stops pairs early.
 
-    Without a record (older runs, or a method that has not begun), and for terms and judges of which the record names
-    no network, references are compared: a CLIP by model and ``pretrained`` (an embedded name, a folder and
-    ``local-dir:`` that lead to one place are one; so are a tag of open_clip and LAION's repository of it on the hub,
-    and a model with and without ``-quickgelu``), other networks by their files. A network inside a user's own function
-    is then not seen, unless its reference stands among the term's arguments.
+    Names and files are compared where there is no record (older runs, or a method that has not begun) and for terms
+    and judges for which it has no network. CLIPs are compared by model and ``pretrained``: an embedded name, a folder
+    and ``local-dir:`` that lead to the same place are equal; so are a tag of open_clip and LAION's repository of it on
+    the hub, and a model with and without ``-quickgelu``. Other networks are compared by their files. A network inside
+    a user's own function is then found only if its name or file is among the term's arguments.
 
     Args:
         config: A run's configuration, also one of an earlier version.
-        networks: The run folder's record, `sgool.results.RunFolder.networks`; None or empty: there is none.
+        networks: The run folder's record, `sgool.results.RunFolder.networks`; None or empty if there is none.
     """
     terms = _used_terms(config)
     recorded = networks or {}
@@ -48,9 +48,9 @@ def optimised_against(config: Options, networks: Options | None = None) -> set[s
 
 
 def saliency_judges(config: Options) -> set[str]:
-    """Names of the judges, and "guide", whose weights drew saliency maps (Grad-CAM's CLIP).
+    """Returns the names of the judges, and "guide", whose weights made saliency maps (Grad-CAM's CLIP).
 
-    Maps decide where an objective looks, not what it wants: such a judge is not optimised against, but it is not
+    Maps decide where an objective looks, not what it minimises. Such a judge is not optimised against, but it is not
     wholly independent either, and reports should say so.
     """
     methods = config.get("method", {})
@@ -72,7 +72,7 @@ def _judges(config: Options) -> dict[str, Any]:
 
 
 def _used_terms(config: Options) -> dict[str, Any]:
-    """Name -> term, of the terms that an optimised method minimises, or stops by."""
+    """Returns the terms, by name, that an optimised method minimises or that stop its pairs early."""
     methods = config.get("method", {})
     chosen = config.get("methods", methods)
     names = [name for name in chosen if methods.get(name, {"kind": name}).get("kind") != "vanilla"]
@@ -94,11 +94,11 @@ def _early_stop(config: Options, name: str) -> Any:
 
 
 def _networks_of(nodes: Iterable[Any]) -> set[str]:
-    """Identities of all networks that are named anywhere in terms, judges or detectors."""
+    """Returns the identities of all networks that terms, judges or detectors name anywhere."""
     found: set[str] = set()
     for node in nodes:
         if isinstance(node, str):
-            found.add(_clip(node, None))
+            found.add(_clip_identity(node, None))
         elif isinstance(node, Mapping):
             found |= _networks_of_mapping(node)
     return found
@@ -110,25 +110,25 @@ def _networks_of_mapping(node: Options) -> set[str]:
     if isinstance(model, str):
         of_clip = kind in (None, "clip") and "source" not in node
         pretrained = node.get("pretrained")
-        # A classifier with weights of its own is known by them, below.
+        # A classifier with a weights file is identified by that file, below.
         if of_clip or not node.get("checkpoint"):
-            found.add(_clip(model, pretrained) if of_clip else _place(model))
+            found.add(_clip_identity(model, pretrained) if of_clip else _file_identity(model))
     if isinstance(node.get("checkpoint"), str):
-        found.add(_place(node["checkpoint"]))
+        found.add(_file_identity(node["checkpoint"]))
     if kind == "perceptual" and node.get("network") in _TORCHVISION:
         found.add(f"torchvision:{_TORCHVISION[node['network']]}")
     if kind == "classifier" and node.get("source") == "torchvision":
         found.add(f"torchvision:{model}")
-    # Of a user's own term, every argument may name a network.
+    # In a user's own term, every argument may name a network.
     inner = [node["clip"]] if "clip" in node else []
     for value in _leaves(node.get("arguments")):
         inner.append(value)
-        found |= {_place(value)} if isinstance(value, str) else set()
+        found |= {_file_identity(value)} if isinstance(value, str) else set()
     return found | _networks_of(inner)
 
 
 def _leaves(node: Any) -> Iterator[Any]:
-    """All texts, and all mappings that name a model, inside a user's arguments."""
+    """Yields all texts, and all mappings that name a model, inside a user's arguments."""
     if isinstance(node, Mapping):
         if "model" in node:
             yield node
@@ -142,22 +142,22 @@ def _leaves(node: Any) -> Iterator[Any]:
         yield node
 
 
-def _clip(model: str, pretrained: str | None) -> str:
-    """The identity of a CLIP's weights."""
+def _clip_identity(model: str, pretrained: str | None) -> str:
+    """Returns the identity of a CLIP's weights."""
     model = model.removeprefix("local-dir:")
     if model.startswith("hf-hub:"):
         return f"name:{model.rpartition('/')[2].lower().replace('_', '-')}"
     folder = Path(asset_path(model)).expanduser().is_dir() or model.startswith((".", "~", os.sep, "emoji_world/"))
     if folder:
-        return _place(model) + (f"#{pretrained}" if pretrained else "")
+        return _file_identity(model) + (f"#{pretrained}" if pretrained else "")
     if pretrained and (os.sep in pretrained or pretrained.endswith(_WEIGHTS) or Path(pretrained).is_file()):
-        return _place(pretrained)
+        return _file_identity(pretrained)
     name = model.replace("/", "-").removesuffix("-quickgelu")
     return f"name:clip-{name}-{pretrained or ''}".lower().replace("_", "-")
 
 
-def _place(text: str) -> str:
-    """A file or folder, or what is fetched under that name."""
+def _file_identity(text: str) -> str:
+    """Returns the identity of a file or folder, or of something that is fetched by that name."""
     path = Path(asset_path(text)).expanduser()
     is_path = path.exists() or text.startswith((".", "~", os.sep)) or text.endswith(_WEIGHTS)
     return f"path:{path.resolve()}" if is_path else f"name:{text}"

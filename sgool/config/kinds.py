@@ -1,4 +1,4 @@
-"""The components of one kind: a schema, completion, checks and building, for shipped ones and for the user's own."""
+"""All components of one kind, shipped or the user's own: their schema, defaults, checks and construction."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ OptionsT = TypeVar("OptionsT", bound=Options)
 
 @dataclass(frozen=True)
 class Kind(Generic[OptionsT]):
-    """All components of one kind, by the names that the configuration has for them.
+    """All components of one kind, by their names in the configuration.
 
     Attributes:
-        word: What a component is called in messages: "a sampler".
+        word: How messages call a component, for example "a sampler".
         key: Entry of a component's mapping that names it: "name", "type" or "kind".
-        components: Name -> class of options, without those of the user's own.
+        components: Name -> class of options, for the shipped components.
         custom: Class of options, derived from `CustomOptions`, of a component that is given by ``_target_``.
-        default: Name of the component whose mapping may be without ``key``; None: every mapping has it.
+        default: Name of the component whose mapping need not have ``key``; None: every mapping has it.
         parts: Attributes that a built component must have.
-        docs: The page that says how to write one.
+        docs: Page that explains how to write such a component.
     """
 
     word: str
@@ -44,23 +44,23 @@ class Kind(Generic[OptionsT]):
 
     @property
     def schema(self) -> Variants:
-        """What the mapping of a component may hold."""
+        """Schema of a component's mapping in the configuration."""
         schemas = {name: options.schema() for name, options in self.components.items()}
         return Variants(self.key, {**schemas, CUSTOM: self.custom.schema()}, self.default, unlisted=(CUSTOM,))
 
     def options(self, node: Config) -> type[OptionsT]:
-        """The class of options of a component's mapping."""
+        """Returns the class of options that a component's mapping belongs to."""
         name = node.get(self.key, self.default)
         return self.custom if name == CUSTOM else self.components[str(name)]
 
     def able(self, capability: str) -> list[str]:
-        """Names of the components that have a capability."""
+        """Returns the names of the shipped components that have a capability, an attribute of their options."""
         return [name for name, options in self.components.items() if getattr(options, capability)]
 
     def complete(self, node: Any) -> None:
-        """Writes in place what a component's mapping leaves out.
+        """Writes the defaults of all options that a component's mapping leaves out, in place.
 
-        Beside ``_target_``, all entries that are no options of the kind itself are moved into ``arguments``.
+        If it has a ``_target_``, all entries that are no options of the kind itself are moved into ``arguments``.
         """
         if not isinstance(node, dict):
             return
@@ -72,21 +72,21 @@ class Kind(Generic[OptionsT]):
             self.options(node).complete(node)
 
     def problems(self, node: Config, where: str, config: Config) -> Iterator[str]:
-        """`Options.problems` of a completed mapping."""
+        """Yields the problems of a completed mapping; see `Options.problems`."""
         yield from self.options(node).read(node).problems(where, config)
 
     def build(self, name: str, options: Config, where: str, offered: Config | None = None) -> Any:
-        """The component.
+        """Builds a component.
 
         Args:
-            name: In the configuration; "custom" for one of the user's own.
-            options: What its builder is called with; for one of the user's own, ``_target_`` and ``arguments``.
+            name: Its name in the configuration; "custom" for one of the user's own.
+            options: Arguments of its builder; for one of the user's own, ``_target_`` and ``arguments``.
             where: Dotted key of the component, for messages.
-            offered: Further arguments, for builders that have parameters of these names.
+            offered: Further arguments, passed to builders that have parameters of these names.
 
         Raises:
-            ConfigError: An unknown name, or what a user's component objects to by its own ``options``.
-            SgoolError: Options that do not fit, or something that is no such component.
+            ConfigError: The name is unknown, or the ``options`` of a user's own component refuse the arguments.
+            SgoolError: The options do not fit, or the result is no such component.
         """
         if name == CUSTOM:
             path = options[_TARGET]
@@ -98,7 +98,7 @@ class Kind(Generic[OptionsT]):
         return build(self.components[name].builder, options, where, offered, known_as=name)
 
     def check(self, built: Any, where: str, path: str) -> None:
-        """Raises a SgoolError that names what a component of the user's own lacks."""
+        """Raises a SgoolError that names the attributes which a user's own component lacks."""
         lacking = [part for part in self.parts if not hasattr(built, part)]
         if lacking:
             raise SgoolError(
@@ -112,7 +112,7 @@ def _listed(words: Sequence[str]) -> str:
 
 
 def _gather(node: dict[str, Any], kept: Sequence[str]) -> None:
-    """Moves every entry that is not kept into ``arguments``."""
+    """Moves every entry whose key is not in ``kept`` into ``arguments``."""
     given = node.get(_ARGUMENTS, {})
     arguments = {key: node.pop(key) for key in list(node) if key not in kept}
     node[_ARGUMENTS] = {**given, **arguments} if isinstance(given, Mapping) else given
@@ -125,21 +125,21 @@ def build(
     offered: Mapping[str, Any] | None = None,
     known_as: str | None = None,
 ) -> Any:
-    """Calls what a dotted path names.
+    """Calls the class or function at a dotted path and returns the result.
 
-    A class or function may have an attribute ``options``, a dataclass derived from `sgool.config.options.Options`:
-    then the arguments follow its rules, and its defaults are filled in.
+    It may have an attribute ``options``, a dataclass derived from `sgool.config.options.Options`. Then the arguments
+    are checked by its rules, and its defaults are filled in.
 
     Args:
         path: ``MODULE.NAME``.
         arguments: Keyword arguments.
         where: Dotted key of the configuration, for messages.
         offered: Further arguments, passed only where there are parameters of these names.
-        known_as: The component's name in the configuration, for messages; None: one of the user's own.
+        known_as: A shipped component's name in the configuration, for messages; None for one of the user's own.
 
     Raises:
-        ConfigError: Everything that its ``options`` object to.
-        SgoolError: Nothing there, or arguments that do not fit.
+        ConfigError: Its ``options`` refuse the arguments; it lists all problems.
+        SgoolError: There is nothing at the path, or the arguments do not fit.
     """
     make = locate(path, f"{where}._target_")
     arguments = _by_its_own_options(make, dict(arguments), where)
@@ -149,7 +149,7 @@ def build(
         for name, value in (offered or {}).items():
             if name in signature.parameters:
                 arguments.setdefault(name, value)
-    except ValueError:  # a builtin that does not say what it takes
+    except ValueError:  # a builtin has no signature
         return make(**arguments)
     try:
         signature.bind(**arguments)
@@ -176,6 +176,6 @@ def _by_its_own_options(make: Callable[..., Any], arguments: dict[str, Any], whe
 
 
 def _parameters(signature: inspect.Signature, offered: Mapping[str, Any]) -> str:
-    """The parameters that the configuration may set, as they are written in Python."""
+    """Returns the parameters that the configuration may set, as they are written in Python."""
     parameters = [entry for name, entry in signature.parameters.items() if name not in offered]
     return str(signature.replace(parameters=parameters, return_annotation=inspect.Signature.empty))

@@ -1,4 +1,4 @@
-"""Names that a package exports and imports on first use (PEP 562), so that its other modules stay light."""
+"""Exports of a package that are imported on first use (PEP 562), so that its other modules stay light."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any
 
 
 def lazy_exports(package: str, modules: Mapping[str, str]) -> Callable[[str], Any]:
-    """A package's ``__getattr__``.
+    """Returns a package's ``__getattr__``, which imports an exported name on first use.
 
     Args:
-        package: Its ``__name__``.
+        package: The package's ``__name__``.
         modules: Exported name -> the module below the package that defines it. No name may be that of a module below
             the package: Python sets that attribute itself, to the module.
     """

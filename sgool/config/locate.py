@@ -1,4 +1,4 @@
-"""Classes and functions by their dotted paths: looked for without executing them, and imported."""
+"""Finds classes and functions by their dotted paths: checks without executing code, and imports them."""
 
 from __future__ import annotations
 
@@ -13,37 +13,34 @@ from typing import Any
 from sgool.errors import SgoolError
 
 
-def search_also(folder: Path) -> None:
-    """Lets modules in a folder be found, after all others.
-
-    Importing has one list of places for the whole process, so this lasts as long as the process.
-    """
+def add_search_folder(folder: Path) -> None:
+    """Adds a folder to the end of the import path, for the whole process and as long as it runs."""
     place = str(folder)
     if place not in sys.path:
         sys.path.append(place)
 
 
 def module_problems(path: str, key: str) -> Iterator[str]:
-    """A sentence if the module of a dotted path cannot be found. Neither it nor a package around it is executed.
+    """Yields a problem if the module of a dotted path cannot be found; no module or package is executed.
 
     Args:
         path: ``MODULE.NAME``; modules in the current directory are found too.
-        key: Of the configuration.
+        key: Dotted key of the configuration, for the message.
     """
-    search_also(Path.cwd())
+    add_search_folder(Path.cwd())
     module = path.rpartition(".")[0]
-    if not _is_there(module):
+    if not _exists(module):
         yield _cannot_import(path, key, f"No module named {module!r}")
 
 
 def locate(path: str, key: str) -> Callable[..., Any]:
-    """What a dotted path names; modules in the current directory are found too.
+    """Imports and returns the class or function at a dotted path; modules in the current directory are found too.
 
     Raises:
-        SgoolError: No such module or name in it, or nothing that can be called.
+        SgoolError: There is no such module, it has no such name, or the name cannot be called.
     """
     module, _, attribute = path.rpartition(".")
-    search_also(Path.cwd())
+    add_search_folder(Path.cwd())
     try:
         found = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
@@ -53,8 +50,8 @@ def locate(path: str, key: str) -> Callable[..., Any]:
     return found
 
 
-def _is_there(module: str) -> bool:
-    """Whether a module can be found; the packages around it are searched by their paths alone."""
+def _exists(module: str) -> bool:
+    """Whether a module can be found; the packages around it are searched by path and not imported."""
     if module in sys.modules:
         return True
     importlib.invalidate_caches()

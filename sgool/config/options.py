@@ -1,7 +1,8 @@
-"""What a component says about itself before torch is imported: its options, their rules, its capabilities, its files.
+"""Base classes for a component's options: what is known of it before torch is imported.
 
-Each room of the package has a file ``options.py`` with one frozen dataclass per component, derived from `Options`, and
-a `sgool.config.kinds.Kind` that lists them by the names that the configuration has for them.
+That is its options with their rules, its capabilities and the files it needs. Each room of the package has a file
+``options.py`` with one frozen dataclass per component, derived from `Options`, and a `sgool.config.kinds.Kind` that
+lists them by their names in the configuration.
 """
 
 from __future__ import annotations
@@ -21,32 +22,33 @@ OptionsT = TypeVar("OptionsT", bound="Options")
 
 
 def option(default: Any, rule: Schema, *, expand: Callable[[Any], Any] | None = None) -> Any:
-    """A field that may be left out.
+    """Makes a field of options that the user may leave out.
 
     Args:
-        default: Its value then; lists and mappings are copied.
-        rule: What it may hold, in the words of `sgool.config.rules`.
+        default: Value of the field if it is left out; lists and mappings are copied.
+        rule: The rule for its value; see `sgool.config.rules`.
         expand: Turns a short form that the user may write into the full one.
     """
     return field(default_factory=lambda: deepcopy(default), metadata={"rule": rule, "expand": expand})
 
 
 def required(rule: Schema, *, expand: Callable[[Any], Any] | None = None) -> Any:
-    """A field that has to be given; arguments as those of `option`."""
+    """Makes a field of options that the user must give; for the arguments see `option`."""
     return field(metadata={"rule": rule, "expand": expand})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """The options of one component: a field each, made by `option` or `required`.
+    """The options of one component, each of them a field made by `option` or `required`.
 
-    Capabilities are class attributes of the derived classes. True and False are known before the component is imported;
-    None is not, and is found out when the component is built.
+    Capabilities are class attributes of the derived classes: True or False if they are known before the component is
+    imported, None if they are known only when it is built.
 
     Attributes:
         builder: Dotted path of the class or function that builds the component. It gets the options as keyword
             arguments.
-        sees: Further dotted keys that `problems` reads. It is called only if all of their values are sound.
+        sees: Dotted keys of other parts of the configuration that `problems` reads. `problems` is called only if the
+            values of all of them are valid.
     """
 
     builder: ClassVar[str]
@@ -54,7 +56,7 @@ class Options:
 
     @classmethod
     def schema(cls) -> dict[str, Schema]:
-        """Name of each option -> what it may hold."""
+        """Returns the rule of each option, by the option's name."""
         return {entry.name: entry.metadata["rule"] for entry in fields(cls)}
 
     @classmethod
@@ -69,27 +71,27 @@ class Options:
 
     @classmethod
     def read(cls: type[OptionsT], node: Config) -> OptionsT:
-        """The options in a mapping whose values are sound; other entries are passed over."""
+        """Makes the options from a mapping whose values are valid; other entries are ignored."""
         return cls(**{entry.name: node[entry.name] for entry in fields(cls) if entry.name in node})
 
     def problems(self, where: str, config: Config) -> Iterator[str]:
-        """What is wrong although every single value is sound: missing files, options that do not go together.
+        """Yields a problem for each missing file and for options that do not go together; single values are valid.
 
         Args:
             where: Dotted key of these options.
-            config: The whole configuration, for what depends on other components. Keys named in `sees` are there.
+            config: The whole configuration, for what depends on other components. It has the keys named in `sees`.
         """
         yield from ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class CustomOptions(Options):
-    """A component of the user's own: a dotted path, and the keyword arguments that stand beside it."""
+    """Options of a user's own component: its dotted path and its keyword arguments."""
 
     _target_: str = required(dotted())
     arguments: Mapping[str, Any] = option({}, mapping("keyword arguments"))
 
     def problems(self, where: str, config: Config) -> Iterator[str]:
-        """Whether the module can be found; it is not executed."""
+        """Yields a problem if the module cannot be found; it is not executed."""
         yield from super().problems(where, config)
         yield from module_problems(self._target_, f"{where}._target_")

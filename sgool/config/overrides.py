@@ -1,4 +1,4 @@
-"""The command line's overrides, read and judged one by one, so that every mistake is reported."""
+"""Reads and checks the command line's overrides one by one, so that every mistake is reported."""
 
 from __future__ import annotations
 
@@ -18,7 +18,13 @@ if TYPE_CHECKING:
 
 @dataclass
 class Overrides:
-    """Overrides by kind, as text and parsed; ``problems`` has a sentence for each that cannot be used."""
+    """Overrides sorted by kind.
+
+    Attributes:
+        groups: Choices of a configuration group, as text.
+        values: Overrides of single values, parsed.
+        problems: A sentence for each override that cannot be used.
+    """
 
     groups: list[str] = field(default_factory=list)
     values: list[Override] = field(default_factory=list)
@@ -26,11 +32,11 @@ class Overrides:
 
 
 class Reader:
-    """Reads overrides against the configuration folders.
+    """Reads overrides and checks them against the configuration folders.
 
     Args:
-        folders: Where groups are subfolders and their choices files.
-        schema: What each key of the configuration may hold, for hints.
+        folders: Configuration folders, in which groups are subfolders and their choices are files.
+        schema: The rules of all keys of the configuration, for hints.
         named: Dotted keys of the mappings in which users add names of their own, for hints.
     """
 
@@ -69,7 +75,7 @@ class Reader:
         return found
 
     def unknown_keys(self, values: Sequence[Override], config: Mapping[str, Any]) -> dict[str, str]:
-        """Override -> the sentence about its key, for those that change or delete a key that ``config`` lacks."""
+        """Returns a sentence for each override that changes or deletes a key which ``config`` does not have."""
         problems = {}
         for override in values:
             key = override.key_or_group
@@ -78,7 +84,7 @@ class Reader:
         return problems
 
     def _choices(self, group: str) -> list[str]:
-        """The files of a configuration group, without their suffix, sorted."""
+        """Returns the names of a configuration group's files, without their suffix, sorted."""
         return sorted({path.stem for folder in self._folders for path in (folder / group).glob("*.yaml")})
 
     def _unknown_choice(self, override: Override) -> str | None:
@@ -94,7 +100,7 @@ class Reader:
         return f"`{group}`: there is no choice {str(wrong[0])!r}{hint} Choices: {', '.join(options)}."
 
     def _choice_hint(self, override: Override) -> str | None:
-        """``sampler.name=edict`` would leave the keys of the other sampler: a sentence on what to write."""
+        """Returns advice for an override like ``sampler.name=edict``, which would keep the other sampler's keys."""
         group, _, key = override.key_or_group.partition(".")
         variants, value = self._schema.get(group), override.value()
         if isinstance(variants, Variants) and key == variants.key and value in self._choices(group):
@@ -102,18 +108,18 @@ class Reader:
         return None
 
     def _hint(self, key: str) -> str:
-        """A sentence on how else the key may be had, or nothing."""
+        """Returns a sentence on where an unknown key belongs or how to add it, or an empty text."""
         for parent in self._named:
             if key.startswith(f"{parent}."):
                 return f"A new name is added with +{key}=VALUE. "
         group, _, rest = key.partition(".")
-        having = []
+        choices = []
         for name in self._choices(group) if rest else []:
             for folder in self._folders:
                 file = folder / group / f"{name}.yaml"
                 if file.is_file() and _has(yaml.safe_load(file.read_text(encoding="utf-8")), rest):
-                    having.append(f"{group}={name}")
-        return f"It belongs to {' and '.join(having)}. " if having else ""
+                    choices.append(f"{group}={name}")
+        return f"It belongs to {' and '.join(choices)}. " if choices else ""
 
 
 def _unreadable(line: str, error: str) -> str:

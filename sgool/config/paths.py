@@ -1,4 +1,4 @@
-"""Where the files that ship with the package lie: configuration, embedded models, built-in prompt sets."""
+"""Paths of the files that ship with the package: configuration, embedded models, built-in prompt sets."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ ASSETS = PACKAGE / "assets"
 
 
 def config_folder() -> Path:
-    """The shipped configuration: ``sgool/configs`` in a wheel, ``configs/`` beside the package in a checkout."""
+    """Returns the folder of the shipped configuration.
+
+    It is ``sgool/configs`` in a wheel, and ``configs/`` beside the package in a checkout.
+    """
     packaged = PACKAGE / "configs"
     return packaged if packaged.is_dir() else PACKAGE.parent / "configs"
 
@@ -31,18 +34,18 @@ def asset_path(path: str, assets: Path = ASSETS) -> str:
 
 
 def prompt_sets(assets: Path = ASSETS) -> dict[str, Path]:
-    """The built-in prompt sets, sorted: "emoji_world/demo" -> its CSV file."""
+    """Returns the CSV files of the built-in prompt sets by name ("emoji_world/demo"), sorted."""
     files = {f"{path.parent.parent.name}/{path.stem}": path for path in assets.glob("*/prompts/*.csv")}
     return dict(sorted(files.items()))
 
 
 def prompt_file(name: str | Path, assets: Path = ASSETS) -> Path:
-    """The file behind ``data.prompts``: a file's path, or the name of a built-in prompt set.
+    """Returns the file that ``data.prompts`` means: a file's path, or the name of a built-in prompt set.
 
     A file of the user's own wins over a built-in set of the same name.
 
     Raises:
-        ConfigError: Neither; lists the built-in sets.
+        ConfigError: It is neither; the message lists the built-in sets.
     """
     path = Path(name).expanduser()
     if path.is_file():
@@ -60,7 +63,13 @@ def prompt_file(name: str | Path, assets: Path = ASSETS) -> Path:
 
 
 def file_problems(path: str, what: str, key: str) -> Iterator[str]:
-    """One sentence if there is no such file: its name, what belongs there, where it is published, and the key."""
+    """Yields a problem if there is no file at ``path``.
+
+    Args:
+        path: The file, or the name of an embedded one.
+        what: What the file should be and where it is published, for the message.
+        key: Dotted key of the configuration that names it.
+    """
     if not Path(asset_path(path)).expanduser().is_file():
         yield (
             f"`{key}`: there is no file {path!r} (relative paths start at {Path.cwd()}). Expected {what}; fetch it and "

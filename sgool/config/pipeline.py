@@ -1,4 +1,4 @@
-"""What the JSON files of a local pipeline folder tell before any model is loaded."""
+"""Checks a local pipeline folder by its JSON files, before any model is loaded."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _FILES = (_INDEX, "unet/config.json", "vae/config.json", "scheduler/scheduler_co
 
 
 def kind_problems(path: str) -> Iterator[str]:
-    """Whether a folder (the name of an embedded model is one) is a pipeline that sgool can use; hub ids pass."""
+    """Yields problems if a folder or an embedded model is no pipeline that sgool can use; hub ids are not checked."""
     folder = Path(asset_path(path))
     if not folder.is_dir():
         return
@@ -35,7 +35,10 @@ def kind_problems(path: str) -> Iterator[str]:
 
 
 def size_problems(path: str, height: int | None, width: int | None) -> Iterator[str]:
-    """Whether the networks of a folder can halve both sides as often as they do; silent where files do not tell."""
+    """Yields a problem for each side that the networks of a folder cannot halve as often as they need to.
+
+    Nothing is reported where the folder's files do not say.
+    """
     unet, vae = (_read(Path(asset_path(path)) / part / "config.json") for part in ("unet", "vae"))
     halvings, factors = unet.get("block_out_channels"), vae.get("block_out_channels")
     if _is_foreign(path) or not (isinstance(halvings, list) and isinstance(factors, list) and halvings and factors):
@@ -55,14 +58,20 @@ def size_problems(path: str, height: int | None, width: int | None) -> Iterator[
 
 
 def steps_problems(path: str, steps: int) -> Iterator[str]:
-    """Whether a folder's schedule has as many steps as are asked for; silent where its file does not tell."""
+    """Yields a problem if there are more denoising steps than a folder's model was trained with.
+
+    Nothing is reported where the folder's file does not say.
+    """
     most = _read(Path(asset_path(path)) / "scheduler" / "scheduler_config.json").get("num_train_timesteps")
     if not _is_foreign(path) and isinstance(most, int) and steps > most:
         yield f"`sampler.num_inference_steps`: expected at most {most}, those {path!r} was trained with, got {steps}"
 
 
 def _is_foreign(path: str) -> bool:
-    """Of another pipeline's class, which `kind_problems` reports: its sizes and steps follow other rules."""
+    """Whether a folder holds another class of pipeline, whose sizes and steps follow other rules.
+
+    `kind_problems` reports it.
+    """
     return bool(_read(Path(asset_path(path)) / _INDEX).get("_class_name") != PIPELINE)
 
 
@@ -71,7 +80,7 @@ def _load(file: Path) -> Any:
 
 
 def _read(file: Path) -> Mapping[str, Any]:
-    """The file's content; empty where it is missing or broken."""
+    """Returns a JSON file's mapping; empty if the file is missing or broken."""
     try:
         content = _load(file)
     except (OSError, ValueError):
@@ -80,7 +89,7 @@ def _read(file: Path) -> Mapping[str, Any]:
 
 
 def _broken(file: Path) -> str | None:
-    """What is wrong with a file that is there."""
+    """Returns a sentence if a JSON file exists but is broken."""
     try:
         content = _load(file) if file.is_file() else {}
     except (OSError, ValueError) as error:

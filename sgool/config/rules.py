@@ -1,4 +1,4 @@
-"""The words in which options say what a key may hold, and the check of a value against them."""
+"""Rules for the values of the configuration, and the check of a value against them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MISSING = "???"
 
 
 class Problem(NamedTuple):
-    """What is wrong, in a sentence, and the dotted key at which."""
+    """One problem of a configuration: the dotted key and a sentence about it."""
 
     key: str
     text: str
@@ -23,7 +23,7 @@ class Problem(NamedTuple):
 
 @dataclass(frozen=True)
 class Rule:
-    """What a single value must be: in words for the message, and as a test."""
+    """The rule for a single value: in words for the message, and as a test."""
 
     expected: str
     accepts: Callable[[Any], bool]
@@ -31,7 +31,7 @@ class Rule:
 
 @dataclass(frozen=True)
 class Each:
-    """A mapping from names of the user's choice to values of one schema; ``at_least`` so many entries."""
+    """A mapping with at least ``at_least`` entries, from names of the user's choice to values of one schema."""
 
     schema: Schema
     at_least: int = 0
@@ -39,12 +39,12 @@ class Each:
 
 @dataclass(frozen=True)
 class Variants:
-    """A mapping whose entry ``key`` says which of several schemas the others follow.
+    """A mapping whose entry ``key`` says which of several schemas the other entries follow.
 
     Attributes:
-        key: Name of that entry.
-        schemas: Its values -> the schema of the other entries.
-        default: Value where there is no such entry; None: there must be one.
+        key: Name of the entry that selects the schema.
+        schemas: Value of that entry -> schema of the other entries.
+        default: Value that is used if the entry is missing; None: it must be there.
         unlisted: Values that messages do not offer, since users write them in another way.
     """
 
@@ -58,14 +58,14 @@ Schema = Rule | Each | Variants | Mapping[str, "Schema"]
 
 
 def integer(minimum: int) -> Rule:
-    """A whole number of at least ``minimum``."""
+    """Returns the rule for a whole number of at least ``minimum``."""
     return Rule(f"a whole number of at least {minimum}", lambda value: _is_int(value) and value >= minimum)
 
 
 def number(
     *, above: float | None = None, least: float | None = None, below: float | None = None, most: float | None = None
 ) -> Rule:
-    """A finite number between bounds that are left out (``above``, ``below``) or included (``least``, ``most``)."""
+    """Returns the rule for a finite number; ``above`` and ``below`` exclude their bound."""
     bounds = [
         (above, "above", lambda value, bound: value > bound),
         (least, "at least", lambda value, bound: value >= bound),
@@ -81,38 +81,38 @@ def number(
 
 
 def flag() -> Rule:
-    """True or false."""
+    """Returns the rule for true or false."""
     return Rule("true or false", lambda value: isinstance(value, bool))
 
 
 def text(*, empty: bool = False) -> Rule:
-    """A text, by default not an empty one."""
+    """Returns the rule for a text, which by default must not be empty."""
     expected = "a text" if empty else "a text that is not empty"
     return Rule(expected, lambda value: isinstance(value, str) and (empty or bool(value.strip())))
 
 
 def choice(*options: str) -> Rule:
-    """One of a few words."""
+    """Returns the rule for one of a few words."""
     return Rule(" or ".join([", ".join(options[:-1]), options[-1]]).removeprefix(" or "), lambda v: v in options)
 
 
 def matching(pattern: str, expected: str) -> Rule:
-    """A text that a regular expression matches as a whole."""
+    """Returns the rule for a text that a regular expression matches as a whole."""
     return Rule(expected, lambda value: isinstance(value, str) and re.fullmatch(pattern, value) is not None)
 
 
 def dotted() -> Rule:
-    """The dotted path of a class or function."""
+    """Returns the rule for the dotted path of a class or function."""
     return matching(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", "a dotted path such as my_module.score")
 
 
 def mapping(content: str) -> Rule:
-    """A mapping whose entries are checked elsewhere, if at all; ``content`` says what they are."""
+    """Returns the rule for a mapping whose entries are not checked here; ``content`` says what they are."""
     return Rule(f"a mapping of {content}", lambda value: isinstance(value, Mapping))
 
 
 def list_of(item: Rule, *, at_least: int = 1) -> Rule:
-    """A list whose entries all follow one rule."""
+    """Returns the rule for a list whose entries all follow one rule."""
     size = f" of at least {at_least}" if at_least > 1 else " that is not empty" if at_least else ""
     return Rule(
         f"a list{size}, each entry {item.expected}",
@@ -121,17 +121,17 @@ def list_of(item: Rule, *, at_least: int = 1) -> Rule:
 
 
 def either(*rules: Rule) -> Rule:
-    """What any of several rules accepts."""
+    """Returns the rule that accepts what at least one of several rules accepts."""
     return Rule(", or ".join(rule.expected for rule in rules), lambda value: any(r.accepts(value) for r in rules))
 
 
 def optional(rule: Rule) -> Rule:
-    """The rule, or null."""
+    """Returns a rule that also accepts null."""
     return Rule(f"{rule.expected}, or null", lambda value: value is None or rule.accepts(value))
 
 
 def check(value: Any, schema: Schema, key: str = "") -> list[Problem]:
-    """Every way in which ``value``, found at the dotted ``key``, breaks ``schema``."""
+    """Returns all problems of ``value``, found at the dotted ``key``, under ``schema``."""
     if isinstance(value, str) and value == MISSING:
         return [Problem(key, f"`{key}`: has no value yet; give one with {key}=VALUE")]
     if isinstance(schema, Rule):

@@ -1,4 +1,4 @@
-"""What the user may have meant."""
+"""Suggestions for misspelled words and keys."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any
 
 
 def did_you_mean(word: str, options: Iterable[str]) -> str:
-    """The question whether the closest option was meant, or nothing."""
+    """Returns the question whether the closest option was meant, or an empty text if none is close."""
     close = difflib.get_close_matches(word, list(options), n=1, cutoff=0.5)
     return f"; did you mean `{close[0]}`?" if close else ""
 
 
 def known_keys(tree: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """All dotted keys of nested mappings, inner nodes too."""
+    """Returns all dotted keys of nested mappings, including those of inner mappings."""
     keys = []
     for name, value in tree.items():
         key = f"{prefix}.{name}" if prefix else str(name)
@@ -25,11 +25,11 @@ def known_keys(tree: Mapping[str, Any], prefix: str = "") -> list[str]:
 
 
 def unknown_key(key: str, keys: Iterable[str], hint: str = "") -> str:
-    """The sentence about a key that does not exist.
+    """Returns the message about a key that does not exist.
 
     Args:
-        key: Dotted.
-        keys: All dotted keys there are.
+        key: The dotted key.
+        keys: All dotted keys that exist.
         hint: A sentence to add.
     """
     keys = list(keys)
@@ -46,7 +46,7 @@ def unknown_key(key: str, keys: Iterable[str], hint: str = "") -> str:
 
 
 def _closest(key: str, keys: list[str]) -> list[str]:
-    """Keys with the same last name, or else the one spelled most alike."""
+    """Returns the keys with the same last name, or else the key with the most similar spelling."""
     last = key.rpartition(".")[2]
     same = [other for other in keys if other.rpartition(".")[2] == last]
     return same[:3] or difflib.get_close_matches(key, keys, n=1, cutoff=0.7)

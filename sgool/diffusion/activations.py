@@ -1,4 +1,4 @@
-"""How many bytes autograd keeps for one network call."""
+"""Measures how many bytes autograd keeps for one network call."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Counted:
 
 @contextmanager
 def activation_bytes(networks: Iterable[nn.Module]) -> Iterator[Counted]:
-    """Counts what is saved for backward inside the block, but for the weights of the networks."""
+    """Counts the bytes that autograd saves for backward inside the block; the networks' weights do not count."""
     counted = Counted()
     own = (tensor for network in networks for tensor in (*network.parameters(), *network.buffers()))
     seen = {tensor.untyped_storage().data_ptr() for tensor in own}

@@ -23,15 +23,16 @@ _LOSS_OF_DIGITS = 10.0
 def run_chain(
     state: State, moves: Sequence[Move], model: GuidedModel, *, budget: int = 0, guard: DriftGuard | None = None
 ) -> State:
-    """The state after all moves; backward recomputes each network call once.
+    """Applies all moves to a state and returns the last state; backward recomputes each network call once.
 
     Args:
         state: K tensors (B, C, h, w).
-        moves: What happens to them.
-        model: The network.
+        moves: The moves, in order.
+        model: The guided network that the moves call.
         budget: Bytes of activations that may be kept instead of recomputed; ignored with a guard.
-        guard: None: what the network saw is stored. Otherwise only the last state is, the moves (all of which are
-            invertible) are undone in backward, and the guard compares where that ends with the first state.
+        guard: With None, the network's input of each call is stored. With a guard, only the last state is stored;
+            backward undoes the moves, all of which must be invertible, and the guard compares the first state that it
+            arrives at with the true one.
     """
     if not torch.is_grad_enabled() or not any(tensor.requires_grad for tensor in state):
         for move in moves:
@@ -42,7 +43,7 @@ def run_chain(
 
 
 def _autocast(device: str) -> dict[str, Any]:
-    """The caller's autocast settings: backward runs after the caller has left them."""
+    """Returns the caller's autocast settings, since backward runs after the caller has left its autocast block."""
     if not torch.amp.is_autocast_available(device):
         return {}
     return {
@@ -60,16 +61,16 @@ class _Plan:
     budget: int
     guard: DriftGuard | None
     autocast: dict[str, Any]
-    #: Activations that are kept, by the index of their move.
+    #: Index of a move -> the activations of its network call that are kept.
     traces: dict[int, Trace] = field(default_factory=dict)
 
     @property
     def restarts(self) -> list[int]:
-        """Moves that are not undone in backward: the state before them is stored."""
+        """Indices of the moves that backward does not undo; the state before each of them is stored instead."""
         return [index for index, move in enumerate(self.moves) if move.amplification > _LOSS_OF_DIGITS]
 
     def forward(self, state: State) -> tuple[State, list[Tensor]]:
-        """The last state, and what is stored: what the network saw in each call, or the states to restart from."""
+        """Returns the last state and the stored tensors: the network's inputs, or the states to restart from."""
         seen: list[Tensor] = []
         states: list[Tensor] = []
         restarts = self.restarts if self.guard is not None else []
@@ -92,7 +93,7 @@ class _Plan:
         return state, seen if self.guard is None else states
 
     def _measure(self, index: int, source: Tensor) -> tuple[Tensor, range]:
-        """Output of the first network call, and the range of the last moves whose activations fit the budget."""
+        """Makes the first network call and returns its output and the range of moves whose activations are kept."""
         with activation_bytes(self.model.networks) as counted:
             trace = self.model.trace(source, self.moves[index].step)
         calls = [at for at, move in enumerate(self.moves) if move.calls_network]
@@ -102,11 +103,11 @@ class _Plan:
         return trace.output, range(calls[-fitting] if fitting else len(self.moves), len(self.moves))
 
     def recompute(self) -> AbstractContextManager[Any]:
-        """The caller's autocast, for network calls in backward."""
+        """Returns the caller's autocast as a context, for network calls in backward."""
         return torch.autocast(**self.autocast) if self.autocast else nullcontext()
 
     def backward_stored(self, gradients: Gradients, seen: Sequence[Tensor]) -> Gradients:
-        """Gradients of the first state, the network's inputs being stored."""
+        """Returns the gradients of the first state, from the network's stored inputs."""
         remaining = list(seen)
         for index, move in reversed(list(enumerate(self.moves))):
             source_gradient = None
@@ -122,7 +123,7 @@ class _Plan:
         return gradients
 
     def backward_inverted(self, gradients: Gradients, first: State, last: State, stored: Sequence[Tensor]) -> Gradients:
-        """The same, each state being found by undoing the move after it, or stored."""
+        """Returns the gradients of the first state; each earlier state is found by undoing a move, or is stored."""
         state, remaining, restarts = last, list(stored), set(self.restarts)
         for index, move in reversed(list(enumerate(self.moves))):
             output = source_gradient = before = None

@@ -1,4 +1,4 @@
-"""Network calls of a chain, known before it runs: what a method may spend."""
+"""Counts the network calls that a chain will make, before it runs, so that methods can be given equal budgets."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ from sgool.diffusion.network import GuidedModel
 
 
 def network_calls(moves: Sequence[Move]) -> int:
-    """Guided predictions of one forward pass through the moves."""
+    """Counts the guided predictions of one forward pass through the moves."""
     return sum(move.calls_network for move in moves)
 
 
 def recomputed_calls(
     moves: Sequence[Move], num_streams: int, engine: Engine, network: GuidedModel, latents: Tensor
 ) -> int:
-    """Guided predictions that an engine makes again in one backward pass.
+    """Counts the guided predictions that an engine makes again in one backward pass.
 
-    An engine that keeps activations within a budget of memory decides by their size how much it recomputes: they are
-    measured as it does, with one call of the network, which is not counted.
+    An engine with a budget of memory recomputes less where activations are small. Their size is measured here as the
+    engine measures it, with one call of the network, which is not counted.
 
     Args:
-        moves: Of the whole chain.
+        moves: All moves of the chain.
         num_streams: How many of the last state's latents are differentiated.
-        engine: How gradients are made.
-        network: What the moves call.
-        latents: (B, C, h, w), to measure with; their values do not matter.
+        engine: The gradient engine.
+        network: The guided network that the moves call.
+        latents: Latents (B, C, h, w) for the measurement; their values do not matter.
     """
     if isinstance(engine, Truncated):
         moves, engine = engine.split(moves)[1], engine.inner
     if isinstance(engine, Direct):
         return 0
-    if not isinstance(engine, Checkpoint):  # running backwards needs every call, whatever its gradient is
+    if not isinstance(engine, Checkpoint):  # a chain that runs backwards needs every call, also without a gradient
         return network_calls(moves)
     differentiated = _differentiated_calls(moves, num_streams)
     kept = _kept_calls(moves, engine, network, latents) if engine.memory_mib else 0
@@ -45,7 +45,7 @@ def recomputed_calls(
 
 
 def _differentiated_calls(moves: Sequence[Move], num_streams: int) -> list[bool]:
-    """For each network call, in order, whether a gradient reaches its output: only then it is made again."""
+    """Says for each network call, in order, whether a gradient reaches its output; if not, it is not recomputed."""
     state = len(moves[0].matrix) if moves else 0
     gradients: Gradients = tuple(torch.ones(()) if k < num_streams else None for k in range(state))
     found = []
@@ -64,5 +64,5 @@ def _kept_calls(moves: Sequence[Move], engine: Checkpoint, network: GuidedModel,
         return 0
     with activation_bytes(network.networks) as counted:
         network.trace(latents.detach().to(network.device), calls[0].step)
-    network.calls -= 1  # a measurement, no part of any image
+    network.calls -= 1  # the measurement is no part of any image
     return min(len(calls), int(engine.memory_mib * 2**20) // max(counted.total, 1))

@@ -1,4 +1,4 @@
-"""Samplers and gradient engines by their names in the configuration."""
+"""Builds samplers and gradient engines by their names in the configuration."""
 
 from __future__ import annotations
 
@@ -10,31 +10,31 @@ from sgool.diffusion.sampler import Sampler
 
 
 def build_sampler(name: str, **options: Any) -> Sampler:
-    """A sampler by name ("ddim", "edict", "belm", "bdia", "dpm_solver") with its own options.
+    """Builds a sampler by its name ("ddim", "edict", "belm", "bdia", "dpm_solver") with its own options.
 
     Args:
-        name: Of the sampler; "custom" for one of the user's own.
+        name: Name of the sampler; "custom" for one of the user's own.
         **options: Arguments of its class; for one of the user's own, ``_target_`` and ``arguments``.
 
     Raises:
-        ConfigError: An unknown name.
-        SgoolError: Options that do not fit.
+        ConfigError: The name is unknown.
+        SgoolError: The options do not fit the sampler.
     """
     return SAMPLERS.build(name, options, "sampler")
 
 
 def build_engine(name: str, *, gradient_steps: int | None = None, **options: Any) -> Engine:
-    """A gradient engine by name ("direct", "checkpoint", "reversible") with its own options.
+    """Builds a gradient engine by its name ("direct", "checkpoint", "reversible") with its own options.
 
     Args:
-        name: Of the engine; "custom" for one of the user's own.
-        gradient_steps: Differentiate the last so many steps only (`Truncated`, biased); None: all.
+        name: Name of the engine; "custom" for one of the user's own.
+        gradient_steps: How many of the last denoising steps are differentiated (`Truncated`, biased); None: all.
         **options: ``memory_mib`` of checkpoint; ``warn_drift`` and ``max_drift`` of reversible; for one of the user's
             own, ``_target_`` and ``arguments``.
 
     Raises:
-        ConfigError: An unknown name.
-        SgoolError: Options that do not fit.
+        ConfigError: The name is unknown.
+        SgoolError: The options do not fit the engine.
     """
     engine: Engine = ENGINES.build(name, options, "engine")
     return engine if gradient_steps is None else Truncated(gradient_steps, engine)

@@ -26,8 +26,8 @@ from sgool.types import Denoised
 class Chain:
     """From first latents to images, differentiable with respect to the latents.
 
-    A chain is made once for a model and shared. `with_prompts` gives a chain of the same parts with prompts and a count
-    of network calls of its own:
+    A chain is made once for a model and shared. `with_prompts` returns a chain of the same parts that has prompts and
+    counts its own network calls:
 
         chain = Chain.from_pretrained("emoji_world", num_inference_steps=12, guidance_scale=4)
         images = chain.with_prompts(["a red cat"])(torch.randn(1, 1, *chain.latent_shape())).images
@@ -38,17 +38,16 @@ class Chain:
         family: Frozen networks, for example what `sgool.load_models` returns.
         num_inference_steps: Denoising steps.
         guidance_scale: Weight of classifier-free guidance; 1 is none.
-        sampler: A sampler or the name of one ("ddim", "edict", "belm", "bdia", "dpm_solver"); by default "ddim".
-        engine: How gradients are made, or the name of it ("direct", "checkpoint", "reversible"); by default
-            "checkpoint".
+        sampler: A sampler or its name ("ddim", "edict", "belm", "bdia", "dpm_solver"); by default "ddim".
+        engine: A gradient engine or its name ("direct", "checkpoint", "reversible"); by default "checkpoint".
         height, width: Size of the images in pixels; by default the model's own.
-        decode: "both": decode all S streams. "x": the first alone.
-        split_guidance: Conditional and unconditional pass one after the other: half the activations.
+        decode: "both" decodes all S streams, "x" only the first.
+        split_guidance: Run conditional and unconditional pass one after the other, with half the activations.
 
     Attributes:
         family, sampler, engine, guidance_scale, num_inference_steps: As given or by default.
         schedule: The denoising steps, noisiest first.
-        moves: What the sampler makes of the schedule.
+        moves: The moves that the sampler makes of the schedule.
         num_decoded: How many streams become images.
 
     Raises:
@@ -93,7 +92,7 @@ class Chain:
         compile: bool = False,
         **options: Any,
     ) -> Chain:
-        """A chain of the model at a path.
+        """Loads a model and returns its chain.
 
         Args:
             path: A folder written by ``save_pretrained``, a hub id, or "emoji_world" for the embedded model.
@@ -101,7 +100,7 @@ class Chain:
             dtype: Data type of the networks' weights.
             channels_last: Whether convolutions work in that memory format.
             compile: Whether torch.compile translates the denoising network at its first calls.
-            **options: Those of `Chain`.
+            **options: Further arguments of `Chain`.
 
         Raises:
             SgoolError: The model cannot be loaded, or an option is wrong.
@@ -111,11 +110,11 @@ class Chain:
 
     @classmethod
     def from_pipeline(cls, pipeline: Any, **options: Any) -> Chain:
-        """A chain of a loaded diffusers pipeline, whose networks are frozen in place and stay where they are.
+        """Returns the chain of a loaded diffusers pipeline; its networks are frozen in place and not copied.
 
         Args:
             pipeline: A ``StableDiffusionPipeline``.
-            **options: Those of `Chain`.
+            **options: Further arguments of `Chain`.
 
         Raises:
             SgoolError: There is no family for the pipeline's class, or an option is wrong.
@@ -124,31 +123,31 @@ class Chain:
 
     @property
     def name(self) -> str:
-        """What the networks were loaded from."""
+        """Path or id that the networks were loaded from."""
         return self.family.name
 
     @property
     def device(self) -> torch.device:
-        """The networks' device."""
+        """Device of the networks' weights."""
         return self.family.device
 
     @property
     def dtype(self) -> torch.dtype:
-        """Data type of the network's weights."""
+        """Data type of the networks' weights."""
         return self.family.dtype
 
     @property
     def latents_dtype(self) -> torch.dtype:
-        """Latents and the sampler's arithmetic stay in float32 at least, whatever the network's dtype is."""
+        """Data type of latents and of the sampler's arithmetic: at least float32, whatever the networks' dtype is."""
         return torch.float64 if self.dtype == torch.float64 else torch.float32
 
     @property
     def num_streams(self) -> int:
-        """S, how many latents the chain starts from and ends with."""
+        """Number S of latents that the chain starts from and ends with."""
         return self.sampler.num_streams
 
     def latent_shape(self, height: int | None = None, width: int | None = None) -> tuple[int, ...]:
-        """(C, h, w) of the latents of an image of so many pixels; by default of the chain's own size.
+        """Returns the shape (C, h, w) of the latents of an image of this size; by default the chain's own size.
 
         Raises:
             SgoolError: The model cannot make an image of that size.
@@ -157,19 +156,19 @@ class Chain:
         return self.family.latent_shape(own_height if height is None else height, own_width if width is None else width)
 
     def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
-        """What the network is told of the prompts; a warning names the words that it does not read."""
+        """Encodes prompts as the network's conditioning; a warning names the words that the model does not read."""
         return self.family.encode_prompts(prompts)
 
     def truncated(self, prompts: Sequence[str]) -> list[str]:
-        """Per prompt, the text that the model does not read (empty: it reads all)."""
+        """Returns for each prompt the text that the model does not read; empty where it reads everything."""
         return self.family.truncated(prompts)
 
     def with_prompts(self, prompts: Sequence[str], negative_prompts: Sequence[str] | None = None) -> Chain:
-        """A chain for these B prompts that shares all parts with this one and counts its own network calls from 0.
+        """Returns a chain for B prompts that shares all parts with this one and counts its network calls from 0.
 
         Args:
-            prompts: What the network is told.
-            negative_prompts: Texts of the unconditional pass, one a prompt; by default empty ones. Not read where
+            prompts: The B prompts.
+            negative_prompts: Texts of the unconditional pass, one a prompt; by default empty. Not read where
                 ``guidance_scale`` is 1.
 
         Raises:
@@ -187,10 +186,10 @@ class Chain:
         return self.with_conditioning(conditioning, negative)
 
     def with_conditioning(self, conditioning: Conditioning, negative: Conditioning | None = None) -> Chain:
-        """`with_prompts`, but for what `encode_prompts` has made of the prompts already.
+        """Returns a chain for prompts that `encode_prompts` has encoded already; otherwise as `with_prompts`.
 
         Raises:
-            SgoolError: As `with_prompts`, or a conditioning of another shape or dtype, or one that wants gradients.
+            SgoolError: As for `with_prompts`, or the conditioning has another shape or dtype or requires gradients.
         """
         chain, split = copy.copy(self), self._split_guidance
         chain._network = GuidedModel(self.family, conditioning, negative, self.guidance_scale, split_guidance=split)
@@ -198,7 +197,7 @@ class Chain:
 
     @property
     def network(self) -> GuidedModel:
-        """The guided network with the chain's prompts, to be called step by step.
+        """Guided network with the chain's prompts, which can be called for a single denoising step.
 
         Raises:
             SgoolError: The chain has no prompts.
@@ -209,7 +208,7 @@ class Chain:
 
     @property
     def calls(self) -> int:
-        """Network calls made through this chain, recomputation in backward included; may be set."""
+        """Number of network calls made through this chain, recomputation in backward included; may be set."""
         return 0 if self._network is None else self._network.calls
 
     @calls.setter
@@ -218,11 +217,11 @@ class Chain:
 
     @property
     def sampling_calls(self) -> int:
-        """Network calls of one image."""
+        """Number of network calls that one image takes."""
         return network_calls(self.moves)
 
     def optimization_calls(self, latents: Tensor, num_optimization_steps: int) -> int:
-        """Network calls that so many updates of latents (S, B, C, h, w) are recorded to use.
+        """Counts the network calls that so many updates of latents (S, B, C, h, w) take, as a record gives them.
 
         Each is a forward pass and what the engine recomputes in backward; the latents after the last one are evaluated
         without gradients. An engine with a budget of memory is measured with one call of the network.
@@ -234,60 +233,60 @@ class Chain:
         """Denoises and decodes latents (S, B, C, h, w), of unit variance or found by `invert`, from any device.
 
         Raises:
-            SgoolError: As `run_state`.
+            SgoolError: As for `run_state`.
         """
         final = self.denoise(latents.to(self.device))
         return Denoised(final, torch.stack([self.decode(stream) for stream in final[: self.num_decoded]]))
 
     def denoise(self, latents: Tensor) -> Tensor:
-        """The latents (S, B, C, h, w) at the end of the schedule, of first ones of that shape.
+        """Denoises first latents (S, B, C, h, w) and returns the last ones, of the same shape.
 
         Raises:
-            SgoolError: As `run_state`.
+            SgoolError: As for `run_state`.
         """
         return torch.stack(self.sampler.finish(self.run_state(latents)))
 
     def run_state(self, latents: Tensor) -> State:
-        """The sampler's whole last state, from which an exact inverse leads back.
+        """Runs the sampler and returns its whole last state, from which an exact inverse leads back.
 
         Raises:
-            SgoolError: Before any network call: a chain without prompts, latents of a wrong shape, dtype or device or
-                that are not finite, or a dtype that the engine cannot run.
+            SgoolError: Before any network call: the chain has no prompts, the latents have a wrong shape, dtype or
+                device or are not finite, or the engine cannot run their dtype.
         """
         self.network.check_latents(latents, self.sampler.name, self.sampler.accepted_streams)
         self.engine.check(self.sampler.name, self.moves, latents.dtype)
         return self.engine.run(self.sampler.begin(latents), self.moves, self.network)
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Images (B, 3, H, W), nominally in [0, 1] and not clamped, of latents (B, C, h, w) of any floating dtype."""
+        """Decodes latents (B, C, h, w) of any floating dtype to images (B, 3, H, W), nominally in [0, 1], unclamped."""
         return self.family.decode(latents)
 
     def encode_images(self, images: Tensor) -> Tensor:
-        """Latents (B, C, h, w) in `latents_dtype`, without gradients, of images (B, 3, H, W) in [0, 1]."""
+        """Encodes images (B, 3, H, W) in [0, 1] as latents (B, C, h, w) in `latents_dtype`, without gradients."""
         return self.family.encode_images(images.to(self.device)).to(self.latents_dtype)
 
     def invert(self, images: Tensor, refinements: int = 0) -> Inversion:
-        """First latents that lead to images (B, 3, H, W) in [0, 1], see `invert_latents`."""
+        """Finds first latents that lead to images (B, 3, H, W) in [0, 1]; see `invert_latents`."""
         return self.invert_latents(self.encode_images(images)[None], refinements)
 
     def invert_latents(self, latents: Tensor, refinements: int = 0) -> Inversion:
-        """First latents that lead to given last ones, without gradients.
+        """Finds first latents that lead to given last ones, without gradients.
 
-        Exact for EDICT, BDIA and O-BELM. For DDIM approximate: its step is not solvable for what the network saw, so
-        the network is asked at the latents after the step instead (Song et al. 2021, section 4.3); ``refinements``
-        repeats that with the better guess, a fixed-point iteration (Pan et al. 2023, "Effective Real Image Editing with
-        Accelerated Iterative Diffusion Inversion"), one more network call each, towards the exact inverse. Two-step
-        samplers need the latents of one step before the last as well; they come from such an approximate step, which
-        changes where the inversion leads, not that denoising leads back. ``guidance_scale`` 1 is usual for inversion,
-        since guidance above 1 amplifies errors.
+        The inverse is exact for EDICT, BDIA and O-BELM, and approximate for DDIM. A step of DDIM cannot be solved for
+        the network's input, so the network sees the latents after the step instead (Song et al. 2021, section 4.3).
+        Each of ``refinements`` repeats this with the better guess and comes closer to the exact inverse, for one more
+        network call: a fixed-point iteration (Pan et al. 2023, "Effective Real Image Editing with Accelerated Iterative
+        Diffusion Inversion"). Two-step samplers also need the latents one step before the last; these come from such an
+        approximate step. It changes which first latents are found, but denoising them still leads back exactly. A
+        ``guidance_scale`` of 1 is usual for inversion, since guidance above 1 amplifies errors.
 
         Args:
-            latents: (1, B, C, h, w), as `encode_images` gives them, or a whole last state (2, B, C, h, w) of EDICT or a
-                two-step sampler, as `run_state` gives it.
-            refinements: Fixed-point iterations per approximate step.
+            latents: Latents (1, B, C, h, w), stacked as `invert` does, or a whole last state (2, B, C, h, w) of EDICT
+                or a two-step sampler, as `run_state` returns it.
+            refinements: Number of fixed-point iterations per approximate step.
 
         Raises:
-            SgoolError: A sampler without inverse (DPM-Solver++), a chain without prompts, wrong latents, or negative
-                refinements.
+            SgoolError: The sampler has no inverse (DPM-Solver++), the chain has no prompts, the latents are wrong, or
+                ``refinements`` is negative.
         """
         return invert_latents(self, latents, refinements)

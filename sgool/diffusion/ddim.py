@@ -11,7 +11,7 @@ from sgool.models.schedule import Schedule, Spacing, Step
 
 
 def ddim_coefficients(step: Step) -> tuple[float, float]:
-    """Factors (of the latents, of the noise) of one DDIM step.
+    """Returns the two factors of one DDIM step: that of the latents and that of the noise.
 
     ================  ==============================
     name here         Song et al. 2021
@@ -30,10 +30,10 @@ def ddim_coefficients(step: Step) -> tuple[float, float]:
 
 
 class DDIM:
-    """One stream of latents, one network call a step; its inverse is approximate (`Chain.invert`).
+    """DDIM: one stream of latents and one network call a denoising step; its inverse is approximate.
 
     Args:
-        eta: Must be 0: with random noise in each step, the image is no function of the first latents.
+        eta: Must be 0. With random noise in each step, the image would be no function of the first latents.
 
     Raises:
         SgoolError: ``eta`` is not 0.
@@ -55,7 +55,7 @@ class DDIM:
             )
 
     def moves(self, schedule: Schedule) -> tuple[Move, ...]:
-        """One a step: x' = scale x + noise eps(x)."""
+        """Returns one move for each denoising step: x' = scale x + noise eps(x)."""
         moves = []
         for step in schedule.steps:
             scale, noise = ddim_coefficients(step)
@@ -68,9 +68,9 @@ class DDIM:
         return tuple(moves)
 
     def begin(self, latents: Tensor) -> State:
-        """The latents."""
+        """Returns the first latents (1, B, C, h, w) as the sampler's state."""
         return (latents[0],)
 
     def finish(self, state: State) -> State:
-        """The streams that are images, of the state at the end of the chain."""
+        """Returns the last state, whose one stream is the image's latents."""
         return state

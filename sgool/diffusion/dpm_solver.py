@@ -1,7 +1,8 @@
 """DPM-Solver++(2M) (Lu et al. 2022, "DPM-Solver++: Fast Solver for Guided Sampling of Diffusion Probabilistic Models").
 
 The multistep solver of second order in the data prediction, with the timesteps and sigmas of diffusers'
-``DPMSolverMultistepScheduler``: 15 to 20 steps do the work of 50 of DDIM. Not invertible.
+``DPMSolverMultistepScheduler``. With 15 to 20 steps its images are as good as those of DDIM with 50. It cannot be
+inverted.
 """
 
 from __future__ import annotations
@@ -17,15 +18,16 @@ from sgool.models.schedule import Schedule, Spacing, Step
 
 
 class DPMSolver:
-    """State (x, x0 of the step before); one network call a step.
+    """DPM-Solver++(2M): one stream of latents and one network call a denoising step.
 
-    Algorithm 2 of the paper, with lambda = log(alpha / sigma), h_i = lambda_i - lambda_{i-1}, r = h_{i-1} / h_i:
+    The state is (x, x0 of the step before). The rule is Algorithm 2 of the paper, with lambda = log(alpha / sigma),
+    h_i = lambda_i - lambda_{i-1}, r = h_{i-1} / h_i:
 
         D_i = (1 + 1 / (2 r)) x0_i - 1 / (2 r) x0_{i-1}
         x_i = (sigma_i / sigma_{i-1}) x_{i-1} - alpha_i (exp(-h_i) - 1) D_i
 
-    The first step has no predecessor and takes D = x0; so does the last one where the schedule says so, as it must
-    where it ends without noise.
+    The first step has no predecessor and takes D = x0. So does the last one where the schedule says so
+    (``first_order_end``) and where it ends without noise.
     """
 
     name = "dpm_solver"
@@ -37,7 +39,7 @@ class DPMSolver:
     guidable = True
 
     def moves(self, schedule: Schedule) -> tuple[Move, ...]:
-        """One a step. A step that leaves the noise level as it is does nothing and is left out."""
+        """Returns one move for each denoising step; steps that do not change the noise level are left out."""
         steps = [step for step in schedule.steps if step.has_effect]
         moves = []
         for index, step in enumerate(steps):
@@ -50,16 +52,16 @@ class DPMSolver:
         return tuple(moves)
 
     def begin(self, latents: Tensor) -> State:
-        """The first latents and, in place of the step before, zeros that no one reads."""
+        """Returns the first state: the first latents, and zeros in place of a step before, which nothing reads."""
         return latents[0], torch.zeros_like(latents[0])
 
     def finish(self, state: State) -> State:
-        """The latents."""
+        """Returns the image's latents from the last state."""
         return state[:1]
 
 
 def _coefficients(previous: Step | None, step: Step) -> tuple[float, float, float]:
-    """Weights of x, of x0 and of the x0 of the step before."""
+    """Returns the weights of x, of x0 and of the x0 of the step before."""
     kept, length = step.sigma_prev / step.sigma, _length(step)
     weight = -step.alpha_prev * math.expm1(-length)
     if previous is None:
@@ -69,10 +71,10 @@ def _coefficients(previous: Step | None, step: Step) -> tuple[float, float, floa
 
 
 def _length(step: Step) -> float:
-    """The paper's h: by how much lambda grows."""
+    """Returns the paper's h, by how much lambda grows in a step."""
     return _lambda(step.alpha_prev, step.sigma_prev) - _lambda(step.alpha, step.sigma)
 
 
 def _lambda(alpha: float, sigma: float) -> float:
-    """The paper's lambda = log(alpha / sigma); infinite without noise."""
+    """Returns the paper's lambda = log(alpha / sigma), infinite without noise."""
     return math.inf if sigma == 0 else math.log(alpha / sigma)

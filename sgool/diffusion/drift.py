@@ -1,4 +1,4 @@
-"""How far a chain that was run backwards ended from where it began."""
+"""Measures how far a chain that was run backwards ended from its true first latents."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from sgool.errors import SgoolError
 
 
 def relative_drift(found: Sequence[Tensor], true: Sequence[Tensor]) -> float:
-    """Largest difference over the true latents' standard deviation, of the worst item of the batch.
+    """Returns the largest difference divided by the true latents' standard deviation, for the worst of the B pairs.
 
     Args:
-        found: Tensors (B, C, h, w).
-        true: Tensors of the same shapes.
+        found: Latents that a backward run arrived at, tensors (B, C, h, w).
+        true: The true latents, tensors of the same shapes.
     """
     worst = 0.0
     for got, expected in zip(found, true, strict=True):
@@ -28,11 +28,11 @@ def relative_drift(found: Sequence[Tensor], true: Sequence[Tensor]) -> float:
 
 
 class DriftGuard:
-    """Warns once and fails where inversion is too inexact.
+    """Warns once where an inversion is inexact, and raises where it is too inexact.
 
     Args:
-        warn: Relative drift at which to warn.
-        fail: At which to raise.
+        warn: Relative drift above which it warns.
+        fail: Relative drift above which it raises.
     """
 
     def __init__(self, warn: float, fail: float) -> None:

@@ -1,7 +1,7 @@
 """EDICT (Wallace et al. 2023, "Exact Diffusion Inversion via Coupled Transformations"), as DOODL runs it.
 
-The paper's equations (13) and (14) with the leapfrog order of the authors' code: without it, or with the same
-stream always first, images do not reproduce.
+These are the paper's equations (13) and (14) with the leapfrog order of the authors' code. If the same stream always
+goes first, the paper's images are not reproduced.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from sgool.models.schedule import Schedule, Spacing, Step
 
 
 class EDICT:
-    """Two streams (x, y), two network calls a step, exactly invertible.
+    """EDICT: two coupled streams (x, y) and two network calls a denoising step; exactly invertible.
 
     One step, with the DDIM coefficients ``scale`` and ``noise`` of t, x first:
 
         x = scale x + noise eps(y)      y = scale y + noise eps(x)      the half-updates, both at the same t
         x = p x + (1 - p) y             y = (1 - p) x + p y             mixing; the second with the new x
 
-    Each line is undone by solving it for what it replaced, the last one first. Un-mixing amplifies the difference
-    x - y by p^-2 a step: invert in float32 or float64.
+    Each line is undone by solving it for what it replaced, the last one first. Undoing the mixing amplifies the
+    difference x - y by p^-2 a step, so invert in float32 or float64.
 
     Args:
         mixing_coeff: p in (0.5, 1]; 1 switches mixing off.
-        leapfrog: Alternate which stream is updated first (the authors' code); else x is always first.
+        leapfrog: Whether the streams take turns in going first, as in the authors' code; if not, x always goes first.
 
     Raises:
         SgoolError: ``mixing_coeff`` is out of range.
@@ -48,7 +48,7 @@ class EDICT:
         self.mixing_coeff, self.leapfrog = float(mixing_coeff), bool(leapfrog)
 
     def moves(self, schedule: Schedule) -> tuple[Move, ...]:
-        """Two half-updates and the mixing for each step."""
+        """Returns three moves for each denoising step: two half-updates and the mixing, if it is not switched off."""
         moves = []
         for step in schedule.steps:
             odd = self.leapfrog and step.index % 2 == 1
@@ -62,16 +62,16 @@ class EDICT:
         return linear(((p, 1 - p), ((1 - p) * p, (1 - p) ** 2 + p)), step)
 
     def begin(self, latents: Tensor) -> State:
-        """The pair (x, y)."""
+        """Returns first latents (2, B, C, h, w) as the sampler's state (x, y)."""
         return latents[0], latents[1]
 
     def finish(self, state: State) -> State:
-        """Both streams are images."""
+        """Returns the last state, whose two streams are both latents of images."""
         return state
 
 
 def _half_update(stream: int, step: Step, prediction_type: str) -> Move:
-    """``stream`` moves with the noise that the network sees in the other stream."""
+    """Returns the move that changes ``stream`` by the noise that the network predicts in the other stream."""
     scale, noise = ddim_coefficients(step)
     eps = noise_from(step, prediction_type)
     own, other = scale, noise * eps.latents if noise else 0.0

@@ -1,6 +1,7 @@
-"""Gradient engines: what of the chain is kept for backward, and what is computed again. All are exact but `Truncated`.
+"""Gradient engines decide what of a chain is kept for backward and what is computed again.
 
-With N network calls in a forward pass (those of both halves of classifier-free guidance together count as one):
+All are exact except `Truncated`. With N network calls in a forward pass (both passes of classifier-free guidance count
+as one):
 
 =============  ======================  ==========================================================
 engine         calls in backward       memory between forward and backward
@@ -10,7 +11,8 @@ engine         calls in backward       memory between forward and backward
 `Reversible`   N                       2 states, and one before each move that is undone with a loss of digits
 =============  ======================  ==========================================================
 
-Weights are frozen, so that backward computes input gradients alone; its cost is about one more call each.
+Weights are frozen, so backward computes only the gradients of the network's inputs. For each call this costs about as
+much as one more call.
 """
 
 from __future__ import annotations
@@ -29,7 +31,11 @@ from sgool.errors import SgoolError
 
 
 class Engine(Protocol):
-    """Runs the moves of a chain one after the other."""
+    """Runs the moves of a chain one after the other, and makes their gradients.
+
+    Attributes:
+        name: Name of the engine in the configuration.
+    """
 
     name: str
 
@@ -38,23 +44,24 @@ class Engine(Protocol):
         ...
 
     def run(self, state: State, moves: Sequence[Move], model: GuidedModel) -> State:
-        """The state after all moves, differentiable with respect to the first one."""
+        """Applies all moves and returns the last state, differentiable with respect to the first one."""
         ...
 
 
 class Direct:
     """Plain autograd: every activation is stored (gigabytes a step for Stable Diffusion).
 
-    Fastest where it fits, differentiable twice, and the oracle of the tests.
+    It is the fastest engine where memory suffices, it can be differentiated twice, and the tests compare the others
+    with it.
     """
 
     name = "direct"
 
     def check(self, sampler: str, moves: Sequence[Move], dtype: torch.dtype) -> None:
-        """Runs everything."""
+        """Accepts every sampler and dtype."""
 
     def run(self, state: State, moves: Sequence[Move], model: GuidedModel) -> State:
-        """The state after all moves."""
+        """Applies all moves and returns the last state."""
         for move in moves:
             output = model(state[move.source], move.step) if move.calls_network else None
             state = move.apply(state, output)
@@ -62,16 +69,17 @@ class Direct:
 
 
 class Checkpoint:
-    """Stores what the network saw in each call and calls it again, with activations, in backward.
+    """Stores the network's input of each call, and calls the network again in backward, with activations.
 
-    Works with every sampler and dtype: the recomputation starts from the very same numbers.
+    It works with every sampler and dtype, since the recomputation starts from the very same numbers.
 
     Args:
-        memory_mib: Budget for activations that are kept instead of recomputed: those of as many of the last calls as
-            fit, measured at the first one. 0 keeps none. A large GPU trades free memory for a third of the time.
+        memory_mib: Budget in MiB for activations that are kept instead of recomputed: those of as many of the last
+            calls as fit. Their size is measured at the first call. 0 keeps none. On a large GPU, free memory can save
+            up to a third of the time.
 
     Raises:
-        SgoolError: A negative budget.
+        SgoolError: The budget is negative or not finite.
     """
 
     name = "checkpoint"
@@ -82,29 +90,29 @@ class Checkpoint:
         self.memory_mib = float(memory_mib)
 
     def check(self, sampler: str, moves: Sequence[Move], dtype: torch.dtype) -> None:
-        """Runs everything."""
+        """Accepts every sampler and dtype."""
 
     def run(self, state: State, moves: Sequence[Move], model: GuidedModel) -> State:
-        """The state after all moves."""
+        """Applies all moves and returns the last state."""
         return run_chain(state, moves, model, budget=int(self.memory_mib * 2**20))
 
 
 class Reversible:
-    """Stores the last state and runs the sampler backwards: nothing grows with the number of steps.
+    """Stores the last state and runs the sampler backwards, so that memory does not grow with the number of steps.
 
     One network call gives both the inverse and the vector-Jacobian product, so it costs no more calls than
-    `Checkpoint`; what it saves is one copy of the latents a call. Inversion amplifies rounding. Before a move that is
-    undone with a large loss of digits (O-BELM's last step after a large one) the state is stored as well, and after
-    each backward pass the first latents that it arrived at are compared with the true ones. A network in half
-    precision may round its recovered input to another number than the first time: expect drift there.
+    `Checkpoint`, and saves one copy of the latents a call. Inversion amplifies rounding. Before a move that is undone
+    with a large loss of digits (O-BELM's last step after a large one) the state is stored as well. After each backward
+    pass the first latents that it arrived at are compared with the true ones. A network in half precision may round
+    its recovered input to another number than the first time, which shows as drift.
 
     Args:
-        warn_drift: Relative error of the first latents (largest difference over their standard deviation) at which
+        warn_drift: Relative error of the first latents (largest difference over their standard deviation) above which
             to warn.
-        max_drift: At which to fail, since the gradient is then that of another point.
+        max_drift: Relative error above which to raise, since the gradient is then that of another point.
 
     Raises:
-        SgoolError: Thresholds that are not 0 < warn_drift <= max_drift.
+        SgoolError: The thresholds are not 0 < warn_drift <= max_drift.
     """
 
     name = "reversible"
@@ -118,7 +126,7 @@ class Reversible:
         self._guard = DriftGuard(warn_drift, max_drift)
 
     def check(self, sampler: str, moves: Sequence[Move], dtype: torch.dtype) -> None:
-        """Refuses samplers without an inverse, and latents in half precision."""
+        """Refuses samplers without an exact inverse, and latents in half precision."""
         if not all(move.invertible for move in moves):
             raise SgoolError(
                 f"`engine`: reversible needs a sampler with an exact inverse (edict, bdia, belm); {sampler} has none: "
@@ -131,22 +139,22 @@ class Reversible:
             )
 
     def run(self, state: State, moves: Sequence[Move], model: GuidedModel) -> State:
-        """The state after all moves."""
+        """Applies all moves and returns the last state."""
         return run_chain(state, moves, model, guard=self._guard)
 
 
 class Truncated:
-    """Gradients through the last steps only (DRaFT-K, Clark et al. 2024): cheaper, and **biased**.
+    """Differentiates only the last denoising steps (DRaFT-K, Clark et al. 2024): cheaper, and **biased**.
 
-    In the steps before them the network's output counts as a constant: the gradient passes through the sampler's own
-    coefficients, not through the network's Jacobian.
+    In the steps before them the network's output counts as a constant. The gradient passes through the sampler's own
+    coefficients there, but not through the network's Jacobian.
 
     Args:
         gradient_steps: K, how many of the last steps (of those with a network call) are differentiated in full.
         inner: The engine of those steps.
 
     Raises:
-        SgoolError: K below 1.
+        SgoolError: K is below 1.
     """
 
     name = "truncated"
@@ -159,11 +167,11 @@ class Truncated:
         self.gradient_steps, self.inner = gradient_steps, inner
 
     def check(self, sampler: str, moves: Sequence[Move], dtype: torch.dtype) -> None:
-        """What the inner engine says of the last steps."""
+        """Lets the inner engine check the moves of the last steps."""
         self.inner.check(sampler, self.split(moves)[1], dtype)
 
     def run(self, state: State, moves: Sequence[Move], model: GuidedModel) -> State:
-        """The state after all moves."""
+        """Applies all moves and returns the last state."""
         frozen, differentiated = self.split(moves)
         for move in frozen:
             with torch.no_grad():
@@ -172,7 +180,7 @@ class Truncated:
         return self.inner.run(state, differentiated, model)
 
     def split(self, moves: Sequence[Move]) -> tuple[Sequence[Move], Sequence[Move]]:
-        """The moves whose network output counts as a constant, and those that are differentiated."""
+        """Splits the moves into those whose network output counts as a constant and those that are differentiated."""
         indices = sorted({move.step.index for move in moves if move.calls_network})
         first = indices[-self.gradient_steps] if self.gradient_steps <= len(indices) else 0
         frozen = sum(move.step.index < first for move in moves)

@@ -1,4 +1,4 @@
-"""From an image's latents back to the first ones."""
+"""Inversion: finds first latents that lead to the latents of an image."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sgool.errors import SgoolError
 if TYPE_CHECKING:
     from sgool.diffusion.chain import Chain
 
-#: Above this the latents that an inversion finds are not those of the image.
+#: Relative rounding error above which an inversion's latents no longer lead to the image.
 _RELATIVE_ERROR = 0.01
 
 
@@ -27,9 +27,9 @@ class Inversion:
     """First latents that lead to given last ones.
 
     Attributes:
-        latents: (S, B, C, h, w), for a `Chain`. S is 1 for DDIM, 2 for EDICT (x and y) and for two-step samplers: the
-            second are the first latents, and with those the first step starts from the first.
-        exact: Whether denoising them gives the last latents back but for rounding.
+        latents: (S, B, C, h, w), to be given to a `Chain`. S is 1 for DDIM and 2 for EDICT (x and y). It is 2 for
+            two-step samplers as well: their whole first state.
+        exact: Whether denoising them gives the last latents back, apart from rounding.
     """
 
     latents: Tensor
@@ -38,7 +38,7 @@ class Inversion:
 
 @torch.no_grad()
 def invert_latents(chain: Chain, latents: Tensor, refinements: int = 0) -> Inversion:
-    """Runs a chain's sampler backwards: what `Chain.invert_latents` does, and where it is described."""
+    """Runs a chain's sampler backwards; `Chain.invert_latents` describes it."""
     sampler, moves = chain.sampler, chain.moves
     if not sampler.has_inverse:
         raise SgoolError(
@@ -47,7 +47,7 @@ def invert_latents(chain: Chain, latents: Tensor, refinements: int = 0) -> Inver
         )
     if not (isinstance(refinements, int) and refinements >= 0):
         raise SgoolError(f"`refinements`: expected a whole number, 0 or more, got {refinements}")
-    #: Latents of a whole state: a sampler with an exact inverse can start from one that was inverted.
+    # How many latents a whole state has: a sampler with an exact inverse can start from an inverted state.
     size = max(sampler.accepted_streams) if sampler.invertible else 1
     chain.network.check_latents(latents, sampler.name, tuple(sorted({1, size})))
     if not sampler.invertible:
@@ -65,7 +65,7 @@ def invert_latents(chain: Chain, latents: Tensor, refinements: int = 0) -> Inver
 
 
 def _warn_of_rounding(moves: Sequence[Move], size: int, dtype: torch.dtype) -> None:
-    """Says so where the sampler alone, whatever the network does, enlarges rounding errors beyond use."""
+    """Warns where the sampler alone, whatever the network does, enlarges rounding errors beyond use."""
     total = torch.eye(size, dtype=torch.float64)
     for move in reversed(moves):
         total = torch.tensor(move.inverse_matrix, dtype=torch.float64) @ total
@@ -79,13 +79,14 @@ def _warn_of_rounding(moves: Sequence[Move], size: int, dtype: torch.dtype) -> N
 
 
 def _with_noisier(latents: Tensor, chain: Chain, refinements: int) -> State:
-    """The last state of a two-step sampler: the latents and those before them, by one DDIM step backwards."""
+    """Returns the last state of a two-step sampler: the latents, and those before them by one DDIM step backwards."""
     last = [step for step in chain.schedule.steps if step.has_effect][-1:]
     ddim = DDIM().moves(replace(chain.schedule, steps=tuple(last)))
     return latents, _approximate(latents, ddim, chain.network, refinements)
 
 
 def _approximate(latents: Tensor, moves: Sequence[Move], network: GuidedModel, refinements: int) -> Tensor:
+    """Undoes each move with the network's output at a guess of the latents before it."""
     for move in reversed(moves):
         guess = latents
         for _ in range(1 + refinements if move.calls_network else 1):

@@ -1,7 +1,7 @@
-"""The one kind of operation that every sampler here is made of.
+"""Moves: the one kind of operation that every sampler is made of.
 
-DDIM, EDICT, BDIA, O-BELM and DPM-Solver++ differ in their coefficients alone. Each step of each of them is one or more
-*moves* on a state of K latents, linear but for one call of the network:
+DDIM, EDICT, BDIA, O-BELM and DPM-Solver++ differ in their coefficients alone. Each denoising step of each of them is
+one or more *moves* on a state of K latents, linear but for one call of the network:
 
     state' = matrix · state + output · model_output(state[source], t)
 
@@ -27,12 +27,12 @@ Gradients = tuple[Tensor | None, ...]
 
 @dataclass(frozen=True)
 class Move:
-    """``state' = matrix · state + output · model_output(state[source], step.timestep)``.
+    """One move: ``state' = matrix · state + output · model_output(state[source], step.timestep)``.
 
     Attributes:
-        matrix: K rows of K coefficients, K being 1 or 2.
-        output: K coefficients of the network's output; all exactly 0: the network is not called.
-        source: Which of the K latents the network sees.
+        matrix: K rows of K coefficients; K is 1 or 2.
+        output: K coefficients of the network's output. If all are exactly 0, the network is not called.
+        source: Index, among the K latents, of those that the network sees.
         step: The denoising step that the move belongs to.
     """
 
@@ -43,16 +43,16 @@ class Move:
 
     @property
     def calls_network(self) -> bool:
-        """Whether the output has any weight."""
+        """Whether the move needs the network's output."""
         return any(self.output)
 
     def apply(self, state: State, model_output: Tensor | None) -> State:
-        """The state after the move."""
+        """Applies the move and returns the state after it."""
         return _affine(self.matrix, state, self.output, model_output)
 
     @cached_property
     def inverse_matrix(self) -> tuple[Row, ...] | None:
-        """Inverse of ``matrix``; None where it has none."""
+        """Inverse of ``matrix``; None where there is none."""
         if len(self.matrix) == 1:
             ((a,),) = self.matrix
             return ((1 / a,),) if a else None
@@ -66,14 +66,14 @@ class Move:
     def invertible(self) -> bool:
         """Whether ``state`` can be computed from ``state'``.
 
-        It can if the latents that the network saw are recovered without its output: their weight of the output, in
+        It can if the latents that the network saw are recovered without its output: the output's weight for them, in
         ``matrix⁻¹ · state'``, is exactly 0.
         """
         return self.inverse_matrix is not None and (not self.calls_network or self._undone_output[self.source] == 0)
 
     @cached_property
     def amplification(self) -> float:
-        """By how much undoing the move enlarges rounding errors: the largest entry of the inverse matrix."""
+        """Factor by which undoing the move enlarges rounding errors: the largest entry of the inverse matrix."""
         assert self.inverse_matrix is not None
         return max(abs(entry) for row in self.inverse_matrix for entry in row)
 
@@ -83,25 +83,25 @@ class Move:
         return tuple(sum(a * b for a, b in zip(row, self.output, strict=True)) for row in self.inverse_matrix)
 
     def source_before(self, state: State) -> Tensor:
-        """What the network saw, from the state after an invertible move."""
+        """Returns the latents that the network saw, computed from the state after an invertible move."""
         assert self.inverse_matrix is not None
         return _affine((self.inverse_matrix[self.source],), state, (0.0,), None)[0]
 
     def undo(self, state: State, model_output: Tensor | None) -> State:
-        """The state before the move, from that after it and the network's output."""
+        """Returns the state before the move, computed from the state after it and the network's output."""
         assert self.inverse_matrix is not None
         return _affine(self.inverse_matrix, state, tuple(-weight for weight in self._undone_output), model_output)
 
     def output_gradient(self, gradients: Gradients) -> Tensor | None:
-        """Gradient with respect to the network's output, from those with respect to ``state'``."""
+        """Returns the gradient with respect to the network's output, from the gradients with respect to ``state'``."""
         return _combine(self.output, gradients)
 
     def pull_back(self, gradients: Gradients, source_gradient: Tensor | None) -> Gradients:
-        """Gradients with respect to ``state``; None stands for zero.
+        """Returns the gradients with respect to ``state``; None means zero.
 
         Args:
-            gradients: With respect to ``state'``.
-            source_gradient: What the network contributes to the gradient of ``state[source]``.
+            gradients: Gradients with respect to ``state'``.
+            source_gradient: The network's part of the gradient of ``state[source]``.
         """
         columns = [tuple(row[k] for row in self.matrix) for k in range(len(self.matrix))]
         return tuple(
@@ -111,12 +111,12 @@ class Move:
 
 
 def linear(matrix: tuple[Row, ...], step: Step) -> Move:
-    """A move without a network call."""
+    """Returns a move without a network call."""
     return Move(matrix, (0.0,) * len(matrix), 0, step)
 
 
 def _combine(weights: Sequence[float], tensors: Sequence[Tensor | None]) -> Tensor | None:
-    """Σ weight · tensor over the weights that are not 0, None without any; a single weight of 1 makes no copy."""
+    """Returns Σ weight · tensor, or None if all weights are 0; a single tensor of weight 1 is not copied."""
     total: Tensor | None = None
     for weight, tensor in zip(weights, tensors, strict=True):
         if weight == 0 or tensor is None:
@@ -129,6 +129,6 @@ def _combine(weights: Sequence[float], tensors: Sequence[Tensor | None]) -> Tens
 
 
 def _affine(matrix: tuple[Row, ...], state: State, weights: Row, output: Tensor | None) -> State:
-    """``matrix · state + weights · output``."""
+    """Returns ``matrix · state + weights · output``."""
     rows = [_combine((*row, weight), (*state, output)) for row, weight in zip(matrix, weights, strict=True)]
     return tuple(torch.zeros_like(state[0]) if row is None else row for row in rows)

@@ -18,10 +18,10 @@ from sgool.models.schedule import Step
 
 @dataclass(frozen=True)
 class _Pass:
-    """One call of the network: what it is told of the prompts and the weight of its result in the guided output.
+    """One call of the network: its conditioning, and the weight of its result in the guided output.
 
-    ``both``: it is told of both halves of classifier-free guidance, negative first as in diffusers, and the result is
-    the guided output itself.
+    If ``both`` is set, the conditioning holds the negative and the positive prompts, in this order as in diffusers,
+    and the result is the guided output itself.
     """
 
     conditioning: Conditioning
@@ -31,37 +31,37 @@ class _Pass:
 
 @dataclass(frozen=True)
 class Trace:
-    """A network evaluation whose activations are kept. ``output`` (B, C, h, w) is detached."""
+    """A network call whose activations are kept; ``output`` (B, C, h, w) is detached."""
 
     output: Tensor
     _parts: tuple[tuple[Tensor, Tensor, float], ...]
 
     def pull_back(self, cotangent: Tensor) -> Tensor:
-        """Gradient with respect to the latents; frees the activations."""
+        """Returns the gradient with respect to the latents, and frees the activations."""
         return _weighted([(_gradient(part, leaf, cotangent, weight), 1.0) for leaf, part, weight in self._parts])
 
 
 class GuidedModel:
-    """What the network predicts for latents (B, C, h, w) under classifier-free guidance (Ho and Salimans 2022, eq. 6).
+    """The denoising network for latents (B, C, h, w) with classifier-free guidance (Ho and Salimans 2022, eq. 6).
 
-    ``guidance_scale`` 1 is one pass without the negative prompt. Otherwise the conditional and the unconditional pass
-    go through the network as one batch, or one after the other with ``split_guidance``: half the activations, a little
-    slower. The network sees latents in its own dtype; the output comes back in that of the latents.
+    A ``guidance_scale`` of 1 is one pass without the negative prompt. Otherwise the conditional and the unconditional
+    pass go through the network as one batch. With ``split_guidance`` they go one after the other, which halves the
+    activations and is a little slower. The network sees latents in its own dtype; the output has that of the latents.
 
     Args:
-        family: Whose network it is; frozen.
-        conditioning: Of B prompts, as ``family.encode_prompts`` gives it.
-        negative: The same of B negative prompts; needed unless ``guidance_scale`` is 1.
+        family: Family whose frozen network is called.
+        conditioning: Conditioning of B prompts, as ``family.encode_prompts`` returns it.
+        negative: Conditioning of B negative prompts; needed unless ``guidance_scale`` is 1.
         guidance_scale: Weight of the conditional direction.
-        split_guidance: One pass after the other.
+        split_guidance: Whether the two passes run one after the other.
 
     Attributes:
         calls: Guided predictions made through this object, recomputation in backward included. Both passes of
             classifier-free guidance count as one.
 
     Raises:
-        SgoolError: The network is not frozen, or the conditioning wants gradients or is of another dtype, the negative
-            one is missing or of another shape, or the guidance scale is not finite.
+        SgoolError: The network is not frozen, the conditioning requires gradients or has another dtype, the negative
+            one is missing or has another shape, or the guidance scale is not finite.
     """
 
     def __init__(
@@ -96,17 +96,17 @@ class GuidedModel:
 
     @property
     def networks(self) -> tuple[nn.Module, ...]:
-        """The networks themselves: what they hold is no activation."""
+        """Networks behind the predictions; their weights and buffers do not count as activations."""
         return tuple(self.family.denoisers.values())
 
     def __call__(self, latents: Tensor, step: Step) -> Tensor:
-        """The guided output, of the shape and dtype of ``latents`` and differentiable with respect to them."""
+        """Returns the guided output, of the shape and dtype of ``latents`` and differentiable with respect to them."""
         self.calls += 1
         parts = [(self._run(part, latents, step), part.weight) for part in self._passes]
         return _weighted(parts)
 
     def trace(self, latents: Tensor, step: Step) -> Trace:
-        """The guided output with its activations, which stay until `Trace.pull_back`."""
+        """Returns the guided output together with its activations, which stay in memory until `Trace.pull_back`."""
         self.calls += 1
         kept = []
         for part in self._passes:
@@ -122,9 +122,15 @@ class GuidedModel:
         cotangent: Tensor,
         context: Callable[[], AbstractContextManager[Any]] = nullcontext,
     ) -> tuple[Tensor, Tensor]:
-        """(guided output, gradient with respect to the latents), never with more than one pass's activations.
+        """Returns the guided output and the gradient with respect to the latents (a vector-Jacobian product).
 
-        ``context`` is entered around the network (autocast), not around its backward.
+        At no time are the activations of more than one pass in memory.
+
+        Args:
+            latents: (B, C, h, w).
+            step: The denoising step.
+            cotangent: Gradient with respect to the guided output, of the shape of ``latents``.
+            context: Makes a context, such as autocast, for the network's forward pass only.
         """
         self.calls += 1
         outputs, gradients = [], []
@@ -138,15 +144,15 @@ class GuidedModel:
         return _weighted(outputs), _weighted(gradients)
 
     def check_latents(self, latents: Tensor, name: str, streams: Sequence[int]) -> None:
-        """Everything that can be wrong with latents, before the network sees them.
+        """Raises an error that names everything that is wrong with latents, before the network sees them.
 
         Args:
             latents: Should be (S, B, C, h, w).
-            name: Of the sampler, for the message.
-            streams: The numbers S that it can start from.
+            name: Name of the sampler, for the message.
+            streams: The numbers S that the sampler can start from.
 
         Raises:
-            SgoolError: Wrong shape, dtype or device, or numbers that are not finite.
+            SgoolError: The shape, dtype or device is wrong, or numbers are not finite.
         """
         problems = list(self._latent_problems(latents, name, streams))
         if problems:
@@ -177,7 +183,10 @@ class GuidedModel:
 
 
 def _gradient(output: Tensor, leaf: Tensor, cotangent: Tensor, weight: float) -> Tensor:
-    """Of ``weight · output``. Weighted before backward, as plain autograd does: in bfloat16 the order shows."""
+    """Returns the gradient of ``weight · output`` with respect to ``leaf``.
+
+    The weight is applied before backward, as plain autograd does: in bfloat16 the order changes the result.
+    """
     (gradient,) = torch.autograd.grad(output, leaf, cotangent if weight == 1 else cotangent * weight)
     return gradient
 

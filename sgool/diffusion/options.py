@@ -1,6 +1,6 @@
-"""Samplers and gradient engines as the configuration names them: options, capabilities, what goes together.
+"""Options and capabilities of samplers and gradient engines, and the rules for using them together.
 
-Nothing here imports torch: the configuration is checked with it before a network loads.
+Nothing here imports torch, so that a configuration can be checked before a network loads.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from sgool.config.rules import choice, flag, integer, number, optional
 
 @dataclass(frozen=True, kw_only=True)
 class SamplerOptions(Options):
-    """What every sampler has, and what it can do.
+    """Options of every sampler, and its capabilities.
 
     Attributes:
         invertible: Whether its steps can be undone exactly, so that gradients may run backwards through them.
@@ -34,14 +34,14 @@ class SamplerOptions(Options):
     guidance_scale: float = required(number(least=0))
 
     def problems(self, where: str, config: Config) -> Iterator[str]:
-        """More steps than the model was trained with."""
+        """Yields a problem if there are more denoising steps than the model was trained with."""
         yield from super().problems(where, config)
         yield from steps_problems(config["models"]["path"], self.num_inference_steps)
 
 
 @dataclass(frozen=True, kw_only=True)
 class DDIMOptions(SamplerOptions):
-    """DDIM without noise."""
+    """Options of DDIM without noise."""
 
     builder = "sgool.diffusion.ddim.DDIM"
     has_inverse = True
@@ -50,7 +50,7 @@ class DDIMOptions(SamplerOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class EDICTOptions(SamplerOptions):
-    """EDICT: two coupled latents."""
+    """Options of EDICT, the sampler with two coupled streams."""
 
     builder = "sgool.diffusion.edict.EDICT"
     invertible = True
@@ -63,7 +63,7 @@ class EDICTOptions(SamplerOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class BELMOptions(SamplerOptions):
-    """O-BELM, a two-step sampler."""
+    """Options of O-BELM, a two-step sampler."""
 
     builder = "sgool.diffusion.two_step.BELM"
     invertible = True
@@ -72,7 +72,7 @@ class BELMOptions(SamplerOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class BDIAOptions(SamplerOptions):
-    """BDIA-DDIM, a two-step sampler."""
+    """Options of BDIA-DDIM, a two-step sampler."""
 
     builder = "sgool.diffusion.two_step.BDIA"
     invertible = True
@@ -83,7 +83,7 @@ class BDIAOptions(SamplerOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class DPMSolverOptions(SamplerOptions):
-    """DPM-Solver++(2M)."""
+    """Options of DPM-Solver++(2M)."""
 
     builder = "sgool.diffusion.dpm_solver.DPMSolver"
     guidable = True
@@ -91,7 +91,7 @@ class DPMSolverOptions(SamplerOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class CustomSamplerOptions(CustomOptions, SamplerOptions):
-    """A sampler of the user's own; what it can do is known when it is built."""
+    """Options of a user's own sampler; its capabilities are known only when it is built."""
 
     invertible = None
     has_inverse = None
@@ -118,10 +118,10 @@ SAMPLERS: Kind[SamplerOptions] = Kind(
 
 @dataclass(frozen=True, kw_only=True)
 class EngineOptions(Options):
-    """What every gradient engine has.
+    """Options of every gradient engine, and its capability.
 
     Attributes:
-        inverts: Whether it runs the sampler backwards, which then must be invertible.
+        inverts: Whether the engine runs the sampler backwards, which must then be invertible.
     """
 
     sees: ClassVar[tuple[str, ...]] = ("sampler",)
@@ -131,7 +131,7 @@ class EngineOptions(Options):
     split_guidance: bool = option(False, flag())
 
     def problems(self, where: str, config: Config) -> Iterator[str]:
-        """A sampler that the engine cannot run, and more steps with gradients than there are."""
+        """Yields a problem for a sampler that the engine cannot run, and for more gradient steps than there are."""
         yield from super().problems(where, config)
         sampler, steps = config["sampler"]["name"], config["sampler"]["num_inference_steps"]
         if self.inverts and SAMPLERS.options(config["sampler"]).invertible is False:
@@ -148,14 +148,14 @@ class EngineOptions(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class DirectOptions(EngineOptions):
-    """Plain autograd."""
+    """Options of the engine of plain autograd."""
 
     builder = "sgool.diffusion.engines.Direct"
 
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointOptions(EngineOptions):
-    """Network calls are made again in backward."""
+    """Options of the engine that makes network calls again in backward."""
 
     builder = "sgool.diffusion.engines.Checkpoint"
 
@@ -164,7 +164,7 @@ class CheckpointOptions(EngineOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class ReversibleOptions(EngineOptions):
-    """The sampler runs backwards."""
+    """Options of the engine that runs the sampler backwards."""
 
     builder = "sgool.diffusion.engines.Reversible"
     inverts = True
@@ -173,7 +173,7 @@ class ReversibleOptions(EngineOptions):
     max_drift: float = option(1e-2, number(above=0))
 
     def problems(self, where: str, config: Config) -> Iterator[str]:
-        """Also thresholds in the wrong order."""
+        """Yields the problems of every engine, and one for thresholds in the wrong order."""
         yield from super().problems(where, config)
         if self.warn_drift > self.max_drift:
             yield (
@@ -183,7 +183,7 @@ class ReversibleOptions(EngineOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class CustomEngineOptions(CustomOptions, EngineOptions):
-    """An engine of the user's own; whether it runs a sampler is its `check`, before the first network call."""
+    """Options of a user's own engine; its `check` says, before the first network call, whether it runs a sampler."""
 
     inverts = None
 

@@ -1,4 +1,7 @@
-"""What a network predicts, as coefficients: Ho et al. 2020 (epsilon), Salimans and Ho 2022, appendix D (v)."""
+"""Noise and clean latents as linear functions of what a network predicts.
+
+Sources: Ho et al. 2020 (epsilon); Salimans and Ho 2022, appendix D (v).
+"""
 
 from __future__ import annotations
 
@@ -12,14 +15,14 @@ PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
 
 @dataclass(frozen=True)
 class Affine:
-    """``latents · weight + model_output · output``."""
+    """Weights of the sum ``latents · x + output · model_output``, where x are the latents that the network saw."""
 
     latents: float
     output: float
 
 
 def noise_from(step: Step, prediction_type: str) -> Affine:
-    """How the noise follows from the latents and the network's output.
+    """Returns the weights that give the noise from the latents and the network's output.
 
     =================  ===========================================
     ``epsilon``        eps = output
@@ -28,7 +31,7 @@ def noise_from(step: Step, prediction_type: str) -> Affine:
     =================  ===========================================
 
     Raises:
-        SgoolError: Unknown prediction type.
+        SgoolError: The prediction type is unknown.
     """
     alpha, sigma = step.alpha, step.sigma
     if prediction_type == "epsilon":
@@ -44,10 +47,12 @@ def noise_from(step: Step, prediction_type: str) -> Affine:
 
 
 def sample_from(step: Step, prediction_type: str) -> Affine:
-    """How the clean latents follow: x0 = (latents - sigma eps) / alpha, simplified for each type.
+    """Returns the weights that give the clean latents from the latents and the network's output.
+
+    They are x0 = (latents - sigma eps) / alpha, simplified for each type.
 
     Raises:
-        SgoolError: Unknown prediction type.
+        SgoolError: The prediction type is unknown.
     """
     alpha, sigma = step.alpha, step.sigma
     if prediction_type == "v_prediction":

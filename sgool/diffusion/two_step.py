@@ -1,8 +1,8 @@
-"""Exactly invertible samplers with one network call a step: they remember the latents before the current ones.
+"""Exactly invertible samplers with one network call a step, which remember the latents before the current ones.
 
-Both are explicit two-step rules, x_{i-1} = A x_{i+1} + B x_i + C eps(x_i) with i falling to 0, so that
+Both are explicit two-step rules, x_{i-1} = A x_{i+1} + B x_i + C eps(x_i) with i falling to 0. So
 x_{i+1} = (x_{i-1} - B x_i - C eps(x_i)) / A takes a step back exactly. The first step, which has none before it, is
-DDIM's.
+that of DDIM.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from sgool.models.schedule import Schedule, Spacing, Step
 
 
 class TwoStep(ABC):
-    """State (x_i, x_{i+1}): the current latents and the noisier ones before them."""
+    """A sampler whose state is (x_i, x_{i+1}): the current latents and the noisier ones before them."""
 
     name: str
     num_streams = 1
@@ -32,13 +32,12 @@ class TwoStep(ABC):
 
     @abstractmethod
     def coefficients(self, previous: Step, step: Step) -> tuple[float, float, float]:
-        """(A, B, C) of ``step``, which came after ``previous``."""
+        """Returns A, B and C of ``step``, where ``previous`` is the step before it."""
 
     def moves(self, schedule: Schedule) -> tuple[Move, ...]:
-        """One a step.
+        """Returns one move for each denoising step; steps that do not change the noise level are left out.
 
-        A step that leaves the noise level as it is is left out: O-BELM's does nothing, and BDIA's correction of the
-        step before is not worth a network call.
+        Such a step of O-BELM does nothing, and BDIA's correction of the step before is not worth a network call.
         """
         steps = [step for step in schedule.steps if step.has_effect]
         moves = [_first(step, schedule.prediction_type) for step in steps[:1]]
@@ -50,16 +49,19 @@ class TwoStep(ABC):
         return tuple(moves)
 
     def begin(self, latents: Tensor) -> State:
-        """From first latents (1, B, C, h, w), which stand for both of the state, or from an inverted pair."""
+        """Returns the first state: first latents (1, B, C, h, w) taken twice, or an inverted state (2, B, C, h, w)."""
         return latents[0], latents[-1]
 
     def finish(self, state: State) -> State:
-        """The current latents."""
+        """Returns the current latents of the last state, which are the image's."""
         return state[:1]
 
 
 def _first(step: Step, prediction_type: str) -> Move:
-    """DDIM's step of the first of two latents, with the noise of the second one, which stays: invertible like EDICT."""
+    """Returns DDIM's step for the first of two equal latents.
+
+    The noise is predicted from the second one, which does not change: so the step is invertible, as in EDICT.
+    """
     scale, noise = ddim_coefficients(step)
     eps = noise_from(step, prediction_type)
     return Move(((scale, noise * eps.latents), (0.0, 1.0)), (noise * eps.output, 0.0), 1, step)
@@ -73,7 +75,8 @@ class BDIA(TwoStep):
         x_{i-1} = gamma (x_{i+1} - (x_i - b_{i+1} eps(x_i)) / a_{i+1}) + a_i x_i + b_i eps(x_i)
 
     Args:
-        gamma: In (0, 1], weight of the integration backwards in time; a step of the inversion amplifies by 1 / gamma.
+        gamma: Weight of the integration backwards in time, in (0, 1]; each step of an inversion amplifies rounding
+            errors by 1 / gamma.
 
     Raises:
         SgoolError: ``gamma`` is out of range.
@@ -87,7 +90,7 @@ class BDIA(TwoStep):
         self.gamma = float(gamma)
 
     def coefficients(self, previous: Step, step: Step) -> tuple[float, float, float]:
-        """(A, B, C) from DDIM's coefficients of both steps."""
+        """Returns A, B and C, computed from DDIM's coefficients of both steps."""
         (before, before_noise), (scale, noise) = ddim_coefficients(previous), ddim_coefficients(step)
         return self.gamma, scale - self.gamma / before, noise + self.gamma * before_noise / before
 
@@ -99,14 +102,14 @@ class BELM(TwoStep):
 
         z_{i-1} = (h_i / h_{i+1})^2 z_{i+1} + (1 - (h_i / h_{i+1})^2) z_i - h_i (h_i + h_{i+1}) / h_{i+1} eps(z_i)
 
-    the rule with the least local error (third order in h) of all that are explicit in both directions. Where steps
-    shrink, as Stable Diffusion's do, it damps while sampling and amplifies as much in inversion.
+    Of all rules that are explicit in both directions, this has the least local error (third order in h). Where steps
+    shrink, as those of Stable Diffusion do, it damps errors while sampling and amplifies them as much in inversion.
     """
 
     name = "belm"
 
     def coefficients(self, previous: Step, step: Step) -> tuple[float, float, float]:
-        """(A, B, C) in x itself."""
+        """Returns A, B and C of the rule in x itself, not in z."""
         length, before = _length(step), _length(previous)
         ratio, end = (length / before) ** 2, step.alpha_prev
         older = ratio * end / previous.alpha
@@ -115,5 +118,5 @@ class BELM(TwoStep):
 
 
 def _length(step: Step) -> float:
-    """h: by how much the ratio of noise to signal falls."""
+    """Returns h, by how much the ratio of noise to signal falls in a step."""
     return step.sigma / step.alpha - step.sigma_prev / step.alpha_prev

@@ -211,7 +211,7 @@ class PairModule(ScoredModule):
             if found := state["callbacks"].get(type(callback).__name__):
                 callback.load_batch_state(found)
 
-    def result_settings(self) -> list[Any]:
+    def checkpoint_settings(self) -> list[Any]:
         """All settings that the batch's results depend on, so that a checkpoint of other settings is not taken up."""
         chain = self.chain
         own = [chain.name, chain.dtype, chain.sampler, chain.engine, chain.num_inference_steps, chain.guidance_scale]

@@ -143,6 +143,6 @@ class BestOfN(PairModule):
         self._first_images = torch.stack([unpack_image(image) for image in state["first"]])
         self._best = [{**own, "image": unpack_image(own["image"])} if "image" in own else own for own in state["best"]]
 
-    def result_settings(self) -> list[Any]:
+    def checkpoint_settings(self) -> list[Any]:
         """All settings that the batch's results depend on."""
-        return [*super().result_settings(), self.num_rounds, self.objective.result_settings()]
+        return [*super().checkpoint_settings(), self.num_rounds, self.objective.checkpoint_settings()]

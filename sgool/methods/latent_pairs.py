@@ -274,11 +274,11 @@ class LatentPairModule(PairModule):
         self._resumed = resume.resumed(self, checkpoint)
         self.latents.data = torch.empty_like(checkpoint["state_dict"]["latents"], device=self.chain.device)
 
-    def result_settings(self) -> list[Any]:
+    def checkpoint_settings(self) -> list[Any]:
         """All settings that the batch's results depend on."""
         own = [self.num_optimization_steps, self.lr, self.momentum, self.nesterov]
         rules = [callback for callback in self.pair_callbacks() if isinstance(callback, UpdateCallback)]
-        return [*super().result_settings(), self.objective.result_settings(), own, rules]
+        return [*super().checkpoint_settings(), self.objective.checkpoint_settings(), own, rules]
 
 
 def _check(num_optimization_steps: int, nesterov_alone: bool) -> None:

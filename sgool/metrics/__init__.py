@@ -1,4 +1,6 @@
-"""Metrics of images: judges, how much changed, sets of images, and the scene reader. docs/metrics.md lists them.
+"""Metrics of images: judges, changes from the first image, sets of images, and the scene reader.
+
+docs/metrics.md lists them.
 
 The names below are imported from their modules on first use: `sgool.metrics.options` needs no torch.
 """

@@ -1,4 +1,4 @@
-"""Judges from the configuration, over networks that they share with the objective's terms."""
+"""Builds judges from the configuration, with networks that they share with the objective's terms."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from sgool.models.networks import Networks
 
 Options = Mapping[str, Any]
 Judge = Sequence[MeanScore]
-#: What a judge of the user's own may consist of: each is called with what it needs.
+#: Base classes of the metrics that a user's own judge may have; each gets the arguments that its `score` needs.
 _SCORES = (TextScore, ImageScore, ChangeScore)
 
 
 def build_judges(judges: Mapping[str, Options], terms: Mapping[str, Options], networks: Networks) -> dict[str, Judge]:
-    """The metrics of each judge.
+    """Builds the metrics of each judge.
 
     Args:
         judges: The configuration's ``models.judges``.
-        terms: Its ``objective.terms``, whose reference images a judge of type ``image`` may share.
-        networks: Where judges get their networks.
+        terms: The configuration's ``objective.terms``, whose reference images a judge of type ``image`` may share.
+        networks: The run's networks, from which judges get theirs.
 
     Raises:
-        ConfigError: All files that are missing, before any network loads.
-        SgoolError: What a network's files, or a class or function of the user's, are wrong with.
+        ConfigError: Files are missing; it lists all of them, before any network loads.
+        SgoolError: A network's files, or a user's own class or function, have a problem.
     """
     if problems := list(judge_problems(judges, terms)):
         raise ConfigError(problems)

@@ -1,6 +1,6 @@
-"""How much an optimisation changed: from a pair's first image to its final one, and from first latents to kept ones.
+"""Metrics of how much an optimisation changed: from a pair's first image to its final one, and of the latents.
 
-None of these has a ``higher_is_better``: a large change may be a repaired image or a lost one.
+None of them has a ``higher_is_better``, since a large change may be a repaired image or a lost one.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from sgool.models.classifier import ImageClassifier, load_classifier
 from sgool.models.fingerprint import fingerprints
 from sgool.models.networks import Networks
 
-#: Images (N, 3, H, W) in [0, 1] to feature maps (N, C, h, w), one per stage.
+#: Function from images (N, 3, H, W) in [0, 1] to feature maps (N, C, h, w), one per stage.
 FeatureMaps = Callable[[Tensor], Sequence[Tensor]]
 
 
 class PerceptualDistance(ChangeScore):
     """Mean distance in the feature maps of a network, in [0, 4]; in [0, 2] if its features are at least 0 (ReLU).
 
-    LPIPS's formula (Zhang et al. 2018) without its learned weights: at each place of each stage, the features are
-    brought to norm 1; the squared distance is averaged over the places, then over the stages.
+    This is LPIPS's formula (Zhang et al. 2018) without its learned weights. The features at each position of each stage
+    are brought to norm 1. The squared distance is averaged over the positions, then over the stages.
 
     Args:
-        features: The network.
+        features: Function from images to feature maps.
     """
 
     key, title, place = "perceptual_distance", "perceptual distance to the first image", 71
@@ -42,7 +42,7 @@ class PerceptualDistance(ChangeScore):
 
     @torch.no_grad()
     def score(self, images: Tensor, first: Tensor) -> Tensor:
-        """(B,) distances."""
+        """Returns distances (B,) of images from first images, each (B, 3, H, W)."""
         stages = zip(*(self._features[0](batch.clamp(0, 1)) for batch in (images, first)), strict=True)
         distances = []
         for after, before in stages:
@@ -52,10 +52,10 @@ class PerceptualDistance(ChangeScore):
 
 
 class Lpips(ChangeScore):
-    """LPIPS (Zhang et al. 2018) by torchmetrics: 0 for equal images, rarely above 1.
+    """Mean LPIPS (Zhang et al. 2018), by torchmetrics: 0 for equal images, rarely above 1.
 
     Args:
-        network: Images in [-1, 1], twice, to distances (B, 1, 1, 1); see `load_lpips`.
+        network: Function from two batches of images in [-1, 1] to distances (B, 1, 1, 1); see `load_lpips`.
     """
 
     key, title, place = "lpips", "LPIPS to the first image", 60
@@ -67,24 +67,24 @@ class Lpips(ChangeScore):
 
     @torch.no_grad()
     def score(self, images: Tensor, first: Tensor) -> Tensor:
-        """(B,) distances."""
+        """Returns distances (B,) of images from first images, each (B, 3, H, W)."""
         return self._network[0](images.clamp(0, 1) * 2 - 1, first.clamp(0, 1) * 2 - 1).flatten()
 
     def fingerprints(self) -> frozenset[str]:
-        """Those of LPIPS and of torchvision's network below its linear weights, which a classifier may share."""
+        """Returns the fingerprints of LPIPS and of the torchvision network in it, which a classifier may share."""
         below = getattr(self._network[0], "net", None)
         return fingerprints([self._network, below])
 
 
 class Psnr(ChangeScore):
-    """Mean peak signal-to-noise ratio in dB; infinite, and not counted, for an image that did not change."""
+    """Mean peak signal-to-noise ratio in dB; an image that did not change is infinite and does not count."""
 
     key, title, place = "psnr", "PSNR to the first image", 80
     digits = 1
 
     @torch.no_grad()
     def score(self, images: Tensor, first: Tensor) -> Tensor:
-        """(B,) in dB."""
+        """Returns ratios (B,) in dB of images to first images, each (B, 3, H, W)."""
         return peak_signal_noise_ratio(
             images.clamp(0, 1), first.clamp(0, 1), data_range=1.0, reduction="none", dim=(1, 2, 3)
         )
@@ -98,7 +98,7 @@ class Ssim(ChangeScore):
 
     @torch.no_grad()
     def score(self, images: Tensor, first: Tensor) -> Tensor:
-        """(B,) in [-1, 1]."""
+        """Returns similarities (B,) in [-1, 1] of images to first images, each (B, 3, H, W)."""
         similarity = structural_similarity_index_measure(
             images.clamp(0, 1), first.clamp(0, 1), data_range=1.0, reduction="none"
         )
@@ -107,21 +107,21 @@ class Ssim(ChangeScore):
 
 
 class LatentNorm(MeanScore):
-    """Mean norm of the kept latents over that of the first ones; 1 where `optimization.renormalize` is."""
+    """Mean ratio of the kept latents' norm to that of the first latents; 1 with `optimization.renormalize`."""
 
     key, title, place = "latent_norm", "latent norm against the first", 100
 
     def score(self, kept: Sequence[Tensor], first: Sequence[Tensor]) -> Tensor:
-        """(B,) of B pairs' latents, all streams of a pair together."""
+        """Returns ratios (B,) for the kept and first latents of B pairs; a pair's streams have one norm together."""
         both = zip(kept, first, strict=True)
         return torch.stack([(after.double().norm() / before.double().norm()).cpu() for after, before in both])
 
 
 def classifier_maps(classifier: ImageClassifier) -> FeatureMaps:
-    """The feature maps of all stages of a classifier of timm.
+    """Returns a function that gives the feature maps of all stages of a timm classifier.
 
     Raises:
-        SgoolError: A network that has none to show.
+        SgoolError: The classifier's network does not give feature maps.
     """
     network: Any = classifier.network
     if not hasattr(network, "forward_intermediates"):
@@ -134,14 +134,14 @@ def classifier_maps(classifier: ImageClassifier) -> FeatureMaps:
 
 
 def load_lpips(network: str, key: str) -> nn.Module:
-    """LPIPS by torchmetrics: its own learned weights over torchvision's network, whose weights torch fetches once.
+    """Loads torchmetrics' LPIPS: its own learned weights on a torchvision network, whose weights torch fetches once.
 
     Args:
-        network: alex, vgg or squeeze.
-        key: Of the configuration, for the message.
+        network: "alex", "vgg" or "squeeze".
+        key: Dotted key of the configuration, for the message.
 
     Raises:
-        SgoolError: The network's weights are not there and cannot be fetched.
+        SgoolError: The network's weights are missing and cannot be fetched.
     """
     from torchmetrics.image import LearnedPerceptualImagePatchSimilarity
     from torchvision.models import get_model_weights
@@ -159,7 +159,7 @@ def load_lpips(network: str, key: str) -> nn.Module:
 
 
 def build_perceptual_judge(network: str, checkpoint: str | None, name: str, networks: Networks) -> list[ChangeScore]:
-    """The judge of a validated configuration; its options are those of `PerceptualJudgeOptions`."""
+    """Builds the judge of a validated configuration from its options, those of `PerceptualJudgeOptions`."""
     if network == "local":
         assert checkpoint is not None
         return [PerceptualDistance(classifier_maps(local_classifier(checkpoint, networks)))]
@@ -168,17 +168,17 @@ def build_perceptual_judge(network: str, checkpoint: str | None, name: str, netw
 
 
 def build_pixels_judge() -> list[ChangeScore]:
-    """The judge of a validated configuration; it has no options."""
+    """Builds the judge of PSNR and SSIM, which has no options."""
     return [Psnr(), Ssim()]
 
 
 def build_latents_judge() -> list[LatentNorm]:
-    """The judge of a validated configuration; it has no options."""
+    """Builds the judge of the latents' norm, which has no options."""
     return [LatentNorm()]
 
 
 def local_classifier(folder: str, networks: Networks) -> ImageClassifier:
-    """The classifier in a folder, the one that a term with the same settings uses."""
+    """Returns the classifier in a folder, shared with terms of the same settings."""
     return networks.shared(
         ("classifier", "local", None, folder, None),
         lambda: load_classifier("local", checkpoint=folder, device=networks.device),

@@ -1,4 +1,4 @@
-"""CLIP score over any open_clip model."""
+"""The CLIP score, with any open_clip model."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from sgool.models.networks import Networks
 class ClipScore(TextScore):
     """Mean of 100 · max(cos(image, text), 0), the scale of ``torchmetrics.multimodal.CLIPScore``, in [0, 100].
 
-    (Hessel et al. 2021 weigh by 2.5 instead of 100. torchmetrics sets only a negative *mean* to 0, here as in that
-    paper each image counts at least 0, so that the mean of the images' scores is the score of the set.) ``update``
-    takes images (B, 3, H, W) in [0, 1] and B prompts; what exceeds the network's context of a prompt is cut, its end
-    token kept, as CLIP was trained.
+    Hessel et al. 2021 have the factor 2.5 instead of 100. As in that paper, each image counts at least 0, so that the
+    mean of the images' scores is the score of the set; torchmetrics sets only a negative *mean* to 0. ``update`` takes
+    images (B, 3, H, W) in [0, 1] and B prompts. A prompt is cut to the network's context, and its end token is kept,
+    as in CLIP's training.
     """
 
     key, title, place = "clip_score", "CLIP score", 0
@@ -30,12 +30,12 @@ class ClipScore(TextScore):
         self._clip = (clip,)
 
     def truncated(self, prompts: Sequence[str]) -> list[str | None]:
-        """Per prompt the text that the network does not read, or None."""
+        """Returns for each prompt the text that the network does not read, or None."""
         return self._clip[0].truncated(prompts)
 
     @torch.no_grad()
     def score(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
-        """(B,) scores.
+        """Returns scores (B,) of images (B, 3, H, W) in [0, 1] for B prompts.
 
         Raises:
             ValueError: The numbers of images and prompts differ.
@@ -47,11 +47,11 @@ class ClipScore(TextScore):
 
 
 def check_number(images: Tensor, prompts: Sequence[str]) -> None:
-    """Raises ValueError unless there are as many prompts as images."""
+    """Raises a ValueError unless there are as many prompts as images."""
     if len(images) != len(prompts):
         raise ValueError(f"expected as many prompts as images, got {len(prompts)} and {len(images)}")
 
 
 def build_clip_judge(model: str, pretrained: str | None, networks: Networks) -> list[ClipScore]:
-    """The judge of a validated configuration; its options are those of `ClipJudgeOptions`."""
+    """Builds the judge of a validated configuration from its options, those of `ClipJudgeOptions`."""
     return [ClipScore(networks.clip(model, pretrained))]

@@ -1,4 +1,4 @@
-"""FID and KID between two sets of images, by torchmetrics, over any feature network."""
+"""FID and KID between two sets of images, by torchmetrics, with any network of features."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from sgool.errors import SgoolError
 from sgool.models.classifier import ImageClassifier
 from sgool.models.clip import ClipTower
 
-#: Images from which on FID is usually reported; below, and below as many as there are features, its bias is large.
+#: Usual number of images for an FID. With fewer images, or fewer than there are features, its bias is large.
 ENOUGH = 2048
 _SUBSETS, _LARGEST_SUBSET = 100, 1000
 
 
 @dataclass(frozen=True)
 class Distances:
-    """How far a set of images is from a reference.
+    """The distances of a set of images from a set of reference images.
 
     Attributes:
-        fid: Fréchet distance of Gaussians fitted to the features; NaN with fewer than 2 images on a side.
+        fid: Fréchet distance of Gaussians fitted to the features; NaN if either set has fewer than 2 images.
         kid: Unbiased squared maximum mean discrepancy with the kernel (x·y / D + 1)^3, mean over subsets.
-        kid_std: Its standard deviation over the subsets, which overlap: no standard error.
-        kid_subset: Images of a subset, drawn from each side.
-        images: Of the set.
-        reference_images: Of the reference.
+        kid_std: Standard deviation of the KID over the subsets. These overlap, so it is no standard error.
+        kid_subset: Number of images in a subset, drawn from each set.
+        images: Number of images in the set.
+        reference_images: Number of reference images.
     """
 
     fid: float
@@ -43,8 +43,8 @@ class Distances:
     reference_images: int
 
 
-class _Given(nn.Module):
-    """Features that are there already; torchmetrics asks for a network."""
+class _GivenFeatures(nn.Module):
+    """A network that returns its input; torchmetrics needs a network, but the features are computed already."""
 
     def __init__(self, num_features: int) -> None:
         super().__init__()
@@ -55,24 +55,24 @@ class _Given(nn.Module):
 
 
 def set_distances(features: Tensor, reference: Tensor, seed: int = 0) -> Distances:
-    """FID and KID of features (N, D) to those of a reference (M, D), in float64.
+    """Computes FID and KID between features (N, D) and reference features (M, D), in float64.
 
-    KID's subsets are half of the smaller side, at most 1000 images, 100 times.
+    KID is the mean over 100 subsets, each half as large as the smaller set and of at most 1000 images.
 
     Args:
-        features: Of the images to judge.
-        reference: Of the images they should be like.
-        seed: Of KID's subsets.
+        features: Features of the images to judge.
+        reference: Features of the reference images.
+        seed: Seed for KID's subsets.
     """
     number = min(len(features), len(reference))
     if number < 2:
         return Distances(math.nan, math.nan, math.nan, 0, len(features), len(reference))
-    given = _Given(features.shape[1])
-    fid = FrechetInceptionDistance(feature=given)
+    network = _GivenFeatures(features.shape[1])
+    fid = FrechetInceptionDistance(feature=network)
     subset = max(2, min(_LARGEST_SUBSET, number // 2))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Metric `Kernel Inception Distance` will save all")
-        kid = KernelInceptionDistance(feature=given, subsets=_SUBSETS, subset_size=subset)
+        kid = KernelInceptionDistance(feature=network, subsets=_SUBSETS, subset_size=subset)
     for metric in (fid, kid):
         metric.update(reference.double(), real=True)
         metric.update(features.double(), real=False)
@@ -83,10 +83,10 @@ def set_distances(features: Tensor, reference: Tensor, seed: int = 0) -> Distanc
 
 
 class ClassifierFeatures(nn.Module):
-    """The penultimate features of a classifier of timm: images (N, 3, h, w) in [0, 1] to (N, D).
+    """A network that returns the penultimate features (N, D) of a timm classifier.
 
     Raises:
-        SgoolError: A network of another library.
+        SgoolError: The classifier is of another library.
     """
 
     def __init__(self, classifier: ImageClassifier) -> None:
@@ -98,7 +98,7 @@ class ClassifierFeatures(nn.Module):
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
-        """Before the linear layer, pooled."""
+        """Returns the pooled features (N, D) before the linear layer, of images (N, 3, h, w) in [0, 1]."""
         classifier = self._classifier[0]
         network: Any = classifier.network
         maps = network.forward_features(classifier.preprocess(images, classifier.dtype))
@@ -106,10 +106,10 @@ class ClassifierFeatures(nn.Module):
 
 
 class ClipFeatures(nn.Module):
-    """Image embeddings of a CLIP, of norm √D: KID's kernel is then (cosine + 1)^3.
+    """A network that returns the image embeddings (N, D) of a CLIP, with norm √D, so that KID's kernel is (cos + 1)^3.
 
-    Embeddings of norm 1 would make it (cosine / D + 1)^3, which is a straight line for any D in use: KID would compare
-    the means of the two sets and nothing else.
+    With norm 1 the kernel would be (cos / D + 1)^3, which is nearly linear for any D in use. KID would then compare
+    only the means of the two sets.
     """
 
     def __init__(self, clip: ClipTower) -> None:
@@ -118,22 +118,24 @@ class ClipFeatures(nn.Module):
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
-        """Of images (N, 3, h, w) in [0, 1]."""
+        """Returns embeddings (N, D) of images (N, 3, h, w) in [0, 1]."""
         embeds = self._clip[0].encode_image(images)
         return embeds * math.sqrt(embeds.shape[1])
 
 
 class InceptionFeatures(nn.Module):
-    """InceptionV3's 2048 features with the weights that published FIDs use (torch-fidelity's, through torchmetrics).
+    """A network that returns InceptionV3's 2048 features, with the weights that published FIDs use.
+
+    The weights are those of torch-fidelity, through torchmetrics.
 
     Raises:
-        SgoolError: torch-fidelity is not installed, or the weights are not there and cannot be fetched.
+        SgoolError: torch-fidelity is not installed, or the weights are missing and cannot be fetched.
     """
 
     def __init__(self) -> None:
         super().__init__()
         try:
-            import torch_fidelity  # noqa: F401 - torchmetrics' network is its
+            import torch_fidelity  # noqa: F401 - torchmetrics' network comes from it
         except ImportError as error:
             raise SgoolError(
                 "--features inception: needs torch-fidelity, which has the weights that published FIDs use: pip "
@@ -153,16 +155,16 @@ class InceptionFeatures(nn.Module):
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
-        """Of images (N, 3, h, w) in [0, 1]; the network takes 8 bits and resizes to 299 pixels itself."""
+        """Returns features (N, 2048) of images (N, 3, h, w) in [0, 1]; the network itself resizes to 299 pixels."""
         device = next(self.network.parameters()).device
         return self.network((images.to(device) * 255).round().byte())
 
 
 def features_of(network: nn.Module, batches: Iterable[Tensor]) -> Tensor:
-    """(N, D) in float64 of batches of images (B, 3, h, w) in [0, 1]; each may have another size.
+    """Computes the features (N, D), in float64, of batches of images (B, 3, h, w) in [0, 1], which may differ in size.
 
     Raises:
-        SgoolError: No images.
+        SgoolError: There are no images.
     """
     found = [network(batch).double().cpu() for batch in batches]
     if not found:

@@ -1,6 +1,6 @@
-"""Judges as the configuration names them: options, and the files that they need.
+"""Options of judges, and the files that they need.
 
-Nothing here imports torch: the configuration is checked with it before a network loads.
+Nothing here imports torch, so that a configuration can be checked before a network loads.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ _TAKEN = {
 
 @dataclass(frozen=True, kw_only=True)
 class JudgeOptions(Options):
-    """What every judge has: a name of its own."""
+    """Base class of the judges' options, which checks the judge's name."""
 
     def problems(self, where: str, config: Config) -> Iterator[str]:
-        """A name that is taken."""
+        """Yields a problem if the judge's name has a slash or has another meaning already."""
         yield from super().problems(where, config)
         name = where.removeprefix(f"{_JUDGES}.")
         if name in _TAKEN or "/" in name:
@@ -44,7 +44,7 @@ class JudgeOptions(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class ClipJudgeOptions(JudgeOptions):
-    """CLIP score; the judge itself is the CLIP."""
+    """Options of the CLIP score, those of the CLIP itself."""
 
     builder = "sgool.metrics.clip_score.build_clip_judge"
 
@@ -54,21 +54,21 @@ class ClipJudgeOptions(JudgeOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class HPSJudgeOptions(JudgeOptions):
-    """Human Preference Score."""
+    """Options of the Human Preference Score."""
 
     builder = "sgool.metrics.preference.build_hps_judge"
 
     clip: Mapping[str, Any] = clip_option()
 
     def problems(self, where: str, config: Config) -> Iterator[str]:
-        """Also weights that are missing."""
+        """Yields the problems of every judge, and one if the weights are missing."""
         yield from super().problems(where, config)
         yield from hps_problems(self.clip, where)
 
 
 @dataclass(frozen=True, kw_only=True)
 class PickScoreJudgeOptions(JudgeOptions):
-    """PickScore."""
+    """Options of PickScore."""
 
     builder = "sgool.metrics.preference.build_pickscore_judge"
 
@@ -78,7 +78,7 @@ class PickScoreJudgeOptions(JudgeOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class ImageRewardJudgeOptions(JudgeOptions):
-    """ImageReward."""
+    """Options of ImageReward."""
 
     builder = "sgool.metrics.preference.build_image_reward_judge"
 
@@ -87,14 +87,14 @@ class ImageRewardJudgeOptions(JudgeOptions):
     tokenizer: str = option("bert-base-uncased", text())
 
     def problems(self, where: str, config: Config) -> Iterator[str]:
-        """Also files that are missing."""
+        """Yields the problems of every judge, and one for each file that is missing."""
         yield from super().problems(where, config)
         yield from image_reward_problems(self.checkpoint, self.med_config, where)
 
 
 @dataclass(frozen=True, kw_only=True)
 class AestheticJudgeOptions(JudgeOptions):
-    """LAION's aesthetic rating."""
+    """Options of LAION's aesthetic rating."""
 
     builder = "sgool.metrics.preference.build_aesthetic_judge"
 
@@ -102,14 +102,14 @@ class AestheticJudgeOptions(JudgeOptions):
     checkpoint: str = required(text())
 
     def problems(self, where: str, config: Config) -> Iterator[str]:
-        """Also a head that is missing."""
+        """Yields the problems of every judge, and one if the head's file is missing."""
         yield from super().problems(where, config)
         yield from aesthetic_problems(self.checkpoint, where)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageJudgeOptions(JudgeOptions):
-    """Likeness to reference images."""
+    """Options of the similarity to reference images."""
 
     builder = "sgool.metrics.similarity.build_image_judge"
     sees: ClassVar[tuple[str, ...]] = ("objective.terms",)
@@ -118,7 +118,7 @@ class ImageJudgeOptions(JudgeOptions):
     images: str | list[str] | None = option(None, optional(either(text(), list_of(text()))))
 
     def problems(self, where: str, config: Config) -> Iterator[str]:
-        """Also images that are missing, or none at all."""
+        """Yields the problems of every judge, and one for each missing image or if there are no images."""
         yield from super().problems(where, config)
         if self.images:
             yield from image_problems(self.images, f"{where}.images")
@@ -131,7 +131,7 @@ class ImageJudgeOptions(JudgeOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class PerceptualJudgeOptions(JudgeOptions):
-    """Distance to the first image in a network's features, or LPIPS."""
+    """Options of the distance to the first image in a network's features, or by LPIPS."""
 
     builder = "sgool.metrics.change.build_perceptual_judge"
 
@@ -139,7 +139,7 @@ class PerceptualJudgeOptions(JudgeOptions):
     checkpoint: str | None = option(None, optional(text()))
 
     def problems(self, where: str, config: Config) -> Iterator[str]:
-        """Also a checkpoint that is missing, or that the network does not use."""
+        """Yields the problems of every judge, and one for a checkpoint that is missing or not used."""
         yield from super().problems(where, config)
         key = f"`{where}.checkpoint`"
         if self.network in LPIPS:
@@ -159,24 +159,24 @@ class PerceptualJudgeOptions(JudgeOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class PixelsJudgeOptions(JudgeOptions):
-    """PSNR and SSIM to the first image."""
+    """Options of PSNR and SSIM to the first image; there are none."""
 
     builder = "sgool.metrics.change.build_pixels_judge"
 
 
 @dataclass(frozen=True, kw_only=True)
 class LatentsJudgeOptions(JudgeOptions):
-    """Norm of the kept latents over that of the first ones."""
+    """Options of the ratio of the kept latents' norm to that of the first latents; there are none."""
 
     builder = "sgool.metrics.change.build_latents_judge"
 
 
 @dataclass(frozen=True, kw_only=True)
 class CustomJudgeOptions(CustomOptions, JudgeOptions):
-    """A judge of the user's own."""
+    """Options of a user's own judge."""
 
 
-#: A judge. Without ``type`` it is a CLIP, as in run folders that were made before there were others.
+#: All judges. One without ``type`` is a CLIP, as in run folders that were made before there were other types.
 JUDGES: Kind[JudgeOptions] = Kind(
     word="a judge",
     key="type",
@@ -198,9 +198,9 @@ JUDGES: Kind[JudgeOptions] = Kind(
 
 
 def complete_judges(judges: Any) -> None:
-    """Writes short forms in full, in place: a CLIP by its name alone, and what a judge may leave out.
+    """Expands CLIPs that are given by name alone, and writes the judges' defaults, in place.
 
-    A judge of type ``clip`` stays without its type, so that the same judge is written in one way.
+    The type ``clip`` is removed, so that the same judge is always written in the same way.
     """
     if not isinstance(judges, dict):
         return
@@ -212,18 +212,18 @@ def complete_judges(judges: Any) -> None:
 
 
 def judge_problems(judges: Mapping[str, Config], terms: Mapping[str, Config]) -> Iterator[str]:
-    """What is missing on the disk, and names that are taken, of judges whose single values are sound.
+    """Yields a problem for each missing file and each unusable name of judges whose single values are valid.
 
     Args:
         judges: The configuration's ``models.judges``, completed.
-        terms: Its ``objective.terms``.
+        terms: The configuration's ``objective.terms``.
     """
     for name, judge in judges.items():
         yield from JUDGES.problems(judge, f"{_JUDGES}.{name}", {"objective": {"terms": terms}})
 
 
 def reference_images(images: str | list[str] | None, terms: Mapping[str, Config]) -> list[str]:
-    """The files that a judge of type ``image`` compares with: its own, else those of the objective."""
+    """Returns the files that a judge of type ``image`` compares with: its own, or else those of the objective."""
     given = [images] if images else []
     given = given or [term["images"] for term in terms.values() if term.get("type") == "image_alignment"]
     files = [[entry] if isinstance(entry, str) else entry for entry in given]
@@ -231,10 +231,12 @@ def reference_images(images: str | list[str] | None, terms: Mapping[str, Config]
 
 
 def checked_judges(config: Config) -> dict[str, Any]:
-    """``models.judges`` of a run folder's configuration, which somebody may have edited, in full and checked.
+    """Returns the completed ``models.judges`` of a run folder's configuration, after a check.
+
+    Somebody may have edited the configuration since the run.
 
     Raises:
-        ConfigError: Everything wrong with it.
+        ConfigError: A judge has a problem; it lists all problems.
     """
     given = config.get("models", {}).get("judges")
     given = given if isinstance(given, Mapping) else {}

@@ -1,4 +1,4 @@
-"""All judges of a run at once: a row of scores per pair for the records, and the means over all pairs for the logs."""
+"""The panel of all judges of a run: scores of each pair for its record, and means over all pairs for the logs."""
 
 from __future__ import annotations
 
@@ -18,32 +18,33 @@ from sgool.metrics.scene import STATEMENTS, SceneAccuracy, SceneStatement
 from sgool.models.clip import ClipTower
 from sgool.types import PromptSeed
 
-#: The end of a metric's name where it is that of a pair's first image.
+#: The end of a metric's name if it belongs to a pair's first image.
 INITIAL = "_initial"
-#: A pair's first latents and those that were kept, each (S, C, h, w).
+#: A pair's first latents and its kept latents, each (S, C, h, w).
 Latents = tuple[Tensor, Tensor]
 
 
 class JudgePanel(nn.Module):
-    """Scores by named judges, and scene accuracy where prompts come with a scene.
+    """Scores images by named judges, and by scene accuracy if prompts come with a scene.
 
-    `judge` gives the rows of records and adds their numbers to the means; `named_metrics` gives the means as
+    `judge` returns the rows of records and adds their numbers to the means. `named_metrics` returns the means as
     torchmetrics metrics, which a LightningModule that has the panel as an attribute can log. The networks are frozen
-    and no part of the panel's state: checkpoints hold sums alone.
+    and no part of the panel's state, so checkpoints only hold sums.
 
     Args:
-        judges: Name -> its metrics, called ``NAME/KEY`` in records; a CLIP stands for its CLIP score.
+        judges: Name -> metrics of the judge, called ``NAME/KEY`` in records. A CLIP may stand in place of its CLIP
+            score.
         reader: The embedded world's scene reader, or None.
 
     Raises:
-        ValueError: Two metrics of one name.
+        ValueError: Two metrics have the same name.
     """
 
     def __init__(
         self, judges: Mapping[str, ClipTower | Sequence[MeanScore]], reader: SceneReader | None = None
     ) -> None:
         super().__init__()
-        #: A module's name must not have a dot, which a judge's may have.
+        # Keys are encoded: the name of a module must not have a dot, but that of a judge may.
         self.metrics = nn.ModuleDict()
         self._keys: dict[str, str] = {}
         self._judges: list[tuple[str, str]] = []
@@ -58,16 +59,17 @@ class JudgePanel(nn.Module):
                 self._add(f"scene/{statement}", SceneStatement(statement), on_first=True)
 
     def _add(self, name: str, metric: ScoreMetric, on_first: bool) -> None:
-        for full_name, own in [(name, metric), *([(name + INITIAL, metric.twin())] if on_first else [])]:
+        for full_name, own in [(name, metric), *([(name + INITIAL, metric.fresh_copy())] if on_first else [])]:
             if full_name in self._keys:
                 raise ValueError(f"expected metrics of different names, got two called {full_name!r}")
             key = full_name.replace("%", "%25").replace(".", "%2E")
             self._keys[full_name], self.metrics[key] = key, own
 
     def named_metrics(self) -> dict[str, ScoreMetric]:
-        """Name as in records -> the metric whose ``compute()`` is the mean over all pairs judged since `reset`.
+        """Returns, by name in records, the metrics whose ``compute()`` is the mean over all pairs since `reset`.
 
-        The names do not depend on what was judged: all ranks have the same. A metric that counted no image gives NaN.
+        The names do not depend on what was judged, so they are the same on all ranks. The mean of a metric that has
+        counted no image is NaN.
         """
         return {name: self._metric(name) for name in self._keys}
 
@@ -75,16 +77,16 @@ class JudgePanel(nn.Module):
         return self.metrics[self._keys[name]]
 
     def descriptions(self) -> dict[str, dict[str, Any]]:
-        """Name -> what a report needs to show the metric (`ScoreMetric.describe`); those of first images are as these.
+        """Returns each metric's description for reports (`ScoreMetric.describe`), which also holds for first images.
 
-        For `sgool.results.RunFolder.describe_metrics`.
+        `sgool.results.RunFolder.describe_metrics` takes them.
         """
         return {name: self._metric(name).describe() for name in self._keys if not name.endswith(INITIAL)}
 
     def fingerprints(self) -> dict[str, list[str]]:
-        """Judge -> fingerprints of its networks, sorted; ``scene_accuracy`` stands for the scene reader's.
+        """Returns the sorted fingerprints of each judge's networks; the scene reader is called ``scene_accuracy``.
 
-        For `sgool.results.RunFolder.record_judges`.
+        `sgool.results.RunFolder.record_judges` takes them.
         """
         found: dict[str, set[str]] = {}
         named = [*self._judges, *([(SceneAccuracy.key, SceneAccuracy.key)] if self._has_scenes else [])]
@@ -93,12 +95,12 @@ class JudgePanel(nn.Module):
         return {judge: sorted(prints) for judge, prints in found.items()}
 
     def reset(self) -> None:
-        """Begins all means anew."""
+        """Resets all means."""
         for metric in self.named_metrics().values():
             metric.reset()
 
     def truncated(self, prompts: Sequence[str]) -> dict[str, list[str | None]]:
-        """Judge -> per prompt the text that it does not read, or None; judges that read prompts alone."""
+        """Returns for each judge that reads prompts, and each prompt, the text that it does not read, or None."""
         metrics = {judge: self._metric(name) for judge, name in self._judges}
         return {judge: metric.truncated(prompts) for judge, metric in metrics.items() if isinstance(metric, TextScore)}
 
@@ -114,20 +116,21 @@ class JudgePanel(nn.Module):
         """Scores the images of B pairs, and adds the scores to the means.
 
         Args:
-            first: The pairs' first images (B, 3, H, W) in [0, 1]. None: only the final ones are scored, without what
-                compares them with the first ones.
-            final: The images that were kept, of the same shape.
-            pairs: As many.
-            latents: Each pair's first and kept latents; None: not known, there is no latent norm.
-            counted: Which pairs count in the means, for example those that ended well; None: all. Rows are for all.
+            first: The pairs' first images (B, 3, H, W) in [0, 1]. None: only the final images are scored, without
+                metrics that compare both.
+            final: The pairs' final images, of the same shape.
+            pairs: The B pairs.
+            latents: Each pair's first and kept latents; None: there is no latent norm.
+            counted: Whether each pair counts in the means, for example because it ended well; None: all count. Every
+                pair has a row.
 
         Returns:
-            Per pair a row for its record, name -> value. Names of the first image's end in ``_initial``. What is not
-            defined for an image (the PSNR of equal images, scenes of prompts without one) is left out.
-            ``NAME/truncated`` is how many characters of the prompt a judge did not read, where it did not read all.
+            For each pair a row for its record, name -> value. Names of the first image's metrics end in ``_initial``.
+            Values that are not defined for an image (the PSNR of equal images, scenes of prompts without one) are left
+            out. ``NAME/truncated`` is how many characters of the prompt a judge did not read, if any.
 
         Raises:
-            ValueError: Numbers of images, prompts or latents that differ.
+            ValueError: The numbers of images, prompts or latents differ.
         """
         rows: list[dict[str, float]] = [{} for _ in pairs]
         before = self.state_dict()
@@ -136,7 +139,7 @@ class JudgePanel(nn.Module):
                 self._score(rows, INITIAL, first, None, None, pairs, counted)
             self._score(rows, "", final, first, latents, pairs, counted)
         except BaseException:
-            # The caller may try again, for example with fewer pairs at once: nothing may count twice.
+            # The caller may try again, for example with fewer pairs at once, and nothing may count twice.
             self.load_state_dict(before)
             raise
         return rows
@@ -151,7 +154,7 @@ class JudgePanel(nn.Module):
         pairs: Sequence[PromptSeed],
         counted: Sequence[bool] | None,
     ) -> None:
-        """Adds the metrics of one set of images to the rows."""
+        """Adds the metrics of the first or of the final images to the rows."""
         prompts = [pair.prompt for pair in pairs]
         for judge, name in self._judges:
             metric = self._metric(name)
@@ -175,7 +178,7 @@ class JudgePanel(nn.Module):
         scenes: Sequence[Mapping[str, Any] | None],
         counted: Sequence[bool] | None,
     ) -> None:
-        """Adds what the scene reader says to the rows."""
+        """Adds the scene reader's checks to the rows."""
         accuracy = self._metric(SceneAccuracy.key + suffix)
         accuracy.update(images, scenes, counted=counted)
         for statement in STATEMENTS:
@@ -189,7 +192,7 @@ class JudgePanel(nn.Module):
 def _given(
     metric: MeanScore, images: Tensor, prompts: Sequence[str], first: Tensor | None, latents: Sequence[Latents] | None
 ) -> tuple[Any, ...] | None:
-    """What the metric scores, or None where something of it is not there."""
+    """Returns the arguments of the metric's score, or None if one of them is missing."""
     if isinstance(metric, TextScore):
         return images, prompts
     if isinstance(metric, ImageScore):
@@ -197,24 +200,24 @@ def _given(
     if isinstance(metric, ChangeScore) and first is not None:
         return images, first
     if isinstance(metric, LatentNorm) and first is not None and latents is not None:
-        return [kept for _, kept in latents], [began for began, _ in latents]
+        return [kept for _, kept in latents], [before for before, _ in latents]
     return None
 
 
 def _scene(pair: PromptSeed) -> Mapping[str, Any] | None:
-    """The pair's scene; None where the user's ``scene`` is something else."""
+    """Returns the pair's scene, or None if its ``scene`` is something else of the user's."""
     scene = pair.metadata.get("scene")
     objects = scene.get("objects") if isinstance(scene, Mapping) else None
-    real = isinstance(objects, list) and objects and all(isinstance(o, Mapping) and "noun" in o for o in objects)
-    return scene if real else None
+    valid = isinstance(objects, list) and objects and all(isinstance(o, Mapping) and "noun" in o for o in objects)
+    return scene if valid else None
 
 
 def aggregate(rows: Sequence[Mapping[str, float]], across_ranks: bool = False) -> dict[str, float]:
-    """Mean of every metric over the rows that have it, by torchmetrics.
+    """Returns the mean of every metric over the rows that have it, by torchmetrics.
 
     Args:
-        rows: Metrics of pairs.
-        across_ranks: Over the rows of all processes of the process group; each has to call this.
+        rows: Rows of pairs, name -> value.
+        across_ranks: Whether the rows of all processes of the process group count; each of them must call this.
     """
     names = {name for row in rows for name in row}
     if across_ranks:

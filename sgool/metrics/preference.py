@@ -1,4 +1,4 @@
-"""Models of human preference and taste as metrics: the scorers that objectives use, without their goals."""
+"""Models of human preference and taste as metrics, with the same scorers as the objectives' terms."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sgool.models.networks import Networks
 from sgool.objectives.build import build_term
 from sgool.objectives.scores import Score, Scorer
 
-#: Key of the scorers that sgool has -> how reports show them: title, decimals, place.
+#: Key of a shipped scorer -> how reports show it: title, decimals, place.
 _KNOWN = {
     "hps": ("HPS", 2, 10),
     "pickscore": ("PickScore", 2, 20),
@@ -29,7 +29,7 @@ class PreferenceScore(TextScore):
     Args:
         scorer: HPS, PickScore, ImageReward or an aesthetic predictor (which does not look at the prompts).
         key: The end of the metric's name in records.
-        title: What reports call it; None: a known scorer's own, else the key.
+        title: Name in reports; None: the title of a shipped scorer, or else the key.
     """
 
     higher_is_better = True
@@ -42,37 +42,37 @@ class PreferenceScore(TextScore):
         self.title = known if title is None else title
 
     def truncated(self, prompts: Sequence[str]) -> list[str | None]:
-        """Per prompt the text that the network does not read, or None."""
+        """Returns for each prompt the text that the network does not read, or None."""
         truncated = getattr(self._scorer[0], "truncated", None)
         return truncated(prompts) if truncated else [None] * len(prompts)
 
     @torch.no_grad()
     def score(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
-        """(B,) scores.
+        """Returns scores (B,) of images (B, 3, H, W) in [0, 1] for B prompts.
 
         Raises:
             ValueError: The numbers of images and prompts differ.
         """
         check_number(images, prompts)
-        # Each prompt alone, as objectives encode them: padding must not depend on the other prompts of a batch.
+        # Each prompt is encoded by itself, as in objectives: padding must not depend on the other prompts of a batch.
         encoded = torch.cat([self._scorer[0].encode_prompts([prompt]) for prompt in prompts])
         return self._scorer[0](images.clamp(0, 1), encoded)
 
 
 def build_hps_judge(clip: Mapping[str, Any], name: str, networks: Networks) -> list[PreferenceScore]:
-    """The judge of a validated configuration; its options are those of `HPSJudgeOptions`."""
+    """Builds the judge of a validated configuration from its options, those of `HPSJudgeOptions`."""
     return _scored_by({"type": "hps", "clip": clip}, name, networks)
 
 
 def build_pickscore_judge(model: str, processor: str, name: str, networks: Networks) -> list[PreferenceScore]:
-    """The judge of a validated configuration; its options are those of `PickScoreJudgeOptions`."""
+    """Builds the judge of a validated configuration from its options, those of `PickScoreJudgeOptions`."""
     return _scored_by({"type": "pickscore", "model": model, "processor": processor}, name, networks)
 
 
 def build_image_reward_judge(
     checkpoint: str, med_config: str | None, tokenizer: str, name: str, networks: Networks
 ) -> list[PreferenceScore]:
-    """The judge of a validated configuration; its options are those of `ImageRewardJudgeOptions`."""
+    """Builds the judge of a validated configuration from its options, those of `ImageRewardJudgeOptions`."""
     files = {"checkpoint": checkpoint, "med_config": med_config, "tokenizer": tokenizer}
     return _scored_by({"type": "image_reward", **files}, name, networks)
 
@@ -80,12 +80,12 @@ def build_image_reward_judge(
 def build_aesthetic_judge(
     clip: Mapping[str, Any], checkpoint: str, name: str, networks: Networks
 ) -> list[PreferenceScore]:
-    """The judge of a validated configuration; its options are those of `AestheticJudgeOptions`."""
+    """Builds the judge of a validated configuration from its options, those of `AestheticJudgeOptions`."""
     return _scored_by({"type": "aesthetic", "clip": clip, "checkpoint": checkpoint}, name, networks)
 
 
 def _scored_by(options: Mapping[str, Any], name: str, networks: Networks) -> list[PreferenceScore]:
-    """The network of the term with these options: loaded in one place, once, in one layout."""
+    """Builds the judge with the network of the term that has these options, so that both share it."""
     term = build_term(name, {**options, "weight": 0, "goal": "maximize", "views": "whole"}, networks)
     assert isinstance(term, Score)
     return [PreferenceScore(term.scorer, options["type"])]

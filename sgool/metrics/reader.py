@@ -1,7 +1,7 @@
 """The scene reader: a small detector that says which objects, colours and backgrounds an image shows.
 
-Object centres as peaks of one heat map per noun, as in CenterNet (Zhou et al. 2019, "Objects as Points"); counts
-and relations follow from the detections' geometry, in the manner of GenEval (Ghosh et al. 2023).
+Object centres are peaks of one heat map per noun, as in CenterNet (Zhou et al. 2019, "Objects as Points"). Counts and
+relations follow from the detections' geometry, as in GenEval (Ghosh et al. 2023).
 """
 
 from __future__ import annotations
@@ -24,7 +24,15 @@ _REACH = 2
 
 @dataclass(frozen=True)
 class Detection:
-    """One object: noun, tint ("natural": the object's own colours), centre in pixels and confidence in [0, 1]."""
+    """One detected object.
+
+    Attributes:
+        noun: Name of the object.
+        tint: Name of its tint; "natural" means the object's own colours.
+        row: Row of its centre in pixels.
+        column: Column of its centre in pixels.
+        score: Confidence in [0, 1].
+    """
 
     noun: str
     tint: str
@@ -35,7 +43,7 @@ class Detection:
 
 @dataclass(frozen=True)
 class SceneReading:
-    """All that the reader saw in an image; detections from the most to the least confident."""
+    """The reader's result for an image: detections from the most to the least confident, and the background's name."""
 
     detections: tuple[Detection, ...]
     background: str
@@ -61,13 +69,13 @@ def _down(inputs: int, outputs: int) -> nn.Sequential:
 
 
 class SceneReader(nn.Module):
-    """A residual network with one level of context (stride 8) added back to stride 4, and three heads.
+    """The reader's network: residual, with context from stride 8 added at stride 4, and with three heads.
 
     Args:
-        nouns: Names of the objects it knows.
+        nouns: Names of the known objects.
         tints: Names of the tints; the first means "the object's own colours".
         backgrounds: Names of the backgrounds.
-        width: Channels at stride 4.
+        width: Number of channels at stride 4.
     """
 
     def __init__(self, nouns: list[str], tints: list[str], backgrounds: list[str], width: int = 64) -> None:
@@ -82,10 +90,10 @@ class SceneReader(nn.Module):
         self.tint = nn.Conv2d(width, len(tints), 1)
         self.background = nn.Linear(width, len(backgrounds))
         assert self.heat.bias is not None
-        nn.init.constant_(self.heat.bias, -4.0)  # rare positives: start from p = 0.02
+        nn.init.constant_(self.heat.bias, -4.0)  # positives are rare, so start from p = 0.02
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Images (B, 3, H, W) in [0, 1] to logits: nouns and tints (B, ., H/4, W/4), background (B, .)."""
+        """Returns logits for images (B, 3, H, W) in [0, 1]: nouns and tints (B, ., H/4, W/4), background (B, .)."""
         features = self.stem(images * 2 - 1)
         context = self.lateral(self.context(features))
         features = self.merge(features + F.interpolate(context, size=features.shape[-2:], mode="nearest"))
@@ -93,11 +101,11 @@ class SceneReader(nn.Module):
 
     @torch.no_grad()
     def read(self, images: Tensor, threshold: float = 0.3) -> list[SceneReading]:
-        """What each image shows. ``threshold`` is the least confidence of a detection."""
+        """Reads what each image (B, 3, H, W) in [0, 1] shows; ``threshold`` is the least confidence of a detection."""
         heat, tint, background = self(images)
         heat = heat.float().sigmoid()
         strongest = heat.amax(dim=1, keepdim=True)
-        # 5x5 over all nouns: two nouns at one place are one object, read as the more confident of them.
+        # Peaks among 5x5 cells of all nouns: two nouns at one position are one object, that of the higher confidence.
         around = F.max_pool2d(strongest, 2 * _REACH + 1, stride=1, padding=_REACH)
         peaks = (heat == strongest) & (around == strongest)
         peaks &= heat >= threshold
@@ -122,14 +130,14 @@ class SceneReader(nn.Module):
         ]
         kept: list[Detection] = []
         for new in sorted(found, key=lambda d: -d.score):
-            # Neighbours of exactly the same confidence (a saturated sigmoid) are all peaks: one object.
+            # Neighbours of exactly the same confidence (a saturated sigmoid) are all peaks, but one object.
             reach = _REACH * _STRIDE
             if all(max(abs(new.row - old.row), abs(new.column - old.column)) > reach for old in kept):
                 kept.append(new)
         return tuple(kept)
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Writes config.json and model.safetensors (float16)."""
+        """Writes the reader to a folder, as config.json and model.safetensors (float16)."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         config = {"nouns": self.nouns, "tints": self.tints, "backgrounds": self.backgrounds, "width": self.width}

@@ -1,4 +1,4 @@
-"""Ground-truth accuracy in the embedded world: does an image show what its prompt asks for?"""
+"""Scene accuracy, the ground truth of the embedded world: whether an image shows what its prompt states."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from sgool.errors import SgoolError
 from sgool.metrics.base import MeanScore, ScoreMetric
 from sgool.metrics.reader import Detection, SceneReader, SceneReading
 
-#: Kinds of prompts, as GenEval's tasks: the hardest thing that a scene states names it.
+#: Kinds of prompts, named like GenEval's tasks after the hardest statement of the scene.
 KINDS = ("single_object", "two_objects", "counting", "colours", "colour_attribution", "position")
-#: What a scene may state, as `scene_checks` calls it.
+#: Statements that a scene may make, by their names in `scene_checks`.
 STATEMENTS = ("objects", "count", "colours", "relation", "background")
 #: Pixels by which one centre must lie beside (above) another to count.
 _MARGIN = 6.0
 
 
 def scene_checks(scene: Mapping[str, Any], reading: SceneReading) -> dict[str, float]:
-    """Which of the facts that a prompt states are true of a reading: 1 or 0 for each, in the manner of GenEval.
+    """Checks which statements of a prompt are true of a reading, 1 or 0 for each, as GenEval does.
 
     Args:
         scene: ``objects``: list of ``{"noun", "tint"?, "count"?}``; ``relation``: "left_right" (first object left
             of the second), "top_bottom" (first above second) or absent; ``background``: its colour or absent.
-        reading: What the scene reader saw.
+        reading: The scene reader's result for the image.
 
     Returns:
-        ``objects`` (each noun is there and no other object is), ``count`` (each noun as often as asked),
-        ``colours`` (each stated tint is that of every object of its noun), ``relation``, ``background``; those that
-        the scene does not state are left out; ``all``: every stated fact holds.
+        ``objects`` (each noun is there and no other object is), ``count`` (each noun as often as stated),
+        ``colours`` (each stated tint is that of every object of its noun), ``relation`` and ``background``, without
+        those that the scene does not state; ``all`` (every statement is true).
 
     Raises:
         SgoolError: The scene lacks ``objects``, names a noun twice, or its relation is unknown or lacks an object.
@@ -78,7 +78,7 @@ def _check_scene(wanted: Sequence[Mapping[str, Any]], relation: str | None) -> N
 
 
 def scene_kind(scene: Mapping[str, Any]) -> str:
-    """Which of `KINDS` a prompt is: relation, then count, then colours of one or several objects, then objects."""
+    """Returns the kind of a prompt, one of `KINDS`: by its relation, or else counts, colours, or number of objects."""
     objects = list(scene["objects"])
     if scene.get("relation"):
         return "position"
@@ -92,11 +92,11 @@ def scene_kind(scene: Mapping[str, Any]) -> str:
 class SceneAccuracy(ScoreMetric):
     """Share of images that show everything their prompt states, by a scene reader.
 
-    ``update`` takes images (B, 3, H, W) in [0, 1] and as many scenes (None: not counted); ``compute`` gives a scalar
-    in [0, 1], NaN before any scene was counted. `by_kind` says the same for each kind of prompt.
+    ``update`` takes images (B, 3, H, W) in [0, 1] and as many scenes (None: not counted). ``compute`` returns a scalar
+    in [0, 1], NaN if no scene was counted. `by_kind` returns the same for each kind of prompt.
 
     Attributes:
-        scores: Those of the last `update`, as `score` returns them.
+        scores: Checks of the last `update`, as `score` returns them.
     """
 
     key = "scene_accuracy"
@@ -107,13 +107,13 @@ class SceneAccuracy(ScoreMetric):
 
     def __init__(self, reader: SceneReader, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self._reader = (reader,)  # in a tuple: a frozen network, not a part of the metric's state
+        self._reader = (reader,)  # in a tuple, since the frozen network is no part of the metric's state
         self.add_sums("correct", len(KINDS))
         self.add_sums("total", len(KINDS))
         self.scores: list[dict[str, float]] = []
 
     def score(self, images: Tensor, scenes: Sequence[Mapping[str, Any] | None]) -> list[dict[str, float]]:
-        """Per image the checks of `scene_checks`; empty where there is no scene."""
+        """Returns for each image the result of `scene_checks`; empty if there is no scene."""
         readings = self._reader[0].read(images)
         return [scene_checks(s, r) if s else {} for s, r in zip(scenes, readings, strict=True)]
 
@@ -123,7 +123,7 @@ class SceneAccuracy(ScoreMetric):
         scenes: Sequence[Mapping[str, Any] | None],
         counted: Sequence[bool] | None = None,
     ) -> None:
-        """Adds images and their scenes; ``counted``: which of them count, None: all."""
+        """Scores images with their scenes, and adds those that count; ``counted`` None means that all count."""
         self.scores = self.score(images, scenes)
         correct, total = self.correct.clone(), self.total.clone()
         for scene, checks, counts in zip(scenes, self.scores, counted or [True] * len(scenes), strict=True):
@@ -134,22 +134,25 @@ class SceneAccuracy(ScoreMetric):
         self.correct, self.total = correct, total
 
     def compute(self) -> Tensor:
-        """Mean accuracy over the images."""
+        """Returns the mean accuracy over the images."""
         return self.correct.sum() / self.total.sum()
 
     def by_kind(self) -> dict[str, float]:
-        """Accuracy of each kind that was counted, and their mean as ``overall``: GenEval's score (one process's)."""
+        """Returns the accuracy of each kind that was counted, and as ``overall`` their mean, which is GenEval's score.
+
+        Only images of this process count.
+        """
         seen = self.total > 0
         found = {
             kind: float(right / number)
-            for kind, right, number, is_there in zip(KINDS, self.correct, self.total, seen, strict=True)
-            if is_there
+            for kind, right, number, is_seen in zip(KINDS, self.correct, self.total, seen, strict=True)
+            if is_seen
         }
         return found | ({"overall": sum(found.values()) / len(found)} if found else {})
 
 
 class SceneStatement(MeanScore):
-    """Share of images of which one statement of their prompt is true, among those whose prompt makes it.
+    """Share of images for which one statement of the prompt is true, among images whose prompt makes it.
 
     Args:
         statement: One of `STATEMENTS`.
@@ -163,5 +166,5 @@ class SceneStatement(MeanScore):
         self.key = statement  # type: ignore[misc]
 
     def score(self, checks: Sequence[Mapping[str, float]]) -> Tensor:
-        """(B,) of B images' `scene_checks`: 1 or 0; infinite where the prompt does not state it."""
+        """Returns scores (B,), 1 or 0, from B images' `scene_checks`; infinite if the prompt does not state it."""
         return torch.tensor([row.get(self.key, float("inf")) for row in checks], dtype=torch.float64)

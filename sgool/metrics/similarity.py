@@ -1,4 +1,4 @@
-"""Images among themselves in a CLIP's space: likeness to references, diversity over seeds."""
+"""Metrics that compare images in a CLIP's space: similarity to references, diversity over seeds."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from sgool.models.networks import Networks
 class ImageSimilarity(ImageScore):
     """Mean of 100 · the mean cosine of an image with each of the references, in [-100, 100] (CLIP-I).
 
-    DreamBooth (Ruiz et al. 2023) shows the same number without the factor.
+    DreamBooth (Ruiz et al. 2023) reports the same number without the factor.
 
     Args:
-        clip: The tower.
-        references: Images (3, h, w) in [0, 1], of any sizes.
+        clip: The CLIP in whose space images are compared.
+        references: Reference images (3, h, w) in [0, 1], of any sizes.
 
     Raises:
-        SgoolError: No references.
+        SgoolError: There are no references.
     """
 
     key, title, place = "image_similarity", "image similarity", 51
@@ -38,22 +38,22 @@ class ImageSimilarity(ImageScore):
             raise SgoolError("image similarity: expected at least one reference image, got none")
         self._clip = (clip,)
         with torch.no_grad():
-            # A cosine is linear in the reference of norm 1: the mean of the cosines is that with their mean.
+            # A cosine is linear in the reference of norm 1, so the mean of the cosines is that with their mean.
             self._mean = (torch.cat([clip.encode_image(image[None]) for image in references]).mean(dim=0),)
 
     @torch.no_grad()
     def score(self, images: Tensor) -> Tensor:
-        """(B,) scores."""
+        """Returns scores (B,) of images (B, 3, H, W) in [0, 1]."""
         return 100 * self._clip[0].encode_image(images.clamp(0, 1)) @ self._mean[0]
 
 
 class Diversity(MeanScore):
-    """Mean over prompts of the mean of 1 - cos over all pairs of a prompt's images, in [0, 2]; 0: all images alike.
+    """Mean over prompts of the mean of 1 - cos over every two images of a prompt, in [0, 2]; 0 if all are equal.
 
     ``update`` takes the images (N, 3, H, W) of one prompt over seeds. Prompts with one image are not counted.
 
     Args:
-        clip: The tower in whose space images are compared.
+        clip: The CLIP in whose space images are compared.
     """
 
     key, title = "diversity", "diversity over seeds"
@@ -64,13 +64,13 @@ class Diversity(MeanScore):
 
     @torch.no_grad()
     def score(self, images: Tensor) -> Tensor:
-        """(1,): that of the images of one prompt; empty where there is only one."""
+        """Returns the diversity of one prompt's images as (1,), or an empty tensor if there is only one image."""
         number = len(images)
         if number < 2:
             return images.new_zeros(0)
         features = self._clip[0].encode_image(images.clamp(0, 1)).double()
         cosines = features @ features.T
-        # Each pair stands there twice, and each image with itself.
+        # The matrix has every two images twice, and each image with itself on its diagonal.
         between = (cosines.sum() - cosines.diagonal().sum()) / (number * (number - 1))
         return (1 - between)[None]
 
@@ -82,12 +82,12 @@ def build_image_judge(
     networks: Networks,
     terms: Mapping[str, Mapping[str, Any]],
 ) -> list[ImageSimilarity]:
-    """The judge of a validated configuration; its options are those of `ImageJudgeOptions`.
+    """Builds the judge of a validated configuration from its options, those of `ImageJudgeOptions`.
 
     Raises:
-        SgoolError: An image that cannot be read.
+        SgoolError: An image cannot be read.
     """
-    # Before the network: an unreadable image is found at once.
+    # Images are read before the network is loaded, so that an unreadable one is reported at once.
     key = f"`models.judges.{name}.images`"
     references = [to_tensor(open_photo(path, key, smallest_side=1)) for path in reference_images(images, terms)]
     return [ImageSimilarity(networks.clip(**clip), references)]

@@ -1,1 +1,1 @@
-"""Frozen networks: diffusion components and CLIP towers, and where they come from."""
+"""Frozen networks (diffusion models, CLIP towers, classifiers, scorers) and how they are loaded."""

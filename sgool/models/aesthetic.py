@@ -15,12 +15,14 @@ from sgool.models.clip import ClipTower
 from sgool.models.fingerprint import fingerprints
 from sgool.models.preprocess import frozen
 
-#: Places of the linear layers in the head of v2 and ImageReward; dropout stands in between, and no activations.
+#: Indices of the linear layers in the head of v2 and ImageReward; between them is dropout, and no activations.
 _LINEAR = (0, 2, 4, 6, 7)
 
 
 class LayeredHead(nn.Module):
-    """Linear layers in a row as the public files number them (0, 2, 4, 6, 7); in evaluation dropout does nothing.
+    """A head of five linear layers, numbered as in the public files (0, 2, 4, 6, 7).
+
+    The files' dropout layers are left out, since they do nothing in evaluation.
 
     Args:
         sizes: Six widths, from the embedding's to 1.
@@ -33,12 +35,12 @@ class LayeredHead(nn.Module):
             self.layers[index] = nn.Linear(width, following)
 
     def forward(self, features: Tensor) -> Tensor:
-        """(N, 1) from (N, D)."""
+        """Maps features (N, D) to scores (N, 1)."""
         return self.layers(features)
 
 
 def layered_head(state: State, source: str) -> LayeredHead:
-    """The head with the widths and weights of a state dict (``layers.0.weight``, ...)."""
+    """Builds the head with the widths and weights of a state dict (``layers.0.weight``, ...)."""
     weights = [first_tensor(state, [f"layers.{i}.weight"], source, "aesthetic or reward head") for i in _LINEAR]
     head = LayeredHead([weights[0].shape[-1], *(weight.shape[0] for weight in weights)])
     load_strictly(head, state, source)
@@ -46,15 +48,15 @@ def layered_head(state: State, source: str) -> LayeredHead:
 
 
 class AestheticPredictor(nn.Module):
-    """The rating of an image, about 1 to 10; the prompt plays no part.
+    """A scorer that rates images from about 1 to 10, whatever the prompt.
 
     Args:
         clip: The tower whose embeddings the head was trained on.
-        head: (N, D) to (N, 1).
-        source: Of the head, for messages.
+        head: Maps embeddings (N, D) to ratings (N, 1).
+        source: File of the head, for messages.
 
     Raises:
-        SgoolError: A head for embeddings of another width.
+        SgoolError: The head takes embeddings of another width.
     """
 
     def __init__(self, clip: ClipTower, head: nn.Module, source: str) -> None:
@@ -71,29 +73,29 @@ class AestheticPredictor(nn.Module):
             )
 
     def fingerprints(self) -> frozenset[str]:
-        """Those of the CLIP and of the head, each by itself: a judge may share either."""
+        """Returns the fingerprints of the CLIP and of the head, since a judge may share only one of them."""
         return fingerprints([self.clip, self.head])
 
     def encode_prompts(self, prompts: Sequence[str]) -> Tensor:
-        """(B, 0): nothing is needed of the prompts."""
+        """Returns an empty tensor (B, 0), since the rating does not depend on prompts."""
         return torch.zeros(len(prompts), 0, device=self.clip.device)
 
     def forward(self, images: Tensor, prompts: Tensor) -> Tensor:
-        """(N,) of images (N, 3, h, w), nominally in [0, 1]."""
+        """Returns ratings (N,) of images (N, 3, h, w), nominally in [0, 1]."""
         features = self.clip.encode_image(images)
         weight = next(self.head.parameters())
         return self.head(features.to(weight.dtype))[:, 0].to(features.dtype)
 
 
 def load_aesthetic(clip: ClipTower, checkpoint: str) -> AestheticPredictor:
-    """A predictor from ``sa_0_4_vit_*_linear.pth`` (v1) or ``sac+logos+ava1-l14-linearMSE.pth`` (v2).
+    """Loads a predictor from ``sa_0_4_vit_*_linear.pth`` (v1) or ``sac+logos+ava1-l14-linearMSE.pth`` (v2).
 
     Args:
-        clip: Its tower.
+        clip: The tower whose embeddings the head was trained on.
         checkpoint: The head's file, or an embedded one: ``emoji_world/aesthetic/guide.safetensors`` for the guide.
 
     Raises:
-        SgoolError: No such file, another layout, or a head for another CLIP.
+        SgoolError: There is no such file, it has another layout, or the head belongs to another CLIP.
     """
     state = read_state(resolve_asset(checkpoint))
     head: Any

@@ -1,4 +1,4 @@
-"""From the names of embedded models to their folders."""
+"""Finds the folders of embedded models by their names."""
 
 from __future__ import annotations
 

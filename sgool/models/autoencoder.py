@@ -1,4 +1,4 @@
-"""From latents to pixels and back, by a diffusers ``AutoencoderKL``."""
+"""Decodes latents to images and encodes images as latents, with a diffusers ``AutoencoderKL``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def decode_latents(vae: Any, latents: Tensor, *, use_checkpoint: bool = True) ->
 
     Args:
         vae: A frozen ``AutoencoderKL``; its ``scaling_factor`` and, where it has one, ``shift_factor`` are used.
-        latents: As the chain leaves them.
+        latents: Latents (B, C, h, w) at the end of the chain.
         use_checkpoint: Recompute the decoder in backward instead of storing its activations.
     """
     scaled = latents / vae.config.scaling_factor + _shift(vae)
@@ -31,11 +31,11 @@ def decode_latents(vae: Any, latents: Tensor, *, use_checkpoint: bool = True) ->
 
 @torch.no_grad()
 def encode_images(vae: Any, images: Tensor) -> Tensor:
-    """Latents (B, C, h, w) of images (B, 3, H, W) in [0, 1]: the mean of the encoder's distribution, scaled.
+    """Encodes images as latents (B, C, h, w), the scaled mean of the encoder's distribution.
 
     Args:
         vae: A frozen ``AutoencoderKL``.
-        images: Sides that are multiples of the VAE's factor.
+        images: Images (B, 3, H, W) in [0, 1], whose sides are multiples of the VAE's factor.
     """
     distribution = vae.encode(images.to(vae.dtype) * 2 - 1).latent_dist
     latents: Tensor = (distribution.mode() - _shift(vae)) * vae.config.scaling_factor

@@ -1,4 +1,4 @@
-"""Weights files in their public layouts: read without running code from them, loaded strictly, refused in words."""
+"""Reads weights files in their public layouts without running code from them, and loads them strictly."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _NAMES_SHOWN = 6
 
 
 def read_state(path: str | Path) -> State:
-    """The tensors of a weights file by name: safetensors, or what ``torch.load(weights_only=True)`` accepts.
+    """Reads the tensors of a weights file by name: safetensors, or what ``torch.load(weights_only=True)`` accepts.
 
     A state dict below ``state_dict``, ``model``, ``params`` or the like is found, and the prefix ``module.`` that
-    DataParallel leaves on every name is taken off.
+    DataParallel puts before every name is removed.
 
     Raises:
-        SgoolError: No such file, no readable weights, something else than tensors in it, or no state dict.
+        SgoolError: There is no such file, it cannot be read, holds more than tensors, or holds no state dict.
     """
     path = Path(path).expanduser()
     if not path.is_file():
@@ -42,7 +42,7 @@ def read_state(path: str | Path) -> State:
 
 
 def below(state: Mapping[str, Tensor], prefix: str) -> State:
-    """The entries whose names start with ``prefix``, without it."""
+    """Returns the entries whose names start with ``prefix``, without this prefix."""
     return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
 
 
@@ -50,15 +50,15 @@ def load_strictly(module: nn.Module, state: Mapping[str, Tensor], source: str | 
     """Copies a state dict into a module whose names and shapes it must match exactly.
 
     Args:
-        module: Gets the weights, in its own type and on its own device.
-        state: Names and tensors.
-        source: Of the weights, for the message.
+        module: The module that gets the weights, in its own dtype and on its own device.
+        state: Tensors by name.
+        source: File of the weights, for the message.
 
     Raises:
-        SgoolError: Lists what is missing, unexpected and of another shape.
+        SgoolError: Tensors are missing, unexpected or of another shape; the message lists them.
     """
     expected = module.state_dict()
-    # A counter of training that old files lack; evaluation does not read it.
+    # num_batches_tracked is a counter for training that old files lack and evaluation does not read.
     missing = [name for name in expected if name not in state and not name.endswith("num_batches_tracked")]
     unexpected = [name for name in state if name not in expected]
     shapes = [
@@ -77,10 +77,10 @@ def load_strictly(module: nn.Module, state: Mapping[str, Tensor], source: str | 
 
 
 def first_tensor(state: Mapping[str, Tensor], names: Iterable[str], source: str | Path, what: str) -> Tensor:
-    """The first of several names that the state has; sizes of a network are read from it.
+    """Returns the tensor of the first of several names that a state dict has, for example to read sizes from it.
 
     Raises:
-        SgoolError: None of them: another layout.
+        SgoolError: It has none of them, so the file has another layout.
     """
     wanted = list(names)
     for name in wanted:

@@ -1,4 +1,4 @@
-"""Frozen image classifiers: timm's, torchvision's, WS-DAN checkpoints, and local folders of timm networks."""
+"""Frozen image classifiers from timm, torchvision, WS-DAN checkpoints, and local folders of timm networks."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class ImageClassifier(nn.Module):
     """A frozen network from images in [0, 1] to class logits.
 
     Args:
-        network: Preprocessed images to logits.
-        preprocess: What its images must go through.
+        network: Maps preprocessed images to logits.
+        preprocess: Preprocessing of its images.
         name: Short name for messages.
         labels: Class names in the order of the logits; empty if unknown.
     """
@@ -45,31 +45,31 @@ class ImageClassifier(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """The weights' type; images are converted to it."""
+        """Data type of the weights, to which images are converted."""
         return next(self.network.parameters()).dtype
 
     def train(self, mode: bool = True) -> ImageClassifier:
-        """Stays in evaluation mode: batch statistics would couple the images of a batch."""
+        """Keeps the network in evaluation mode, because batch statistics would couple the images of a batch."""
         return super().train(False)
 
     def fingerprints(self) -> frozenset[str]:
-        """Those of the network, and of its convolutions where torchvision keeps them apart: LPIPS is made of these."""
+        """Returns the fingerprints of the network and, in torchvision's, of its convolutions, which LPIPS uses too."""
         return fingerprints([self.network, getattr(self.network, "features", None)])
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (N, classes), at least float32, of images (N, 3, h, w), nominally in [0, 1]."""
+        """Returns logits (N, classes), at least float32, of images (N, 3, h, w), nominally in [0, 1]."""
         logits = self.network(self.preprocess(images, self.dtype))
         return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
     def class_index(self, target: int | str, key: str = "target") -> int:
-        """The index of a class by number or name (case does not matter).
+        """Returns the index of a class that is given by number or name (case does not matter).
 
         Args:
-            target: 0 to the number of classes - 1, or a label.
-            key: Of the configuration, for messages.
+            target: A number from 0 to the number of classes - 1, or a label.
+            key: Dotted key of the configuration, for messages.
 
         Raises:
-            SgoolError: Out of range, an unknown or ambiguous name, or a name where there are no labels.
+            SgoolError: The number is out of range, the name is unknown or ambiguous, or there are no labels.
         """
         if isinstance(target, int):
             if not 0 <= target < self.num_classes:
@@ -106,19 +106,19 @@ def load_classifier(
     *,
     device: str | torch.device = "cpu",
 ) -> ImageClassifier:
-    """Loads a classifier.
+    """Loads a frozen image classifier.
 
     Args:
-        source: Who made it; says what the other arguments mean.
+        source: Library or layout that the classifier comes from; the other arguments depend on it.
         model: Name of the network in timm (without a checkpoint its published weights are fetched) or torchvision.
         checkpoint: Weights file; for ``local`` a folder, or an embedded one (``emoji_world/classifier``), with
             ``config.json`` (``architecture`` of timm, ``labels``, optionally ``model_args``, ``input_size``, ``mean``,
             ``std``) and ``model.safetensors``.
-        labels: File with one class name a line, instead of those that the source has.
-        device: Where to put it.
+        labels: File with one class name a line, in place of the source's own labels.
+        device: Device of the network.
 
     Raises:
-        SgoolError: Unknown names, missing files, weights of another network.
+        SgoolError: A name is unknown, a file is missing, or the weights belong to another network.
     """
     network: nn.Module
     found: Sequence[str] = ()
@@ -163,7 +163,7 @@ def _timm(model: str, state: State | None, path: str) -> tuple[nn.Module, Prepro
 
 
 def _timm_blank(model: str) -> nn.Module:
-    """The network without storage, for the names of its tensors."""
+    """Makes the network on the meta device, without storage, to read the names of its tensors."""
     import timm
 
     with torch.device("meta"):
@@ -184,7 +184,8 @@ def _timm_labels(network: nn.Module, model: str) -> Sequence[str]:
     from timm.data import ImageNetInfo, infer_imagenet_subset
 
     subset = infer_imagenet_subset(network)
-    # A head of 1000 classes need not be ImageNet's, but a published tag that names another set is not found here.
+    # timm infers the set from the head's size. A head of 1000 classes could be of another set than ImageNet; no
+    # published tag that names another set is inferred here.
     if subset is None:
         return ()
     info = ImageNetInfo(subset)
@@ -204,7 +205,8 @@ def _torchvision(model: str, state: State | None, path: str) -> tuple[nn.Module,
     transforms = published.transforms()
     options: dict[str, Any] = {}
     if model in ("inception_v3", "googlenet"):
-        # Their public weights expect mean and std 0.5, made from ImageNet's inside; the auxiliary heads are optional.
+        # The public weights expect mean and std 0.5, which transform_input makes from ImageNet's; the auxiliary heads
+        # are optional.
         aux = any(name.lower().startswith("aux") for name in state)
         options = {"transform_input": True, "aux_logits": aux, "init_weights": False}
     with torch.device("meta"):
@@ -221,7 +223,7 @@ def _mode(interpolation: object) -> Literal["bilinear", "bicubic"]:
 
 
 def _num_classes(blank: nn.Module, state: State, path: str) -> int:
-    """Rows of the last linear layer's weight (or 1x1 convolution's) in a state dict."""
+    """Returns the number of rows of the last linear layer's (or 1x1 convolution's) weight in a state dict."""
     heads = [name for name, part in blank.named_modules() if isinstance(part, (nn.Linear, nn.Conv2d))]
     return first_tensor(state, [f"{heads[-1]}.weight"], path, type(blank).__name__).shape[0]
 

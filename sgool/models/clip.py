@@ -1,4 +1,4 @@
-"""Frozen CLIP towers: images and prompts into one space, with the preprocessing that each model was trained with."""
+"""Frozen CLIP towers, which embed images and prompts in one space, each with its own preprocessing."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ class ClipTower(nn.Module):
 
     Args:
         model: An open_clip model (CLIP, CustomTextCLIP, CoCa) with its preprocessing attached by open_clip.
-        tokenizer: What ``open_clip.get_tokenizer`` returns for it.
+        tokenizer: The model's tokenizer, as ``open_clip.get_tokenizer`` returns it.
         name: Short name for tables.
 
     Attributes:
         name: Short name for tables.
-        fingerprint: 16 hexadecimal digits that depend on the image and text weights alone: two towers with one
+        fingerprint: 16 hexadecimal digits that depend only on the image and text weights. Two towers with the same
             fingerprint are the same network, whatever their names (a judge must differ from what was optimised).
         input_size: Side in pixels of the square images that the network sees.
-        context_length: Tokens that the network reads, special ones included.
+        context_length: Number of tokens that the network reads, special ones included.
 
     Raises:
-        SgoolError: A model with an oblong input.
+        SgoolError: The model's input is not square.
     """
 
     mean: Tensor
@@ -62,25 +62,25 @@ class ClipTower(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """The weights' type; images are converted to it."""
+        """Data type of the weights, to which images are converted."""
         return next(self.model.parameters()).dtype
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are; prompts and images are moved there."""
+        """Device of the weights, to which prompts and images are moved."""
         return next(self.model.parameters()).device
 
     def train(self, mode: bool = True) -> ClipTower:
-        """Stays in evaluation mode: batch statistics and dropout would couple the images of a batch."""
+        """Keeps the tower in evaluation mode, because batch statistics would couple the images of a batch."""
         return super().train(False)
 
     def fingerprints(self) -> frozenset[str]:
-        """The tower's fingerprint, see `sgool.models.fingerprint.fingerprints`."""
+        """Returns the tower's fingerprint in a set; see `sgool.models.fingerprint.fingerprints`."""
         return frozenset([self.fingerprint])
 
     @torch.no_grad()
     def encode_text(self, prompts: Sequence[str]) -> Tensor:
-        """Embeds prompts; what exceeds `context_length` is cut (see `truncated`).
+        """Embeds prompts; text beyond `context_length` is cut off (see `truncated`).
 
         Args:
             prompts: B strings.
@@ -89,7 +89,7 @@ class ClipTower(nn.Module):
             (B, D), each row of Euclidean norm 1, at least float32, without gradient.
 
         Raises:
-            ValueError: No prompts, or one string instead of a sequence.
+            ValueError: There are no prompts, or one string is given instead of a sequence.
         """
         if isinstance(prompts, str) or not prompts:
             raise ValueError(f"encode_text expects a non-empty sequence of strings, got {prompts!r}")
@@ -97,7 +97,7 @@ class ClipTower(nn.Module):
         return _normalise(self.model.encode_text(tokens))  # type: ignore[operator]
 
     def encode_image(self, images: Tensor) -> Tensor:
-        """Embeds images, differentiably; resizes (anti-aliased, the model's own interpolation) where needed.
+        """Embeds images, differentiably; they are resized (anti-aliased, with the model's own interpolation) if needed.
 
         Args:
             images: (N, 3, h, w), nominally in [0, 1] (not clamped), N at least 1.
@@ -106,25 +106,25 @@ class ClipTower(nn.Module):
             (N, D), each row of Euclidean norm 1, at least float32.
 
         Raises:
-            ValueError: Another shape.
+            ValueError: The images have another shape.
         """
         if images.ndim != 4 or images.shape[1] != 3 or len(images) == 0:
             raise ValueError(f"encode_image expects images of shape (N, 3, h, w), N >= 1, got {tuple(images.shape)}")
-        # At least float32 up to the network: half precision has no anti-aliased resize on CPU, and would lose levels.
+        # Preprocessing is at least float32: half precision has no anti-aliased resize on CPU, and would lose levels.
         precise = torch.promote_types(self.dtype, torch.float32)
         pixels = self._resize(images.to(self.device, precise))
         pixels = (pixels - self.mean.to(precise)) / self.std.to(precise)
         return _normalise(self.model.encode_image(pixels.to(self.dtype)))  # type: ignore[operator]
 
     def truncated(self, prompts: Sequence[str]) -> list[str | None]:
-        """Per prompt, the text past the context length that `encode_text` does not see, or None.
+        """Returns for each prompt the text beyond the context length, which `encode_text` does not read, or None.
 
-        The text is as the tokenizer has cleaned it (white space, for some models case) and may begin within a word.
+        The tokenizer has cleaned this text (white space, for some models case), and it may begin within a word.
         """
         return [_cut_text(self._tokenizer, prompt, self.context_length) for prompt in prompts]
 
     def _resize(self, images: Tensor) -> Tensor:
-        """To (N, 3, input_size, input_size), as open_clip's evaluation transform does for PIL images."""
+        """Resizes images to (N, 3, input_size, input_size), as open_clip's evaluation transform does for PIL images."""
         height, width = images.shape[-2:]
         size = self.input_size
         if (height, width) == (size, size):
@@ -151,15 +151,15 @@ def load_clip(
     Args:
         model: One of: an embedded model (``emoji_world/guide``, ``emoji_world/judge``); a folder in open_clip's
             layout (``open_clip_config.json``, weights, tokenizer files), plain or as ``local-dir:FOLDER``, relative or
-            absolute, never causing network access; a name of open_clip's registry such as ``ViT-B-32``, with
+            absolute, which never causes network access; a name of open_clip's registry such as ``ViT-B-32``, with
             ``pretrained``; ``hf-hub:OWNER/NAME``.
         pretrained: For registry names, a tag (``laion2b_s34b_b79k``) or a checkpoint file. A file does not say its
-            mean and standard deviation: OpenAI's are taken, which is wrong for a few models; a folder does.
-        device: Where to put it.
-        dtype: Type of the weights. They are read in float32 first, so the fingerprint does not depend on it.
+            mean and standard deviation, so OpenAI's are used, which is wrong for a few models; a folder says them.
+        device: Device of the network.
+        dtype: Data type of the weights. They are read in float32 first, so the fingerprint does not depend on it.
 
     Raises:
-        SgoolError: Not found, incomplete, unreadable, without weights, or with weights of another model.
+        SgoolError: The model is not found, incomplete or unreadable, has no weights, or those of another model.
     """
     source = resolve_clip(model, pretrained)
     network, tokenizer = _read(source)
@@ -191,7 +191,7 @@ def _read(source: ClipSource) -> tuple[nn.Module, Any]:
 
 
 def _first_lines(error: Exception) -> str:
-    """Missing keys of a large model fill pages: the head is enough."""
+    """Returns the start of an error's text on one line; the missing keys of a large model would fill pages."""
     text = " ".join(str(error).split())
     return text if len(text) <= 400 else f"{text[:400]}..."
 
@@ -208,7 +208,7 @@ def _normalise(features: Tensor) -> Tensor:
 
 
 def _centre(images: Tensor, size: int, fill: float) -> Tensor:
-    """Pads with ``fill``, then crops around the centre, to (size, size)."""
+    """Pads images with ``fill``, then crops them around the centre, to (size, size)."""
     height, width = images.shape[-2:]
     down, right = max(size - height, 0), max(size - width, 0)
     if down or right:
@@ -219,12 +219,12 @@ def _centre(images: Tensor, size: int, fill: float) -> Tensor:
 
 def _cut_text(tokenizer: Any, prompt: str, context_length: int) -> str | None:
     inner = getattr(tokenizer, "tokenizer", None)
-    if inner is None:  # open_clip's own byte-pair encoding, between a start and an end token
+    if inner is None:  # open_clip's own byte-pair encoding, which adds a start and an end token
         tokens = tokenizer.encode(prompt)
         room = context_length - 2
         return tokenizer.decode(tokens[room:]).strip() if len(tokens) > room else None
     text = _clean(tokenizer, prompt)
-    # The mode of CoCa's relatives ("clips") adds start, end and class tokens itself.
+    # The mode "clips", for models like CoCa, adds start, end and class tokens itself.
     special = 3 if getattr(tokenizer, "tokenizer_mode", "") == "clips" else inner.num_special_tokens_to_add()
     room = context_length - special
     encoded = inner(text, add_special_tokens=False, return_offsets_mapping=inner.is_fast, verbose=False)
@@ -238,6 +238,6 @@ def _cut_text(tokenizer: Any, prompt: str, context_length: int) -> str | None:
 def _clean(tokenizer: Any, prompt: str) -> str:
     if hasattr(tokenizer, "clean_fn"):
         return tokenizer.clean_fn(prompt)
-    from open_clip.tokenizer import basic_clean, canonicalize_text  # SigLIP's, which has no attribute for it
+    from open_clip.tokenizer import basic_clean, canonicalize_text  # SigLIP's tokenizer has no attribute for these
 
     return canonicalize_text(basic_clean(prompt))

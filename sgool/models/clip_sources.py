@@ -1,4 +1,4 @@
-"""Where a CLIP comes from: embedded assets, local folders, or open_clip's registry; checked before anything loads."""
+"""Finds a CLIP among embedded models, local folders and open_clip's registry, and checks it before it is loaded."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _WEIGHTS = ("*.safetensors", "*.bin", "*.pth")
 
 @dataclass(frozen=True)
 class ClipSource:
-    """Arguments for open_clip.
+    """A CLIP that was found, as arguments for open_clip.
 
     Attributes:
         name: Short name for tables and records, without machine-dependent paths.
@@ -42,7 +42,7 @@ def resolve_clip(model: str, pretrained: str | None = None) -> ClipSource:
         pretrained: Tag or checkpoint file for a name of open_clip's registry.
 
     Raises:
-        SgoolError: Nothing of that name, an incomplete folder, or a tag that does not belong to the model.
+        SgoolError: There is no such model, the folder is incomplete, or the tag does not belong to the model.
     """
     folder = Path(model).expanduser()
     whole = model.startswith((_EMBEDDED, _LOCAL, _HUB)) or folder.is_dir() or _looks_like_path(model)
@@ -144,7 +144,10 @@ def _registry_source(model: str, pretrained: str | None) -> ClipSource:
 
 
 def _check_activation(name: str, pretrained: str) -> None:
-    """Weights trained with QuickGELU in a model with GELU give plausible, wrong embeddings: open_clip only warns."""
+    """Refuses weights trained with QuickGELU in a model with GELU.
+
+    They would give plausible but wrong embeddings, and open_clip only warns.
+    """
     import open_clip
 
     needed = open_clip.get_pretrained_cfg(name, pretrained).get("quick_gelu", False)

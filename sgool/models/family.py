@@ -1,4 +1,4 @@
-"""What a chain has to know of a model: the one place where networks of another kind are fitted in."""
+"""The interface of a model family: what a chain has to know of a kind of model."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from torch import Tensor, nn
 
 from sgool.models.schedule import Schedule, Spacing, Step
 
-#: What a network is told of the prompts: a tensor with one row a prompt, or such tensors by name, nested as needed.
+#: A network's input for the prompts: a tensor with one row a prompt, or such tensors by name, nested as needed.
 Conditioning: TypeAlias = Tensor | Mapping[str, "Conditioning"]
 
 
 class Family(Protocol):
-    """Frozen networks of one kind, behind what all kinds have in common.
+    """The frozen networks of one kind of model, with the same interface for all kinds.
 
-    `sgool.models.stable_diffusion.StableDiffusion` is the one that comes with sgool. B, C, h and w are those of the
-    latents; H and W those of the images.
+    `sgool.models.stable_diffusion.StableDiffusion` is the family that comes with sgool. Latents are (B, C, h, w),
+    images (B, 3, H, W).
     """
 
     @property
     def name(self) -> str:
-        """What the networks were loaded from."""
+        """Path or id that the networks were loaded from."""
         ...
 
     @property
@@ -38,21 +38,21 @@ class Family(Protocol):
 
     @property
     def denoisers(self) -> Mapping[str, nn.Module]:
-        """The networks that `predict` calls, by the names that diffusers gives them."""
+        """Networks that `predict` calls, by diffusers' names for them."""
         ...
 
     @property
     def num_channels(self) -> int:
-        """C of the latents."""
+        """Number of channels C of the latents."""
         ...
 
     @property
     def vae_scale_factor(self) -> int:
-        """Pixels per latent, on each side."""
+        """Factor by which an image's sides are larger than the latents' sides."""
         ...
 
     def schedule(self, num_inference_steps: int, spacing: Spacing) -> Schedule:
-        """The denoising steps, noisiest first, and what the network predicts in them.
+        """Returns the denoising steps, noisiest first, and the type of the network's predictions.
 
         Raises:
             SgoolError: The number of steps is out of range, or the model's schedule is not supported.
@@ -60,7 +60,7 @@ class Family(Protocol):
         ...
 
     def latent_shape(self, height: int | None = None, width: int | None = None) -> tuple[int, ...]:
-        """(C, h, w) of the latents of an image of so many pixels; by default of the model's own size.
+        """Returns the shape (C, h, w) of the latents of an image of this size; by default the model's own size.
 
         Raises:
             SgoolError: The model cannot make an image of that size.
@@ -68,37 +68,37 @@ class Family(Protocol):
         ...
 
     def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
-        """What the network is told of the prompts, one row each, without gradients."""
+        """Encodes prompts as the network's conditioning, one row each, without gradients."""
         ...
 
     def truncated(self, prompts: Sequence[str]) -> list[str]:
-        """Per prompt, the text that the model does not read (empty: it reads all)."""
+        """Returns for each prompt the text that the model does not read; empty where it reads everything."""
         ...
 
     def predict(self, x: Tensor, step: Step, conditioning: Conditioning) -> Tensor:
-        """The network's output at a step, differentiable with respect to ``x``.
+        """Returns the network's output at a denoising step, differentiable with respect to ``x``.
 
         Args:
-            x: (B, C, h, w) in the network's dtype.
+            x: Latents (B, C, h, w) in the network's dtype.
             step: The denoising step that starts from ``x``.
-            conditioning: B rows.
+            conditioning: Conditioning of B prompts, one row each.
 
         Returns:
-            (B, C, h, w); what it means is the schedule's ``prediction_type``.
+            (B, C, h, w); the schedule's ``prediction_type`` says what it is.
         """
         ...
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Images (B, 3, H, W), nominally in [0, 1] and not clamped, of latents (B, C, h, w) of any floating dtype."""
+        """Decodes latents (B, C, h, w) of any floating dtype to images (B, 3, H, W), nominally in [0, 1], unclamped."""
         ...
 
     def encode_images(self, images: Tensor) -> Tensor:
-        """Latents (B, C, h, w) of images (B, 3, H, W) in [0, 1], without gradients."""
+        """Encodes images (B, 3, H, W) in [0, 1] as latents (B, C, h, w), without gradients."""
         ...
 
 
 def tensors_of(conditioning: Conditioning) -> Iterator[Tensor]:
-    """All tensors in it."""
+    """Yields all tensors of a conditioning."""
     if isinstance(conditioning, Tensor):
         yield conditioning
     else:
@@ -107,7 +107,7 @@ def tensors_of(conditioning: Conditioning) -> Iterator[Tensor]:
 
 
 def concatenate(first: Conditioning, second: Conditioning) -> Conditioning:
-    """The rows of the first, then those of the second; both have the same names and shapes."""
+    """Concatenates the rows of two conditionings that have the same names and shapes."""
     if isinstance(first, Tensor) and isinstance(second, Tensor):
         return torch.cat([first, second])
     assert isinstance(first, Mapping) and isinstance(second, Mapping)

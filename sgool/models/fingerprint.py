@@ -1,4 +1,4 @@
-"""Fingerprints of networks: whether two networks have the same weights, whatever they are called."""
+"""Fingerprints of networks, which tell whether two networks have the same weights, whatever their names."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ import torch
 from torch import nn
 
 _VALUES_PER_TENSOR = 256
-#: How many objects deep networks are looked for: a term, its scorer, a helper of that, a function in it.
+#: How many levels of objects are searched for networks: a term, its scorer, a helper of that, a function in it.
 _DEPTH = 3
 _PLAIN = (str, bytes, int, float, complex, bool, type(None), type, torch.Tensor, ModuleType)
 _CONTAINERS = (Mapping, list, tuple, set, frozenset)
 
 
 def fingerprint(model: nn.Module) -> str:
-    """16 hexadecimal digits of a network's parameters: shapes and up to 256 values of each, as float32.
+    """Hashes a network's parameters to 16 hexadecimal digits: their shapes and up to 256 values of each, as float32.
 
-    Values are spread evenly over each tensor: networks of billions of weights take milliseconds, and training changes
-    all tensors at once. Names and order of the parameters play no part, so that one network in two wrappers, or loaded
-    under two names, has one fingerprint.
+    The values are spread evenly over each tensor. So networks of billions of weights take milliseconds, and since
+    training changes all tensors at once, this is enough to tell networks apart. Names and order of the parameters do
+    not matter: a network has the same fingerprint in any wrapper and under any name.
     """
     digests = []
     for tensor in model.parameters():
@@ -36,11 +36,11 @@ def fingerprint(model: nn.Module) -> str:
 
 
 def fingerprints(holder: Any) -> frozenset[str]:
-    """The fingerprints of all networks that an object holds: a network, a term, a metric, a function.
+    """Returns the fingerprints of all networks that an object holds: a network, a term, a metric, a function.
 
-    An object that has a method ``fingerprints`` is asked. Of others the attributes, the items of containers, and what
-    a function has from around it are looked through. A network that a function finds in a module's globals is not
-    seen, nor is one that is loaded when it is first needed.
+    If the object has a method ``fingerprints``, that is called. Otherwise its attributes, the items of containers and
+    the variables that a function has captured are searched. A network in a module's global variables is not found, nor
+    is one that is loaded only when it is first needed.
     """
     return frozenset(_found(holder, _DEPTH, set()))
 
@@ -52,10 +52,10 @@ def _found(holder: Any, depth: int, seen: set[int]) -> Iterator[str]:
     if callable(getattr(holder, "fingerprints", None)):
         yield from holder.fingerprints()
         return
-    # Statistics alone, as a preprocessing has them, are no network.
+    # A module without parameters, such as a preprocessing with its statistics, is no network.
     if isinstance(holder, nn.Module) and next(holder.parameters(), None) is not None:
         yield fingerprint(holder)
-    # What a container holds is as near as the container.
+    # A container is no level of its own.
     deeper = depth if isinstance(holder, _CONTAINERS) else depth - 1
     for part in _parts(holder):
         yield from _found(part, deeper, seen)
@@ -63,7 +63,7 @@ def _found(holder: Any, depth: int, seen: set[int]) -> Iterator[str]:
 
 def _parts(holder: Any) -> Iterator[Any]:
     if isinstance(holder, nn.Module):
-        # Parts of one network are no networks, but for those that say so, and for what is kept out of its state.
+        # Parts of a network count only if they have `fingerprints`, or lie in a list or tuple, out of its state.
         yield from (part for part in holder.modules() if callable(getattr(part, "fingerprints", None)))
         yield from (value for value in vars(holder).values() if isinstance(value, (list, tuple)))
     elif isinstance(holder, Mapping):
@@ -82,7 +82,7 @@ def _parts(holder: Any) -> Iterator[Any]:
 
 def _is_filled(cell: CellType) -> bool:
     try:
-        cell.cell_contents  # noqa: B018 - asked for its error alone
+        cell.cell_contents  # noqa: B018 - an empty cell raises
     except ValueError:
         return False
     return True

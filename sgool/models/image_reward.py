@@ -1,7 +1,7 @@
-"""ImageReward (Xu et al. 2023): BLIP reads the prompt while looking at the image; a head turns that into a reward.
+"""ImageReward (Xu et al. 2023): BLIP encodes the prompt with attention to the image, and a head gives the reward.
 
-The network is put together from timm's vision transformer and transformers' BLIP text encoder, whose parameters have
-the names of the public file.
+The network consists of timm's vision transformer and transformers' BLIP text encoder, whose parameters have the names
+of the public file.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from sgool.models.aesthetic import layered_head
 from sgool.models.checkpoints import below, first_tensor, load_strictly, read_state
 from sgool.models.preprocess import OPENAI_MEAN, OPENAI_STD, Preprocess, frozen
 
-#: Mean and standard deviation of the raw rewards, by which the public package normalises.
+#: Mean and standard deviation of the raw rewards, with which the public package normalises.
 REWARD_MEAN, REWARD_STD = 0.16717362830052426, 1.0333394966054072
 #: Tokens that the network reads of a prompt, special ones included.
 TEXT_LENGTH = 35
-#: What the public med_config.json says.
+#: Values of the public med_config.json.
 _TEXT_CONFIG: dict[str, Any] = {
     "num_attention_heads": 12,
     "num_hidden_layers": 12,
@@ -39,13 +39,13 @@ _UNUSED = ("blip.vision_proj.", "blip.text_proj.", "blip.text_encoder.embeddings
 
 
 class ImageReward(nn.Module):
-    """The reward of images for prompts; human preference in standard deviations.
+    """A scorer of images for prompts: human preference, in standard deviations.
 
     Args:
-        vision: timm's vision transformer, all tokens out.
+        vision: timm's vision transformer, which returns all tokens.
         text: transformers' ``BlipTextModel`` with cross attention.
-        head: (N, D) to (N, 1).
-        tokenizer: BERT's.
+        head: Maps features (N, D) to rewards (N, 1).
+        tokenizer: BERT's tokenizer.
     """
 
     def __init__(self, vision: nn.Module, text: nn.Module, head: nn.Module, tokenizer: Any) -> None:
@@ -57,18 +57,18 @@ class ImageReward(nn.Module):
         self.input_size = size
 
     def train(self, mode: bool = True) -> ImageReward:
-        """Stays in evaluation mode."""
+        """Keeps the networks in evaluation mode."""
         return super().train(False)
 
     def encode_prompts(self, prompts: Sequence[str]) -> Tensor:
-        """(B, 70) long: token ids, then the attention mask."""
+        """Tokenizes prompts to a long tensor (B, 70): 35 token ids, then the attention mask."""
         tokens = self._tokenizer(
             list(prompts), padding="max_length", truncation=True, max_length=TEXT_LENGTH, return_tensors="pt"
         )
         return torch.cat([tokens["input_ids"], tokens["attention_mask"]], dim=1).to(next(self.parameters()).device)
 
     def truncated(self, prompts: Sequence[str]) -> list[str | None]:
-        """Per prompt the text beyond 35 tokens, or None."""
+        """Returns for each prompt the text beyond 35 tokens, or None."""
         cut = []
         for prompt in prompts:
             tokens = self._tokenizer(prompt, add_special_tokens=False, verbose=False)["input_ids"]
@@ -77,12 +77,12 @@ class ImageReward(nn.Module):
         return cut
 
     def forward(self, images: Tensor, prompts: Tensor) -> Tensor:
-        """(N,) of images (N, 3, h, w), nominally in [0, 1], and what `encode_prompts` returned."""
+        """Returns rewards (N,) of images (N, 3, h, w), nominally in [0, 1], for prompts of `encode_prompts`."""
         dtype = next(self.vision.parameters()).dtype
         tokens = self.vision.forward_features(self.preprocess(images, dtype))  # type: ignore[operator]
         ids, mask = prompts.split(TEXT_LENGTH, dim=1)
-        # is_decoder=False: every token sees every other. With a causal mask the first one, which is read out, would
-        # see nothing of the prompt.
+        # With is_decoder=False every token attends to every other. With a causal mask the first token, whose output is
+        # used, would see nothing of the prompt.
         output = self.text(
             input_ids=ids, attention_mask=mask, encoder_hidden_states=tokens, is_decoder=False, return_dict=True
         )
@@ -101,13 +101,13 @@ def load_image_reward(
     """Loads ``ImageReward.pt`` without the package of that name.
 
     Args:
-        checkpoint: The file.
-        med_config: ``med_config.json``; None: the published values.
+        checkpoint: The file ``ImageReward.pt``.
+        med_config: The file ``med_config.json``; None: the published values.
         tokenizer: Folder or hub id of BERT's tokenizer.
-        device: Where to put it.
+        device: Device of the networks.
 
     Raises:
-        SgoolError: Missing files, another layout, no tokenizer.
+        SgoolError: A file or the tokenizer is missing, or the file has another layout.
     """
     state = {name: value for name, value in read_state(checkpoint).items() if not name.startswith(_UNUSED)}
     other = [name for name in state if not name.startswith(("blip.visual_encoder.", "blip.text_encoder.", "mlp."))]
@@ -124,10 +124,10 @@ def load_image_reward(
 
 
 def load_tokenizer(name: str) -> Any:
-    """A tokenizer from a folder or the hub.
+    """Loads a tokenizer from a folder or the hub.
 
     Raises:
-        SgoolError: Not found or incomplete.
+        SgoolError: The tokenizer is not found or incomplete.
     """
     from transformers import AutoTokenizer
 
@@ -144,7 +144,10 @@ def load_tokenizer(name: str) -> Any:
 
 
 def _vision(state: Mapping[str, Tensor], source: str) -> nn.Module:
-    """ViT-L/16 at 224 pixels in the public file; sizes are read from the weights, heads have 64 channels as in BLIP."""
+    """Builds the vision transformer with the sizes of the weights (ViT-L/16 at 224 pixels in the public file).
+
+    Each attention head has 64 channels, as in BLIP.
+    """
     from timm.models.vision_transformer import VisionTransformer
 
     what = "ImageReward checkpoint"
@@ -173,7 +176,7 @@ def _text(state: Mapping[str, Tensor], vision_width: int, med_config: str | None
     words = first_tensor(state, ["embeddings.word_embeddings.weight"], source, "ImageReward checkpoint")
     options = {**_TEXT_CONFIG, **(_read_config(med_config) if med_config else {})}
     config = BlipTextConfig(
-        # is_decoder gives the layers cross attention; the mask is chosen at each call.
+        # is_decoder gives the layers cross attention here; each call chooses the mask.
         **{**options, "vocab_size": words.shape[0], "encoder_hidden_size": vision_width, "is_decoder": True}
     )
     text = BlipTextModel(config, add_pooling_layer=False)

@@ -1,4 +1,4 @@
-"""Photos from files: upright, RGB, brought to the model's size. Imports nothing heavy before pixels become a tensor."""
+"""Reads photos from files: upright, RGB, brought to the model's size; torch is only imported to make a tensor."""
 
 from __future__ import annotations
 
@@ -16,26 +16,27 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 FITS = ("crop", "squash", "pad")
-#: Pixels; below this a side holds less than two of an autoencoder's latents.
+#: Fewest pixels of a side; a smaller side would have less than two of an autoencoder's latents.
 SMALLEST_SIDE = 16
 _FORMATS = ("JPEG", "PNG", "WEBP")
-#: What Pillow raises for files that are cut off or broken, beside its own errors.
+#: Errors that Pillow raises for files that are cut off or broken, beside its own classes of errors.
 _BROKEN = (OSError, ValueError, SyntaxError, EOFError, IndexError, KeyError, TypeError, struct.error)
 
 
 def open_photo(path: str | Path, key: str = "IMAGE", smallest_side: int = SMALLEST_SIDE) -> Image.Image:
-    """A PNG, JPEG or WebP file as 8-bit RGB: upright by its EXIF mark, grey made RGB, transparency on white.
+    """Reads a PNG, JPEG or WebP file as 8-bit RGB.
 
-    Of an animation the first frame counts; colour profiles are not applied.
+    The image is turned upright by its EXIF mark, grey becomes RGB, and transparency is put on white. The first frame
+    of an animation is used. Colour profiles are not applied.
 
     Args:
         path: The file; "emoji_world/references/panda.png" is an embedded one.
-        key: What the messages call it: the command's argument, or a key of the configuration.
+        key: Name of the file in messages: the command's argument, or a key of the configuration.
         smallest_side: Fewest pixels of a side.
 
     Raises:
-        SgoolError: Missing, empty, no image of these formats, damaged, too small, or with so many pixels that Pillow
-            takes it for an attack.
+        SgoolError: The file is missing, empty, no image of these formats, damaged, too small, or has so many pixels
+            that Pillow takes it for an attack.
     """
     file = Path(asset_path(str(path))).expanduser()
     if not file.is_file():
@@ -60,17 +61,17 @@ def open_photo(path: str | Path, key: str = "IMAGE", smallest_side: int = SMALLE
 
 
 def fit_photo(photo: Image.Image, height: int, width: int, fit: str = "crop") -> Image.Image:
-    """The photo at the model's size.
+    """Brings a photo to the model's size.
 
     Args:
-        photo: RGB.
-        height: In pixels.
-        width: In pixels.
-        fit: ``crop``: the largest centred part of these proportions; ``squash``: all of it, its proportions lost;
-            ``pad``: all of it, in its proportions, centred on white.
+        photo: The photo, in RGB.
+        height: Height of the result in pixels.
+        width: Width of the result in pixels.
+        fit: ``crop`` keeps the largest centred part with these proportions; ``squash`` keeps the whole photo and
+            changes its proportions; ``pad`` keeps both, and centres the photo on white.
 
     Raises:
-        SgoolError: Unknown ``fit``.
+        SgoolError: ``fit`` is unknown.
     """
     check_fit(fit)
     if fit == "crop":
@@ -78,7 +79,7 @@ def fit_photo(photo: Image.Image, height: int, width: int, fit: str = "crop") ->
     if fit == "squash":
         return photo.resize((width, height), Image.Resampling.LANCZOS)
     scale = min(width / photo.width, height / photo.height)
-    # At least one pixel: a strip may be a thousand times as long as it is wide.
+    # At least one pixel, since a photo may be a thousand times as long as it is wide.
     inner = (max(1, round(photo.width * scale)), max(1, round(photo.height * scale)))
     padded = Image.new("RGB", (width, height), "white")
     padded.paste(photo.resize(inner, Image.Resampling.LANCZOS), ((width - inner[0]) // 2, (height - inner[1]) // 2))
@@ -86,13 +87,13 @@ def fit_photo(photo: Image.Image, height: int, width: int, fit: str = "crop") ->
 
 
 def check_fit(fit: str) -> None:
-    """Raises SgoolError unless ``fit`` is one of `FITS`."""
+    """Raises a SgoolError unless ``fit`` is one of `FITS`."""
     if fit not in FITS:
         raise SgoolError(f"--fit: expected {', '.join(FITS[:-1])} or {FITS[-1]}, got {fit!r}")
 
 
 def to_tensor(photo: Image.Image) -> Tensor:
-    """(3, H, W) in [0, 1], float32."""
+    """Converts a photo to a float32 tensor (3, H, W) in [0, 1]."""
     import numpy as np
     import torch
 
@@ -118,7 +119,7 @@ def _read(file: Path, key: str, smallest_side: int) -> Image.Image:
 
 
 def _from_16_bits(image: Image.Image) -> Image.Image:
-    """Grey of 16 bits, scaled; Pillow's own conversion would cut it off at 255."""
+    """Scales a grey image of 16 bits to 8 bits; Pillow's own conversion would cut values off at 255."""
     import numpy as np
 
     return Image.fromarray((np.asarray(image) / 257).round().clip(0, 255).astype(np.uint8)).convert("RGB")

@@ -1,4 +1,4 @@
-"""Loading of a text-to-image model from a folder or a hub id, frozen and ready for the chain."""
+"""Loads a text-to-image model from a folder or a hub id, frozen and ready for the chain."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ def load_models(
 ) -> StableDiffusion:
     """Loads the components of a ``StableDiffusionPipeline``, frozen and in evaluation mode.
 
-    Like the pipeline itself, it reads an old scheduler config's ``steps_offset`` 0 as 1; for another schedule replace
-    the ``scheduler`` of what it returns.
+    Like the pipeline itself, it reads a ``steps_offset`` of 0 in an old scheduler config as 1. For another schedule,
+    replace the ``scheduler`` of the result.
 
     Args:
         path: A folder written by ``save_pretrained``, a hub id, or "emoji_world" for the embedded model.
-        device: Where the networks go.
-        dtype: Of the networks' weights.
-        channels_last: Memory format of the convolutions.
-        compile: Let torch.compile translate the denoising network at its first calls.
+        device: Device of the networks.
+        dtype: Data type of the networks' weights.
+        channels_last: Whether convolutions work in that memory format.
+        compile: Whether torch.compile translates the denoising network at its first calls.
 
     Raises:
         SgoolError: The folder is not a pipeline, or the hub cannot be reached.
@@ -43,7 +43,7 @@ def load_models(
     _check_folder(str(path), Path(resolved), local)
     import diffusers
 
-    # Renamed in 0.42: each name is refused or deprecated on the other side.
+    # diffusers 0.42 renamed this argument; the other name is refused or deprecated.
     name = "dtype" if tuple(map(int, diffusers.__version__.split(".")[:2])) >= (0, 42) else "torch_dtype"
     options: dict[str, Any] = {name: dtype, "safety_checker": None, "requires_safety_checker": False}
     try:
@@ -68,7 +68,7 @@ def load_models(
 
 
 def _stable_diffusion(pipeline: Any, name: str) -> StableDiffusion:
-    """The pipeline's own networks, frozen and in evaluation mode."""
+    """Makes a family of a pipeline's own networks, frozen and in evaluation mode."""
     for network in (pipeline.vae, pipeline.unet, pipeline.text_encoder):
         network.requires_grad_(False).eval()
     return StableDiffusion(
@@ -76,12 +76,12 @@ def _stable_diffusion(pipeline: Any, name: str) -> StableDiffusion:
     )
 
 
-#: diffusers' classes of pipelines, and what makes a family of one.
+#: Name of a diffusers pipeline class -> function that makes a family of such a pipeline.
 _FAMILIES: dict[str, Callable[[Any, str], Family]] = {"StableDiffusionPipeline": _stable_diffusion}
 
 
 def family_of(pipeline: Any) -> Family:
-    """The family of a loaded diffusers pipeline; its networks are frozen and set to evaluation mode in place.
+    """Returns the family of a loaded diffusers pipeline, whose networks are frozen in place, in evaluation mode.
 
     Args:
         pipeline: A ``StableDiffusionPipeline`` or an object of a class derived from it.
@@ -101,7 +101,7 @@ def family_of(pipeline: Any) -> Family:
 
 @contextmanager
 def _no_progress_bars() -> Iterator[None]:
-    """Loading takes seconds; its bars would break the terminal's own."""
+    """Hides the libraries' progress bars: loading takes seconds, and they would disturb the display of the run."""
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
 
@@ -133,10 +133,11 @@ def _is_small(models: StableDiffusion) -> bool:
 
 
 def _use_plain_attention(models: StableDiffusion) -> None:
-    """A softmax between two products; on CPUs, fused attention of few tokens gains nothing, and has no second gradient.
+    """Replaces fused attention by plain attention, a softmax between two products.
 
-    For the embedded network both take the same time in float32, and the plain one is 8 % faster in bfloat16; with
-    1,024 tokens the fused one is a tenth faster in float32 (benchmarks/chain.py), and needs no memory for its matrix.
+    On CPUs, fused attention gains nothing for few tokens, and has no second gradient. For the embedded network both
+    take the same time in float32, and the plain one is 8 % faster in bfloat16. With 1,024 tokens the fused one is a
+    tenth faster in float32 (benchmarks/chain.py), and needs no memory for its matrix.
     """
     from diffusers.models.attention_processor import AttnProcessor
 

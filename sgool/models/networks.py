@@ -1,4 +1,4 @@
-"""The networks of a run: each is loaded once, when it is first needed, and shared between terms, methods and judges."""
+"""The networks of a run, each loaded once, when it is first needed, and shared by terms, methods and judges."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ T = TypeVar("T")
 
 
 class Networks:
-    """Frozen networks by what they were loaded from.
+    """Loads frozen networks and keeps them, so that each is loaded only once.
 
     Args:
         options: The configuration's ``models``.
         devices: The configuration's ``trainer.devices``.
-        device: That of this process, where several share a run; None: by ``options`` and ``devices``.
+        device: Device of this process, if several processes share a run; None: ``options`` and ``devices`` decide.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class Networks:
 
     @cached_property
     def device(self) -> torch.device:
-        """The device of all networks."""
+        """Device of all networks."""
         if self._given is not None:
             return self._given
         wanted = str(self._options["device"])
@@ -51,7 +51,7 @@ class Networks:
 
     @cached_property
     def models(self) -> StableDiffusion:
-        """The frozen diffusion components."""
+        """Frozen components of the diffusion model."""
         options = self._options
         return load_models(
             options["path"],
@@ -62,14 +62,14 @@ class Networks:
         )
 
     def clip(self, model: str, pretrained: str | None = None) -> ClipTower:
-        """A frozen CLIP, loaded once however many terms and judges use it."""
+        """Returns a frozen CLIP, which is loaded once for all terms and judges that use it."""
         return self.shared(("clip", model, pretrained), lambda: load_clip(model, pretrained, device=str(self.device)))
 
     def shared(self, key: Hashable, make: Callable[[], T]) -> T:
-        """What ``make`` returned the first time that ``key`` was asked for.
+        """Returns the network of a key; it is made at the first call with that key.
 
         Args:
-            key: Kind, file and every option that makes another network of it.
+            key: Kind, file and all options that change the network.
             make: Loads the network, frozen, onto `device`.
         """
         if key not in self._shared:
@@ -77,11 +77,11 @@ class Networks:
         return cast("T", self._shared[key])
 
     def fingerprints(self) -> frozenset[str]:
-        """Empty: whoever keeps this to load networks does not use all of them; see `sgool.models.fingerprint`."""
+        """Returns an empty set, because an object that keeps this one to load networks does not use all of them."""
         return frozenset()
 
     def _numbered(self, device: torch.device) -> torch.device:
-        """A CUDA device without a number gets that of ``trainer.devices``, so that networks and trainer agree."""
+        """Gives a CUDA device without a number that of ``trainer.devices``, so that networks and trainer agree."""
         devices = self._devices
         if device.type == "cuda" and device.index is None and isinstance(devices, list):
             return torch.device("cuda", devices[0])

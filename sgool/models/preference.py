@@ -1,4 +1,4 @@
-"""Preference scores of CLIP's kind: HPS v2 and v2.1 (Wu et al. 2023), PickScore (Kirstain et al. 2023)."""
+"""Scorers of human preference that are CLIPs: HPS v2 and v2.1 (Wu et al. 2023), PickScore (Kirstain et al. 2023)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sgool.models.preprocess import Preprocess, frozen
 
 
 class HumanPreferenceScore(nn.Module):
-    """The cosine of image and prompt in a CLIP that was tuned on human choices.
+    """A scorer that returns the cosine of image and prompt in a CLIP that was tuned on human choices.
 
     The public package returns this number (0.2 to 0.35); published tables show 100 times it. Scores of v2 and v2.1 are
     not comparable.
@@ -30,25 +30,27 @@ class HumanPreferenceScore(nn.Module):
         self.clip, self.input_size = clip, clip.input_size
 
     def encode_prompts(self, prompts: Sequence[str]) -> Tensor:
-        """(B, D)."""
+        """Embeds prompts to (B, D), each row of norm 1."""
         return self.clip.encode_text(prompts)
 
     def truncated(self, prompts: Sequence[str]) -> list[str | None]:
-        """Per prompt the text that the tower does not read, or None."""
+        """Returns for each prompt the text that the tower does not read, or None."""
         return self.clip.truncated(prompts)
 
     def forward(self, images: Tensor, prompts: Tensor) -> Tensor:
-        """(N,) of images (N, 3, h, w), nominally in [0, 1], and what `encode_prompts` returned."""
+        """Returns scores (N,) of images (N, 3, h, w), nominally in [0, 1], for prompts of `encode_prompts`."""
         return (self.clip.encode_image(images) * prompts).sum(dim=-1)
 
 
 class PickScore(nn.Module):
-    """``exp(logit_scale)`` times the cosine of image and prompt, about 15 to 25, as its authors compute it.
+    """A scorer that returns ``exp(logit_scale)`` times the cosine of image and prompt, about 15 to 25.
+
+    This is how PickScore's authors compute it.
 
     Args:
         network: transformers' ``CLIPModel``.
-        tokenizer: Its tokenizer.
-        preprocess: What its images must go through.
+        tokenizer: The network's tokenizer.
+        preprocess: Preprocessing of its images.
     """
 
     def __init__(self, network: Any, tokenizer: Any, preprocess: Preprocess) -> None:
@@ -59,12 +61,12 @@ class PickScore(nn.Module):
         self._length = int(network.config.text_config.max_position_embeddings)
 
     def train(self, mode: bool = True) -> PickScore:
-        """Stays in evaluation mode."""
+        """Keeps the network in evaluation mode."""
         return super().train(False)
 
     @torch.no_grad()
     def encode_prompts(self, prompts: Sequence[str]) -> Tensor:
-        """(B, D), each row of norm 1."""
+        """Embeds prompts to (B, D), each row of norm 1."""
         tokens = self._tokenizer(
             list(prompts), padding=True, truncation=True, max_length=self._length, return_tensors="pt"
         ).to(self.network.logit_scale.device)
@@ -74,7 +76,7 @@ class PickScore(nn.Module):
         return _unit(output)
 
     def truncated(self, prompts: Sequence[str]) -> list[str | None]:
-        """Per prompt the text that the network does not read, or None."""
+        """Returns for each prompt the text that the network does not read, or None."""
         cut: list[str | None] = []
         for prompt in prompts:
             tokens = self._tokenizer(prompt, add_special_tokens=False, verbose=False)["input_ids"]
@@ -83,7 +85,7 @@ class PickScore(nn.Module):
         return cut
 
     def forward(self, images: Tensor, prompts: Tensor) -> Tensor:
-        """(N,) of images (N, 3, h, w), nominally in [0, 1], and what `encode_prompts` returned."""
+        """Returns scores (N,) of images (N, 3, h, w), nominally in [0, 1], for prompts of `encode_prompts`."""
         scale = self.network.logit_scale.exp()  # type: ignore[operator]
         pixels = self.preprocess(images, self.network.logit_scale.dtype)
         features = _unit(self.network.get_image_features(pixel_values=pixels))  # type: ignore[operator]
@@ -96,10 +98,10 @@ def load_pick_score(model: str, processor: str, *, device: str | torch.device = 
     Args:
         model: Folder (``config.json``, ``model.safetensors``) or hub id; the public one is yuvalkirstain/PickScore_v1.
         processor: Folder or hub id of the tokenizer and the image settings (``preprocessor_config.json``).
-        device: Where to put it.
+        device: Device of the network.
 
     Raises:
-        SgoolError: Not found, weights that are missing or of another shape, or another kind of model.
+        SgoolError: The files are not found, weights are missing or of another shape, or it is another kind of model.
     """
     from transformers import AutoTokenizer, CLIPImageProcessor, CLIPModel
 
@@ -125,11 +127,11 @@ def load_pick_score(model: str, processor: str, *, device: str | torch.device = 
 
 
 def _is_folder(name: str) -> bool:
-    """A folder of the user's must never cause a look at the network."""
+    """Whether a name is a folder; a user's folder must never cause network access."""
     return Path(name).is_dir()
 
 
 def _unit(output: Any) -> Tensor:
-    """Transformers 4 returns the features, 5 an output that holds them."""
+    """Normalises features to norm 1; transformers 4 returns the features, transformers 5 an output that holds them."""
     features = getattr(output, "pooler_output", output)
     return F.normalize(features.to(torch.promote_types(features.dtype, torch.float32)), dim=-1)

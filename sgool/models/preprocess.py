@@ -1,4 +1,4 @@
-"""Images in [0, 1] to what a network was trained on: size, mean and standard deviation, differentiably."""
+"""Preprocesses images in [0, 1] for a network, differentiably: size, mean and standard deviation."""
 
 from __future__ import annotations
 
@@ -16,13 +16,15 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class Preprocess(nn.Module):
-    """Anti-aliased resize of the smaller side, centre crop, normalisation; square images of the right size stay.
+    """Preprocessing by an anti-aliased resize of the smaller side, a centre crop and normalisation.
+
+    Square images of the right size are only normalised.
 
     Args:
-        size: Side of the square that the network sees.
-        mean: Per channel, of pixels in [0, 1].
-        std: Per channel.
-        interpolation: Of the resize.
+        size: Side in pixels of the square that the network sees.
+        mean: Mean of each channel, for pixels in [0, 1].
+        std: Standard deviation of each channel.
+        interpolation: Interpolation of the resize.
     """
 
     mean: Tensor
@@ -43,7 +45,7 @@ class Preprocess(nn.Module):
             self.register_buffer(name, value, persistent=False)
 
     def forward(self, images: Tensor, dtype: torch.dtype) -> Tensor:
-        """(N, 3, h, w), nominally in [0, 1] (not clamped), to (N, 3, size, size) of type ``dtype``."""
+        """Converts images (N, 3, h, w), nominally in [0, 1] (not clamped), to (N, 3, size, size) of type ``dtype``."""
         if images.ndim != 4 or images.shape[1] != 3 or not len(images):
             raise ValueError(f"expected images of shape (N, 3, h, w), N >= 1, got {tuple(images.shape)}")
         images = _centre(_resize(images, self.size, self.interpolation), self.size)
@@ -52,7 +54,7 @@ class Preprocess(nn.Module):
 
 
 def frozen(network: nn.Module) -> nn.Module:
-    """In evaluation mode, so that images stay independent, and without weight gradients."""
+    """Puts a network into evaluation mode, so that images stay independent, and switches its weights' gradients off."""
     return network.eval().requires_grad_(False)
 
 
@@ -61,7 +63,7 @@ def _resize(images: Tensor, size: int, interpolation: str) -> Tensor:
     smaller = min(height, width)
     if smaller == size:
         return images
-    # int, as torchvision's Resize: the longer side is rounded down.
+    # int rounds the longer side down, as torchvision's Resize does.
     shape = (int(size * height / smaller), int(size * width / smaller))
     return F.interpolate(images, shape, mode=interpolation, antialias=True, align_corners=False)
 

@@ -1,4 +1,4 @@
-"""The noise schedule of one run of the chain, read from a diffusers scheduler."""
+"""The denoising steps of a chain with their noise levels, read from a diffusers scheduler."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from typing import Any, Literal
 
 from sgool.errors import SgoolError
 
-#: Whose rules space the timesteps: diffusers' DDIMScheduler or its DPMSolverMultistepScheduler.
+#: Rule for the timesteps: that of diffusers' DDIMScheduler or of its DPMSolverMultistepScheduler.
 Spacing = Literal["ddim", "dpm"]
 
 
 @dataclass(frozen=True)
 class Step:
-    """One denoising step, noisiest first.
+    """One denoising step: its timestep, and the noise levels before and after it.
 
     Attributes:
-        index: 0 for the noisiest.
-        timestep: What the network is told of the time: a training timestep ``t``, whole where the model's are.
-        alpha: Weight of the clean latents before the step: latents = alpha clean + sigma noise. Of a diffusion
-            model it is the square root of ``alphas_cumprod[t]``.
+        index: Number of the step, 0 for the noisiest.
+        timestep: The network's input for the time, a training timestep ``t``; whole if those of the model are.
+        alpha: Weight of the clean latents before the step: latents = alpha clean + sigma noise. In a diffusion model
+            it is the square root of ``alphas_cumprod[t]``.
         sigma: Weight of the noise before the step, the square root of ``1 - alphas_cumprod[t]``.
         alpha_prev: The weight of the clean latents after the step.
         sigma_prev: The weight of the noise after the step.
@@ -34,16 +34,16 @@ class Step:
 
     @property
     def has_effect(self) -> bool:
-        """Whether the step changes the weights at all; a schedule's last step may not."""
+        """Whether the step changes the noise level; a schedule's last step may not."""
         return (self.alpha, self.sigma) != (self.alpha_prev, self.sigma_prev)
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """All steps of the chain.
+    """All denoising steps of a chain.
 
     Attributes:
-        steps: Noisiest first.
+        steps: The denoising steps, noisiest first.
         prediction_type: What the network predicts: "epsilon", "v_prediction" or "sample".
         first_order_end: Whether a multistep solver makes its last step of first order.
     """
@@ -59,15 +59,15 @@ class Schedule:
 def build_schedule(scheduler: Any, num_inference_steps: int, spacing: Spacing = "ddim") -> Schedule:
     """Reads timesteps and coefficients from a diffusers scheduler's own configuration.
 
-    Previous timesteps are the next entries of the scheduler's list, not a rounded quotient, so that any number of
+    The timestep after a step is the next entry of the scheduler's list, not a rounded quotient, so that any number of
     steps is consistent. Coefficients are computed in Python floats (float64) from the scheduler's table.
 
     Args:
         scheduler: A diffusers scheduler with ``alphas_cumprod``; it is not changed.
-        num_inference_steps: From 1 to ``scheduler.config.num_train_timesteps``.
-        spacing: "ddim": timesteps of DDIMScheduler; after the last step stands ``final_alpha_cumprod`` (1 with
+        num_inference_steps: Number of denoising steps, from 1 to ``scheduler.config.num_train_timesteps``.
+        spacing: "ddim": timesteps of DDIMScheduler; the last step ends at ``final_alpha_cumprod`` (1 with
             ``set_alpha_to_one``, else the first training alpha). "dpm": timesteps and sigmas of
-            DPMSolverMultistepScheduler, after the last one what its ``final_sigmas_type`` says (by default no noise).
+            DPMSolverMultistepScheduler; the last step ends as its ``final_sigmas_type`` says (default: without noise).
 
     Raises:
         SgoolError: The number of steps is out of range, or the scheduler's schedule is not one of DDPM's or ends in
@@ -103,7 +103,7 @@ def _ddim(scheduler: Any, num_inference_steps: int) -> Schedule:
             "`models.path`: the scheduler's `alphas_cumprod` reaches 0 at these steps (`rescale_betas_zero_snr`), "
             f"where a DDIM step is undefined; set `timestep_spacing` to leading in {type(scheduler).__name__}'s config"
         )
-    # Read from the same table, in its precision, rather than from the scheduler made here.
+    # The final alpha is read from the same table, in its precision, and not from the scheduler made here.
     final = 1.0 if ddim.config.set_alpha_to_one else alphas[0]
     return Schedule(_steps(timesteps, [*(alphas[t] for t in timesteps), final]), str(ddim.config.prediction_type))
 
@@ -115,10 +115,10 @@ def _dpm(scheduler: Any, num_inference_steps: int) -> Schedule:
     dpm = DPMSolverMultistepScheduler.from_config(scheduler.config, **options)
     dpm.set_timesteps(num_inference_steps)
     if num_inference_steps > 1 and dpm.timesteps[0] == dpm.timesteps[-1]:
-        # "leading" divides by one step more: with about all the training steps it stands still at t = 0.
+        # "leading" divides by one step more: with nearly as many steps as in training, all timesteps are 0.
         dpm = DPMSolverMultistepScheduler.from_config(scheduler.config, **options, timestep_spacing="linspace")
         dpm.set_timesteps(num_inference_steps)
-    # sigmas are those of x = x0 + sigma eps: alpha_prod = 1 / (1 + sigma^2).
+    # diffusers' sigmas belong to x = x0 + sigma eps, so alpha_prod = 1 / (1 + sigma^2).
     alphas = [1 / (1 + float(sigma) ** 2) for sigma in dpm.sigmas]
     config = dpm.config
     first_order_end = bool(config.euler_at_final or (config.lower_order_final and num_inference_steps < 15))
@@ -126,7 +126,7 @@ def _dpm(scheduler: Any, num_inference_steps: int) -> Schedule:
 
 
 def _steps(timesteps: list[int], alphas_cumprod: list[float]) -> tuple[Step, ...]:
-    """Steps from their timesteps and the cumulative products of alphas before each and after the last."""
+    """Makes steps from their timesteps and the cumulative products of alphas before each step and after the last."""
     scales = [(alpha_prod**0.5, (1 - alpha_prod) ** 0.5) for alpha_prod in alphas_cumprod]
     rows = zip(timesteps, scales[:-1], scales[1:], strict=True)
     return tuple(Step(index, t, *before, *after) for index, (t, before, after) in enumerate(rows))

@@ -1,4 +1,4 @@
-"""Stable Diffusion 1.x and 2.x as a family: a UNet told of the prompt by a CLIP text encoder, and an autoencoder."""
+"""The family of Stable Diffusion 1.x and 2.x: a UNet, a CLIP text encoder and an autoencoder."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class StableDiffusion:
 
     @property
     def vae_scale_factor(self) -> int:
-        """Pixels per latent."""
+        """Factor by which an image's sides are larger than the latents' sides."""
         return 2 ** (len(self.vae.config.block_out_channels) - 1)
 
     @property
@@ -48,31 +48,34 @@ class StableDiffusion:
 
     @property
     def denoisers(self) -> Mapping[str, nn.Module]:
-        """The one network that `predict` calls."""
+        """Network that `predict` calls, by diffusers' name for it."""
         return {"unet": self.unet}
 
     @property
     def num_channels(self) -> int:
-        """C of the latents."""
+        """Number of channels C of the latents."""
         return int(self.unet.config.in_channels)
 
     @property
     def num_tokens(self) -> int:
-        """Length of ``prompt_embeds``; a tokenizer may be saved without its limit, the text encoder always has one."""
+        """Number of tokens that the text encoder reads.
+
+        A tokenizer may be saved without its limit, but the text encoder always has one.
+        """
         return int(min(self.tokenizer.model_max_length, self.text_encoder.config.max_position_embeddings))
 
     def to(self, device: torch.device | str) -> StableDiffusion:
-        """Moves the networks in place; returns itself."""
+        """Moves the networks to a device, in place, and returns the family itself."""
         for network in (self.vae, self.unet, self.text_encoder):
             network.to(device)
         return self
 
     def schedule(self, num_inference_steps: int, spacing: Spacing = "ddim") -> Schedule:
-        """The steps of the pipeline's own scheduler, see `sgool.models.schedule.build_schedule`."""
+        """Returns the steps of the pipeline's own scheduler; see `sgool.models.schedule.build_schedule`."""
         return build_schedule(self.scheduler, num_inference_steps, spacing)
 
     def latent_shape(self, height: int | None = None, width: int | None = None) -> tuple[int, int, int]:
-        """(C, h, w) of the latents of an image; by default of the size the model was trained for.
+        """Returns the shape (C, h, w) of an image's latents; by default for the size the model was trained with.
 
         Raises:
             SgoolError: A side is not a positive multiple of what the network can halve.
@@ -80,7 +83,7 @@ class StableDiffusion:
         sample = self.unet.config.sample_size
         default = (sample, sample) if isinstance(sample, int) else tuple(sample)
         factor = self.vae_scale_factor
-        # Below the latents, the network halves them once per block but the last.
+        # Each block of the network but the last halves the latents' sides.
         multiple = factor * 2 ** (len(self.unet.config.block_out_channels) - 1)
         sides = []
         for name, side, latent in (("height", height, default[0]), ("width", width, default[1])):
@@ -96,10 +99,10 @@ class StableDiffusion:
 
     @torch.no_grad()
     def encode_prompts(self, prompts: Sequence[str]) -> Tensor:
-        """``prompt_embeds`` (B, L, D). Warns with the words that the tokenizer's length cuts off."""
+        """Returns ``prompt_embeds`` (B, L, D); a warning names the words that the tokenizer's length cuts off."""
         for prompt, cut in zip(prompts, self.truncated(prompts), strict=True):
             if cut:
-                # 3: past torch's wrapper for no_grad, so that the warning names the caller.
+                # stacklevel 3 goes past torch's wrapper for no_grad, so that the warning names the caller.
                 warnings.warn(f"prompt over {self.num_tokens} tokens: {cut!r} of {prompt!r} is cut off", stacklevel=3)
         tokens = self.tokenizer(
             list(prompts),
@@ -112,7 +115,7 @@ class StableDiffusion:
         return embeds
 
     def truncated(self, prompts: Sequence[str]) -> list[str]:
-        """Per prompt, the text that the tokenizer cuts off (empty: nothing)."""
+        """Returns for each prompt the text that the tokenizer cuts off; empty where it cuts nothing."""
         limit = self.num_tokens
         cut = []
         for prompt in prompts:
@@ -121,24 +124,27 @@ class StableDiffusion:
         return cut
 
     def predict(self, x: Tensor, step: Step, conditioning: Conditioning) -> Tensor:
-        """The UNet's output (B, C, h, w) for latents of that shape and prompt embeddings (B, L, D)."""
+        """Returns the UNet's output (B, C, h, w) for latents of that shape and prompt embeddings (B, L, D)."""
         timestep = self._timestep(step, x.device)
         output: Tensor = self.unet(x, timestep, encoder_hidden_states=conditioning, return_dict=False)[0]
         return output
 
     def _timestep(self, step: Step, device: torch.device) -> Tensor:
-        """As a tensor, made once: a number would be copied to the GPU at every call, and compiled for every value."""
+        """Returns the timestep as a tensor that is made once.
+
+        A Python number would be copied to the GPU at every call, and compiled for every value.
+        """
         key = (step.timestep, device)
         if key not in self._timesteps:
-            # Made in inference mode it would be of no use to a later call with gradients.
+            # A tensor made in inference mode could not be used by a later call with gradients.
             with torch.inference_mode(False):
                 self._timesteps[key] = torch.tensor(step.timestep, device=device)
         return self._timesteps[key]
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Images (B, 3, H, W), nominally in [0, 1], of latents (B, C, h, w), which are cast to the networks' dtype."""
+        """Decodes latents (B, C, h, w), cast to the networks' dtype, to images (B, 3, H, W), nominally in [0, 1]."""
         return decode_latents(self.vae, latents.to(self.dtype))
 
     def encode_images(self, images: Tensor) -> Tensor:
-        """Latents (B, C, h, w), in the networks' dtype, of images (B, 3, H, W) in [0, 1]."""
+        """Encodes images (B, 3, H, W) in [0, 1] as latents (B, C, h, w) in the networks' dtype."""
         return encode_images(self.vae, images)

@@ -1,6 +1,7 @@
 """WS-DAN (Hu et al. 2019, "See Better Before Looking Closer"), a classifier of fine-grained kinds.
 
-Inception-v3 up to Mixed_6e, attention maps, bilinear attention pooling, one linear layer. Two public layouts are read:
+It consists of Inception-v3 up to Mixed_6e, attention maps, bilinear attention pooling and one linear layer. Two public
+layouts are read:
 
 - GuYuc/WS-DAN.PyTorch: ``features.N``, ``attentions``, ``fc``; a convolution of its own makes the attention maps.
 - wvinzh/WS_DAN_PyTorch (which DOODL uses): torchvision's names, ``Mixed_7a`` and ``fc_new``; the attention maps are the
@@ -21,15 +22,16 @@ from sgool.models.checkpoints import below, first_tensor, load_strictly
 from sgool.models.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
 
 _CHANNELS = 768
-#: Factor on the normalised features before the linear layer, as trained.
+#: Factor on the normalised features before the linear layer, as in training.
 _SCALE = 100.0
 _EPSILON = 1e-12
 
 
 def attention_pool(features: Tensor, attentions: Tensor) -> Tensor:
-    """Bilinear attention pooling: (N, M * C) of unit norm from features (N, C, h, w) and attentions (N, M, h, w).
+    """Pools features (N, C, h, w) by attention maps (N, M, h, w) to vectors (N, M * C) of unit norm.
 
-    Row m * C + c before the signed square root is the mean over the places of ``attentions[m] * features[c]``.
+    This is bilinear attention pooling. Before the signed square root, entry m * C + c is the mean over the positions
+    of ``attentions[m] * features[c]``.
     """
     places = features.shape[-2] * features.shape[-1]
     pooled = torch.einsum("nmhw,nchw->nmc", attentions, features).flatten(1) / places
@@ -37,14 +39,16 @@ def attention_pool(features: Tensor, attentions: Tensor) -> Tensor:
 
 
 class WsDan(nn.Module):
-    """The network of either layout, up to the class logits of the whole view (no second look at the attended part).
+    """The network of either layout, up to the class logits of the whole view.
+
+    The paper's second pass over the attended part of the image is left out.
 
     Args:
-        num_classes: Of the head.
-        num_attentions: Attention maps.
-        separate_attentions: The layout with ``features``, ``attentions`` and ``fc``; else torchvision's names.
+        num_classes: Number of classes of the head.
+        num_attentions: Number of attention maps.
+        separate_attentions: Whether the layout has ``features``, ``attentions`` and ``fc``, or torchvision's names.
         head: Name of the linear layer, ``fc`` or ``fc_new``.
-        bias: Whether the linear layer has one.
+        bias: Whether the linear layer has a bias.
     """
 
     def __init__(
@@ -64,7 +68,7 @@ class WsDan(nn.Module):
         self.add_module(head, nn.Linear(num_attentions * _CHANNELS, num_classes, bias=bias))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (N, classes) of preprocessed images."""
+        """Returns logits (N, classes) of preprocessed images."""
         if hasattr(self, "attentions"):
             features = self.features(images)
             attentions = self.attentions(features)
@@ -79,14 +83,14 @@ class WsDan(nn.Module):
 
 
 def build_wsdan(state: Mapping[str, Tensor], source: str) -> tuple[WsDan, Preprocess]:
-    """The network that a checkpoint was saved from, with its weights, and what its images must go through.
+    """Builds the network of a checkpoint with its weights, and the preprocessing of its images.
 
     Args:
-        state: As `sgool.models.checkpoints.read_state` returns it.
-        source: For messages.
+        state: State dict, as `sgool.models.checkpoints.read_state` returns it.
+        source: File of the checkpoint, for messages.
 
     Raises:
-        SgoolError: Neither layout, or tensors that are missing, unexpected or of another shape.
+        SgoolError: The layout is neither of the two, or tensors are missing, unexpected or of another shape.
     """
     head_weight = first_tensor(state, ("fc_new.weight", "fc.weight"), source, "WS-DAN checkpoint")
     head = "fc_new" if "fc_new.weight" in state else "fc"
@@ -98,7 +102,7 @@ def build_wsdan(state: Mapping[str, Tensor], source: str) -> tuple[WsDan, Prepro
         head=head,
         bias=f"{head}.bias" in state,
     )
-    # The auxiliary classifier of training takes no part in the logits.
+    # The auxiliary classifier is used in training only, not for the logits.
     load_strictly(network, {k: v for k, v in state.items() if not k.startswith("AuxLogits.")}, source)
     if separate:
         return network, Preprocess(448, IMAGENET_MEAN, IMAGENET_STD, "bilinear")
@@ -108,7 +112,7 @@ def build_wsdan(state: Mapping[str, Tensor], source: str) -> tuple[WsDan, Prepro
 
 
 def _inception_parts() -> OrderedDict[str, nn.Module]:
-    """Parts of torchvision's Inception-v3 from the image to Mixed_6e; the classifiers after it are not built."""
+    """Builds the parts of torchvision's Inception-v3 from the image to Mixed_6e, without the classifiers after it."""
     return OrderedDict(
         Conv2d_1a_3x3=BasicConv2d(3, 32, kernel_size=3, stride=2),
         Conv2d_2a_3x3=BasicConv2d(32, 32, kernel_size=3),

@@ -1,4 +1,4 @@
-"""What the latents are optimised for: named, weighted terms on crops and salient regions of the images.
+"""Objectives for the latents: named, weighted terms on crops and salient regions of the images.
 
 The names below are imported from their modules on first use: `sgool.objectives.options` needs no torch.
 """

@@ -1,4 +1,4 @@
-"""Terms in a CLIP's space: nearness to the prompt, or to reference images."""
+"""Terms in a CLIP's space: the distance to the prompt, or to reference images."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from sgool.types import PromptSeed
 
 
 class TextAlignment:
-    """Spherical distance of a view to the prompt in a CLIP's space (the loss of DOODL and SGOOL).
+    """A term: spherical distance of a view to the prompt in a CLIP's space (the loss of DOODL and SGOOL).
 
     Args:
-        clip: The tower.
-        name: Name in logs; several towers in one objective need different ones.
-        views: Crops and regions, or the whole image.
+        clip: The CLIP.
+        name: Name in logs; several such terms in one objective need different names.
+        views: What the term sees: "crops" (crops and regions) or the "whole" image.
     """
 
     def __init__(self, clip: ClipTower, name: str = "text", views: Literal["crops", "whole"] = "crops") -> None:
@@ -33,29 +33,31 @@ class TextAlignment:
         self.input_size = view_size(views, clip.input_size)
 
     def targets(self, pairs: Sequence[PromptSeed]) -> Tensor:
-        """(B, D): the prompts' embeddings, each computed alone, so that rounding is the same in every batch."""
+        """Embeds the pairs' prompts to (B, D), each by itself, so that rounding is the same in every batch."""
         return torch.cat([self.clip.encode_text([pair.prompt]) for pair in pairs])
 
     def truncated(self, prompts: Sequence[str]) -> list[str | None]:
-        """Per prompt the text that the tower does not read, or None."""
+        """Returns for each prompt the text that the CLIP does not read, or None."""
         return self.clip.truncated(prompts)
 
     def __call__(self, views: Tensor, targets: Tensor) -> Tensor:
-        """(N,) in [0, pi^2 / 2] for views (N, 3, s, s) and targets (N, D)."""
+        """Returns losses (N,) in [0, pi^2 / 2] of views (N, 3, s, s) for targets (N, D)."""
         return spherical_distance(self.clip.encode_image(views), targets)
 
 
 class ImageAlignment:
-    """Spherical distance of a view to the mean of reference images in a CLIP's space (DOODL's personalisation).
+    """A term: spherical distance of a view to the mean of reference images in a CLIP's space.
+
+    This is DOODL's personalisation.
 
     Args:
-        clip: The tower.
+        clip: The CLIP.
         images: Reference images (3, h, w) in [0, 1], of any sizes.
         name: Name in logs.
-        views: Crops and regions, or the whole image.
+        views: What the term sees: "crops" (crops and regions) or the "whole" image.
 
     Raises:
-        SgoolError: No images, or embeddings that cancel each other out.
+        SgoolError: There are no images, or their embeddings cancel each other out.
     """
 
     def __init__(
@@ -77,18 +79,18 @@ class ImageAlignment:
         self._target = F.normalize(mean, dim=0)
 
     def targets(self, pairs: Sequence[PromptSeed]) -> Tensor:
-        """(B, D): the same row for every pair."""
+        """Returns the mean embedding of the references as (B, D), the same row for every pair."""
         return self._target.expand(len(pairs), -1)
 
     def __call__(self, views: Tensor, targets: Tensor) -> Tensor:
-        """(N,) in [0, pi^2 / 2] for views (N, 3, s, s) and targets (N, D)."""
+        """Returns losses (N,) in [0, pi^2 / 2] of views (N, 3, s, s) for targets (N, D)."""
         return spherical_distance(self.clip.encode_image(views), targets)
 
 
 def build_text_alignment(
     clip: Mapping[str, Any], views: Literal["crops", "whole"], name: str, networks: Networks
 ) -> TextAlignment:
-    """The term of a validated configuration; its options are those of `TextAlignmentOptions`."""
+    """Builds the term of a validated configuration from its options, those of `TextAlignmentOptions`."""
     return TextAlignment(networks.clip(**clip), name, views)
 
 
@@ -99,13 +101,14 @@ def build_image_alignment(
     name: str,
     networks: Networks,
 ) -> ImageAlignment:
-    """The term of a validated configuration; its options are those of `ImageAlignmentOptions`.
+    """Builds the term of a validated configuration from its options, those of `ImageAlignmentOptions`.
 
     Raises:
-        SgoolError: An image that cannot be read.
+        SgoolError: An image cannot be read.
     """
     paths = [images] if isinstance(images, str) else images
-    # Before the network: an unreadable image is found at once. Of any size: the tower resizes them.
+    # Images are read before the network is loaded, so that an unreadable one is reported at once. They may have any
+    # size, since the CLIP resizes them.
     key = f"`objective.terms.{name}.images`"
     references = [to_tensor(open_photo(path, key, smallest_side=1)) for path in paths]
     return ImageAlignment(networks.clip(**clip), references, name, views)

@@ -1,4 +1,4 @@
-"""Any Python function of an image as a term; its gradient is estimated from pairs of perturbed images, or left out."""
+"""A term of any Python function of an image, whose gradient is estimated from pairs of perturbed images or left out."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from sgool.types import PromptSeed
 
 
 class BlackBox:
-    """The score that a function gives to PIL images; the function need not be differentiable, or even smooth.
+    """A term: the score that a function gives to PIL images, which need not be differentiable or even smooth.
 
-    The gradient is a zeroth-order estimate (antithetic simultaneous perturbation, Spall 1992): for random directions
-    ``d`` among the image's lowest spatial frequencies, the mean of ``(f(x + h d) - f(x - h d)) / (2 h) * d``. For small
-    ``h`` its expectation is the gradient's part in these frequencies. One update calls the function ``2 * probes + 1``
-    times an image, once more to compare updates.
+    The gradient is a zeroth-order estimate (antithetic simultaneous perturbation, Spall 1992): the mean of
+    ``(f(x + h d) - f(x - h d)) / (2 h) * d`` over random directions ``d`` among the image's lowest spatial frequencies.
+    For small ``h`` its expectation is the gradient's part in these frequencies. For each image, an update calls the
+    function ``2 * probes + 1`` times for the loss, and once more for the selection score.
 
     Args:
-        function: ``score(image)`` or ``score(image, prompt=...)`` to a number.
-        goal: ``maximize``, ``minimize`` or a number.
-        gradient: ``spsa``, or ``none``: the score only takes part in choosing the best update.
-        probes: Directions an update.
-        sigma: Root mean square of the perturbation, in [0, 1]; below 1 / 255 the images' 8 bits swallow it.
-        frequencies: The lowest so many cosines in each direction and channel are perturbed.
+        function: Function ``score(image)`` or ``score(image, prompt=...)`` that returns a number.
+        goal: ``maximize``, ``minimize`` or a number to aim at.
+        gradient: ``spsa``, or ``none``: then the score only takes part in the choice of the final image.
+        probes: Number of directions in an update.
+        sigma: Root mean square of the perturbation, in [0, 1]; below 1 / 255 it is lost in the images' 8 bits.
+        frequencies: How many of the lowest cosines in each direction and channel are perturbed.
         name: Name in logs.
     """
 
@@ -56,19 +56,19 @@ class BlackBox:
         self._prompts: list[str] = []
 
     def targets(self, pairs: Sequence[PromptSeed]) -> Tensor:
-        """(B, 1) long: the prompts' places in the term's own list."""
+        """Returns the prompts' indices in the term's own list, a long tensor (B, 1)."""
         for pair in pairs:
             if pair.prompt not in self._prompts:
                 self._prompts.append(pair.prompt)
         return torch.tensor([[self._prompts.index(pair.prompt)] for pair in pairs])
 
     def __call__(self, views: Tensor, targets: Tensor) -> Tensor:
-        """(B,) of images (B, 3, H, W), without gradient."""
+        """Returns losses (B,) of images (B, 3, H, W), without gradient."""
         values = [self._loss(view, prompt) for view, prompt in zip(views.detach(), self._texts(targets), strict=True)]
         return torch.tensor(values, dtype=torch.promote_types(views.dtype, torch.float32), device=views.device)
 
     def seeded(self, views: Tensor, targets: Tensor, seeds: Sequence[int]) -> Tensor:
-        """(B,) with an estimated gradient, each image's directions drawn from its own seed."""
+        """Returns losses (B,) with an estimated gradient; each image's directions are drawn from its own seed."""
         values = self(views, targets)
         if not (torch.is_grad_enabled() and views.requires_grad):
             return values
@@ -90,7 +90,7 @@ class BlackBox:
         return spsa_gradient(lambda probe: self._loss(probe, prompt), image, signs, self.sigma)
 
     def _loss(self, image: Tensor, prompt: str) -> float:
-        """NaN for an image that is not finite, as every other term; the function never sees it."""
+        """Returns the loss of one image; NaN for an image that is not finite, which the function never sees."""
         if not bool(image.isfinite().all()):
             return math.nan
         pixels = (image.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
@@ -106,21 +106,21 @@ class BlackBox:
 
 
 def build_black_box(function: str, goal: Goal, name: str, **options: Any) -> BlackBox:
-    """The term of a validated configuration; its options are those of `BlackBoxOptions`.
+    """Builds the term of a validated configuration from its options, those of `BlackBoxOptions`.
 
     Raises:
-        SgoolError: Nothing at the dotted path ``function``.
+        SgoolError: There is nothing at the dotted path ``function``.
     """
     return BlackBox(locate(function, f"objective.terms.{name}.function"), goal, **options, name=name)
 
 
 def spsa_gradient(function: Callable[[Tensor], float], image: Tensor, signs: Tensor, sigma: float) -> Tensor:
-    """The estimate of a function's gradient at an image, within its lowest spatial frequencies.
+    """Estimates a function's gradient at an image, within the image's lowest spatial frequencies.
 
     Args:
-        function: Image (3, H, W) to a number.
-        image: (3, H, W).
-        signs: (K, 3, m, n) of -1 and 1: the coefficients of K directions.
+        function: Function of an image (3, H, W) that returns a number.
+        image: The image (3, H, W).
+        signs: Coefficients (K, 3, m, n) of K directions, each -1 or 1.
         sigma: Root mean square of each perturbation over the pixels.
 
     Returns:
@@ -136,14 +136,14 @@ def spsa_gradient(function: Callable[[Tensor], float], image: Tensor, signs: Ten
 
 
 def cosine_basis(length: int, number: int) -> Tensor:
-    """(length, number): the first orthonormal vectors of the discrete cosine transform (DCT-II), float64."""
-    places = (torch.arange(length, dtype=torch.float64) + 0.5) / length
-    waves = torch.cos(math.pi * places[:, None] * torch.arange(number, dtype=torch.float64))
+    """Returns the first orthonormal vectors of the discrete cosine transform (DCT-II), (length, number) in float64."""
+    positions = (torch.arange(length, dtype=torch.float64) + 0.5) / length
+    waves = torch.cos(math.pi * positions[:, None] * torch.arange(number, dtype=torch.float64))
     return waves / waves.norm(dim=0)
 
 
 class _WithGradient(torch.autograd.Function):
-    """Values whose gradient with respect to the images was found by other means."""
+    """Autograd function that gives values a gradient which was estimated without autograd."""
 
     @staticmethod
     def forward(ctx: Any, images: Tensor, values: Tensor, gradient: Tensor) -> Tensor:

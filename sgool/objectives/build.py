@@ -1,4 +1,4 @@
-"""An objective from the configuration."""
+"""Builds an objective from the configuration."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ Options = Mapping[str, Any]
 
 
 def build_objective(options: Options, networks: Networks, saliency: SaliencySettings | None = None) -> Objective:
-    """The objective of a validated ``objective``.
+    """Builds the objective of a validated ``objective``.
 
     Args:
         options: ``terms`` (name -> type, weight and the type's own keys) and ``crops``.
-        networks: Where terms get their networks.
-        saliency: Salient regions as further views; None: global crops alone.
+        networks: The run's networks, from which terms get theirs.
+        saliency: Settings of salient regions; None: only global crops.
 
     Raises:
-        ConfigError: All files that are missing, before any network loads.
-        SgoolError: What a network's files, a class or a function of the user's is wrong with.
+        ConfigError: Files are missing; it lists all of them, before any network loads.
+        SgoolError: A network's files, or a user's own class or function, have a problem.
     """
     _check_files(options["terms"])
     terms = {name: build_term(name, term, networks) for name, term in options["terms"].items()}
@@ -33,11 +33,11 @@ def build_objective(options: Options, networks: Networks, saliency: SaliencySett
 
 
 def build_term(name: str, options: Options, networks: Networks) -> Term:
-    """One term; ``name`` appears in histories.
+    """Builds one term of a validated configuration; its ``name`` appears in histories.
 
     Raises:
-        ConfigError: Missing files.
-        SgoolError: What the term's files, class or function is wrong with.
+        ConfigError: Files are missing.
+        SgoolError: The term's files, class or function have a problem.
     """
     _check_files({name: options})
     settings = {key: value for key, value in options.items() if key not in ("type", "weight")}

@@ -1,4 +1,4 @@
-"""Views of an image: random square boxes, and boxes resized to a network's input, differentiably."""
+"""Makes views of an image: draws random square boxes, and resizes boxes to a network's input, differentiably."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from sgool.types import Region
 def random_boxes(
     image_size: tuple[int, int], num: int, generator: torch.Generator, *, power: float = 0.3, min_side: float = 0.45
 ) -> tuple[Region, ...]:
-    """Random squares as DOODL draws them: side ``int(u ** power * (max - min) + min)``, uniform position.
+    """Draws random squares as DOODL does: of side ``int(u ** power * (max - min) + min)``, at uniform positions.
 
-    The smaller ``power``, the closer the sides are to the maximum, the image's smaller side.
+    The smaller ``power`` is, the closer the sides are to the maximum, which is the image's smaller side.
 
     Args:
         image_size: (H, W) in pixels.
-        num: How many; 0 gives none and draws nothing.
-        generator: Source of the 3 * num uniform numbers, its device included: a CPU generator gives the same boxes
-            wherever the images are.
-        power: 0 or more; 0 always gives the maximum.
+        num: Number of boxes; with 0, nothing is drawn from the generator.
+        generator: Source of the 3 * num uniform numbers, drawn on its device. A CPU generator gives the same boxes
+            whatever device the images are on.
+        power: Exponent, 0 or more; 0 always gives the maximum.
         min_side: Smallest side as a fraction of the image's smaller side, in (0, 1]. The papers' 224 of 512 pixels is
             0.44.
 
     Returns:
-        Boxes inside the image, mass 1 / num each.
+        Boxes inside the image, each with mass 1 / num.
     """
     height, width = image_size
     largest = min(height, width)
@@ -37,7 +37,7 @@ def random_boxes(
     boxes = []
     for size, down, right in uniform:
         side = int(size**power * (largest - smallest) + smallest)
-        # min: a uniform number just below 1 can round up to the excluded end.
+        # min, since a uniform number just below 1 can round up to the excluded end.
         top = min(int(down * (height - side + 1)), height - side)
         left = min(int(right * (width - side + 1)), width - side)
         boxes.append(Region(top, left, side, side, 1 / num))
@@ -47,8 +47,8 @@ def random_boxes(
 def crop_resize(images: Tensor, boxes: Sequence[Sequence[Region]], size: int) -> tuple[Tensor, Tensor]:
     """Cuts boxes out of images and resizes them to squares.
 
-    Where a box is larger than ``size``, adaptive average pooling (as in the reference: every pixel counts, without
-    aliasing); where smaller, bilinear interpolation. Oblong boxes are squeezed, each direction by its own rule.
+    A side larger than ``size`` is resized by adaptive average pooling, as in the reference code: every pixel counts,
+    without aliasing. A smaller one is resized by bilinear interpolation. Oblong boxes are squeezed.
 
     Args:
         images: (B, 3, H, W), floating point.
@@ -60,12 +60,12 @@ def crop_resize(images: Tensor, boxes: Sequence[Sequence[Region]], size: int) ->
         ``owner`` (N,) long, on the images' device, the index of each view's image.
 
     Raises:
-        ValueError: As many box lists as images are needed; a box outside its image.
+        ValueError: There are not as many lists of boxes as images, or a box lies outside its image.
     """
     if len(boxes) != len(images):
         raise ValueError(f"expected one sequence of boxes per image, got {len(boxes)} for {len(images)} images")
     views, owner = [], []
-    # unbind first: the gradient of a slice is as large as what it is cut from, here one image instead of the batch.
+    # unbind, since the gradient of a slice is as large as what it is cut from: one image instead of the batch.
     for index, image in enumerate(images.unbind(0)):
         for box in boxes[index]:
             views.append(_resize(_crop(image, box), size))
@@ -84,7 +84,7 @@ def _crop(image: Tensor, box: Region) -> Tensor:
 
 
 def _resize(view: Tensor, size: int) -> Tensor:
-    """(3, h, w) to (3, size, size)."""
+    """Resizes a view (3, h, w) to (3, size, size)."""
     height, width = view.shape[-2:]
     if height > size or width > size:
         view = F.adaptive_avg_pool2d(view, (min(height, size), min(width, size)))

@@ -1,4 +1,4 @@
-"""Files of networks and images that terms and judges need: looked for before anything loads."""
+"""Checks, before anything loads, that the files of networks and images which terms and judges need are there."""
 
 from __future__ import annotations
 
@@ -20,25 +20,28 @@ _AESTHETIC = (
 
 
 def image_problems(images: str | list[str], key: str) -> Iterator[str]:
-    """Reference images that are missing."""
+    """Yields a problem for each reference image that is missing."""
     for path in [images] if isinstance(images, str) else images:
         yield from file_problems(path, "a reference image (PNG, JPEG or WebP)", key)
 
 
 def hps_problems(clip: Mapping[str, Any], where: str) -> Iterator[str]:
-    """The tuned weights, where they are named as a file: a tag of open_clip has neither a suffix nor a slash."""
+    """Yields a problem if HPS's weights are given as a file that is missing.
+
+    A tag of open_clip is no file: it has neither a suffix nor a slash.
+    """
     weights = clip["pretrained"]
     if weights is not None and (os.sep in weights or Path(weights).suffix in (".pt", ".pth", ".bin", ".safetensors")):
         yield from file_problems(weights, _HPS, f"{where}.clip.pretrained")
 
 
 def aesthetic_problems(checkpoint: str, where: str) -> Iterator[str]:
-    """The head's file."""
+    """Yields a problem if the file of the aesthetic head is missing."""
     yield from file_problems(checkpoint, _AESTHETIC, f"{where}.checkpoint")
 
 
 def image_reward_problems(checkpoint: str, med_config: str | None, where: str) -> Iterator[str]:
-    """The network's files."""
+    """Yields a problem for each of ImageReward's files that is missing."""
     yield from file_problems(checkpoint, _IMAGE_REWARD, f"{where}.checkpoint")
     if med_config is not None:
         yield from file_problems(med_config, _MED_CONFIG, f"{where}.med_config")

@@ -25,17 +25,17 @@ __all__ = ["BoundObjective", "CropSettings", "Objective", "SaliencySettings"]
 
 
 class Objective:
-    """What to optimise, for any pairs; `bind` makes it specific.
+    """The objective for any pairs; `bind` makes the objective of given pairs.
 
     Args:
         terms: Name -> term. Terms see the same boxes, each resized to the term's input size; a term without one sees
             the whole image once.
         weights: Name -> finite weight, for the same names; by default 1 for each.
-        crops: Global crops.
-        saliency: Salient regions; None: global crops alone.
+        crops: Settings of the global crops; None: the default ones.
+        saliency: Settings of the salient regions; None: only global crops.
 
     Raises:
-        ConfigError: No terms, names that differ between terms and weights, or weights that are not finite.
+        ConfigError: There are no terms, the names of terms and weights differ, or a weight is not finite.
     """
 
     def __init__(
@@ -55,36 +55,36 @@ class Objective:
         self.saliency = saliency
 
     def bind(self, pairs: Sequence[PromptSeed]) -> BoundObjective:
-        """The objective of these pairs, one image each (EDICT's two images per pair: bind the pairs twice)."""
+        """Returns the objective of these pairs, one image each; for EDICT's two images a pair, bind the pairs twice."""
         if not pairs:
             raise ValueError("expected at least one pair to bind an objective to, got none")
         objective = copy.copy(self)
         objective.saliency = self.saliency.bind(pairs) if self.saliency else None
         return BoundObjective(objective, {name: term.targets(pairs) for name, term in self.terms.items()}, len(pairs))
 
-    def result_settings(self) -> list[Any]:
-        """What decides on its values, to tell checkpoints apart."""
+    def checkpoint_settings(self) -> list[Any]:
+        """Returns the settings that must be equal for a checkpoint to fit this objective."""
         terms = {name: [type(term), term.input_size, self.weights[name]] for name, term in self.terms.items()}
-        # A detector and a term may count their calls: their kind has to do.
+        # Only the classes of detectors and terms are compared, since their attributes may change (a count of calls).
         detection = self.saliency and {**vars(self.saliency), "detector": type(self.saliency.detector)}
         return [terms, self.crops, detection]
 
     def truncated(self, prompts: Sequence[str]) -> dict[str, list[str | None]]:
-        """Term -> per prompt the text that it does not read, or None; terms that read no prompts are left out."""
+        """Returns for each term that reads prompts, and each prompt, the text that it does not read, or None."""
         cut = {name: getattr(term, "truncated", None) for name, term in self.terms.items()}
         return {name: truncated(prompts) for name, truncated in cut.items() if truncated is not None}
 
     def fingerprints(self) -> dict[str, list[str]]:
-        """Term -> fingerprints of its networks, sorted; terms of weight 0 optimise nothing and are left out.
+        """Returns the sorted fingerprints of each term's networks, without those of terms of weight 0.
 
-        See `sgool.models.fingerprint.fingerprints`. For `sgool.results.RunFolder.record_objective`.
+        `sgool.results.RunFolder.record_objective` takes them. See `sgool.models.fingerprint.fingerprints`.
         """
         return {name: sorted(fingerprints(term)) for name, term in self.terms.items() if self.weights[name]}
 
 
 @dataclass(frozen=True)
 class _Detection:
-    """Maps (B, 1, H, W) and the regions found in them, per image."""
+    """Saliency maps (B, 1, H, W), and the regions that were found in each."""
 
     maps: Tensor
     regions: tuple[tuple[Region, ...], ...]
@@ -92,15 +92,15 @@ class _Detection:
 
 @dataclass
 class BoundObjective:
-    """An objective with the targets of B pairs and the salient regions found last.
+    """An objective with the targets of B pairs and the salient regions that were found last.
 
-    Images do not influence each other: crops come from each image's own generator, and an image with NaN or infinite
-    pixels gets a loss that is not finite and no regions, while the others' results stand.
+    Images do not influence each other. Crops come from each image's own generator. An image with NaN or infinite pixels
+    gets a loss that is not finite and no regions, and the other images' results do not change.
 
     Attributes:
-        objective: Terms, weights and settings.
-        targets: Term name -> (B, D).
-        batch_size: B.
+        objective: The objective, with terms, weights and settings.
+        targets: Name of a term -> its targets (B, D).
+        batch_size: Number B of images.
     """
 
     objective: Objective
@@ -108,37 +108,37 @@ class BoundObjective:
     batch_size: int
     _detection: _Detection | None = field(default=None, init=False, repr=False)
 
-    def __call__(self, images: Tensor, generators: Sequence[torch.Generator], step: int) -> ObjectiveOutput:
-        """The loss to be minimised at one step.
+    def __call__(self, images: Tensor, generators: Sequence[torch.Generator], update: int) -> ObjectiveOutput:
+        """Computes the loss at one update.
 
-        Detects regions (under no_grad, on clamped images) if there is a saliency detector and ``step`` is divisible by
-        ``every_n_steps``, or nothing was detected yet, or the images' size changed; else the last boxes stay.
+        A saliency detector, if any, is called (under no_grad, on clamped images) if ``update`` is divisible by
+        ``every_n_steps``, at first, and if the images' size has changed. Otherwise the last regions are used.
 
         Args:
             images: (B, 3, H, W), nominally in [0, 1], not clamped, so that gradients flow.
             generators: One per image, for its crops; a generator may serve several images of one pair.
-            step: Number of the update, from 0.
+            update: Number of the update, from 0.
 
         Returns:
             Losses (B,) = sum over terms of weight * (w_global * reduced crops + w_salient * sum of mass * region),
-            differentiable; the terms before their weights; the last maps and regions. Without regions the
-            reduced crops have weight w_global + w_salient, without a detector 1; so has a term of the whole image.
+            differentiable; the terms before their weights; the last maps and regions. The reduced crops have weight
+            w_global + w_salient if there are no regions, and 1 without a detector; so has a term of the whole image.
 
         Raises:
-            ValueError: Images or generators that do not match the bound pairs.
-            SgoolError: A detector whose map is not finite for a finite image.
+            ValueError: Images or generators do not match the bound pairs.
+            SgoolError: The detector's map of a finite image is not finite.
         """
         self._check(images)
         if len(generators) != self.batch_size:
             raise ValueError(f"expected {self.batch_size} generators, one per image, got {len(generators)}")
-        self._detection = self._current_detection(images, step)
+        self._detection = self._current_detection(images, update)
         crops = self.objective.crops
         size = (images.shape[-2], images.shape[-1])
         boxes = [
             random_boxes(size, crops.num, generator, power=crops.power, min_side=crops.min_side)
             for generator in generators
         ]
-        # Drawn after the crops, so that a term with randomness of its own does not change them.
+        # Seeds are drawn after the crops, so that a term with randomness of its own does not change the crops.
         seeds = None
         if any(isinstance(term, SeededTerm) for term in self.objective.terms.values()):
             seeds = [int(torch.randint(2**62, (), generator=own, device=own.device)) for own in generators]
@@ -146,32 +146,33 @@ class BoundObjective:
 
     @torch.no_grad()
     def evaluate(self, images: Tensor) -> Tensor:
-        """A deterministic loss, to compare the images of different steps: no random crops, no gradient.
+        """Returns the selection scores (B,): the objective without random crops and without gradient.
 
-        The whole image is the one global view; regions are those of the last call, or, before the first call, those
-        of ``images`` (they are not kept). Between two evaluations with a detection in between, regions may differ.
+        They are comparable between updates. The whole image is the one global view. Regions are those of the last
+        call; before the first call, those of ``images``, which are not kept. Two evaluations may have different regions
+        if there was a detection in between.
 
         Args:
             images: (B, 3, H, W), nominally in [0, 1].
 
         Returns:
-            (B,), weights applied.
+            (B,), the weighted sum of the terms.
 
         Raises:
-            ValueError: Images that do not match the bound pairs.
+            ValueError: The images do not match the bound pairs.
         """
         self._check(images)
         return self._combine(images, [()] * self.batch_size, self._last_detection(images)).loss
 
     def state_dict(self) -> dict[str, Any]:
-        """The regions found last, in plain values, and their maps in 8 bits; empty before the first detection."""
+        """Returns the regions found last, in plain values, and the maps in 8 bits; empty before any detection."""
         if self._detection is None:
             return {}
         regions = [[dataclasses.astuple(region) for region in own] for own in self._detection.regions]
         return {"maps": [pack_image(one) for one in eight_bit(self._detection.maps)], "regions": regions}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Remembers the regions of a `state_dict` as those found last."""
+        """Restores the regions of a `state_dict` as those found last."""
         if not state:
             return
         device = next(iter(self.targets.values())).device
@@ -182,9 +183,9 @@ class BoundObjective:
         if images.ndim != 4 or images.shape[0] != self.batch_size or images.shape[1] != 3:
             raise ValueError(f"expected images of shape ({self.batch_size}, 3, H, W), got {tuple(images.shape)}")
 
-    def _current_detection(self, images: Tensor, step: int) -> _Detection | None:
+    def _current_detection(self, images: Tensor, update: int) -> _Detection | None:
         saliency = self.objective.saliency
-        if saliency is not None and step % saliency.every_n_steps == 0:
+        if saliency is not None and update % saliency.every_n_steps == 0:
             return _detect(images, saliency)
         return self._last_detection(images)
 
@@ -204,7 +205,7 @@ class BoundObjective:
         detection: _Detection | None,
         seeds: Sequence[int] | None = None,
     ) -> ObjectiveOutput:
-        """``boxes``: global boxes per image; none: the whole image. ``seeds``: for estimates, per image."""
+        """Combines the terms' losses on all views; without ``boxes``, an image's global view is the whole image."""
         whole = Region(0, 0, images.shape[-2], images.shape[-1])
         crops = [tuple(own) or (whole,) for own in boxes]
         regions = detection.regions if detection else ((),) * len(crops)
@@ -215,29 +216,29 @@ class BoundObjective:
                 whole_losses = _evaluate(term, images, self.targets[name], seeds)
                 values[name] = self._full_weight() * whole_losses
                 continue
-            of_size, owner = views.at(term.input_size)
+            resized, owner = views.at(term.input_size)
             targets = self.targets[name]
-            of_views = seeds and [seeds[index] for index in owner.tolist()]
-            losses = _evaluate(term, of_size, targets[owner.to(targets.device)], of_views)
+            view_seeds = seeds and [seeds[index] for index in owner.tolist()]
+            losses = _evaluate(term, resized, targets[owner.to(targets.device)], view_seeds)
             parts = zip(losses.split([len(own) for own in views.boxes]), crops, regions, strict=True)
             values[name] = torch.stack([self._image_loss(loss, len(own), found) for loss, own, found in parts])
         loss = torch.stack([weight * values[name] for name, weight in self.objective.weights.items()]).sum(dim=0)
         return ObjectiveOutput(loss, values, detection.maps if detection else None, tuple(regions))
 
     def _image_loss(self, losses: Tensor, num_crops: int, regions: Sequence[Region]) -> Tensor:
-        """() from an image's losses: global views first, then regions."""
+        """Reduces an image's losses, those of global views before those of regions, to a scalar."""
         crops = losses[:num_crops]
         reduced = crops.amin() if self.objective.crops.reduction == "min" else crops.mean()
         saliency = self.objective.saliency
         if saliency is None:
             return reduced
-        if not regions:  # at full weight, else a flat image would score better than any other
+        if not regions:  # with the regions' weight too; otherwise a flat image would have the lowest loss
             return self._full_weight() * reduced
         masses = losses.new_tensor([region.mass for region in regions])
         return saliency.w_global * reduced + saliency.w_salient * (masses * losses[num_crops:]).sum()
 
     def _full_weight(self) -> float:
-        """Of what sees the whole image: the weights of crops and regions together."""
+        """Returns the weight of a view of the whole image: the weights of crops and regions together."""
         saliency = self.objective.saliency
         return 1.0 if saliency is None else saliency.w_global + saliency.w_salient
 
@@ -249,7 +250,7 @@ def _evaluate(term: Term, views: Tensor, targets: Tensor, seeds: Sequence[int] |
 
 
 class _Views:
-    """Boxes of images, cut out once per size."""
+    """Views of images: boxes that are cut out and resized once for each size."""
 
     def __init__(self, images: Tensor, boxes: Sequence[tuple[Region, ...]]) -> None:
         self.images, self.boxes = images, boxes
@@ -265,7 +266,7 @@ class _Views:
 def _detect(images: Tensor, settings: SaliencySettings) -> _Detection:
     finite = images.isfinite().flatten(1).all(dim=1).view(-1, 1, 1, 1)
     maps = settings.detector(torch.where(finite, images.detach().clamp(0, 1), 0))
-    # Whatever a detector makes of the black stand-in, an image that is not finite has no regions.
+    # An image that is not finite is replaced by a black one for the detector, and has no regions.
     maps = torch.where(finite, maps, 0)
     regions = tuple(
         find_regions(

@@ -1,6 +1,6 @@
-"""Terms of an objective as the configuration names them: options, capabilities, the files that they need.
+"""Options and capabilities of an objective's terms, and the files that they need.
 
-Nothing here imports torch: the configuration is checked with it before a network loads.
+Nothing here imports torch, so that a configuration can be checked before a network loads.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _WSDAN = (
     "https://github.com/GuYuc/WS-DAN.PyTorch"
 )
 _TORCHVISION = "the model's weights file, listed at https://pytorch.org/vision/stable/models.html"
-#: Source of a classifier -> what belongs into its keys; None: the key is not used and must be null.
+#: Source of a classifier -> what its keys should hold; None: the key is not used and must be null.
 _CLASSIFIERS: dict[str, dict[str, str | None]] = {
     "timm": {"model": "a name of timm such as resnet50.a1_in1k"},
     "torchvision": {"model": "a name of torchvision such as resnet50", "checkpoint": _TORCHVISION},
@@ -55,10 +55,10 @@ _CLASSIFIERS: dict[str, dict[str, str | None]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class TermOptions(Options):
-    """What every term has, and what it looks at.
+    """Options of every term, and its capability.
 
     Attributes:
-        needs_text: Whether it compares the image with the pair's prompt, and so needs one that says something.
+        needs_text: Whether the term compares the image with the pair's prompt, which then must not be empty.
     """
 
     needs_text: ClassVar[bool | None] = False
@@ -68,7 +68,7 @@ class TermOptions(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class TextAlignmentOptions(TermOptions):
-    """Distance to the prompt in a CLIP's space."""
+    """Options of the distance to the prompt in a CLIP's space."""
 
     builder = "sgool.objectives.alignment.build_text_alignment"
     needs_text = True
@@ -79,7 +79,7 @@ class TextAlignmentOptions(TermOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class ImageAlignmentOptions(TermOptions):
-    """Distance to reference images in a CLIP's space."""
+    """Options of the distance to reference images in a CLIP's space."""
 
     builder = "sgool.objectives.alignment.build_image_alignment"
 
@@ -88,13 +88,13 @@ class ImageAlignmentOptions(TermOptions):
     views: str = option("crops", _VIEWS)
 
     def problems(self, where: str, config: Config) -> Iterator[str]:
-        """Images that are missing."""
+        """Yields a problem for each image that is missing."""
         yield from image_problems(self.images, f"{where}.images")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClassifierOptions(TermOptions):
-    """A class of an image classifier."""
+    """Options of the term for a class of an image classifier."""
 
     builder = "sgool.objectives.scores.build_classification"
 
@@ -107,7 +107,7 @@ class ClassifierOptions(TermOptions):
     views: str = option("crops", _VIEWS)
 
     def problems(self, where: str, config: Config) -> Iterator[str]:
-        """Keys that the source lacks or does not use, and files that are missing."""
+        """Yields a problem for each key that the source needs or does not use, and for each missing file."""
         for entry, what in _CLASSIFIERS[self.source].items():
             value = getattr(self, entry)
             if what is None and value is not None:
@@ -129,7 +129,7 @@ class ClassifierOptions(TermOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class AestheticOptions(TermOptions):
-    """LAION's aesthetic rating."""
+    """Options of LAION's aesthetic rating."""
 
     builder = "sgool.objectives.scores.build_aesthetic"
 
@@ -139,13 +139,13 @@ class AestheticOptions(TermOptions):
     views: str = option("crops", _VIEWS)
 
     def problems(self, where: str, config: Config) -> Iterator[str]:
-        """A head that is missing."""
+        """Yields a problem if the head's file is missing."""
         yield from aesthetic_problems(self.checkpoint, where)
 
 
 @dataclass(frozen=True, kw_only=True)
 class HPSOptions(TermOptions):
-    """Human Preference Score."""
+    """Options of the Human Preference Score."""
 
     builder = "sgool.objectives.scores.build_hps"
     needs_text = True
@@ -155,13 +155,13 @@ class HPSOptions(TermOptions):
     views: str = option("whole", _VIEWS)
 
     def problems(self, where: str, config: Config) -> Iterator[str]:
-        """Weights that are missing."""
+        """Yields a problem if the weights are missing."""
         yield from hps_problems(self.clip, where)
 
 
 @dataclass(frozen=True, kw_only=True)
 class PickScoreOptions(TermOptions):
-    """PickScore."""
+    """Options of PickScore."""
 
     builder = "sgool.objectives.scores.build_pickscore"
     needs_text = True
@@ -174,7 +174,7 @@ class PickScoreOptions(TermOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class ImageRewardOptions(TermOptions):
-    """ImageReward."""
+    """Options of ImageReward."""
 
     builder = "sgool.objectives.scores.build_image_reward"
     needs_text = True
@@ -186,13 +186,13 @@ class ImageRewardOptions(TermOptions):
     views: str = option("whole", _VIEWS)
 
     def problems(self, where: str, config: Config) -> Iterator[str]:
-        """Files that are missing."""
+        """Yields a problem for each file that is missing."""
         yield from image_reward_problems(self.checkpoint, self.med_config, where)
 
 
 @dataclass(frozen=True, kw_only=True)
 class SymmetryOptions(TermOptions):
-    """Difference to the mirror image."""
+    """Options of the difference to the mirror image."""
 
     builder = "sgool.objectives.pixels.Symmetry"
 
@@ -201,7 +201,7 @@ class SymmetryOptions(TermOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class ColorOptions(TermOptions):
-    """Difference of the mean colour to a target."""
+    """Options of the difference of the mean colour to a target."""
 
     builder = "sgool.objectives.pixels.Color"
 
@@ -211,7 +211,7 @@ class ColorOptions(TermOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class SharpnessOptions(TermOptions):
-    """Mean square of the Laplacian."""
+    """Options of the mean square of the Laplacian."""
 
     builder = "sgool.objectives.pixels.Sharpness"
 
@@ -220,7 +220,7 @@ class SharpnessOptions(TermOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class BlackBoxOptions(TermOptions):
-    """Any function of the image."""
+    """Options of the term for any function of the image."""
 
     builder = "sgool.objectives.black_box.build_black_box"
 
@@ -232,13 +232,13 @@ class BlackBoxOptions(TermOptions):
     frequencies: int = option(8, integer(1))
 
     def problems(self, where: str, config: Config) -> Iterator[str]:
-        """A module that cannot be found."""
+        """Yields a problem if the function's module cannot be found."""
         yield from module_problems(self.function, f"{where}.function")
 
 
 @dataclass(frozen=True, kw_only=True)
 class CustomTermOptions(CustomOptions, TermOptions):
-    """A term of the user's own."""
+    """Options of a user's own term."""
 
     needs_text = None
 
@@ -264,7 +264,7 @@ TERMS: Kind[TermOptions] = Kind(
     docs="docs/objectives.md",
 )
 
-#: What the configuration's ``objective`` may hold.
+#: Rules of the configuration's ``objective``.
 OBJECTIVE: dict[str, Schema] = {
     "terms": Each(TERMS.schema, at_least=1),
     "crops": {
@@ -277,7 +277,7 @@ OBJECTIVE: dict[str, Schema] = {
 
 
 def complete_term(term: Any) -> None:
-    """Writes in place what a term leaves out; without a type it is a text_alignment."""
+    """Writes the defaults of a term's mapping in place; a term without a type is a text_alignment."""
     if isinstance(term, dict) and "_target_" not in term:
         term.setdefault("type", "text_alignment")
     TERMS.complete(term)

@@ -1,4 +1,4 @@
-"""Small terms on pixels, without networks: symmetry, colour, sharpness. Good to copy from."""
+"""Small terms on pixels, without networks: symmetry, colour, sharpness; good examples for a term of your own."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from sgool.types import PromptSeed
 
 
 class Symmetry:
-    """Mean squared difference of the image to its mirror image (DOODL's symmetry demo).
+    """A term: mean squared difference of the image to its mirror image (DOODL's symmetry demo).
 
     Args:
-        axis: What is mirrored: ``horizontal`` swaps left and right, ``vertical`` top and bottom.
+        axis: Direction of the mirroring: ``horizontal`` swaps left and right, ``vertical`` top and bottom.
         name: Name in logs.
     """
 
@@ -28,19 +28,19 @@ class Symmetry:
         self._dim = -1 if axis == "horizontal" else -2
 
     def targets(self, pairs: Sequence[PromptSeed]) -> Tensor:
-        """(B, 0): the prompt plays no part."""
+        """Returns an empty tensor (B, 0), since the loss does not depend on the prompt."""
         return torch.zeros(len(pairs), 0)
 
     def __call__(self, views: Tensor, targets: Tensor) -> Tensor:
-        """(B,) of images (B, 3, H, W)."""
+        """Returns losses (B,) of images (B, 3, H, W)."""
         return (views - views.flip(self._dim)).square().mean(dim=(1, 2, 3))
 
 
 class Color:
-    """Mean squared difference of the mean colour, of the image or of a box in it, to a target.
+    """A term: mean squared difference of the mean colour, of the image or of a box in it, to a target.
 
     Args:
-        rgb: The target, each channel in [0, 1].
+        rgb: The target colour, each channel in [0, 1].
         region: (top, left, bottom, right) as fractions of the image's sides; None: the whole image.
         name: Name in logs.
     """
@@ -53,11 +53,11 @@ class Color:
         self._region = tuple(region) if region is not None else (0.0, 0.0, 1.0, 1.0)
 
     def targets(self, pairs: Sequence[PromptSeed]) -> Tensor:
-        """(B, 3): the colour."""
+        """Returns the target colour as (B, 3), the same row for every pair."""
         return self._rgb.expand(len(pairs), 3)
 
     def __call__(self, views: Tensor, targets: Tensor) -> Tensor:
-        """(B,) of images (B, 3, H, W)."""
+        """Returns losses (B,) of images (B, 3, H, W)."""
         height, width = views.shape[-2:]
         top, left, bottom, right = self._region
         rows = slice(int(top * height), max(int(top * height) + 1, round(bottom * height)))
@@ -67,12 +67,12 @@ class Color:
 
 
 class Sharpness:
-    """Mean square of the Laplacian of the luminance, raised, lowered or brought to a number.
+    """A term: mean square of the Laplacian of the luminance, maximised, minimised or brought to a number.
 
-    0 for a flat image; noise counts as sharp, so give it a small weight or a number to aim at.
+    It is 0 for a flat image. Noise counts as sharp, so give this term a small weight or a number to aim at.
 
     Args:
-        goal: ``maximize``, ``minimize`` or a number.
+        goal: ``maximize``, ``minimize`` or a number to aim at.
         name: Name in logs.
     """
 
@@ -82,11 +82,11 @@ class Sharpness:
         self.name, self.goal = name, goal
 
     def targets(self, pairs: Sequence[PromptSeed]) -> Tensor:
-        """(B, 0): the prompt plays no part."""
+        """Returns an empty tensor (B, 0), since the loss does not depend on the prompt."""
         return torch.zeros(len(pairs), 0)
 
     def __call__(self, views: Tensor, targets: Tensor) -> Tensor:
-        """(B,) of images (B, 3, H, W), each side 3 pixels or more."""
+        """Returns losses (B,) of images (B, 3, H, W), each side 3 pixels or more."""
         luminance = (views * views.new_tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)).sum(dim=1, keepdim=True)
         kernel = views.new_tensor([[0.0, 1.0, 0.0], [1.0, -4.0, 1.0], [0.0, 1.0, 0.0]])
         laplacian = F.conv2d(luminance, kernel[None, None])

@@ -1,4 +1,4 @@
-"""Terms of networks that judge whole contents: classifiers, aesthetic predictors, models of human preference."""
+"""Terms of networks that score an image's content: classifiers, aesthetic predictors, models of human preference."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ from sgool.objectives.terms import Goal, towards, view_size
 from sgool.types import PromptSeed
 
 Views = Literal["crops", "whole"]
-#: A classifier's `target` that begins so names a column of the prompt file, which has each prompt's class.
+#: Prefix of a classifier's `target` that names a column of the prompt file with each prompt's class.
 COLUMN = "column:"
 
 
 class Classification:
-    """Cross-entropy of a view towards one class.
+    """A term: cross-entropy of a view towards one class.
 
     Args:
-        classifier: The network.
+        classifier: The classifier.
         target: Index of the class, see `ImageClassifier.class_index`; or the name of the column of the prompt file that
             holds each prompt's own class, by number or name.
-        loss: ``cross_entropy`` (the class against the others) or ``binary_cross_entropy`` (every class by itself, mean
-            over the classes: also lowers the others' logits).
+        loss: ``cross_entropy`` (the class against the others) or ``binary_cross_entropy`` (each class by itself, mean
+            over the classes, which also lowers the others' logits).
         name: Name in logs.
-        views: Crops and regions, or the whole image.
+        views: What the term sees: "crops" (crops and regions) or the "whole" image.
     """
 
     def __init__(
@@ -53,10 +53,10 @@ class Classification:
         self.input_size = view_size(views, classifier.input_size)
 
     def targets(self, pairs: Sequence[PromptSeed]) -> Tensor:
-        """(B, 1) long: the class.
+        """Returns the pairs' classes as a long tensor (B, 1).
 
         Raises:
-            SgoolError: A prompt without a class in its column, or with one that the classifier does not have.
+            SgoolError: A prompt has no class in its column, or one that the classifier does not have.
         """
         device = self.classifier.preprocess.mean.device
         return torch.tensor([[self._class_of(pair)] for pair in pairs], dtype=torch.long, device=device)
@@ -70,12 +70,12 @@ class Classification:
                 f"`{key}`: the prompt {pair.prompt!r} has no class in a column {self.target!r}; its other columns are: "
                 f"{', '.join(pair.metadata) or 'none'}"
             )
-        # Cells of a CSV file are text.
+        # A number in a CSV file arrives as text.
         number = str(value).isdecimal() and str(value) not in self.classifier.labels
         return self.classifier.class_index(int(value) if number else str(value), f"{key} of {pair.prompt!r}")
 
     def __call__(self, views: Tensor, targets: Tensor) -> Tensor:
-        """(N,) of views (N, 3, s, s)."""
+        """Returns losses (N,) of views (N, 3, s, s) for classes (N, 1)."""
         logits = self.classifier(views)
         if self.loss == "cross_entropy":
             return F.cross_entropy(logits, targets[:, 0], reduction="none")
@@ -88,26 +88,26 @@ class Scorer(Protocol):
 
     @property
     def input_size(self) -> int:
-        """Side of the images that it sees."""
+        """Side in pixels of the images that the network sees."""
         ...
 
     def encode_prompts(self, prompts: Sequence[str]) -> Tensor:
-        """(B, D), what it needs of the prompts."""
+        """Encodes prompts as the rows of a tensor (B, D)."""
         ...
 
     def __call__(self, images: Tensor, prompts: Tensor) -> Tensor:
-        """(N,) scores."""
+        """Returns scores (N,) of images (N, 3, h, w) for encoded prompts (N, D)."""
         ...
 
 
 class Score:
-    """A network's score, raised, lowered or brought to a number.
+    """A term: a network's score, maximised, minimised or brought to a number.
 
     Args:
         scorer: The network.
-        goal: ``maximize``, ``minimize``, or the number to aim at (absolute difference).
+        goal: ``maximize``, ``minimize``, or a number to aim at (the loss is the absolute difference).
         name: Name in logs.
-        views: Crops and regions, or the whole image.
+        views: What the term sees: "crops" (crops and regions) or the "whole" image.
     """
 
     def __init__(self, scorer: Scorer, goal: Goal = "maximize", name: str = "score", views: Views = "whole") -> None:
@@ -116,16 +116,16 @@ class Score:
         self.input_size = view_size(views, scorer.input_size)
 
     def targets(self, pairs: Sequence[PromptSeed]) -> Tensor:
-        """(B, D): what the network needs of the prompts, each encoded alone."""
+        """Encodes the pairs' prompts to (B, D), each by itself, so that rounding is the same in every batch."""
         return torch.cat([self.scorer.encode_prompts([pair.prompt]) for pair in pairs])
 
     def truncated(self, prompts: Sequence[str]) -> list[str | None]:
-        """Per prompt the text that the network does not read, or None."""
+        """Returns for each prompt the text that the network does not read, or None."""
         truncated = getattr(self.scorer, "truncated", None)
         return truncated(prompts) if truncated else [None] * len(prompts)
 
     def __call__(self, views: Tensor, targets: Tensor) -> Tensor:
-        """(N,) of views (N, 3, s, s) and targets (N, D)."""
+        """Returns losses (N,) of views (N, 3, s, s) for targets (N, D)."""
         return towards(self.scorer(views, targets), self.goal)
 
 
@@ -140,7 +140,7 @@ def build_classification(
     name: str,
     networks: Networks,
 ) -> Classification:
-    """The term of a validated configuration; its options are those of `ClassifierOptions`."""
+    """Builds the term of a validated configuration from its options, those of `ClassifierOptions`."""
     classifier = networks.shared(
         ("classifier", source, model, checkpoint, labels),
         lambda: load_classifier(source, model, checkpoint, labels, device=networks.device),
@@ -155,14 +155,14 @@ def build_classification(
 def build_aesthetic(
     clip: Mapping[str, Any], checkpoint: str, goal: Goal, views: Views, name: str, networks: Networks
 ) -> Score:
-    """The term of a validated configuration; its options are those of `AestheticOptions`."""
+    """Builds the term of a validated configuration from its options, those of `AestheticOptions`."""
     tower = networks.clip(**clip)
     scorer = networks.shared(("aesthetic", checkpoint, *clip.values()), lambda: load_aesthetic(tower, checkpoint))
     return Score(scorer, goal, name, views)
 
 
 def build_hps(clip: Mapping[str, Any], goal: Goal, views: Views, name: str, networks: Networks) -> Score:
-    """The term of a validated configuration; its options are those of `HPSOptions`."""
+    """Builds the term of a validated configuration from its options, those of `HPSOptions`."""
     return Score(HumanPreferenceScore(_hps_tower(clip, networks)), goal, name, views)
 
 
@@ -174,12 +174,12 @@ def _hps_tower(clip: Mapping[str, Any], networks: Networks) -> ClipTower:
     try:
         return networks.clip(clip["model"], str(file))
     except (SgoolError, UnpicklingError):
-        read_state(file)  # says it better if the file itself is the reason
+        read_state(file)  # raises a clearer error if the file itself is the reason
         raise
 
 
 def build_pickscore(model: str, processor: str, goal: Goal, views: Views, name: str, networks: Networks) -> Score:
-    """The term of a validated configuration; its options are those of `PickScoreOptions`."""
+    """Builds the term of a validated configuration from its options, those of `PickScoreOptions`."""
     scorer = networks.shared(
         ("pickscore", model, processor), lambda: load_pick_score(model, processor, device=networks.device)
     )
@@ -195,7 +195,7 @@ def build_image_reward(
     name: str,
     networks: Networks,
 ) -> Score:
-    """The term of a validated configuration; its options are those of `ImageRewardOptions`."""
+    """Builds the term of a validated configuration from its options, those of `ImageRewardOptions`."""
     scorer = networks.shared(
         ("image_reward", checkpoint, med_config, tokenizer),
         lambda: load_image_reward(checkpoint, med_config, tokenizer, device=networks.device),

@@ -1,4 +1,4 @@
-"""The knobs of an objective, checked when made."""
+"""Settings of an objective's views, checked when they are made."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from sgool.types import PromptSeed
 
 @dataclass(frozen=True)
 class CropSettings:
-    """Random global crops.
+    """Settings of the random global crops.
 
     Attributes:
-        num: Crops per image and step; 0: the whole image is the one view.
+        num: Number of crops per image and update; 0: the whole image is the one view.
         power: Exponent of the crops' sides; see `sgool.objectives.crops.random_boxes`.
         min_side: Smallest side as a fraction of the image's smaller side, in (0, 1].
-        reduction: "min", as DOODL's code does, or "mean", as its text reads, over an image's crops.
+        reduction: Reduction over an image's crops: "min", as in DOODL's code, or "mean", as in its text.
 
     Raises:
-        ConfigError: All values outside their range at once.
+        ConfigError: Values are outside their range; it lists all of them.
     """
 
     num: int = 16
@@ -50,21 +50,21 @@ class CropSettings:
 
 @dataclass(frozen=True)
 class SaliencySettings:
-    """Salient regions as further views. The paper publishes none of these numbers: each is a knob.
+    """Settings of the salient regions, which are further views; the paper publishes none of these numbers.
 
     Attributes:
-        detector: Images to maps.
+        detector: The detector, which makes maps of images.
         threshold: Fraction of a map's maximum from which a pixel is salient, in (0, 1].
-        max_regions: Regions per image at most.
-        margin: Added around a region on each side, as a fraction of its larger side.
+        max_regions: Largest number of regions per image.
+        margin: Margin around a region on each side, as a fraction of its larger side.
         min_side: Smallest side of a region's box as a fraction of the image's smaller side, in [0, 1].
-        every_n_steps: Detect at steps divisible by this; the boxes stay in between.
+        every_n_steps: Regions are detected at updates divisible by this, and kept in between.
         w_global: Weight of the global crops.
-        w_salient: Weight of the regions. The default weights sum to 1: the loss keeps the scale that it has without
-            saliency, and learning rates carry over.
+        w_salient: Weight of the regions. The default weights sum to 1, so that the loss has the same scale as without
+            saliency, and suits the same learning rates.
 
     Raises:
-        ConfigError: All values outside their range at once.
+        ConfigError: Values are outside their range; it lists all of them.
     """
 
     detector: SaliencyDetector
@@ -90,7 +90,7 @@ class SaliencySettings:
             raise ConfigError(problems)
 
     def bind(self, pairs: Sequence[PromptSeed]) -> SaliencySettings:
-        """With the detector of these pairs, if it is one that looks at the prompts too."""
+        """Returns the settings with the detector for these pairs, if it depends on pairs, or else these settings."""
         if not isinstance(self.detector, BindableDetector):
             return self
         return replace(self, detector=self.detector.bind(pairs))

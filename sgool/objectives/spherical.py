@@ -1,4 +1,4 @@
-"""The distance of the papers' CLIP loss (DOODL, SGOOL): squared angle on the sphere."""
+"""The spherical distance of the papers' CLIP loss (DOODL, SGOOL)."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from torch import Tensor
 
 
 def spherical_distance(u: Tensor, v: Tensor) -> Tensor:
-    """``2 * asin(|u/|u| - v/|v|| / 2) ** 2``, half the squared angle between u and v.
+    """Returns half the squared angle between u and v, ``2 * asin(|u/|u| - v/|v|| / 2) ** 2``.
 
-    Computed as ``2 * atan2(|a - b|, |a + b|) ** 2`` of the unit vectors, which is the same number, and accurate with a
-    finite gradient everywhere: asin's slope is infinite for opposite vectors, and rounding can leave its domain.
+    It is computed as ``2 * atan2(|a - b|, |a + b|) ** 2`` of the unit vectors. This is the same number, accurate and
+    with a finite gradient everywhere: asin has an infinite slope for opposite vectors, and rounding can leave its
+    domain.
 
     Args:
-        u: (..., D), of any length above zero.
-        v: (..., D), broadcast against ``u``.
+        u: Vectors (..., D), of any length above zero.
+        v: Vectors (..., D), broadcast against ``u``.
 
     Returns:
         (...), in [0, pi^2 / 2], at least float32.

@@ -1,4 +1,4 @@
-"""What a loss term is. Terms judge views of an image; `docs/objectives.md` shows how to write one."""
+"""The interface of an objective's term; `docs/objectives.md` shows how to write one."""
 
 from __future__ import annotations
 
@@ -9,24 +9,28 @@ from torch import Tensor
 
 from sgool.types import PromptSeed
 
-#: What to do with a score: raise it, lower it, or bring it to a number.
+#: Goal for a score: maximise it, minimise it, or bring it to a number.
 Goal = Literal["maximize", "minimize"] | float
 
 
 @runtime_checkable
 class Term(Protocol):
-    """One differentiable loss on views, each view on its own.
+    """A differentiable loss of views, each view independently of the others.
 
-    A term whose loss is a random estimate also has ``seeded(views, targets, seeds)``, called instead of the term itself
-    while the latents are optimised, with one whole number per view. It depends on the pair, the stream and the update.
-    A term whose networks `sgool.models.fingerprint.fingerprints` does not find among its attributes may have a method
-    ``fingerprints()``, which returns theirs: a judge that shares one is no evidence.
-    A term that cuts prompts off may have ``truncated(prompts)``: per prompt what it does not read, or None.
+    A term may have further methods:
+
+    - ``seeded(views, targets, seeds)``, if its loss is a random estimate. It is called in place of the term itself
+      while the latents are optimised, with one whole number per view, which depends on the pair, the stream and the
+      update.
+    - ``fingerprints()``, if `sgool.models.fingerprint.fingerprints` does not find its networks among its attributes. It
+      returns their fingerprints. The scores of a judge that shares one of them are no evidence.
+    - ``truncated(prompts)``, if it cuts long prompts off. It returns for each prompt the text that it does not read, or
+      None.
 
     Attributes:
         name: Short name for logs.
-        input_size: Side in pixels of the views that the term wants: random crops and salient regions, resized. None:
-            the whole image as it is, once, neither crops nor regions.
+        input_size: Side in pixels of the term's views, random crops and salient regions that are resized to it. None:
+            the term sees the whole image once, as it is, and neither crops nor regions.
     """
 
     @property
@@ -36,15 +40,15 @@ class Term(Protocol):
 
     @property
     def input_size(self) -> int | None:
-        """Side in pixels of the views that the term wants; None: the whole image as it is."""
+        """Side in pixels of the term's views; None: the whole image as it is."""
         ...
 
     def targets(self, pairs: Sequence[PromptSeed]) -> Tensor:
-        """(B, D), one row per pair, computed once per fit; a row must not depend on the other pairs."""
+        """Computes the targets (B, D) of a batch, once; a row must not depend on the other pairs."""
         ...
 
     def __call__(self, views: Tensor, targets: Tensor) -> Tensor:
-        """Loss (N,), smaller is better, of views (N, 3, s, s), nominally in [0, 1], for targets (N, D)."""
+        """Returns losses (N,), lower is better, of views (N, 3, s, s), nominally in [0, 1], for targets (N, D)."""
         ...
 
 
@@ -53,12 +57,12 @@ class SeededTerm(Term, Protocol):
     """A term whose loss, or its gradient, is a random estimate."""
 
     def seeded(self, views: Tensor, targets: Tensor, seeds: Sequence[int]) -> Tensor:
-        """The loss (N,) with randomness from ``seeds``, one per view."""
+        """Returns losses (N,) whose random numbers come from ``seeds``, one per view."""
         ...
 
 
 def towards(scores: Tensor, goal: Goal) -> Tensor:
-    """The loss of scores for a goal; its slope is 1, -1 or a sign, so that weights keep their meaning."""
+    """Returns the losses of scores for a goal; their slope is 1 or -1, so that weights keep their meaning."""
     if goal == "maximize":
         return -scores
     if goal == "minimize":
@@ -67,5 +71,5 @@ def towards(scores: Tensor, goal: Goal) -> Tensor:
 
 
 def view_size(views: Literal["crops", "whole"], input_size: int) -> int | None:
-    """A term's ``input_size`` for the configuration's ``views``."""
+    """Returns a term's ``input_size`` for the configuration's ``views``, "crops" or "whole"."""
     return input_size if views == "crops" else None

@@ -1,4 +1,4 @@
-"""Prompt sets: files of many formats, and their prompts times seeds as the pairs of a run."""
+"""Prompt sets: reads files of many formats, and combines prompts and seeds to the pairs of a run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Batches of pairs as a data loader: each batch is served once an update, and the loader knows where it is."""
+"""A data loader that serves each batch of pairs once an update, and that knows its position."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ T = TypeVar("T")
 
 
 def in_batches(items: Sequence[T], size: int) -> list[tuple[T, ...]]:
-    """Consecutive items, ``size`` at a time; the last may be shorter.
+    """Cuts a sequence into batches of ``size`` consecutive items; the last may be shorter.
 
-    Batches are cut from the whole list, before it is shared: so a pair has the same batch mates, and with them the same
-    rounding, whoever works on it.
+    Batches are cut from the whole list before it is shared among processes. So a pair is always in a batch with the
+    same other pairs, and has the same rounding, in whatever process.
     """
     return [tuple(items[start : start + size]) for start in range(0, len(items), size)]
 
 
 def share(batches: Sequence[T], slot: int, slots: int) -> list[T]:
-    """Every ``slots``-th batch, from the ``slot``-th (from 0) on."""
+    """Returns the share of one of several processes: every ``slots``-th batch, beginning with number ``slot``."""
     return list(batches[slot::slots])
 
 
 class PairBatch:
-    """Pairs that are worked on side by side, and how far they are.
+    """Pairs that are worked on side by side, with the number of their current update.
 
-    The same object is served at every update of its pairs. It is no sequence and no dataclass, so that Lightning hands
-    it on as it is.
+    The same object is served at every update of its pairs. It is no sequence and no dataclass, since Lightning would
+    take those apart.
 
     Args:
         pairs: The pairs.
-        index: Position among the loader's batches.
-        updates: How often the batch is served, unless it ends before.
-        update: The update under way, from 0; for a search the candidate.
+        index: Number of the batch among the loader's batches, from 0.
+        updates: How often the batch is served, unless it is ended early.
+        update: Number of the current update, from 0; in a search, of the current candidate.
     """
 
     def __init__(self, pairs: Sequence[PromptSeed], index: int = 0, updates: int = 1, update: int = 0) -> None:
@@ -43,16 +43,16 @@ class PairBatch:
 
     @property
     def is_over(self) -> bool:
-        """Whether the update under way is the last one of these pairs."""
+        """Whether the current update is the last one of these pairs."""
         return self._ended or self.update + 1 >= self.updates
 
     def end(self) -> None:
-        """Makes the update under way the last one."""
+        """Makes the current update the last one."""
         self._ended = True
 
 
 class Batches(Protocol):
-    """Batches of pairs, at most ``len`` of them."""
+    """An iterable of batches of pairs; it may yield fewer than its length says."""
 
     def __len__(self) -> int: ...
 
@@ -60,23 +60,23 @@ class Batches(Protocol):
 
 
 class PairLoader(Iterable[PairBatch]):
-    """Serves each batch of pairs once an update: an item of a training epoch is one update of one batch.
+    """Serves each batch of pairs once an update, so that an item of a training epoch is one update of one batch.
 
-    Its state is its position, so that a Lightning checkpoint continues in the middle of a batch.
+    Its state is its position, so that a fit can continue from a Lightning checkpoint in the middle of a batch.
 
     Args:
-        batches: The batches, in order. They may be fewer than their length says.
-        updates: How often each is served.
+        batches: The batches, in order.
+        updates: How often each batch is served.
     """
 
     def __init__(self, batches: Batches, updates: int) -> None:
         self._batches, self.updates = batches, updates
-        #: Where the next iteration begins, and where one without a batch under way stands.
+        # Where the next iteration begins, and the position while no batch is being served.
         self._start = self._position = (0, 0)
         self._current: PairBatch | None = None
 
     def __len__(self) -> int:
-        """The most items there can be."""
+        """Returns the largest possible number of items."""
         return len(self._batches) * self.updates
 
     def __iter__(self) -> Iterator[PairBatch]:
@@ -94,7 +94,7 @@ class PairLoader(Iterable[PairBatch]):
         self._current, self._position = None, (index + 1, 0)
 
     def state_dict(self) -> dict[str, Any]:
-        """The position after the item under way."""
+        """Returns the position after the current item: the number of the batch and of the update."""
         batch = self._current
         if batch is None:
             position = self._position
@@ -103,6 +103,6 @@ class PairLoader(Iterable[PairBatch]):
         return {"batch": position[0], "update": position[1]}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Goes on there."""
+        """Lets the next iteration begin at the position of a `state_dict`."""
         self._start = self._position = (int(state["batch"]), int(state["update"]))
         self._current = None

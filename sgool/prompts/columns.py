@@ -1,4 +1,4 @@
-"""Which column holds the prompts, which the categories: by name, or by the names that public sets use."""
+"""Finds the columns of prompts and categories, by a given name or by the names that public sets use."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-#: Names of the columns, upper and lower case alike; the first that a file has is taken.
+#: Usual names of the columns, in any case; the first that a file has is taken.
 PROMPT_COLUMNS = ("prompt", "prompts", "text", "caption")
 CATEGORY_COLUMNS = ("category", "phenomenon", "label")
 
 
 @dataclass(frozen=True)
 class Columns:
-    """The names that were asked for.
+    """The names of columns that the user has given, if any.
 
     Attributes:
         prompt: Name of the prompts' column; None: the first of `PROMPT_COLUMNS` that is there.
@@ -25,12 +25,12 @@ class Columns:
 
     @property
     def given(self) -> list[str]:
-        """Keys of the configuration that name a column."""
+        """Dotted keys of the configuration for which the user has named a column."""
         keys = {"data.prompt_column": self.prompt, "data.category_column": self.category}
         return [key for key, name in keys.items() if name is not None]
 
     def find(self, names: Iterable[str]) -> tuple[str | None, str | None]:
-        """The columns of prompt and category as ``names`` spells them; None: there is none."""
+        """Returns the columns of prompt and category as ``names`` spells them; None where there is none."""
         spelled: dict[str, str] = {}
         for name in names:
             spelled.setdefault(str(name).strip().lower(), name)
@@ -39,7 +39,7 @@ class Columns:
         return _first(prompt, spelled), _first(category, spelled)
 
     def problems(self, names: Sequence[str]) -> list[str]:
-        """What is wrong with a table that has these columns."""
+        """Returns the problems of a table that has these columns."""
         lowered = [name.strip().lower() for name in names]
         repeated = sorted({name for name in lowered if name and lowered.count(name) > 1})
         found = [f"columns with the same name: {', '.join(repeated)}"] if repeated else []
@@ -48,14 +48,14 @@ class Columns:
         return found
 
     def no_prompts(self, names: Iterable[str]) -> str:
-        """The message for a file without the column of prompts."""
+        """Returns the message for a file without a column of prompts."""
         wanted = "`data.prompt_column`: " if self.prompt is not None else ""
         hint = "; data.prompt_column=NAME names another, and a list of prompts without a header is a .txt file"
         expected = self.prompt if self.prompt is not None else " or ".join(PROMPT_COLUMNS)
         return f"{wanted}expected a column named {expected}, got {_listed(names)}{hint if self.prompt is None else ''}"
 
     def no_categories(self, names: Iterable[str]) -> str:
-        """The message for a file without the column of categories that was asked for."""
+        """Returns the message for a file without the column of categories that the user has named."""
         return f"`data.category_column`: expected a column named {self.category}, got {_listed(names)}"
 
 
@@ -64,7 +64,7 @@ def _first(wanted: Iterable[str], spelled: Mapping[str, Any]) -> Any:
 
 
 def _listed(names: Iterable[str]) -> str:
-    # Names of a file that is no table at all may be long, and hold anything.
+    # If the file is no table at all, its names may be long and hold any characters.
     shown = [name if name.isprintable() else ascii(name) for name in map(str, names)]
     text = ", ".join(shown) or "none"
     return text if len(text) <= 300 else text[:299] + "…"

@@ -1,4 +1,4 @@
-"""Prompt-seed pairs as a LightningDataModule."""
+"""The LightningDataModule that serves prompt-seed pairs."""
 
 from __future__ import annotations
 
@@ -17,22 +17,25 @@ from sgool.types import PromptSeed
 class PromptDataModule(L.LightningDataModule):
     """Serves prompt-seed pairs in their order, ``pairs_per_fit`` side by side; the last batch may be shorter.
 
-    ``Trainer.fit(module, datamodule=data)`` gets each batch once an update of the module (`PairLoader`), and
-    ``Trainer.predict`` or ``test`` once, or as often as the module has candidates. Several processes share the batches.
+    ``Trainer.fit(module, datamodule=data)`` gets each batch once for every update (see `PairLoader`).
+    ``Trainer.predict`` and ``Trainer.test`` get each batch once, or once for every candidate of a search. Several
+    processes share the batches.
 
-    A file is read here and not in Lightning's ``prepare_data``, so that what is wrong with it shows before any model
-    loads. On several processes each reads it, in the same order; a hub data set is downloaded once, under a lock.
+    A file is read here and not in Lightning's ``prepare_data``, so that its problems are reported before any model
+    loads. If there are several processes, each reads it, in the same order; a hub data set is downloaded once, under a
+    lock.
 
     Args:
-        pairs: The pairs, for example of `sgool.prompts.load_pairs`; or what that takes first: a prompt file, a built-in
-            prompt set, "hub:OWNER/NAME" or a data set's folder.
+        pairs: The pairs, for example those of `sgool.prompts.load_pairs`. Or its first argument: a prompt file, a
+            built-in prompt set, "hub:OWNER/NAME" or a data set's folder.
         pairs_per_fit: Pairs per batch.
-        sampler: Where the batches come from, in place of the pairs cut into batches and shared among the processes.
-        options: For a file or data set: what else `sgool.prompts.load_pairs` takes (``seeds``, ``limit``, ``split``,
-            ``prompt_column``, ...).
+        sampler: Source of the batches; None: the pairs are cut into batches and shared among the processes.
+        options: Further arguments of `sgool.prompts.load_pairs` (``seeds``, ``limit``, ``split``, ``prompt_column``,
+            ...), if ``pairs`` is a file or data set.
 
     Raises:
-        SgoolError: No pairs, a batch size below 1, options beside a list of pairs, or a problem of the file.
+        SgoolError: There are no pairs, the batch size is below 1, options are given with a list of pairs, or the file
+            has a problem.
     """
 
     def __init__(
@@ -57,15 +60,15 @@ class PromptDataModule(L.LightningDataModule):
         self._sampler = sampler
 
     def train_dataloader(self) -> PairLoader:
-        """Each batch once an update, in order."""
+        """Returns a loader that serves each batch once for every update, in order."""
         return self._loader("num_optimization_steps")
 
     def predict_dataloader(self) -> PairLoader:
-        """Each batch once, or once a candidate, in order."""
+        """Returns a loader that serves each batch once, or once for every candidate of a search, in order."""
         return self._loader("num_rounds")
 
     def test_dataloader(self) -> PairLoader:
-        """As for prediction."""
+        """Returns a loader that serves each batch once, or once for every candidate of a search, in order."""
         return self._loader("num_rounds")
 
     def _loader(self, count: str) -> PairLoader:
@@ -79,7 +82,7 @@ class PromptDataModule(L.LightningDataModule):
         if self.trainer is None:
             return batches
         strategy = self.trainer.strategy
-        # A strategy that keeps its ranks apart tells them all that they are alone; it has their true numbers.
+        # Under the pair_parallel strategy each process seems to be the only one; the strategy has the true numbers.
         rank = getattr(strategy, "pair_rank", self.trainer.global_rank)
         ranks = getattr(strategy, "num_pair_ranks", self.trainer.world_size)
         if ranks > len(batches):

@@ -1,4 +1,4 @@
-"""Data sets of the `datasets` library: from the hub, from its cache, or from a folder."""
+"""Reads data sets with the `datasets` library, from the hub, its cache, or a folder."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ _PATIENCE = 10
 
 
 def is_dataset(source: str | Path) -> bool:
-    """Whether ``data.prompts`` means a data set, "hub:OWNER/NAME" or a folder, and not a file or a built-in set."""
+    """Whether ``data.prompts`` means a data set ("hub:OWNER/NAME" or a folder), not a file or a built-in set."""
     if str(source).startswith(_PREFIX):
         return True
     return Path(source).expanduser().is_dir() and str(source) not in prompt_sets()
 
 
 def dataset_name(source: str | Path) -> str:
-    """A data set's name without its owner or the folders above it."""
+    """Returns a data set's name without its owner or the folders above it."""
     return Path(str(source).removeprefix(_PREFIX)).expanduser().absolute().name
 
 
@@ -47,10 +47,11 @@ def dataset_records(
     columns: Columns,
     problems: Problems,
 ) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The rows of one split; what is wrong with its columns goes to ``problems``.
+    """Reads the rows of one split; problems of its columns are added to ``problems``.
 
     Raises:
-        ConfigError: No `datasets` library; no such data set, subset, revision or split; or no way to get at it.
+        ConfigError: The `datasets` library is missing; there is no such data set, subset, revision or split; or the
+            data set cannot be loaded.
     """
     try:
         import datasets
@@ -68,9 +69,9 @@ def dataset_records(
         if problems or not len(data):
             return iter(())
         try:
-            # As Arrow: images, audio and the like are neither decoded nor, without their columns, read.
+            # In Arrow's format images and audio are not decoded, and columns that are not selected are not read.
             return arrow_records(data.select_columns(names).with_format("arrow")[:], classes)
-        except Exception as error:  # whatever a broken byte leads to
+        except Exception as error:  # a broken file can lead to any error
             raise ConfigError([f"{source}: cannot be read as a data set ({one_line(error)})"]) from error
 
 
@@ -81,7 +82,7 @@ def _from_folder(source: str | Path, folder: Path, subset: str | None) -> Datase
         if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
             return datasets.load_from_disk(str(folder))
         return datasets.load_dataset(str(folder), subset)
-    except Exception as error:  # whatever the reader of the files' format raises
+    except Exception as error:  # the readers of the file formats raise errors of many kinds
         raise ConfigError([f"{source}: cannot be read as a data set ({one_line(error)})"]) from error
 
 
@@ -109,9 +110,9 @@ def _from_hub(name: str, subset: str | None, revision: str | None) -> DatasetDic
 
 
 def _out_of_reach() -> str | None:
-    """Why the hub cannot be asked, if it cannot.
+    """Returns the reason why the hub cannot be reached, or None if it can.
 
-    Asked first, and only for a sign of life: the library itself tries for minutes before it looks into its cache.
+    One short request finds this out first, because the library itself tries for minutes before it uses its cache.
     """
     import datasets
 
@@ -121,10 +122,10 @@ def _out_of_reach() -> str | None:
     try:
         urllib.request.urlopen(request, timeout=_PATIENCE).close()
     except urllib.error.HTTPError:
-        return None  # an answer all the same
+        return None  # an error status is an answer too: the hub is there
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", error)
-        # Which certificates to trust is the library's business, which has settings of its own for them.
+        # The library has its own settings for trusted certificates, so it may connect where this request could not.
         return None if isinstance(reason, ssl.SSLError) else str(reason) or type(reason).__name__
     return None
 
@@ -133,7 +134,7 @@ def _split(source: str | Path, loaded: Dataset | DatasetDict, split: str | None)
     import datasets
 
     if isinstance(loaded, datasets.Dataset):
-        # Saved alone: it knows which split it was, if any.
+        # A single split that was saved; its name is known if it had one.
         there = {str(loaded.split or "train"): loaded}
         split = split if loaded.split is not None else None
     else:
@@ -148,7 +149,10 @@ def _split(source: str | Path, loaded: Dataset | DatasetDict, split: str | None)
 
 
 def _check_revision(name: str, loaded: DatasetDict, revision: str | None) -> None:
-    """Offline, the library takes its newest copy, of whatever revision; the copy's folder has the commit's name."""
+    """Raises an error if the loaded copy is of another commit.
+
+    Offline, the library takes its newest copy, whatever its revision; the copy's folder is named after the commit.
+    """
     if revision is None or re.fullmatch(r"[0-9a-f]{40}", revision) is None:
         return
     files = [file["filename"] for data in loaded.values() for file in data.cache_files]
@@ -160,7 +164,7 @@ def _check_revision(name: str, loaded: DatasetDict, revision: str | None) -> Non
 
 @contextmanager
 def _offline() -> Iterator[None]:
-    """The library's offline mode; it is read from the environment at import, which was before now."""
+    """Switches the library to its offline mode, whose environment variable it reads only at import."""
     import datasets
 
     before = datasets.config.HF_HUB_OFFLINE
@@ -173,7 +177,7 @@ def _offline() -> Iterator[None]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without progress bars where nobody watches."""
+    """Hides the library's progress bars where the output is no terminal."""
     import datasets
 
     hide = not sys.stderr.isatty() and not datasets.are_progress_bars_disabled()

@@ -1,4 +1,4 @@
-"""Parquet files, and tables of Arrow in general, to records in Python's own types."""
+"""Reads Parquet files, and Arrow tables in general, as records of Python's own types."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 
 def parquet_records(path: Path, columns: Columns, problems: Problems) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The rows of a Parquet file; columns with bytes (images, audio) are not even read.
+    """Reads the rows of a Parquet file; columns with bytes (images, audio) are not read.
 
     Raises:
-        ConfigError: There is no pyarrow.
+        ConfigError: pyarrow is not installed.
     """
     try:
         import pyarrow.parquet
@@ -28,16 +28,16 @@ def parquet_records(path: Path, columns: Columns, problems: Problems) -> Iterato
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
             names = wanted_columns(file.schema_arrow, columns, problems)
-            # Columns are picked by their names; a repeated name was noted.
+            # Columns are picked by their names; a repeated name is in the problems already.
             return arrow_records(file.read(columns=names) if names and not problems else None)
-    # The readers of pyarrow raise whatever a broken byte leads to: ArrowException, OSError, ValueError, MemoryError.
+    # A broken file makes pyarrow raise errors of many kinds: ArrowException, OSError, ValueError, MemoryError.
     except Exception as error:
         problems.add(0, f"cannot be read as Parquet ({one_line(error)})")
         return iter(())
 
 
 def wanted_columns(schema: pa.Schema, columns: Columns, problems: Problems) -> list[str]:
-    """Names of a table's columns that make sense as text, numbers or lists of them; notes a missing or unfit one."""
+    """Returns the names of a table's columns that hold no bytes; adds missing and unfit columns to ``problems``."""
     for problem in columns.problems(schema.names):
         problems.add(0, problem)
     holds_bytes = {field.name for field in schema if _holds_bytes(field.type)}
@@ -51,11 +51,11 @@ def wanted_columns(schema: pa.Schema, columns: Columns, problems: Problems) -> l
 def arrow_records(
     table: pa.Table | None, names_of: Mapping[str, list[str]] | None = None
 ) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The rows of a table, 0 for their lines.
+    """Yields the rows of a table, each with 0 as its line number.
 
     Args:
-        table: None: no rows.
-        names_of: For columns that hold the numbers of classes: the names of the classes.
+        table: The table; None: there are no rows.
+        names_of: Column -> names of its classes, for columns that hold the numbers of classes.
     """
     if table is None:
         return iter(())
@@ -68,7 +68,7 @@ def arrow_records(
 
 
 def one_line(error: BaseException) -> str:
-    """An error's text, and that of what led to it, without line ends, of a length to read."""
+    """Returns an error's text and that of its cause, on one line and shortened."""
     text = " ".join(str(error).split()) or type(error).__name__
     cause = error.__cause__
     if cause is not None and str(cause) not in text:
@@ -77,12 +77,12 @@ def one_line(error: BaseException) -> str:
 
 
 def _named(numbers: Iterable[Any], names: list[str]) -> list[Any]:
-    # A number without a class: what data sets without labels have, -1.
+    # Data sets without labels have the number -1, which is no class.
     return [names[n] if isinstance(n, int) and 0 <= n < len(names) else None for n in numbers]
 
 
 def _holds_bytes(kind: pa.DataType) -> bool:
-    """Whether a type is, or has in it, bytes."""
+    """Whether a type is one of bytes, or contains one."""
     import pyarrow.types as types
 
     if hasattr(kind, "storage_type"):

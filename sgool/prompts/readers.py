@@ -1,4 +1,4 @@
-"""Prompt files and data sets: CSV, TSV, JSON, JSON Lines, plain text, Parquet and the hub, all to the same rows."""
+"""Reads prompt files (CSV, TSV, JSON, JSON Lines, plain text, Parquet) and data sets of the hub as the same rows."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sgool.prompts.rows import DUPLICATES, PromptRow, RowReader
 from sgool.prompts.text import Problems, read_text
 
 _TEXT_SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".txt")
-#: Those of text may have .gz behind them.
+#: Suffixes of prompt files; those of text files may be followed by .gz.
 SUFFIXES = (*_TEXT_SUFFIXES, ".parquet")
 
 
@@ -34,24 +34,24 @@ def read_prompts(
 ) -> list[PromptRow]:
     """Reads a prompt file, a built-in prompt set, or a data set of the `datasets` library.
 
-    CSV and TSV need a header; JSON is a list (or an object with such a list under ``prompts``) of strings or objects,
-    JSON Lines has one of these a line; in plain text each line is a prompt. Empty lines are skipped.
+    CSV and TSV need a header. JSON is a list of strings or objects, or an object with such a list under ``prompts``.
+    JSON Lines has one string or object a line. In plain text each line is a prompt. Empty lines are skipped.
 
     Args:
         source: Path with one of `SUFFIXES`; a built-in set such as "emoji_world/demo"; "hub:OWNER/NAME"; or the folder
             of a data set, as saved by ``save_to_disk`` or with files that ``datasets.load_dataset`` reads.
-        prompt_column: None: by the usual names, see `sgool.prompts.columns`.
-        category_column: The same for the categories, which a set need not have.
-        split: Of a data set; None: the only one. Files have none, and ignore this and the next two.
-        subset: Of a data set (its "config"); None: the default one.
+        prompt_column: Name of the prompts' column; None: one of the usual names, see `sgool.prompts.columns`.
+        category_column: Name of the categories' column, which a set need not have; None: one of the usual names.
+        split: Split of a data set; None: the only one. Prompt files ignore this and the next two arguments.
+        subset: Subset of a data set (its "config"); None: the default one.
         revision: Branch, tag or commit of a hub data set; None: the newest.
-        duplicates: A prompt that stands twice in one category is an "error", or both "keep" their place, or all but the
-            first "drop" out with a warning; the indexes of the others stay in any case.
+        duplicates: What to do with a prompt that occurs twice in one category. "error": raise an error. "keep": keep
+            both. "drop": leave out all but the first, with a warning. The indexes of other prompts never change.
 
     Raises:
         ConfigError: All problems of the file with their line numbers: no such file, unknown format, wrong encoding, no
             such column, empty, repeated or over-long prompts, control characters, cells that do not fit the header,
-            malformed JSON. Of a data set: a missing library, no network, no such set, subset or split.
+            malformed JSON. For a data set: a missing library, no network, no such set, subset or split.
     """
     if duplicates not in DUPLICATES:
         raise ConfigError([f"`data.duplicates`: expected {', '.join(DUPLICATES)}, got {duplicates!r}"])
@@ -69,12 +69,12 @@ def read_prompts(
 
 
 def format_of(path: Path) -> str:
-    """The suffix that says how to read a file, in lower case, without .gz."""
+    """Returns the suffix that says how to read a file, in lower case and without .gz."""
     return (path.with_suffix("") if path.suffix.lower() == ".gz" else path).suffix.lower()
 
 
 def _file_records(path: Path, columns: Columns, problems: Problems) -> Iterator[tuple[int, Any]]:
-    """Line numbers (for JSON lists and Parquet: 0) with a string, or a mapping from column to value."""
+    """Yields each record with its line number (0 for JSON lists and Parquet): a string, or a mapping of columns."""
     suffix = format_of(path)
     if suffix not in SUFFIXES or (suffix == ".parquet" and path.suffix.lower() == ".gz"):
         expected = (
@@ -104,7 +104,7 @@ def _table(text: str, delimiter: str, columns: Columns, problems: Problems) -> I
     line = 1
     try:
         for cells in reader:
-            # A quoted cell may span lines: the row starts after the end of the one before.
+            # A quoted cell may span lines, so a row starts after the end of the row before.
             start, line = line, reader.line_num + 1
             if not any(cell.strip() for cell in cells) and (header is None or len(cells) <= 1):
                 continue
@@ -122,7 +122,7 @@ def _table(text: str, delimiter: str, columns: Columns, problems: Problems) -> I
 
 
 def _is_unquoted(text: str) -> bool:
-    """Whether a TSV has quotes that quote nothing, as public sets have: it only reads as a table if they are text."""
+    """Whether a TSV file can be read as a table only if its quotes are taken as text, as in some public sets."""
     try:
         for _ in csv.reader(io.StringIO(text, newline=""), delimiter="\t", strict=True):
             pass

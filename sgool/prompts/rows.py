@@ -1,4 +1,4 @@
-"""Records, as the readers of the formats give them, to the rows of a prompt set; and everything wrong with them."""
+"""Turns the records of all file formats into the rows of a prompt set, and collects their problems."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import Any
 from sgool.prompts.columns import Columns
 from sgool.prompts.text import Problems, shown, text_problem
 
-#: Columns whose text may be a scene in JSON: an object with a list `objects` that is not empty.
+#: Columns whose text may be a scene in JSON, which is an object with a list `objects` that is not empty.
 JSON_COLUMNS = ("scene",)
-#: What to do with a prompt that stands twice in a file, in the same category.
+#: Choices for a prompt that occurs twice in a file, in the same category; see `read_prompts`.
 DUPLICATES = ("error", "keep", "drop")
 
 
@@ -22,10 +22,10 @@ class PromptRow:
     """One prompt of a file.
 
     Attributes:
-        prompt: Stripped, never empty.
-        index: Position among the file's prompts, from 0.
-        category: Stripped; empty if the file has none.
-        metadata: The other columns by their names; a scene in ``scene`` parsed from JSON, empty cells left out.
+        prompt: The prompt, stripped and never empty.
+        index: Number among the file's prompts, from 0.
+        category: The category, stripped; empty if the file has none.
+        metadata: The other columns by their names, without empty cells; a ``scene`` is parsed from JSON.
     """
 
     prompt: str
@@ -35,11 +35,11 @@ class PromptRow:
 
 
 class RowReader:
-    """Turns records into rows one by one and notes what is wrong with them.
+    """Turns records into rows one by one, and collects their problems.
 
     Args:
-        columns: The columns that were asked for.
-        problems: Takes the problems.
+        columns: The columns that the user has named.
+        problems: Collects the problems.
         duplicates: One of `DUPLICATES`.
     """
 
@@ -56,13 +56,14 @@ class RowReader:
         self._found: dict[tuple[str, ...], tuple[str | None, str | None]] = {}
 
     def read(self, records: Iterable[tuple[int, Any]]) -> list[PromptRow]:
-        """The rows; those with a problem are only counted, so that the indexes of the others stay.
+        """Returns the rows without those that have a problem; these count, so that the other indexes do not change.
 
         Args:
-            records: Line numbers (0 where the format has none) with a string, or a mapping from column to value.
+            records: Each record with its line number (0 where the format has none): a string, or a mapping from column
+                to value.
         """
         rows = [self._row(line, record, index) for index, (line, record) in enumerate(records)]
-        self._look_at_all(len(rows))
+        self._check_all(len(rows))
         good = [row for row in rows if row is not None]
         if self._repeated:
             some = ", ".join(self._repeated[:3]) + (", ..." if len(self._repeated) > 3 else "")
@@ -90,7 +91,7 @@ class RowReader:
         return row if self._is_good(row, line, where) else None
 
     def _find(self, record: Mapping[str, Any]) -> tuple[str | None, str | None]:
-        """The keys of prompt and category; looked up once per set of keys, since all rows of a table have the same."""
+        """Finds the keys of prompt and category, once per set of keys, since all rows of a table have the same ones."""
         self._mappings += 1
         names = tuple(record)
         if names not in self._found:
@@ -100,15 +101,15 @@ class RowReader:
         return self._found[names]
 
     def _is_good(self, row: PromptRow, line: int, where: str) -> bool:
-        """Whether the row counts; if not, it is noted why."""
+        """Whether the row is kept; if it has a problem, that is collected."""
         problem = "empty prompt" if not row.prompt else text_problem(row.prompt)
         if problem:
             self.problems.add(line, f"{where}{problem}")
-        of_category = text_problem(row.category)
-        if of_category:
-            self.problems.add(line, f"{where}category: {of_category}")
-        if problem or of_category or self.duplicates == "keep":
-            return not (problem or of_category)
+        category_problem = text_problem(row.category)
+        if category_problem:
+            self.problems.add(line, f"{where}category: {category_problem}")
+        if problem or category_problem or self.duplicates == "keep":
+            return not (problem or category_problem)
         place = f"line {line}" if line else f"item {row.index + 1}"
         first = self._first.get((row.prompt, row.category))
         if first is None:
@@ -124,8 +125,8 @@ class RowReader:
             )
         return False
 
-    def _look_at_all(self, number: int) -> None:
-        """What only all records together show."""
+    def _check_all(self, number: int) -> None:
+        """Collects the problems that only all records together show."""
         given = self.columns.given
         if not self._mappings and number and given:
             self.problems.add(0, f"{' and '.join(f'`{key}`' for key in given)}: there are no columns, only prompts")
@@ -141,7 +142,7 @@ class RowReader:
 
 
 def _is_nothing(value: Any) -> bool:
-    """None, or what tables with numbers have instead."""
+    """Whether a cell is empty: None, or NaN in tables with numbers."""
     return value is None or value != value
 
 
@@ -159,7 +160,7 @@ def _metadata(others: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _scene(text: str) -> Any:
-    """The scene that a cell holds; the text as it is where it is something else of the user's own."""
+    """Returns the scene that a cell holds, or the text as it is if it holds no scene."""
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):

@@ -1,6 +1,6 @@
 """Random numbers that belong to a pair, never to the process.
 
-Whatever happens to a pair (its rank, its batch mates, a crash and a resume), it draws the same numbers.
+Whatever happens to a pair (its rank, the other pairs of its batch, a crash and a resume), it draws the same numbers.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def pair_generator(seed: int, purpose: str, update: int = 0) -> Generator:
-    """A CPU generator for one pair, one purpose ("crops", "perturb", ...) and one update."""
+    """Returns a CPU generator for one pair's seed, one purpose ("crops", "perturb", ...) and one update."""
     import torch
 
     digest = hashlib.sha256(f"{purpose}|{seed}|{update}".encode()).digest()
@@ -21,7 +21,7 @@ def pair_generator(seed: int, purpose: str, update: int = 0) -> Generator:
 
 
 def first_latents(seed: int, shape: tuple[int, ...]) -> Tensor:
-    """Standard normal latents (C, h, w), float32 on the CPU.
+    """Draws the first latents of a pair: standard normal, of a shape (C, h, w), float32 on the CPU.
 
     They equal those of a float32 diffusers pipeline called for one image with
     ``generator=torch.Generator("cpu").manual_seed(seed)``.

@@ -1,4 +1,4 @@
-"""Prompts times seeds: the pairs of a run."""
+"""Makes the pairs of a run: every prompt with every seed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sgool.prompts.readers import read_prompts
 from sgool.prompts.rows import PromptRow
 from sgool.types import PromptSeed
 
-#: Seeds are those of torch generators, which take 64 bits.
+#: The valid seeds: those of torch's generators, which take 64 bits.
 _SEEDS = range(2**63)
 
 
@@ -30,27 +30,27 @@ def load_pairs(
     negative_prompt: str = "",
     **reading: Any,
 ) -> list[PromptSeed]:
-    """The pairs of a prompt file or data set; the arguments are the keys of ``data`` in the configuration.
+    """Makes the pairs of a prompt file or data set; the arguments are the keys of ``data`` in the configuration.
 
     Args:
-        prompts: See `sgool.prompts.readers.read_prompts`.
-        name: Name of the data set in pair ids; None: after the file, "emoji_world-demo" for a built-in set.
-        seeds: A list, or how many from 0 on.
-        limit: At most this many pairs, from the start of the list that all the rest makes.
-        indices: Keep only these prompts of the file, counted from 0: a list, or "START:STOP" as Python's slices have
-            it, without STOP. They stay in the file's order.
-        categories: Keep only these, whatever their case.
+        prompts: Prompt file or data set, see `sgool.prompts.readers.read_prompts`.
+        name: Name of the data set in pair ids; None: the file's name, or "emoji_world-demo" for a built-in set.
+        seeds: A list of seeds, or how many from 0 on.
+        limit: Keep at most this many pairs, from the start of the list that the other arguments make.
+        indices: Keep only these prompts of the file, counted from 0: a list, or "START:STOP", where STOP is excluded
+            as in Python's slices. They stay in the file's order.
+        categories: Keep only prompts of these categories; case does not matter.
         negative_prompt: Text of the unconditional pass.
-        reading: What else `sgool.prompts.readers.read_prompts` takes: ``prompt_column``, ``split``, ...
+        reading: Further arguments of `sgool.prompts.readers.read_prompts`: ``prompt_column``, ``split``, ...
 
     Raises:
-        ConfigError: What is wrong with the file, the seeds, or indices and categories that the file does not have.
+        ConfigError: The file or the seeds have a problem, or the file does not have such indices or categories.
     """
     rows = read_prompts(prompts, **reading)
     problems: list[str] = []
-    chosen = rows if indices is None else _of_indices(rows, indices, problems)
+    chosen = rows if indices is None else _with_indices(rows, indices, problems)
     if categories is not None:
-        wanted = _of_categories(rows, [categories] if isinstance(categories, str) else categories, problems)
+        wanted = _with_categories(rows, [categories] if isinstance(categories, str) else categories, problems)
         there = {row.index for row in wanted}
         chosen = [row for row in chosen if row.index in there]
     if not chosen and not problems:
@@ -68,16 +68,16 @@ def expand_pairs(
     dataset: str = "prompts",
     negative_prompt: str = "",
 ) -> list[PromptSeed]:
-    """Every prompt with every seed, prompt by prompt.
+    """Combines every prompt with every seed to a list of pairs, prompt by prompt.
 
     Args:
-        rows: Prompts, or rows of a prompt file. A prompt that stands there twice is run twice: ids hold the index.
-        seeds: A list, or how many from 0 on.
+        rows: Prompts, or rows of a prompt file. A prompt that occurs twice is run twice, since ids hold the index.
+        seeds: A list of seeds, or how many from 0 on.
         dataset: Name of the data set in pair ids.
         negative_prompt: Text of the unconditional pass.
 
     Raises:
-        ConfigError: No seeds, or one that is not a whole number in [0, 2^63).
+        ConfigError: There are no seeds, or one is not a whole number in [0, 2^63).
     """
     numbers = _seed_list(seeds)
     every = (PromptRow(row.strip(), index) if isinstance(row, str) else row for index, row in enumerate(rows))
@@ -89,7 +89,7 @@ def expand_pairs(
 
 
 def _seed_list(seeds: int | Sequence[int]) -> list[int]:
-    """The seeds in their order, each once."""
+    """Returns the seeds in their order, without repetitions."""
     if isinstance(seeds, int) and not isinstance(seeds, bool):
         if seeds < 1:
             raise ConfigError([f"`data.seeds`: expected at least one seed, got {seeds}"])
@@ -107,7 +107,7 @@ def _seed_list(seeds: int | Sequence[int]) -> list[int]:
     return unique
 
 
-def _of_indices(rows: list[PromptRow], indices: str | Sequence[int], problems: list[str]) -> list[PromptRow]:
+def _with_indices(rows: list[PromptRow], indices: str | Sequence[int], problems: list[str]) -> list[PromptRow]:
     last = rows[-1].index
     if isinstance(indices, str):
         parts = re.fullmatch(r"(\d*):(\d*)", indices.strip())
@@ -128,7 +128,7 @@ def _of_indices(rows: list[PromptRow], indices: str | Sequence[int], problems: l
     return [row for row in rows if row.index in wanted]
 
 
-def _of_categories(rows: list[PromptRow], categories: Sequence[str], problems: list[str]) -> list[PromptRow]:
+def _with_categories(rows: list[PromptRow], categories: Sequence[str], problems: list[str]) -> list[PromptRow]:
     wanted = {category.strip().casefold() for category in categories}
     there = {row.category.casefold(): row.category for row in rows if row.category}
     unknown = sorted(wanted - set(there))
@@ -144,7 +144,7 @@ def _dataset_name(prompts: str | Path) -> str:
     if is_dataset(prompts):
         return dataset_name(prompts)
     path = prompt_file(prompts)
-    # For a built-in set the file's stem ("demo") says too little.
+    # The stem of a built-in set's file ("demo") alone would be ambiguous.
     own = path == Path(prompts).expanduser()
     if not own:
         return str(prompts).replace("/", "-")

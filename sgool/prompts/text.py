@@ -1,4 +1,4 @@
-"""Bytes of a prompt file to text, what a prompt may hold, and the record of a file's problems."""
+"""Reads a prompt file as text, checks the characters of a prompt, and collects a file's problems."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from pathlib import Path
 
 from sgool.errors import ConfigError
 
-#: Characters of the longest prompt. Text encoders take about 300; beyond this it is no prompt but a broken file.
+#: Most characters of a prompt. Text encoders read about 300; a longer text shows that the file is broken.
 LONGEST = 2000
 _MOST_PROBLEMS = 20
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
-#: Control characters but tab and line ends (NUL: UTF-16 or a binary file; 80 to 9F: a wrong encoding), and halves of
-#: surrogate pairs, which JSON can spell and no file can hold.
+#: Characters that no prompt may have: control characters except tab and line ends (NUL shows UTF-16 or a binary file,
+#: 80 to 9F a wrong encoding), and halves of surrogate pairs, which JSON can spell and no file can hold.
 _NOT_TEXT = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 class Problems:
-    """Collects what is wrong with one file or data set, to be raised together.
+    """Collects the problems of one file or data set, so that one error reports them all.
 
     Args:
-        path: What the messages start with.
+        path: The file or data set; each message starts with it.
     """
 
     def __init__(self, path: Path | str) -> None:
@@ -33,14 +33,14 @@ class Problems:
         return bool(self._found)
 
     def add(self, line: int, problem: str) -> None:
-        """Notes a problem; ``line`` counts from 1, 0 means the file as a whole."""
+        """Adds a problem; ``line`` counts from 1, and 0 means the file as a whole."""
         self._found.append((line, problem))
 
     def raise_if_any(self) -> None:
-        """Raises what was noted, sorted by line; beyond twenty, only the number of the rest.
+        """Raises an error with the problems sorted by line; beyond twenty, it only gives the number of the rest.
 
         Raises:
-            ConfigError: One problem per line of the file.
+            ConfigError: There is at least one problem.
         """
         found = sorted(dict.fromkeys(self._found), key=lambda problem: problem[0])
         texts = [f"{self.path}{f', line {line}' if line else ''}: {problem}" for line, problem in found]
@@ -51,9 +51,9 @@ class Problems:
 
 
 def read_text(path: Path, problems: Problems) -> str:
-    """The file's text, UTF-8 with or without a byte order mark; unpacked if the name ends in .gz.
+    """Reads a file's text, UTF-8 with or without a byte order mark; it is unpacked if the name ends in .gz.
 
-    Bytes that are not UTF-8 are noted with their lines and replaced, so that the rest of the file is looked at too.
+    Bytes that are not UTF-8 are added to the problems and replaced, so that the rest of the file is checked too.
 
     Raises:
         ConfigError: The file cannot be read at all, or is UTF-16.
@@ -84,7 +84,7 @@ def _note_bytes(content: bytes, problems: Problems) -> None:
 
 
 def text_problem(text: str) -> str | None:
-    """What keeps a stripped text from being a prompt or a category, if anything does."""
+    """Returns the reason why a stripped text can be no prompt or category, or None."""
     if len(text) > LONGEST:
         start = shown(text, 40)
         return f"{len(text)} characters, at most {LONGEST} make a prompt: {start}; is a quote not closed?"
@@ -96,7 +96,7 @@ def text_problem(text: str) -> str | None:
 
 
 def shown(value: object, most: int = 60) -> str:
-    """A value for a message: shortened, and nothing in it that a terminal cannot print."""
+    """Returns a value's representation for a message, shortened and printable on any terminal."""
     if isinstance(value, str):
         return repr(value if len(value) <= most else value[:most] + "…")
     text = repr(value)

@@ -1,4 +1,4 @@
-"""Where an image draws the eye: detectors, and the regions that a map holds.
+"""Saliency: detectors that find where people look in an image, and the regions of their maps.
 
 The names below are imported from their modules on first use: `sgool.saliency.options` needs no torch.
 """

@@ -1,4 +1,4 @@
-"""What a saliency detector is, and the scale of its maps."""
+"""The interface of a saliency detector, and the scale of its maps."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from sgool.types import PromptSeed
 
 @runtime_checkable
 class SaliencyDetector(Protocol):
-    """Anything that turns images into saliency maps, each image on its own."""
+    """A detector: anything that makes saliency maps of images, each image independently of the others."""
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Detects.
+        """Makes the saliency maps of images.
 
         Args:
             images: (B, 3, H, W), floating point, in [0, 1].
@@ -30,15 +30,15 @@ class SaliencyDetector(Protocol):
 
 @runtime_checkable
 class BindableDetector(SaliencyDetector, Protocol):
-    """A detector whose maps depend on the pairs as well, for example on their prompts."""
+    """A detector whose maps also depend on the pairs, for example on their prompts."""
 
     def bind(self, pairs: Sequence[PromptSeed]) -> SaliencyDetector:
-        """The detector of these pairs: it takes one image per pair, in their order."""
+        """Returns the detector for these pairs, which takes one image per pair, in their order."""
         ...
 
 
 def check_images(images: Tensor) -> None:
-    """Raises ValueError unless images are of shape (B, 3, H, W)."""
+    """Raises a ValueError unless images have the shape (B, 3, H, W)."""
     if images.ndim != 4 or images.shape[1] != 3:
         raise ValueError(f"expected images of shape (B, 3, H, W), got {tuple(images.shape)}")
 
@@ -47,13 +47,13 @@ def normalise_map(saliency: Tensor) -> Tensor:
     """Stretches each map to [0, 1], like ``mat2gray`` in Hou & Zhang's published code.
 
     Args:
-        saliency: (B, 1, H, W), any finite scale.
+        saliency: Maps (B, 1, H, W) of any finite scale.
 
     Returns:
-        (B, 1, H, W), minimum 0 and maximum 1 per image; zeros where the map is flat.
+        (B, 1, H, W), minimum 0 and maximum 1 per image; zeros if a map is flat.
 
     Raises:
-        SgoolError: A map that is not finite.
+        SgoolError: A map is not finite.
     """
     if saliency.ndim != 4 or saliency.shape[1] != 1:
         raise ValueError(f"expected saliency maps of shape (B, 1, H, W), got {tuple(saliency.shape)}")
@@ -64,7 +64,7 @@ def normalise_map(saliency: Tensor) -> Tensor:
 
 
 def require_finite(saliency: Tensor) -> None:
-    """Raises SgoolError that names the maps (first dimension) with NaN or infinite values."""
+    """Raises a SgoolError that names the maps (by first dimension) with NaN or infinite values, if there are any."""
     bad = (~saliency.isfinite()).flatten(1).any(dim=1).nonzero().flatten().tolist()
     if bad:
         raise SgoolError(

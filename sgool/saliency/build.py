@@ -1,4 +1,4 @@
-"""A saliency detector from the configuration."""
+"""Builds a saliency detector from the configuration."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from sgool.saliency.options import DETECTORS
 
 
 def build_detector(options: Mapping[str, Any], networks: Networks) -> SaliencyDetector:
-    """The detector of a validated ``saliency.detector``.
+    """Builds the detector of a validated ``saliency.detector``.
 
     Args:
         options: ``name`` and the detector's own keys; for one of the user's own, ``name`` is "custom".
-        networks: Where detectors with weights get their networks.
+        networks: The run's networks, from which detectors get theirs.
 
     Raises:
-        ConfigError: An unknown name, or settings that do not fit together.
-        SgoolError: Weights, a mask or a layer that are not there; arguments that do not fit.
+        ConfigError: The name is unknown, or settings do not fit together.
+        SgoolError: Weights, a mask or a layer are missing, or arguments do not fit.
     """
     settings = dict(options)
     return DETECTORS.build(settings.pop("name"), settings, "saliency.detector", {"networks": networks})

@@ -1,4 +1,7 @@
-"""Saliency that does not look at the image: a user's mask or boxes, and the centre. Controls for the detectors."""
+"""Detectors that do not look at the image: a user's mask or boxes, and the centre.
+
+They serve as controls for the other detectors.
+"""
 
 from __future__ import annotations
 
@@ -15,15 +18,15 @@ from sgool.saliency.base import check_images
 
 
 class FixedSaliency:
-    """Detector: the same mask or boxes for every image.
+    """A detector with the same mask or boxes for every image.
 
     Args:
-        mask: (h, w), not negative, with something above 0; resized to each image.
+        mask: Mask (h, w), not negative and somewhere above 0; it is resized to each image.
         boxes: Boxes as (top, left, height, width), fractions of the image's sides, inside [0, 1].
 
     Raises:
-        ConfigError: Neither or both, or boxes outside the image.
-        SgoolError: A mask that is not finite, negative or all zero.
+        ConfigError: Neither or both are given, or boxes lie outside the image.
+        SgoolError: The mask is not finite, negative or all zero.
     """
 
     def __init__(self, mask: Tensor | None = None, boxes: Sequence[Sequence[float]] | None = None) -> None:
@@ -40,7 +43,7 @@ class FixedSaliency:
         self._boxes = [tuple(float(value) for value in box) for box in boxes or ()]
 
     def __call__(self, images: Tensor) -> Tensor:
-        """The mask or boxes at the images' size; see `sgool.saliency.base.SaliencyDetector`."""
+        """Returns the mask or boxes at the images' size; see `sgool.saliency.base.SaliencyDetector`."""
         check_images(images)
         height, width = images.shape[-2:]
         dtype = torch.promote_types(images.dtype, torch.float32)
@@ -52,17 +55,17 @@ class FixedSaliency:
             for top, left, tall, wide in self._boxes:
                 rows, columns = _pixels(top, tall, height), _pixels(left, wide, width)
                 one[..., rows, columns] = 1
-        return _to_one(one).expand(len(images), -1, -1, -1)
+        return _with_maximum_1(one).expand(len(images), -1, -1, -1)
 
 
 class CentreSaliency:
-    """Detector: a Gaussian around the centre, as photographs invite (the usual baseline of saliency benchmarks).
+    """A detector with a Gaussian around the centre, the usual baseline of saliency benchmarks.
 
     Args:
         sigma: Standard deviation as a fraction of each side.
 
     Raises:
-        ConfigError: A sigma that is not positive.
+        ConfigError: ``sigma`` is not positive.
     """
 
     def __init__(self, sigma: float = 0.25) -> None:
@@ -71,11 +74,11 @@ class CentreSaliency:
         self.sigma = float(sigma)
 
     def __call__(self, images: Tensor) -> Tensor:
-        """The Gaussian at the images' size; see `sgool.saliency.base.SaliencyDetector`."""
+        """Returns the Gaussian at the images' size; see `sgool.saliency.base.SaliencyDetector`."""
         check_images(images)
         dtype = torch.promote_types(images.dtype, torch.float32)
         rows, columns = (self._profile(side, dtype, images.device) for side in images.shape[-2:])
-        return _to_one(rows[:, None] * columns).expand(len(images), 1, -1, -1)
+        return _with_maximum_1(rows[:, None] * columns).expand(len(images), 1, -1, -1)
 
     def _profile(self, side: int, dtype: torch.dtype, device: torch.device) -> Tensor:
         centres = (torch.arange(side, dtype=dtype, device=device) + 0.5) / side
@@ -83,15 +86,15 @@ class CentreSaliency:
 
 
 def build_fixed(mask: str | None, boxes: Sequence[Sequence[float]] | None) -> FixedSaliency:
-    """The detector of a validated configuration; its options are those of `FixedOptions`."""
+    """Builds the detector of a validated configuration from its options, those of `FixedOptions`."""
     return FixedSaliency(None if mask is None else read_mask(mask), boxes)
 
 
 def read_mask(file: str) -> Tensor:
-    """(h, w) in [0, 1]: the brightness of an image file, or its opacity if it has any transparent pixel.
+    """Reads a mask (h, w) in [0, 1]: the brightness of an image file, or its opacity if any pixel is transparent.
 
     Raises:
-        SgoolError: No such file, or no image.
+        SgoolError: There is no such file, or it is no image.
     """
     import numpy as np
     from PIL import Image, UnidentifiedImageError
@@ -113,7 +116,7 @@ def read_mask(file: str) -> Tensor:
 
 
 def box_problems(boxes: Sequence[Sequence[float]]) -> list[str]:
-    """One sentence per box that is not (top, left, height, width) inside the unit square."""
+    """Returns a problem for each box that is not (top, left, height, width) inside the unit square."""
     if not boxes:
         return ["saliency.detector.boxes must hold at least one box, got none."]
     slack = 1e-6  # 0.7 + 0.3 may exceed 1 in the last bit
@@ -139,10 +142,10 @@ def _mask_problem(mask: Tensor) -> str | None:
 
 
 def _pixels(start: float, extent: float, side: int) -> slice:
-    """At least one pixel."""
+    """Returns the pixels of an extent along one side, at least one."""
     first = min(round(start * side), side - 1)
     return slice(first, max(first + 1, round((start + extent) * side)))
 
 
-def _to_one(saliency: Tensor) -> Tensor:
+def _with_maximum_1(saliency: Tensor) -> Tensor:
     return saliency / saliency.amax(dim=(-2, -1), keepdim=True).clamp_min(torch.finfo(saliency.dtype).tiny)

@@ -1,6 +1,6 @@
-"""Grad-CAM and Grad-CAM++ on a CLIP's image tower: where the tower sees the prompt, or a text of the user's.
+"""Grad-CAM and Grad-CAM++ on a CLIP's image tower, which show where the tower sees the prompt or another text.
 
-Grad-CAM: Selvaraju et al., ICCV 2017. Grad-CAM++: Chattopadhyay et al., WACV 2018.
+Sources: Grad-CAM, Selvaraju et al., ICCV 2017; Grad-CAM++, Chattopadhyay et al., WACV 2018.
 """
 
 from __future__ import annotations
@@ -21,28 +21,28 @@ from sgool.models.networks import Networks
 from sgool.saliency.base import check_images, normalise_map
 from sgool.types import PromptSeed
 
-#: Cells along a side that the default layer has at least: as many as the last one of ResNet-50 or ViT-B/32 at 224 px.
+#: Fewest cells along a side of the default layer: as many as in the last one of ResNet-50 or ViT-B/32 at 224 px.
 _FEWEST_CELLS = 7
 
 
 class GradCam:
-    """Detector: the channels of one layer, weighted by how much they raise CLIP's logit for a text.
+    """A detector that weights the channels of one layer by how much they raise CLIP's logit for a text.
 
-    An image in which no cell raises the logit has a map of zeros. Oblong images are squeezed into the tower's square
+    If no cell of an image raises the logit, its map is all zeros. Oblong images are squeezed into the tower's square
     input, so that the map covers the whole image.
 
     Args:
         tower: The CLIP.
-        plus_plus: Grad-CAM++ instead of Grad-CAM: its weights tell several objects of a kind apart.
-        layer: Dotted name of a module below the image tower, whose output is a feature map (B, C, h, w) or tokens
-            (B, N, C) with the grid's last. None: of the residual stages the deepest with at least 7 x 7 cells, or the
-            norm before a transformer's last block.
-        query: None: the pairs' prompts. A text: that one, with the pairs' own values in place of ``{prompt}``,
-            ``{category}`` and ``{COLUMN}``, a further column of the prompt file.
+        plus_plus: Use Grad-CAM++ instead of Grad-CAM; its weights can tell several objects of the same kind apart.
+        layer: Dotted name of a module below the image tower. Its output must be a feature map (B, C, h, w), or tokens
+            (B, N, C) of which the last form the grid. None: the deepest residual stage with at least 7 x 7 cells, or
+            the norm before a transformer's last block.
+        query: The text to look for, in which ``{prompt}``, ``{category}`` and ``{COLUMN}`` (a further column of the
+            prompt file) are replaced by the pair's values. None: the pair's prompt.
 
     Raises:
-        SgoolError: No such layer, or a tower whose layers are not known.
-        ConfigError: A query that is empty or whose braces do not match.
+        SgoolError: There is no such layer, or the tower has no known layers.
+        ConfigError: The query is empty, or its braces do not match.
     """
 
     def __init__(
@@ -56,10 +56,10 @@ class GradCam:
         self._texts = None if query is None or self._fields else tower.encode_text([query])
 
     def bind(self, pairs: Sequence[PromptSeed]) -> GradCam:
-        """The detector of these pairs, one image each; their texts are embedded once, each alone.
+        """Returns the detector for these pairs, one image each; each pair's text is embedded once and by itself.
 
         Raises:
-            SgoolError: A pair without a column that the query names.
+            SgoolError: A pair has no value for a column that the query names.
         """
         bound = object.__new__(GradCam)
         bound.__dict__.update(self.__dict__)
@@ -67,7 +67,7 @@ class GradCam:
         return bound
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Detects; see `sgool.saliency.base.SaliencyDetector`. Works, and gives no gradient, with and without no_grad.
+        """Makes the saliency maps of images, without gradients, also under ``no_grad``.
 
         Args:
             images: (B, 3, H, W); clamped to [0, 1]. B pairs must be bound unless the query is one text for all.
@@ -76,8 +76,8 @@ class GradCam:
             (B, 1, H, W) in [0, 1], at least float32.
 
         Raises:
-            SgoolError: No text to look for, maps that are not finite, or a layer without a grid.
-            ValueError: Another shape, or another number of images than of bound pairs.
+            SgoolError: There is no text to look for, a map is not finite, or the layer has no grid.
+            ValueError: The images have another shape, or there are not as many images as bound pairs.
         """
         check_images(images)
         texts = self._targets(len(images))
@@ -111,12 +111,12 @@ class GradCam:
         return pair.prompt if self.query is None else self.query.format_map({k: str(v) for k, v in known.items()})
 
     def _explain(self, square: Tensor, texts: Tensor) -> tuple[Tensor, Tensor]:
-        """The layer's output and the logits' gradient with respect to it, each (B, C, h, w), at least float32."""
+        """Returns the layer's output and the logits' gradient with respect to it, each (B, C, h, w)."""
         scale = getattr(self.tower.model, "logit_scale", None)
         factor = scale.detach().exp() if isinstance(scale, Tensor) else 100.0
         with torch.enable_grad(), _leaf_at(self.layer) as leaves:
             embeddings = self.tower.encode_image(square)
-            # A sum over images: each image's logit depends on that image alone.
+            # One gradient of the sum serves all images, since each image's logit depends on that image alone.
             logits = factor * (embeddings * texts.to(embeddings)).sum()
             (leaf,) = leaves
             (gradient,) = torch.autograd.grad(logits, leaf)
@@ -125,10 +125,10 @@ class GradCam:
 
 
 def plus_plus_weights(activations: Tensor, gradients: Tensor) -> Tensor:
-    """Channel weights (B, C) of Grad-CAM++: positive gradients, each weighted by equation (19) of the paper.
+    """Returns the channel weights (B, C) of Grad-CAM++: positive gradients, weighted by equation (19) of the paper.
 
-    The score whose class is explained is exp(logit), as in the paper, so its higher derivatives are powers of
-    ``gradients``, those of the logit.
+    As in the paper, the explained score is exp(logit), so its higher derivatives are powers of ``gradients``, the
+    gradients of the logit.
     """
     square = gradients.square()
     below = 2 * square + activations.sum((2, 3), keepdim=True) * square * gradients
@@ -137,7 +137,7 @@ def plus_plus_weights(activations: Tensor, gradients: Tensor) -> Tensor:
 
 
 def as_grid(features: Tensor) -> Tensor:
-    """(B, C, h, w) as it is; tokens (B, N, C) without those before the grid, as (B, C, h, h)."""
+    """Returns a feature map (B, C, h, w) as it is, and the grid of tokens (B, N, C) as (B, C, h, h)."""
     if features.ndim == 4:
         return features
     side = math.isqrt(features.shape[1]) if features.ndim == 3 else 0
@@ -151,12 +151,12 @@ def as_grid(features: Tensor) -> Tensor:
 
 @contextmanager
 def _leaf_at(layer: nn.Module) -> Iterator[list[Tensor]]:
-    """Records the layer's output and cuts the graph there: nothing before it is differentiated."""
+    """Records the layer's output and cuts the graph there, so that nothing before it is differentiated."""
     leaves: list[Tensor] = []
 
     def hook(module: nn.Module, arguments: object, output: Tensor) -> Tensor:
         leaves.append(output.detach().requires_grad_())
-        return leaves[-1].clone()  # what follows may work in place
+        return leaves[-1].clone()  # the next layer may work in place
 
     handle = layer.register_forward_hook(hook)
     try:
@@ -177,10 +177,10 @@ def _named(visual: nn.Module, layer: str, name: str) -> nn.Module:
 
 
 def _default(visual: nn.Module, tower: ClipTower) -> nn.Module:
-    trunk = getattr(visual, "trunk", visual)  # of a timm model inside open_clip
+    trunk = getattr(visual, "trunk", visual)  # open_clip's name for a timm model inside
     blocks = getattr(getattr(trunk, "transformer", None), "resblocks", None) or getattr(trunk, "blocks", None)
     if isinstance(blocks, (nn.ModuleList, nn.Sequential)):
-        # After the last block only the class token matters, so its input is where the patches still do.
+        # After the last block only the class token matters; in the block's input the patches still do.
         norm = getattr(blocks[-1], "ln_1", None) or getattr(blocks[-1], "norm1", None)
         if isinstance(norm, nn.Module):
             return norm
@@ -207,10 +207,10 @@ def _fields(query: str) -> list[str]:
 
 
 def build_grad_cam(clip: Mapping[str, Any], layer: str | None, query: str | None, networks: Networks) -> GradCam:
-    """Grad-CAM of a validated configuration; its options are those of `GradCamOptions`."""
+    """Builds the Grad-CAM of a validated configuration from its options, those of `GradCamOptions`."""
     return GradCam(networks.clip(**clip), layer=layer, query=query)
 
 
 def build_grad_cam_pp(clip: Mapping[str, Any], layer: str | None, query: str | None, networks: Networks) -> GradCam:
-    """Grad-CAM++ of a validated configuration; its options are those of `GradCamPlusPlusOptions`."""
+    """Builds the Grad-CAM++ of a validated configuration from its options, those of `GradCamPlusPlusOptions`."""
     return GradCam(networks.clip(**clip), plus_plus=True, layer=layer, query=query)

@@ -1,7 +1,7 @@
-"""How well a saliency map agrees with where people look, or with where the objects are known to be.
+"""Metrics of how well a saliency map agrees with fixations of people, or with known places of objects.
 
-The measures of the MIT/Tübingen benchmark (Bylinskii et al. 2019), in float64. A map without contrast counts as the
-uniform one: 0.5 of AUC, no correlation.
+These are the metrics of the MIT/Tübingen benchmark (Bylinskii et al. 2019), in float64. A map without contrast counts
+as the uniform one, with an AUC of 0.5 and no correlation.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ _EPSILON = float(np.finfo(np.float64).eps)
 
 
 def auc_judd(saliency: ArrayLike | Tensor, fixations: ArrayLike | Tensor) -> float:
-    """Area under the ROC curve whose thresholds are the map's values at the fixations; 0.5 by chance, at most 1.
+    """Returns the area under the ROC curve whose thresholds are the map's values at the fixations.
 
-    True positives: fixations at or above the threshold, of all fixations. False positives: other pixels at or above
-    it, of all other pixels. The benchmark's code breaks ties by noise; here tied pixels cross a threshold together.
+    It is 0.5 by chance and at most 1. The true positive rate is the share of fixations at or above a threshold; the
+    false positive rate is that share of the other pixels. The benchmark's code breaks ties by noise; here tied pixels
+    cross a threshold together.
 
     Args:
         saliency: (H, W), any scale.
@@ -38,7 +39,7 @@ def auc_judd(saliency: ArrayLike | Tensor, fixations: ArrayLike | Tensor) -> flo
 
 
 def nss(saliency: ArrayLike | Tensor, fixations: ArrayLike | Tensor) -> float:
-    """Normalised scanpath saliency: mean at the fixations of the map with mean 0 and standard deviation 1.
+    """Returns the normalised scanpath saliency: the standardised map's mean at the fixations.
 
     Args:
         saliency: (H, W), any scale.
@@ -49,17 +50,20 @@ def nss(saliency: ArrayLike | Tensor, fixations: ArrayLike | Tensor) -> float:
 
 
 def cc(saliency: ArrayLike | Tensor, density: ArrayLike | Tensor) -> float:
-    """Pearson's correlation coefficient of two maps (H, W) of any scale, in [-1, 1]."""
+    """Returns Pearson's correlation coefficient of two maps (H, W) of any scale, in [-1, 1]."""
     return float((_standardised(_values(saliency)) * _standardised(_values(density, saliency))).mean())
 
 
 def sim(saliency: ArrayLike | Tensor, density: ArrayLike | Tensor) -> float:
-    """Similarity: what two maps (H, W), not negative, have in common when each sums to 1, in [0, 1]."""
+    """Returns the similarity in [0, 1] of two maps (H, W), not negative: their overlap when each sums to 1."""
     return float(np.minimum(_distribution(_values(saliency)), _distribution(_values(density, saliency))).sum())
 
 
 def kl(saliency: ArrayLike | Tensor, density: ArrayLike | Tensor) -> float:
-    """Kullback-Leibler divergence of the map from the density in nats, both (H, W), not negative; 0 is best."""
+    """Returns the Kullback-Leibler divergence of the map from the density in nats; 0 is best.
+
+    Both are (H, W) and not negative.
+    """
     predicted, wanted = _distribution(_values(saliency)), _distribution(_values(density, saliency))
     return float((wanted * np.log(_EPSILON + wanted / (predicted + _EPSILON))).sum())
 
@@ -84,7 +88,7 @@ def _fixated(fixations: ArrayLike | Tensor, like: ArrayLike | Tensor) -> NDArray
 
 
 def _standardised(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Mean 0 and (population) standard deviation 1; zeros where flat up to rounding."""
+    """Brings values to mean 0 and (population) standard deviation 1; returns zeros if they are flat up to rounding."""
     centred = values - values.mean()
     deviation = centred.std()
     return centred / deviation if deviation > 1e-12 * np.abs(values).max(initial=0.0) else np.zeros_like(values)

@@ -1,6 +1,6 @@
-"""Saliency detectors as the configuration names them: options, and the files that they need.
+"""Options of saliency detectors, and the files that they need.
 
-Nothing here imports torch: the configuration is checked with it before a network loads.
+Nothing here imports torch, so that a configuration can be checked before a network loads.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ _BOX = Rule("a box [top, left, height, width] in fractions of the image, inside 
 
 @dataclass(frozen=True, kw_only=True)
 class DetectorOptions(Options):
-    """What every detector has: nothing."""
+    """Base class of the detectors' options; it adds none."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SpectralResidualOptions(DetectorOptions):
-    """Spectral residual."""
+    """Options of the spectral residual."""
 
     builder = "sgool.saliency.spectral_residual.SpectralResidual"
 
@@ -49,7 +49,7 @@ class SpectralResidualOptions(DetectorOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class TranSalNetOptions(DetectorOptions):
-    """TranSalNet."""
+    """Options of TranSalNet."""
 
     builder = "sgool.saliency.transalnet.build_transalnet"
 
@@ -58,13 +58,13 @@ class TranSalNetOptions(DetectorOptions):
     channel_order: str = option("bgr", choice("bgr", "rgb"))
 
     def problems(self, where: str, config: Config) -> Iterator[str]:
-        """Weights that are missing."""
+        """Yields a problem if the weights are missing."""
         yield from weights_problems(self.weights, self.backbone)
 
 
 @dataclass(frozen=True, kw_only=True)
 class GradCamOptions(DetectorOptions):
-    """Grad-CAM of a CLIP."""
+    """Options of Grad-CAM with a CLIP."""
 
     builder = "sgool.saliency.grad_cam.build_grad_cam"
 
@@ -75,14 +75,14 @@ class GradCamOptions(DetectorOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class GradCamPlusPlusOptions(GradCamOptions):
-    """Grad-CAM++ of a CLIP."""
+    """Options of Grad-CAM++ with a CLIP."""
 
     builder = "sgool.saliency.grad_cam.build_grad_cam_pp"
 
 
 @dataclass(frozen=True, kw_only=True)
 class FixedOptions(DetectorOptions):
-    """The same mask or boxes for every image."""
+    """Options of the detector with the same mask or boxes for every image."""
 
     builder = "sgool.saliency.fixed.build_fixed"
 
@@ -90,7 +90,7 @@ class FixedOptions(DetectorOptions):
     boxes: list[list[float]] | None = option(None, optional(list_of(_BOX)))
 
     def problems(self, where: str, config: Config) -> Iterator[str]:
-        """Neither or both, or a mask that is missing."""
+        """Yields a problem if neither or both of mask and boxes are given, or if the mask is missing."""
         if (self.mask is None) == (self.boxes is None):
             given = "neither" if self.mask is None else "both"
             yield f"`{where}`: expected either mask or boxes, got {given}; set the other one to null"
@@ -103,7 +103,7 @@ class FixedOptions(DetectorOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class CenterOptions(DetectorOptions):
-    """A Gaussian around the centre."""
+    """Options of the detector with a Gaussian around the centre."""
 
     builder = "sgool.saliency.fixed.CentreSaliency"
 
@@ -112,7 +112,7 @@ class CenterOptions(DetectorOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class CustomDetectorOptions(CustomOptions, DetectorOptions):
-    """A detector of the user's own."""
+    """Options of a user's own detector."""
 
 
 DETECTORS: Kind[DetectorOptions] = Kind(
@@ -131,7 +131,7 @@ DETECTORS: Kind[DetectorOptions] = Kind(
     docs="docs/saliency.md",
 )
 
-#: What the configuration's ``saliency`` may hold.
+#: Rules of the configuration's ``saliency``.
 SALIENCY: dict[str, Schema] = {
     "detector": DETECTORS.schema,
     "threshold": number(above=0, most=1),
@@ -145,7 +145,7 @@ SALIENCY: dict[str, Schema] = {
 
 
 def weights_problems(weights: str, backbone: str) -> Iterator[str]:
-    """One sentence if there is no such file: what belongs there, where it is published, and the key."""
+    """Yields a problem if the weights are missing: which file is expected, and where it is published."""
     if Path(asset_path(weights)).expanduser().is_file():
         return
     files = " and ".join(f"{name} (backbone {key})" for key, name in PUBLISHED.items())

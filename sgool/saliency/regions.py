@@ -1,4 +1,4 @@
-"""From a saliency map to the boxes of its few heaviest parts."""
+"""Finds the salient regions of a saliency map: boxes around its few heaviest parts."""
 
 from __future__ import annotations
 
@@ -26,26 +26,26 @@ def find_regions(
     margin: float = 0.1,
     min_side: float = 0.3,
 ) -> tuple[Region, ...]:
-    """Connected components (8 neighbours) above a threshold, the heaviest first, as boxes inside the image.
+    """Finds the connected components (8 neighbours) above a threshold, heaviest first, as boxes inside the image.
 
-    A component's box gets a margin and becomes a square around the component's centre, shifted into the image; only
-    in an oblong image can a box be oblong: it never exceeds the image. Boxes may overlap.
+    A component's box gets a margin and becomes a square around the component's centre, which is shifted into the image.
+    A side never exceeds the image, so a box can be oblong only in an oblong image. Boxes may overlap.
 
     Args:
-        saliency_map: (H, W), not negative.
+        saliency_map: Map (H, W), not negative.
         threshold: Fraction of the map's maximum from which a pixel belongs to a region, in (0, 1].
         max_regions: How many components to keep at most; 0 keeps none.
         margin: Added on each side, as a fraction of the component's larger side.
         min_side: Smallest side of a box, as a fraction of the image's smaller side, in [0, 1].
 
     Returns:
-        Regions by falling saliency mass (ties: top, then left); the masses of those kept sum to 1. Empty if nothing
-        in the map is above zero.
+        Regions in order of falling saliency mass (ties: top, then left); their masses sum to 1. Empty if nothing in
+        the map is above zero.
 
     Raises:
-        SgoolError: A map with NaN or infinite values.
-        ConfigError: A setting outside its range.
-        ValueError: A map that is not two-dimensional.
+        SgoolError: The map has NaN or infinite values.
+        ConfigError: A setting is outside its range.
+        ValueError: The map is not two-dimensional.
     """
     if problems := region_problems(threshold, max_regions, margin, min_side):
         raise ConfigError(problems)
@@ -62,7 +62,7 @@ def find_regions(
 
 
 def region_problems(threshold: float, max_regions: int, margin: float, min_side: float) -> list[str]:
-    """One sentence per setting of `find_regions` that is outside its range."""
+    """Returns a problem for each setting of `find_regions` that is outside its range."""
     problems = []
     if not 0 < threshold <= 1:
         problems.append(f"saliency.threshold must be in (0, 1], a fraction of the map's maximum, got {threshold}.")

@@ -1,4 +1,4 @@
-"""Saliency without weights: the spectral residual of Hou & Zhang (CVPR 2007), per Lab channel and at several scales."""
+"""The spectral residual of Hou & Zhang (CVPR 2007), a detector without weights, on Lab channels at several scales."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _FLAT = 1e-3
 
 
 class SpectralResidual:
-    """Detector: what the smooth trend of the log amplitude spectrum does not explain stands out.
+    """A detector that finds what differs from the smooth trend of the image's log amplitude spectrum.
 
-    Each Lab channel of each scale gives a map; maps are weighted by the channel's contrast, since the method whitens
-    and would make as much of the noise of a flat channel as of an object. An even image gives zeros.
+    Each Lab channel at each scale gives a map. Maps are weighted by the channel's contrast, since the method whitens,
+    and would otherwise make as much of the noise of a flat channel as of an object. A uniform image gives zeros.
 
     Args:
         scales: Smaller sides in pixels to which the image is shrunk (never enlarged). The paper uses 64, which finds
@@ -35,7 +35,7 @@ class SpectralResidual:
             published code has 2.5 pixels of 64, which is 0.04.
 
     Raises:
-        ConfigError: No scales, a scale below 8, or a blur that is not positive.
+        ConfigError: There are no scales, a scale is below 8, or the blur is not positive.
     """
 
     def __init__(self, scales: Sequence[int] = (64, 32), blur_sigma: float = 0.05) -> None:
@@ -50,7 +50,7 @@ class SpectralResidual:
         self.blur_sigma = float(blur_sigma)
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Detects; see `sgool.saliency.base.SaliencyDetector`. Half precision is computed in float32.
+        """Makes the saliency maps of images; half precision is computed in float32.
 
         Args:
             images: (B, 3, H, W); clamped to [0, 1].
@@ -59,8 +59,8 @@ class SpectralResidual:
             (B, 1, H, W) in [0, 1], at least float32.
 
         Raises:
-            SgoolError: Images that are not finite.
-            ValueError: Another shape.
+            SgoolError: Images are not finite.
+            ValueError: The images have another shape.
         """
         check_images(images)
         # Fourier transforms and antialiased resizing exist in full precision only.
@@ -71,7 +71,7 @@ class SpectralResidual:
             return normalise_map(total)
 
     def _at_scale(self, lab: Tensor, scale: int, size: Sequence[int]) -> Tensor:
-        """(B, 1, H, W), mean 1 (0 for a flat image), so that scales count alike."""
+        """Returns the map (B, 1, H, W) of one scale, of mean 1 (0 for a flat image), so that scales count equally."""
         ratio = min(1.0, scale / min(size))
         shape = [max(1, round(side * ratio)) for side in size]
         small = F.interpolate(lab, shape, mode="bilinear", antialias=True) if ratio < 1 else lab
@@ -85,10 +85,10 @@ class SpectralResidual:
 
 
 def spectral_residual(channels: Tensor, sigma: float) -> Tensor:
-    """Hou & Zhang's map of each channel, at its own size.
+    """Returns Hou & Zhang's map of each channel, at the channel's own size.
 
-    Amplitude and phase of the Fourier transform; log amplitude minus its 3x3 mean (edges repeated, as in the
-    published code); back with the old phase; squared magnitude; Gaussian blur.
+    The log amplitude of the Fourier transform, minus its 3x3 mean (edges repeated, as in the published code), is
+    transformed back with the old phase. The map is the squared magnitude of this, blurred by a Gaussian.
 
     Args:
         channels: (B, C, h, w), float32 or float64.
@@ -99,7 +99,8 @@ def spectral_residual(channels: Tensor, sigma: float) -> Tensor:
     """
     spectrum = torch.fft.fft2(channels)
     amplitude = spectrum.abs()
-    # A floor relative to the channel's strongest frequency: the log of a frequency that is 0 up to rounding is noise.
+    # The floor is relative to the channel's strongest frequency; the log of a frequency that is 0 up to rounding would
+    # be noise.
     floor = amplitude.amax(dim=(2, 3), keepdim=True) * torch.finfo(channels.dtype).eps
     log_amplitude = (amplitude + floor + torch.finfo(channels.dtype).tiny).log()
     trend = F.avg_pool2d(F.pad(log_amplitude, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
@@ -109,7 +110,7 @@ def spectral_residual(channels: Tensor, sigma: float) -> Tensor:
 
 
 def gaussian_blur(images: Tensor, sigma: float) -> Tensor:
-    """Separable Gaussian, cut at 4 sigma, edges repeated, as ``scipy.ndimage.gaussian_filter(mode="nearest")``.
+    """Blurs images by a Gaussian, cut at 4 sigma, edges repeated: ``scipy.ndimage.gaussian_filter(mode="nearest")``.
 
     Args:
         images: (B, C, h, w).
@@ -129,7 +130,7 @@ def gaussian_blur(images: Tensor, sigma: float) -> Tensor:
 
 
 def rgb_to_lab(images: Tensor) -> Tensor:
-    """CIE Lab (D65) of sRGB images.
+    """Converts sRGB images to CIE Lab (D65).
 
     Args:
         images: (B, 3, H, W), clamped to [0, 1].

@@ -1,4 +1,4 @@
-"""TranSalNet as a detector: the published preprocessing, on the device and differentiable, and strict loading."""
+"""TranSalNet as a detector, with the published preprocessing (on the device, differentiable) and strict loading."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from sgool.saliency.base import check_images, normalise_map
 from sgool.saliency.options import weights_problems
 from sgool.saliency.transalnet_network import ARCHITECTURES, TranSalNet
 
-#: Of 255: what the published preprocessing puts around an image of another aspect ratio.
+#: Value that the published preprocessing puts around an image of another aspect ratio: 1 of 255.
 _PADDING = 1 / 255
 
 
 class TransalnetDetector:
-    """Detector: where people look, learnt from eye tracking (Lou et al. 2022).
+    """A detector that has learnt from eye tracking where people look (Lou et al. 2022).
 
     Args:
         network: The network; it is frozen and put into evaluation mode.
-        input_size: (H, W) that the network takes.
-        channel_order: Of what the network gets. "bgr": as the published test code, which reads files with OpenCV;
-            "rgb": as the published training code.
+        input_size: Size (H, W) of the network's input.
+        channel_order: Order of the network's input channels. "bgr": as in the published test code, which reads files
+            with OpenCV; "rgb": as in the published training code.
     """
 
     def __init__(
@@ -41,17 +41,17 @@ class TransalnetDetector:
         self.channel_order = channel_order
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Detects, differentiably; see `sgool.saliency.base.SaliencyDetector`.
+        """Makes the saliency maps of images, differentiably.
 
         Args:
             images: (B, 3, H, W), RGB; clamped to [0, 1].
 
         Returns:
-            (B, 1, H, W) in [0, 1], of the weights' type, at least float32.
+            (B, 1, H, W) in [0, 1], in the weights' dtype, at least float32.
 
         Raises:
-            SgoolError: Images, and so maps, that are not finite.
-            ValueError: Another shape.
+            SgoolError: Images, and so maps, are not finite.
+            ValueError: The images have another shape.
         """
         check_images(images)
         weight = next(self.network.parameters())
@@ -69,17 +69,17 @@ def load_transalnet(
     channel_order: Literal["bgr", "rgb"] = "bgr",
     device: str | torch.device = "cpu",
 ) -> TransalnetDetector:
-    """The detector with the weights of a file.
+    """Loads the detector with the weights of a file.
 
     Args:
-        weights: A ``.pth`` or ``.safetensors`` file in the published layout, float32 after loading.
+        weights: A ``.pth`` or ``.safetensors`` file in the published layout; weights are float32 after loading.
         backbone: A key of `ARCHITECTURES`.
         channel_order: See `TransalnetDetector`.
-        device: Where to put the network.
+        device: Device of the network.
 
     Raises:
-        ConfigError: An unknown backbone, or no such file.
-        SgoolError: An unreadable file, or weights of another layout.
+        ConfigError: The backbone is unknown, or there is no such file.
+        SgoolError: The file cannot be read, or has another layout.
     """
     if backbone not in ARCHITECTURES:
         raise ConfigError([f"saliency.detector.backbone must be one of {', '.join(ARCHITECTURES)}, got {backbone!r}."])
@@ -87,7 +87,7 @@ def load_transalnet(
     if problems := list(weights_problems(weights, backbone)):
         raise ConfigError(problems)
     architecture = ARCHITECTURES[backbone]
-    with torch.random.fork_rng(devices=()):  # the first, random weights must not move the global generator
+    with torch.random.fork_rng(devices=()):  # the random initial weights must not change the global generator
         network = TranSalNet(architecture)
     try:
         load_strictly(network, read_state(file), file)
@@ -99,7 +99,7 @@ def load_transalnet(
 def build_transalnet(
     weights: str, backbone: str, channel_order: Literal["bgr", "rgb"], networks: Networks
 ) -> TransalnetDetector:
-    """The detector of a validated configuration, loaded once; its options are those of `TranSalNetOptions`."""
+    """Builds the detector of a validated configuration from `TranSalNetOptions`; its network is loaded once."""
     return networks.shared(
         ("transalnet", weights, backbone, channel_order),
         lambda: load_transalnet(weights, backbone, channel_order, networks.device),
@@ -109,7 +109,8 @@ def build_transalnet(
 def fit_into(images: Tensor, size: tuple[int, int]) -> Tensor:
     """Resizes without changing the aspect ratio and pads around the centre, as the published preprocessing does.
 
-    Bilinear without anti-aliasing, like OpenCV's INTER_LINEAR; sides are rounded down; the padding is 1 of 255.
+    Interpolation is bilinear without anti-aliasing, like OpenCV's INTER_LINEAR. Sides are rounded down. The padding is
+    1 of 255.
 
     Args:
         images: (B, 3, h, w) in [0, 1].
@@ -128,7 +129,7 @@ def fit_into(images: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def cut_back(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """The reverse of `fit_into`: resizes the maps to cover an image's size and cuts out the centre.
+    """Undoes `fit_into`: resizes maps to cover an image's size and cuts out the centre.
 
     Args:
         maps: (B, 1, H, W).

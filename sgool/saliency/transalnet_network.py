@@ -1,4 +1,4 @@
-"""The network of TranSalNet (Lou et al. 2022), its modules named so that the published weights load strictly."""
+"""The network of TranSalNet (Lou et al. 2022), with module names for which the published weights load strictly."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ class Architecture:
         layers: Makes the backbone's layers, randomly initialised.
         taps: Indices of the layers whose outputs are decoded, at 1/8, 1/16 and 1/32 of the input's sides.
         channels: Channels of these outputs.
-        input_size: (H, W) in pixels that the network takes, multiples of 32; position embeddings belong to it.
+        input_size: (H, W) of the input in pixels, multiples of 32; the position embeddings have this size.
         hidden: Width of the transformer on each output, from 1/8 to 1/32.
-        head_width: Channels of an attention head.
-        depth: Blocks of each transformer.
+        head_width: Number of channels of an attention head.
+        depth: Number of blocks of each transformer.
     """
 
     layers: Callable[[], Sequence[nn.Module]]
@@ -69,10 +69,10 @@ ARCHITECTURES: dict[str, Architecture] = {
 
 
 class TranSalNet(nn.Module):
-    """Pixels to saliency: a convolutional backbone, a transformer on each of three scales, a convolutional decoder.
+    """The saliency network: a convolutional backbone, a transformer at each of three scales, a convolutional decoder.
 
     Args:
-        architecture: Which size; see `ARCHITECTURES`.
+        architecture: Size of the network; see `ARCHITECTURES`.
     """
 
     def __init__(self, architecture: Architecture) -> None:
@@ -81,7 +81,7 @@ class TranSalNet(nn.Module):
         self.decoder = _Decoder(architecture)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, 1, H, W) in (0, 1) for images (B, 3, H, W) of the architecture's input size, in [0, 1]."""
+        """Returns maps (B, 1, H, W) in (0, 1) of images (B, 3, H, W) in [0, 1], of the architecture's input size."""
         return self.decoder(*self.encoder(images))
 
 

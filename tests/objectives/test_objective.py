@@ -72,7 +72,7 @@ def bound(
 def test_formula_by_hand(reduction: str) -> None:
     crops = CropSettings(num=5, power=0.5, min_side=0.3, reduction=reduction)  # type: ignore[arg-type]
     saliency = settings(max_regions=2, margin=0.2, min_side=0.25)
-    output = bound(saliency, crops, a=2.0, b=-0.5)(images(), generators(), step=0)
+    output = bound(saliency, crops, a=2.0, b=-0.5)(images(), generators(), update=0)
     for index, (pair, generator) in enumerate(zip(PAIRS, generators(), strict=True)):
         image = images()[index : index + 1]
 
@@ -96,7 +96,7 @@ def test_formula_by_hand(reduction: str) -> None:
 
 
 def test_without_saliency_the_global_weight_is_one() -> None:
-    output = bound(None, CropSettings(num=0))(images(), generators(), step=0)
+    output = bound(None, CropSettings(num=0))(images(), generators(), update=0)
     expected = torch.stack([(i.mean() - pair.seed).square() for i, pair in zip(images(), PAIRS, strict=True)])
     torch.testing.assert_close(output.loss, expected, rtol=1e-12, atol=0)  # float64 sums in another order
     assert output.saliency_map is None and output.regions == ((), (), ())
@@ -106,9 +106,9 @@ def test_gradient_matches_finite_differences() -> None:
     objective = bound(settings(), CropSettings(num=3), a=1.0, b=0.3)
 
     def loss(batch: Tensor) -> Tensor:
-        return objective(batch, generators(), step=1).loss
+        return objective(batch, generators(), update=1).loss
 
-    objective(images(), generators(), step=0)  # boxes are found here and stay
+    objective(images(), generators(), update=0)  # boxes are found here and stay
     objective.objective.saliency = settings(every_n_steps=10)
     small = images().requires_grad_()
     probe = torch.randn(small.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(9))
@@ -133,15 +133,15 @@ def test_detects_every_n_steps_and_keeps_the_boxes_in_between() -> None:
 def test_a_fit_that_starts_between_detections_detects() -> None:
     detector = Bright()
     objective = bound(settings(detector, every_n_steps=10))
-    assert len(objective(images(), generators(), step=4).regions[1]) == 2
+    assert len(objective(images(), generators(), update=4).regions[1]) == 2
     assert detector.calls == 1
 
 
 def test_another_image_size_detects_anew() -> None:
     detector = Bright()
     objective = bound(settings(detector, every_n_steps=10))
-    objective(images(), generators(), step=0)
-    output = objective(images()[..., :40, :], generators(), step=1)
+    objective(images(), generators(), update=0)
+    output = objective(images()[..., :40, :], generators(), update=1)
     assert detector.calls == 2 and output.saliency_map is not None and output.saliency_map.shape[-2:] == (40, SIZE)
 
 
@@ -190,7 +190,7 @@ def test_a_broken_detector_is_reported() -> None:
         return batch.mean(dim=1, keepdim=True) * float("nan")
 
     with pytest.raises(SgoolError, match="saliency map holds NaN"):
-        bound(settings(broken))(images(), generators(), step=0)
+        bound(settings(broken))(images(), generators(), update=0)
 
 
 def test_values_out_of_range_keep_their_gradient() -> None:
@@ -202,13 +202,13 @@ def test_values_out_of_range_keep_their_gradient() -> None:
 def test_evaluate_is_the_whole_image_with_the_last_regions() -> None:
     detector = Bright()
     objective = bound(settings(detector, every_n_steps=10), CropSettings(num=6))
-    regions = objective(images(), generators(), step=0).regions
+    regions = objective(images(), generators(), update=0).regions
     moved = images().roll(12, dims=3)
     first, second = objective.evaluate(moved), objective.evaluate(moved)
     assert torch.equal(first, second) and detector.calls == 1 and not first.requires_grad
     expected = bound(settings(every_n_steps=10), CropSettings(num=0))
     expected._detection = objective._detection
-    result = expected(moved, generators(), step=1)
+    result = expected(moved, generators(), update=1)
     assert torch.equal(first, result.loss) and result.regions == regions
 
 
@@ -216,7 +216,7 @@ def test_evaluate_before_the_first_step_detects_and_forgets() -> None:
     detector = Bright()
     objective = bound(settings(detector, every_n_steps=10), CropSettings(num=0))
     scores = objective.evaluate(images())
-    assert torch.equal(scores, objective(images(), generators(), step=1).loss)
+    assert torch.equal(scores, objective(images(), generators(), update=1).loss)
     assert detector.calls == 2
 
 
