@@ -123,7 +123,7 @@ def _start(inverted: Inverted, edit: Edit) -> Start:
 
 
 def summary(outcome: Outcome) -> list[str]:
-    """A line per method and where its images lie; then what is left."""
+    """Returns a line per method, where its images lie, and what is left to do."""
     lines: list[str] = []
     for record in outcome.records:
         if record.status != "done":
@@ -139,7 +139,7 @@ def summary(outcome: Outcome) -> list[str]:
 
 
 def describe(metrics: Mapping[str, float], max_error: float) -> str:
-    """The inversion's quality in a sentence."""
+    """Describes the quality of an inversion in a sentence."""
     return (
         f"inversion error {metrics['inversion_error']:.2g} of the latents (limit {max_error:g}); PSNR to the image: "
         f"autoencoder alone {metrics['vae_psnr']:.1f} dB, with inversion {metrics['inversion_psnr']:.1f} dB"
@@ -147,7 +147,7 @@ def describe(metrics: Mapping[str, float], max_error: float) -> str:
 
 
 def invert_image(parts: Parts, photo: Image.Image, pair: PromptSeed, edit: Edit) -> Inverted:
-    """Photo -> the model's size -> latents -> first latents, and back again for the error."""
+    """Brings a photo to the model's size, finds first latents for it, and denoises them again for the error."""
     import torch
 
     from sgool.run.train import autocast_like

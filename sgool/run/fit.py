@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The end of a run.
+    """How a run ended.
 
     Attributes:
         run_dir: The run folder.
@@ -57,7 +57,7 @@ class Outcome:
 
     @property
     def failed(self) -> tuple[PairRecord, ...]:
-        """Records of pairs that did not end well."""
+        """The records of pairs that did not end well."""
         return tuple(record for record in self.records if record.status != "done")
 
     @property
@@ -99,7 +99,7 @@ def run_experiment(config: DictConfig, progress: Progress | None = None, *, acce
 
 
 def fit(*overrides: str, config_dir: Path | None = None) -> Outcome:
-    """``sgool fit`` from Python: ``fit("experiment=demo", "data.seeds=[1]")``."""
+    """Runs ``sgool fit`` from Python: ``fit("experiment=demo", "data.seeds=[1]")``."""
     from sgool.run.config import load_config
 
     return run_experiment(load_config(overrides, config_dir))
@@ -269,7 +269,7 @@ def device_name(config: Mapping[str, Any]) -> str | None:
 
 
 def limit_threads(threads: int | None, processes: int = 1) -> None:
-    """Sets torch's CPU threads; None: as torch decides, or the share of one of ``processes`` on this machine."""
+    """Sets torch's CPU threads; None leaves them to torch, or gives each of several processes its share."""
     import torch
 
     if threads is None and processes > 1 and "OMP_NUM_THREADS" not in os.environ:

@@ -16,7 +16,7 @@ Batch = tuple[PromptSeed, ...]
 
 
 class PairQueue:
-    """One method's batches without those that are recorded, or that another runner works on.
+    """Serves one method's batches, without those that are recorded or that another runner works on.
 
     `sgool.PromptDataModule` takes it as its sampler. A batch that is served is claimed until its records are written
     (`done`) or the Trainer has ended (`release`).
@@ -67,16 +67,16 @@ class PairQueue:
 
     @property
     def waiting(self) -> tuple[Batch, ...]:
-        """Batches that wait."""
+        """The batches that have not been served yet."""
         return tuple(self._waiting)
 
     @property
     def number_left(self) -> int:
-        """Pairs that wait."""
+        """How many pairs have not been served yet."""
         return sum(map(len, self._waiting))
 
     def left(self, batch: Sequence[PromptSeed]) -> Batch:
-        """The pairs of a batch that are still to be done."""
+        """Returns the pairs of a batch that are still to be done."""
         return tuple(pair for pair in batch if self.wants(pair))
 
     def wants(self, pair: PromptSeed) -> bool:
@@ -86,11 +86,11 @@ class PairQueue:
         return not (self._resume and self._folder.is_done(self.method, pair.pair_id, retry_failed=True))
 
     def made(self, record: PairRecord) -> None:
-        """A pair of the batch is recorded."""
+        """Notes that a pair is recorded, so that it is not done again."""
         self._made.add(record.pair_id)
 
     def done(self) -> None:
-        """The records of the batch that was served last are written."""
+        """Ends the batch that was served last: its records are written, and its checkpoint goes."""
         if self.current is not None:
             self.under_way.end(self.current)
         self.release()
@@ -113,7 +113,7 @@ class PairQueue:
         self._waiting = deque(part for batch in self._waiting for part in in_batches(batch, size))
 
     def put_back(self, batches: Sequence[Batch]) -> None:
-        """Serves these next."""
+        """Puts batches in front of those that wait."""
         self._waiting.extendleft(reversed(batches))
 
     def _claimed(self, batch: Batch) -> Batch | None:

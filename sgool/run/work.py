@@ -97,7 +97,7 @@ class Worker:
             return queue.taken
 
     def wait(self, taken: dict[str, list[Batch]]) -> None:
-        """Until other runners have recorded what they work on; does what they leave undone."""
+        """Waits until other runners have recorded what they work on, and does what they leave undone."""
         said = False
         while taken := {name: left for name, batches in taken.items() if (left := self._unrecorded(name, batches))}:
             if not said:
@@ -110,7 +110,7 @@ class Worker:
                 self.run(name, [batch for batch in batches if self._is_free(name, batch)])
 
     def stop_if_interrupted(self) -> None:
-        """Raises Interrupted between two batches."""
+        """Raises `Interrupted` between two batches if a signal asked to stop."""
         if self.interrupt():
             raise Interrupted("stopped between two pairs, as it was asked to")
 
