@@ -7,7 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from lightning.pytorch.strategies import DDPStrategy, StrategyRegistry
+from lightning.pytorch import Trainer
+from lightning.pytorch.strategies import DDPStrategy, Strategy, StrategyRegistry
 from lightning.pytorch.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from lightning_utilities.core.rank_zero import rank_zero_only as utils_rank_zero_only
@@ -93,8 +94,12 @@ class PairParallelStrategy(DDPStrategy):
         assert self.cluster_environment is not None
         self._launcher = PairLauncher(self.cluster_environment, self.num_processes, self.num_nodes)
 
-    def configure_ddp(self) -> None:
-        """Leaves the module as it is, without DistributedDataParallel around it."""
+    def setup(self, trainer: Trainer) -> None:
+        """As on one device: DDP would wrap the module, and give it the first rank's values before a prediction."""
+        Strategy.setup(self, trainer)
+
+    def _setup_model(self, model: torch.nn.Module) -> Any:
+        return model
 
     def barrier(self, *args: Any, **kwargs: Any) -> None:
         """Does not wait for other ranks."""
