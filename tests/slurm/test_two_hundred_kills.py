@@ -15,8 +15,8 @@ import pytest
 from typer.testing import CliRunner
 
 from sgool.cli import app
-from sgool.config import load_config
-from sgool.results.claims import active_claims
+from sgool.results.claims import read_claims
+from sgool.run.config import load_config
 from sgool.run.fit import run_experiment
 from sgool.run.status import run_status
 from tests.faults.folders import content, damaged_records, leftovers, rows
@@ -140,7 +140,7 @@ class Killer:
 
     def _kill(self, process: tuple[int, str], run: Path) -> None:
         pid = process[0]
-        claims = any(claim.pid == pid for claim in active_claims(run))
+        claims = any(claim.pid == pid for claim in read_claims(run))
         self._dead.add(process)
         os.kill(pid, signal.SIGKILL)
         self.killed += 1
@@ -174,7 +174,7 @@ def _seconds_of_a_start(cluster: Cluster, setting: Setting, run: Path) -> float:
     job = setting.submit(cluster, run)
     cluster.poll(lambda: len(_processes(job)) == TASKS, "the first processes")
     began = time.monotonic()
-    cluster.poll(lambda: len({claim.pid for claim in active_claims(run)}) == TASKS, "the first claims", 240)
+    cluster.poll(lambda: len({claim.pid for claim in read_claims(run)}) == TASKS, "the first claims", 240)
     seconds = time.monotonic() - began
     cluster.call("scancel", job)
     cluster.wait(job, 120)
