@@ -40,7 +40,7 @@ class Inversion:
 def invert_latents(chain: Chain, latents: Tensor, refinements: int = 0) -> Inversion:
     """Runs a chain's sampler backwards; `Chain.invert_latents` describes it."""
     sampler, moves = chain.sampler, chain.moves
-    if not sampler.has_inverse:
+    if not getattr(sampler, "has_inverse", False):
         raise SgoolError(
             f"`sampler`: {sampler.name} has no inverse: its steps start from a prediction made before; use edict, "
             "belm or bdia (exact), or ddim (approximate)"
@@ -48,9 +48,9 @@ def invert_latents(chain: Chain, latents: Tensor, refinements: int = 0) -> Inver
     if not (isinstance(refinements, int) and refinements >= 0):
         raise SgoolError(f"`refinements`: expected a whole number, 0 or more, got {refinements}")
     # How many latents a whole state has: a sampler with an exact inverse can start from an inverted state.
-    size = max(sampler.accepted_streams) if sampler.invertible else 1
+    size = max(sampler.accepted_streams) if getattr(sampler, "invertible", False) else 1
     chain.network.check_latents(latents, sampler.name, tuple(sorted({1, size})))
-    if not sampler.invertible:
+    if not getattr(sampler, "invertible", False):
         return Inversion(_approximate(latents[0], moves, chain.network, refinements)[None], exact=False)
     state: State = tuple(latents)
     if len(latents) < size and sampler.num_streams < size:

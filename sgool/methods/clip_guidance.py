@@ -77,7 +77,7 @@ class ClipGuidance(PairModule):
         super().__init__(chain, judges=judges, pairs=pairs)
         if estimate not in ESTIMATES:
             raise SgoolError(f"`method.{self.method}.estimate`: expected {' or '.join(ESTIMATES)}, got {estimate!r}")
-        if not chain.sampler.guidable:
+        if not getattr(chain.sampler, "guidable", False):
             raise SgoolError(
                 f"`method.{self.method}`: expected a sampler whose steps can be guided, such as ddim or dpm_solver, "
                 f"got {chain.sampler.name}"
