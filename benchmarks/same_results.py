@@ -6,8 +6,8 @@ A run folder of an earlier release and one made by this code, with the same comm
       'methods=[vanilla,doodl,sgool,reno,best_of_n,clip_guidance]' models.device=cpu
     python benchmarks/same_results.py runs/old runs/new
 
-Without arguments it makes a small run twice, with other batches under way at the same time, and compares those. Bits
-depend on the processor and on torch's release: both runs have to be made on one machine.
+Without arguments it makes a small run twice, once as a whole and once in two parts, the second part first, and compares
+those. Bits depend on the processor and on torch's release: both runs have to be made on one machine.
 """
 
 from __future__ import annotations
@@ -77,15 +77,16 @@ def _same_image(old: Path, new: Path) -> bool:
 
 
 def _two_runs(folder: Path) -> tuple[Path, Path]:
-    """The same pairs and methods twice."""
+    """The same pairs and methods as a whole, and in two parts."""
     from sgool import fit
 
-    own = ["data.limit=2", "trainer.pairs_per_fit=2", "trainer.threads=1", "models.device=cpu", "logger=none"]
+    own = ["data.limit=4", "trainer.pairs_per_fit=2", "trainer.threads=1", "models.device=cpu", "logger=none"]
     small = ["sampler.num_inference_steps=4", "optimization.num_optimization_steps=3"]
     methods = "methods=[vanilla,doodl,sgool,reno,best_of_n,clip_guidance]"
-    for name in ("first", "second"):
-        fit(*own, *small, methods, f"run_dir='{folder / name}'")
-    return folder / "first", folder / "second"
+    for name, parts in (("whole", ("1/1",)), ("parts", ("2/2", "1/2"))):
+        for part in parts:
+            fit(*own, *small, methods, f"trainer.shard={part}", f"run_dir='{folder / name}'")
+    return folder / "whole", folder / "parts"
 
 
 if __name__ == "__main__":

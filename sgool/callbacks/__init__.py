@@ -5,7 +5,7 @@ the latents, renormalise, keep what was seen. Each works on every pair of the ba
 that order (`PairCallback.order`), wherever it stands in a Trainer's list.
 """
 
-from sgool.callbacks.base import PairCallback
+from sgool.callbacks.base import PairCallback, UpdateCallback
 from sgool.callbacks.batch_checkpoint import BatchCheckpoint
 from sgool.callbacks.build import default_callbacks
 from sgool.callbacks.gradient import (
@@ -39,6 +39,7 @@ __all__ = [
     "TieGradients",
     "TieLatents",
     "Trajectory",
+    "UpdateCallback",
     "default_callbacks",
     "gaussianity",
     "norm_regularizer",

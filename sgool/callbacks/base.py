@@ -1,4 +1,4 @@
-"""What all callbacks on pairs share: their order, and hooks of a batch of pairs."""
+"""The base classes of callbacks on pairs: their order, and the hooks of a batch of pairs."""
 
 from __future__ import annotations
 
@@ -26,27 +26,34 @@ class PairCallback(L.Callback):
     order: ClassVar[int] = 80
 
     def on_pairs_start(self, trainer: L.Trainer, pl_module: Any) -> None:
-        """A batch of pairs was taken up: ``pl_module.pairs``, with first latents."""
+        """Called when the module has taken up a batch of pairs, with their first latents."""
 
     def on_pairs_end(self, trainer: L.Trainer, pl_module: Any, results: Sequence[PairResult]) -> None:
-        """A batch of pairs is done: one result a pair, in order, scored by the judges."""
+        """Called when a batch is done, with one result a pair, in order, scored by the judges."""
 
     def on_denoising_step(self, trainer: L.Trainer, pl_module: Any, step: int, total: int) -> None:
-        """A method that works along one chain has made ``step`` of ``total`` denoising steps."""
+        """Called when a method that works along one chain has made ``step`` of ``total`` denoising steps."""
 
     def batch_state(self) -> dict[str, Any]:
-        """What is remembered of the batch under way, in plain values and tensors on the CPU."""
+        """Returns what the callback remembers of the batch under way, in plain values and tensors on the CPU."""
         return {}
 
     def load_batch_state(self, state: dict[str, Any]) -> None:
-        """Takes up what `batch_state` returned; `on_pairs_start` was called before."""
+        """Restores what `batch_state` returned; `on_pairs_start` was called before."""
 
     @staticmethod
     def gradient(module: Any) -> Tensor:
-        """(S, B, C, h, w), to be changed in place."""
+        """Returns the latents' gradient (S, B, C, h, w), to be changed in place."""
         gradient: Tensor | None = module.latents.grad
         assert gradient is not None
         return gradient
+
+
+class UpdateCallback(PairCallback):
+    """A part of the updates of latents: it changes them, or keeps what they saw.
+
+    Methods without updates pass it by, so a Trainer may have `sgool.callbacks.default_callbacks` for all methods.
+    """
 
 
 class Column(Protocol):
@@ -55,7 +62,7 @@ class Column(Protocol):
     name: str
 
     def values(self, module: Any, seen: Evaluation) -> Tensor:
-        """(B,), of what an update saw."""
+        """Returns the column's values (B,) for what an update saw."""
         ...
 
 

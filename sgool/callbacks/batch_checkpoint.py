@@ -60,12 +60,12 @@ class BatchCheckpoint(PairCallback):
             pl_module.seconds_before = content["seconds"]
 
     def on_pairs_end(self, trainer: L.Trainer, pl_module: Any, results: Sequence[PairResult]) -> None:
-        """The batch's results are handed over, to callbacks before this one too."""
+        """Says that the batch is done; callbacks with a lower order have written its results."""
         if self._on_done is not None:
             self._on_done()
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Writes where it is time to; ends the epoch where that is asked for."""
+        """Writes a checkpoint when one is due; ends the epoch where the run has to end."""
         if self._after_round(trainer, pl_module, batch):
             # Not an exception: Lightning would drop what this update has logged.
             trainer.should_stop = True
@@ -73,7 +73,7 @@ class BatchCheckpoint(PairCallback):
     def on_predict_batch_end(
         self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        """Writes where it is time to.
+        """Writes a checkpoint when one is due.
 
         Raises:
             Interrupted: It was asked to end: Lightning has no other way to end a prediction.
@@ -82,25 +82,25 @@ class BatchCheckpoint(PairCallback):
             raise Interrupted(f"stopped after {batch.update + 1} of {batch.updates}, as it was asked to")
 
     def on_denoising_step(self, trainer: L.Trainer, pl_module: Any, step: int, total: int) -> None:
-        """Ends where that is asked for; the last step is not undone.
+        """Ends the prediction where the run has to end, but not after the last step.
 
         Raises:
             Interrupted: It was asked to end.
         """
-        if step < total and self._asked(trainer):
+        if step < total and self._must_end(trainer):
             raise Interrupted(f"stopped after step {step} of {total}, as it was asked to")
 
     def _after_round(self, trainer: L.Trainer, module: Any, batch: Any) -> bool:
         """Whether to end: in the middle of a batch, after a checkpoint."""
-        done, asked = batch.update + 1, self._asked(trainer)
+        done, ends = batch.update + 1, self._must_end(trainer)
         if batch.is_over:  # its results are handed over
-            return asked
-        if asked or (self._every and done % self._every == 0):
+            return ends
+        if ends or (self._every and done % self._every == 0):
             state = {ORIGIN: self._origin, "batch": module.batch_state(), "seconds": module.seconds}
             write_checkpoint(self._path(module.pairs), state)
             if self._on_written is not None:
                 self._on_written(module.pairs, done, batch.updates)
-        return asked
+        return ends
 
-    def _asked(self, trainer: L.Trainer) -> bool:
+    def _must_end(self, trainer: L.Trainer) -> bool:
         return trainer.received_sigterm or (self._interrupted is not None and self._interrupted())

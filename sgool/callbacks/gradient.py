@@ -7,22 +7,22 @@ from typing import Any
 import lightning as L
 from torch.nn import functional as F
 
-from sgool.callbacks.base import PairCallback, require_positive
+from sgool.callbacks.base import UpdateCallback, require_positive
 from sgool.errors import SgoolError
 
 
-class TieGradients(PairCallback):
-    """Both streams get the mean of their gradients."""
+class TieGradients(UpdateCallback):
+    """Gives both streams the mean of their gradients."""
 
     order = 40
 
     def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: Any, optimizer: Any) -> None:
-        """Averages over the streams."""
+        """Averages the gradient over the streams."""
         gradient = self.gradient(pl_module)
         gradient.copy_(gradient.mean(dim=0, keepdim=True).expand_as(gradient))
 
 
-class MaskGradient(PairCallback):
+class MaskGradient(UpdateCallback):
     """Weights the gradient with the saliency map of the current image, averaged over the pixels of each latent.
 
     Latents of the background get little of the step. Noise and renormalisation still move all latents: switch them off
@@ -32,7 +32,7 @@ class MaskGradient(PairCallback):
     order = 45
 
     def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: Any, optimizer: Any) -> None:
-        """Weights in place; both streams with the map of the first one's image."""
+        """Weights the gradient in place; both streams with the map of the first one's image."""
         saliency = pl_module.evaluation.output.saliency_map
         if saliency is None:
             raise SgoolError(
@@ -44,7 +44,7 @@ class MaskGradient(PairCallback):
         gradient.mul_(F.adaptive_avg_pool2d(saliency.to(gradient), (height, width)))
 
 
-class NormalizeGradient(PairCallback):
+class NormalizeGradient(UpdateCallback):
     """Scales each pair's gradient to a root mean square of ``rms`` per element.
 
     The papers clip raw gradients at 1e-3, which suits Stable Diffusion's scale only; a normalised gradient makes the
@@ -58,13 +58,13 @@ class NormalizeGradient(PairCallback):
         self.rms = rms
 
     def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: Any, optimizer: Any) -> None:
-        """Scales in place."""
+        """Scales the gradient in place."""
         gradient = self.gradient(pl_module)
         size = gradient.square().mean(dim=(0, 2, 3, 4), keepdim=True).sqrt()
         gradient.mul_(self.rms / size.clamp_min(1e-12))
 
 
-class ClipGradientNorm(PairCallback):
+class ClipGradientNorm(UpdateCallback):
     """Shortens each pair's gradient, over all its elements and streams, to a Euclidean norm of at most ``value``."""
 
     order = 55
@@ -74,13 +74,13 @@ class ClipGradientNorm(PairCallback):
         self.value = value
 
     def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: Any, optimizer: Any) -> None:
-        """Scales in place."""
+        """Scales the gradient in place."""
         gradient = self.gradient(pl_module)
         norm = gradient.square().sum(dim=(0, 2, 3, 4), keepdim=True).sqrt()
         gradient.mul_(self.value / norm.clamp_min(self.value))
 
 
-class ClipGradient(PairCallback):
+class ClipGradient(UpdateCallback):
     """Clips each element of the gradient to ±``value``."""
 
     order = 60
@@ -90,5 +90,5 @@ class ClipGradient(PairCallback):
         self.value = value
 
     def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: Any, optimizer: Any) -> None:
-        """Clips in place."""
+        """Clips the gradient in place."""
         self.gradient(pl_module).clamp_(-self.value, self.value)

@@ -9,10 +9,10 @@ import lightning as L
 import torch
 from torch import Tensor
 
-from sgool.callbacks.base import PairCallback
+from sgool.callbacks.base import UpdateCallback
 
 
-class NonFiniteGuard(PairCallback):
+class NonFiniteGuard(UpdateCallback):
     """Puts a pair whose loss or gradient is NaN or infinite back by half of its last step, once; then it fails.
 
     The last step led from latents that were evaluated well, z, to the bad ones, z'. The pair goes on from z + (z' - z)
@@ -36,18 +36,18 @@ class NonFiniteGuard(PairCallback):
         self._momenta: dict[int, Tensor] = {}
 
     def on_pairs_start(self, trainer: L.Trainer, pl_module: Any) -> None:
-        """Knows no good latents yet."""
+        """Forgets the good latents of the batch before."""
         self._good = pl_module.latents.detach().clone()
         self._known = [False] * len(pl_module.pairs)
         self._momenta = {}
 
     def batch_state(self) -> dict[str, Any]:
-        """The last good latents."""
+        """Returns the last good latents, and which pairs have any."""
         assert self._good is not None
         return {"good": self._good.cpu(), "known": list(self._known)}
 
     def load_batch_state(self, state: dict[str, Any]) -> None:
-        """Takes them up."""
+        """Restores the last good latents."""
         assert self._good is not None
         self._good, self._known = state["good"].to(self._good), list(state["known"])
 

@@ -9,14 +9,14 @@ import lightning as L
 import torch
 from torch import Tensor
 
-from sgool.callbacks.base import PairCallback
+from sgool.callbacks.base import UpdateCallback
 from sgool.errors import SgoolError
 from sgool.prompts.seeding import pair_generator
 
 SCHEDULES = ("constant", "linear", "spherical")
 
 
-class Perturb(PairCallback):
+class Perturb(UpdateCallback):
     """Mixes the same noise n ~ N(0, 1) into all streams z of a pair, outside the momentum.
 
     =============  =========================================  ==============================================
@@ -48,7 +48,7 @@ class Perturb(PairCallback):
 
     @torch.no_grad()
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Draws from each pair's generator of this update."""
+        """Adds noise to the latents, drawn from each pair's own generator of this update."""
         latents, update = pl_module.latents, pl_module.update
         share = 1 - update / pl_module.num_optimization_steps if self.schedule == "linear" else 1.0
         for index, pair in enumerate(pl_module.pairs):
@@ -66,19 +66,19 @@ class Perturb(PairCallback):
         return math.cos(self.std) * streams + math.sin(self.std) * norms / noise.norm() * noise
 
 
-class TieLatents(PairCallback):
+class TieLatents(UpdateCallback):
     """Replaces the streams of each pair by their mean."""
 
     order = 70
 
     @torch.no_grad()
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Averages over the streams."""
+        """Averages the latents over the streams."""
         latents = pl_module.latents
         latents.copy_(latents.mean(dim=0, keepdim=True).expand_as(latents))
 
 
-class Renormalize(PairCallback):
+class Renormalize(UpdateCallback):
     """Rescales each stream of each pair to the norm of its first draw."""
 
     order = 75
@@ -87,21 +87,21 @@ class Renormalize(PairCallback):
         self._norm: Tensor | None = None
 
     def on_pairs_start(self, trainer: L.Trainer, pl_module: Any) -> None:
-        """Remembers the first norms (S, B, 1, 1, 1)."""
+        """Remembers the norms (S, B, 1, 1, 1) of the first latents."""
         self._norm = self._norms(pl_module.latents.detach())
 
     def batch_state(self) -> dict[str, Any]:
-        """The first norms."""
+        """Returns the norms of the first latents."""
         assert self._norm is not None
         return {"norm": self._norm.cpu()}
 
     def load_batch_state(self, state: dict[str, Any]) -> None:
-        """Those of the fit that is resumed."""
+        """Restores the norms of the first latents."""
         self._norm = state["norm"]
 
     @torch.no_grad()
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Rescales in place."""
+        """Rescales the latents in place."""
         assert self._norm is not None
         latents = pl_module.latents
         latents.mul_(self._norm.to(latents.device) / self._norms(latents))

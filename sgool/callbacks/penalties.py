@@ -14,7 +14,7 @@ import lightning as L
 import torch
 from torch import Tensor
 
-from sgool.callbacks.base import PairCallback, require_positive
+from sgool.callbacks.base import UpdateCallback, require_positive
 from sgool.errors import SgoolError
 from sgool.prompts.seeding import pair_generator
 from sgool.types import Evaluation, PromptSeed
@@ -66,7 +66,7 @@ def gaussianity(latents: Tensor, permutations: Tensor, dim: int) -> Tensor:
     return unlikely.mean(dim=-1)
 
 
-class Penalty(PairCallback):
+class Penalty(UpdateCallback):
     """Adds ``weight`` times a penalty, the mean over the streams, to the loss of each pair."""
 
     order = 10
@@ -75,14 +75,14 @@ class Penalty(PairCallback):
 
     @abstractmethod
     def of(self, latents: Tensor, pairs: Sequence[PromptSeed], update: int) -> Tensor:
-        """(S, B), before the weight."""
+        """Returns the penalty (S, B) of latents (S, B, C, h, w), before the weight."""
 
     def values(self, module: Any, seen: Evaluation) -> Tensor:
-        """(B,), before the weight."""
+        """Returns the penalty (B,) of what an update saw, before the weight."""
         return self.of(seen.latents, module.pairs, seen.update).mean(dim=0)
 
     def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: Any, optimizer: Any) -> None:
-        """Adds the gradient in place."""
+        """Adds the penalty's gradient to that of the objective, in place."""
         gradient = self.gradient(pl_module)
         with torch.enable_grad():
             latents = pl_module.latents.detach().requires_grad_(True)
@@ -92,7 +92,7 @@ class Penalty(PairCallback):
 
 
 class NormRegularizer(Penalty):
-    """`norm_regularizer`."""
+    """The penalty `norm_regularizer` on the latents' norm, which ReNO uses."""
 
     name = "norm_regularizer"
 
@@ -101,12 +101,12 @@ class NormRegularizer(Penalty):
         self.weight = weight
 
     def of(self, latents: Tensor, pairs: Sequence[PromptSeed], update: int) -> Tensor:
-        """(S, B)."""
+        """Returns the penalty (S, B) of latents (S, B, C, h, w), before the weight."""
         return norm_regularizer(latents)
 
 
 class Gaussianity(Penalty):
-    """`gaussianity`, with permutations drawn anew at each update, from each pair's own generator.
+    """The penalty `gaussianity`, with permutations drawn anew at each update, from each pair's own generator.
 
     Args:
         weight: Of the penalty.
@@ -122,7 +122,7 @@ class Gaussianity(Penalty):
         self.weight, self.dim, self.permutations = weight, dim, permutations
 
     def of(self, latents: Tensor, pairs: Sequence[PromptSeed], update: int) -> Tensor:
-        """(S, B)."""
+        """Returns the penalty (S, B) of latents (S, B, C, h, w), before the weight."""
         count = latents[0, 0].numel()
         drawn = []
         for pair in pairs:

@@ -61,13 +61,13 @@ class RunWriter(PairCallback):
             self.folder.record_judges(pl_module.panel.fingerprints())
         objective = getattr(pl_module, "objective", None)
         terms: dict[str, list[str]] = {} if objective is None else objective.fingerprints()
-        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        for callback in pl_module.pair_callbacks():
             if isinstance(callback, EarlyStop):
                 terms |= callback.fingerprints()
         self.folder.record_objective(self._method or pl_module.method, terms)
 
     def on_pairs_end(self, trainer: L.Trainer, pl_module: Any, results: Sequence[PairResult]) -> None:
-        """Writes the batch's pairs."""
+        """Writes the files and the record of each pair of the batch."""
         for result in results:
             if self._wanted is None or self._wanted(result.pair):
                 record = write_result(self.folder, self._method or pl_module.method, result)
@@ -107,7 +107,7 @@ def write_result(folder: RunFolder, method: str, result: PairResult) -> PairReco
 
 
 def write_failure(folder: RunFolder, method: str, pair: PromptSeed, error: str, seconds: float) -> PairRecord:
-    """The record of a pair of which there is nothing but the reason why it failed."""
+    """Writes the record of a pair that has nothing but the reason why it failed."""
     record = PairRecord(
         pair_id=pair.pair_id,
         method=method,

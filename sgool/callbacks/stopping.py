@@ -8,14 +8,14 @@ from typing import Any
 import lightning as L
 from torch import Tensor
 
-from sgool.callbacks.base import PairCallback
+from sgool.callbacks.base import UpdateCallback
 from sgool.errors import SgoolError
 from sgool.objectives import CropSettings, Objective
 from sgool.objectives.terms import Term
 from sgool.types import Evaluation
 
 
-class EarlyStop(PairCallback):
+class EarlyStop(UpdateCallback):
     """Stops a pair once a term that nobody optimises has been above its lowest value for ``patience`` updates in a row.
 
     The term is measured on the whole image, without crops. A stopped pair stays where it is, while the others of its
@@ -43,24 +43,24 @@ class EarlyStop(PairCallback):
         self._last: tuple[int, Tensor] | None = None
 
     def fingerprints(self) -> dict[str, list[str]]:
-        """Name of the term -> fingerprints of its networks: what stops pairs is no independent judge of them."""
+        """Returns the fingerprints of the term's networks by its name: what stops pairs is no independent judge."""
         return self._objective.fingerprints()
 
     def on_pairs_start(self, trainer: L.Trainer, pl_module: Any) -> None:
-        """Starts to count."""
+        """Starts to count updates anew, for the pairs of a new batch."""
         self._bound, self._last = self._objective.bind(pl_module.pairs), None
         self._lowest, self._waited = [float("inf")] * len(pl_module.pairs), [0] * len(pl_module.pairs)
 
     def batch_state(self) -> dict[str, Any]:
-        """The counts."""
+        """Returns each pair's lowest value and how long it has waited since."""
         return {"lowest": list(self._lowest), "waited": list(self._waited)}
 
     def load_batch_state(self, state: dict[str, Any]) -> None:
-        """Goes on counting."""
+        """Restores each pair's lowest value and how long it has waited since."""
         self._lowest, self._waited = list(state["lowest"]), list(state["waited"])
 
     def values(self, module: Any, seen: Evaluation) -> Tensor:
-        """(B,), the term on the whole images."""
+        """Returns the term's values (B,) on the whole images."""
         if self._last is None or self._last[0] != seen.update:
             self._last = (seen.update, self._bound.evaluate(seen.images))
         return self._last[1]

@@ -10,13 +10,13 @@ import lightning as L
 import torch
 from torch import Tensor
 
-from sgool.callbacks.base import Column, PairCallback
+from sgool.callbacks.base import Column, UpdateCallback
 from sgool.errors import SgoolError
 from sgool.results.checkpoint import eight_bit, pack_image, unpack_image
 from sgool.types import Evaluation, PairResult
 
 
-class Trajectory(PairCallback):
+class Trajectory(UpdateCallback):
     """Keeps, per pair, the history of losses, the first image and the best one; ``keep`` "last" takes the last.
 
     After a batch's last update its latents are evaluated once more, so N updates make N + 1 candidates, and the results
@@ -50,7 +50,7 @@ class Trajectory(PairCallback):
         self._packed: dict[tuple[str, int, int], dict[str, Any]] = {}
 
     def on_pairs_start(self, trainer: L.Trainer, pl_module: Any) -> None:
-        """Starts empty histories."""
+        """Starts empty histories for the pairs of a new batch."""
         self.history = [[] for _ in pl_module.pairs]
         self.best = [{"selection": float("inf"), "update": 0} for _ in pl_module.pairs]
         # After a resume the first latents are the same: they follow from the pairs, and checkpoints spare them.
@@ -58,7 +58,7 @@ class Trajectory(PairCallback):
         self.snapshots, self._packed = [], {}
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Takes what this update saw before its step; after the last one, hands over the results."""
+        """Keeps what this update saw before its step; after the last one, hands over the results."""
         self._take(pl_module, pl_module.evaluation)
         if batch.is_over:
             if len(pl_module.stopped) < len(pl_module.pairs):
@@ -99,7 +99,7 @@ class Trajectory(PairCallback):
         )
 
     def batch_state(self) -> dict[str, Any]:
-        """Everything kept, with images as PNG."""
+        """Returns everything that was kept, with images as PNG."""
         packed, self._packed = self._packed, {}
 
         def pack(kind: str, update: int, index: int, image: Tensor | None) -> dict[str, Any] | None:
@@ -125,7 +125,7 @@ class Trajectory(PairCallback):
         }
 
     def load_batch_state(self, state: dict[str, Any]) -> None:
-        """Takes it up again."""
+        """Restores everything that was kept."""
         self.history = state["history"]
         self.best = [
             {key: unpack_image(value) if isinstance(value, dict) else value for key, value in kept.items()}

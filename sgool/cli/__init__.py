@@ -1,4 +1,4 @@
-"""The command line. Nothing heavy is imported at the top: ``--help`` and mistakes in arguments answer at once."""
+"""The command line. It imports nothing heavy at the top, so that ``--help`` and wrong arguments answer at once."""
 
 from __future__ import annotations
 
@@ -29,5 +29,5 @@ def _root(
 
 
 def main() -> None:
-    """Entry point of the ``sgool`` command."""
+    """Runs the ``sgool`` command; its entry point."""
     app()

@@ -1,4 +1,4 @@
-"""What all commands share: the application, how errors are shown, and columns of text."""
+"""What all commands share: the application, how errors are shown, and printing in columns."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 
 from sgool.errors import SgoolError
 
-#: Exit code of what the user can mend.
+#: Exit code for a mistake that the user can mend.
 USER_ERROR = 2
 
 app = typer.Typer(
@@ -28,7 +28,7 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an e
 
 @contextmanager
 def user_errors(debug: bool) -> Iterator[None]:
-    """A SgoolError becomes one paragraph on stderr and exit code 2; with ``debug`` its traceback is shown."""
+    """Turns a SgoolError into one paragraph on stderr and exit code 2; with ``debug`` its traceback is shown."""
     try:
         yield
     except SgoolError as error:

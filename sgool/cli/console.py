@@ -1,4 +1,4 @@
-"""What ``sgool fit`` shows in a terminal: progress while it works, a table when it is done."""
+"""The output of ``sgool fit`` in a terminal: progress while it works, and a table when it is done."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from sgool.types import PairRecord, PromptSeed
 _PROMPT_LENGTH = 40
 
 _SPEED_SECONDS = 6 * 3600.0
-"""Over how long the time left is estimated; rich's half minute holds no pair of a real run."""
+"""How far back speed is measured for the time left; in rich's default of half a minute no pair of a real run ends."""
 
 
 class ConsoleProgress(RunProgress):
-    """One bar for the pairs with the time left, one for the updates of the fit under way with its loss and score.
+    """Shows a bar of pairs with the time left, and a bar of the current batch's updates with its loss and score.
 
-    Without a terminal there are no bars, but a line a pair, as for pairs that failed. Of several ranks, only the first
-    shows bars; the others print their lines, each with its rank.
+    Without a terminal there are no bars; then a line is printed for each pair, as with bars for each pair that failed.
+    Among several ranks only the first shows bars; the others print lines, each with its rank.
 
     Args:
-        console: Where to; by default the standard output.
-        rank: Of this process.
+        console: Where to print; by default the standard output.
+        rank: The number of this process.
         world_size: How many processes there are.
     """
 
@@ -41,7 +41,7 @@ class ConsoleProgress(RunProgress):
         self._ended = self._left = 0
 
     def as_rank(self, rank: int, world_size: int) -> None:
-        """Says which process this is, before ``start``."""
+        """Sets which process this is; called before ``start``."""
         self._prefix = f"rank {rank}: " if world_size > 1 else ""
         self._has_bars = self.console.is_terminal and rank == 0
 
@@ -53,7 +53,7 @@ class ConsoleProgress(RunProgress):
             self._bars.stop()
 
     def start(self, pairs: int, methods: Sequence[str], left: int) -> None:
-        """Says what there is to do."""
+        """Prints how many pairs there are and how many are left, and shows the bars."""
         total = pairs * len(methods)
         finished = f", {total - left} done already" if left < total else ""
         self._print(f"{pairs} pairs × {', '.join(methods)}: {left} to do{finished}")
@@ -75,7 +75,7 @@ class ConsoleProgress(RunProgress):
         self._bars.start()
 
     def note(self, text: str) -> None:
-        """Prints a line."""
+        """Prints a note on a line of its own."""
         self._print(f"note: {text}")
 
     def batch(self, method: str, pairs: Sequence[PromptSeed]) -> None:
@@ -92,10 +92,10 @@ class ConsoleProgress(RunProgress):
         """Moves the updates' bar.
 
         Args:
-            update: Updates done.
-            total: Of how many.
-            loss: Mean over the fit's pairs.
-            score: The selection score's mean.
+            update: How many updates are done.
+            total: How many updates the batch takes.
+            loss: The loss, as a mean over the batch's pairs.
+            score: The selection score, as a mean over the batch's pairs.
         """
         if self._bars is None:
             return
@@ -104,7 +104,7 @@ class ConsoleProgress(RunProgress):
         self._bars.update(self._updates, completed=update, total=total, visible=True, values=values)
 
     def done(self, records: Sequence[PairRecord]) -> None:
-        """Moves the pairs' bar; without bars prints a line a pair."""
+        """Moves the pairs' bar; prints a line for each pair that failed, or for every pair if there are no bars."""
         if self._bars is not None:
             self._bars.advance(self._all, len(records))
         for record in records:
@@ -117,7 +117,7 @@ class ConsoleProgress(RunProgress):
 
 
 def _result(record: PairRecord) -> str:
-    """A pair's time and change of score, or why it failed."""
+    """Returns a pair's time and change of score as text, or why the pair failed."""
     if record.status != "done":
         return f"failed: {record.error}"
     parts = [f"{record.seconds:.1f} s"]
@@ -130,7 +130,7 @@ def _result(record: PairRecord) -> str:
 
 
 def print_outcome(outcome: Outcome, console: Console | None = None) -> None:
-    """The summary table, failed pairs, and where the results lie."""
+    """Prints the summary table, the failed pairs, and where the results are."""
     console = console or Console(highlight=False)
     table = Table(title="judge CLIP score (0-100) and scene accuracy: first image → final image, means over pairs")
     for name in ("method", "pairs", "failed", "judge", "scene accuracy", "network calls", "seconds"):

@@ -1,4 +1,4 @@
-"""What `sgool doctor` and `sgool models` tell: this machine, the installed releases, the embedded models."""
+"""Facts for `sgool doctor` and `sgool models`: this machine, the installed releases, the embedded models."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _MIB = 2**20
 
 
 def machine_facts() -> list[tuple[str, str]]:
-    """Versions, cores, memory and devices of this machine. Imports torch."""
+    """Returns (name, value) of versions, cores, memory and devices of this machine. It imports torch."""
     facts = [("sgool", __version__), ("python", platform.python_version()), ("platform", platform.platform())]
     facts += [(name, _version(name)) for name in _PACKAGES]
     facts += [("cores", str(_cores())), ("memory", _memory())]
@@ -42,12 +42,12 @@ def machine_facts() -> list[tuple[str, str]]:
 
 
 def asset_facts(assets: Path = ASSETS) -> list[tuple[str, str, str]]:
-    """Per embedded model: its name for the configuration, what it is for, and its size, or that it is missing."""
+    """Returns each embedded model's name in the configuration, its use, and its size or that it is missing."""
     facts = []
     for part, (marker, purpose) in _PARTS.items():
         folder = assets / "emoji_world" / part
         name = f"emoji_world/{part}".rstrip("/")
-        # The pipeline's folder holds the other parts too.
+        # The pipeline's folder holds the folders of the other parts too.
         skip = tuple(folder / other for other in (*_PARTS, "prompts") if other) if not part else ()
         size = _mebibytes(folder, skip)
         facts.append((name, purpose, f"{size:.1f} MiB" if (folder / marker).is_file() else "missing"))
@@ -55,7 +55,7 @@ def asset_facts(assets: Path = ASSETS) -> list[tuple[str, str, str]]:
 
 
 def prompt_facts(assets: Path = ASSETS) -> list[tuple[str, int]]:
-    """Built-in prompt sets and their numbers of prompts."""
+    """Returns the built-in prompt sets with their numbers of prompts."""
     from sgool.prompts import read_prompts
 
     return [(name, len(read_prompts(path))) for name, path in prompt_sets(assets).items()]
@@ -69,7 +69,7 @@ def _version(name: str) -> str:
 
 
 def _cores() -> int:
-    """Cores that this process may use: fewer than the machine has in a container or under a scheduler."""
+    """Counts the cores that this process may use; in a container or under a scheduler the machine may have more."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

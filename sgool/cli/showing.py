@@ -1,4 +1,4 @@
-"""Commands that look at what there is: ``report``, ``study``, ``study-results``, ``score``, ``models``, ``doctor``."""
+"""Commands that read what is there: ``report``, ``study``, ``study-results``, ``score``, ``models``, ``doctor``."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def score(
 
 
 def _score_sets(run: Path, distribution: str | None, features: str, by: str | None, diversity: str | None) -> None:
-    """Makes and prints the tables that were asked for."""
+    """Computes the tables of image sets and prints them."""
     from sgool.run.imagesets import score_distribution, score_diversity
 
     tables = [score_distribution(run, distribution, features, by)] if distribution is not None else []

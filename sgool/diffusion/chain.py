@@ -191,10 +191,8 @@ class Chain:
         Raises:
             SgoolError: As for `with_prompts`, or the conditioning has another shape or dtype or requires gradients.
         """
-        chain = copy.copy(self)
-        chain._network = GuidedModel(
-            self.family, conditioning, negative, self.guidance_scale, split_guidance=self._split_guidance
-        )
+        chain, split = copy.copy(self), self._split_guidance
+        chain._network = GuidedModel(self.family, conditioning, negative, self.guidance_scale, split_guidance=split)
         return chain
 
     @property
@@ -223,14 +221,10 @@ class Chain:
         return network_calls(self.moves)
 
     def optimization_calls(self, latents: Tensor, num_optimization_steps: int) -> int:
-        """Counts the network calls of an optimisation, as its record gives them.
+        """Counts the network calls that so many updates of latents (S, B, C, h, w) take, as a record gives them.
 
-        Each update is a forward pass and what the engine recomputes in backward; the latents after the last one are
-        evaluated without gradients. An engine with a budget of memory is measured with one call of the network.
-
-        Args:
-            latents: Latents (S, B, C, h, w) for the measurement.
-            num_optimization_steps: Number of updates.
+        Each is a forward pass and what the engine recomputes in backward; the latents after the last one are evaluated
+        without gradients. An engine with a budget of memory is measured with one call of the network.
         """
         recomputed = recomputed_calls(self.moves, self.num_streams, self.engine, self.network, latents[0])
         return num_optimization_steps * (self.sampling_calls + recomputed) + self.sampling_calls

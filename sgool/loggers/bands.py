@@ -1,4 +1,4 @@
-"""Curves over a whole method: at each update the mean over the pairs, and how far they spread."""
+"""Curves over all pairs of a method: at each update the mean and the spread of what the pairs' histories hold."""
 
 from __future__ import annotations
 
@@ -10,10 +10,14 @@ _QUANTILES = {"p10": 0.1, "p50": 0.5, "p90": 0.9}
 
 
 def bands(histories: Iterable[Sequence[Mapping[str, float]]]) -> list[dict[str, float]]:
-    """A row an update: ``curve/update``, ``curve/pairs`` and, of each value, its mean and quantiles over the pairs.
+    """Summarises the histories of pairs: a row per update with the mean and quantiles of each value over the pairs.
 
     Args:
-        histories: Of each pair, its rows. A pair that was stopped counts up to there.
+        histories: The rows of each pair's history. A pair that was stopped counts up to its last update.
+
+    Returns:
+        Rows with ``curve/update``, ``curve/pairs`` (how many pairs have the update), ``curve/NAME/mean``, ``/p10``,
+        ``/p50`` and ``/p90``.
     """
     values: dict[int, dict[str, list[float]]] = {}
     pairs: dict[int, int] = {}

@@ -1,4 +1,4 @@
-"""Curves and scores as CSV files that only ever grow at their end."""
+"""The logger that writes curves and scores as CSV files, which only ever grow at their end."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ _MEND = "Make room there, or set logger=none, and run the same command again."
 class GrowingCsv:
     """A CSV file to which rows are appended, each in one write, so that a killed process leaves whole rows.
 
-    Rows of other columns go to a file of their own (STEM-2.csv, ...): nothing is ever written anew, so a row costs
-    the same after a hundred thousand others.
+    Rows with other columns go to a file of their own (STEM-2.csv, ...). Nothing is ever rewritten, so a row costs the
+    same after a hundred thousand others.
 
     Args:
-        folder: Made if it is missing.
-        stem: Name of the file without ``.csv``.
+        folder: The folder of the files; made if it is missing.
+        stem: The name of the first file without ``.csv``.
     """
 
     def __init__(self, folder: Path, stem: str) -> None:
@@ -48,18 +48,18 @@ class GrowingCsv:
                 path.unlink()
 
     def paths(self) -> list[Path]:
-        """Its files, in the order in which they were made."""
+        """Returns the paths of the files, in the order in which they were made."""
         found = [self._folder / f"{self._stem}.csv", *self._folder.glob(f"{self._stem}-*.csv")]
         return sorted((path for path in found if path.exists()), key=lambda path: (len(path.name), path.name))
 
     def rows(self) -> Iterator[dict[str, str]]:
-        """All rows of all its files."""
+        """Reads all rows of all files."""
         for path in self.paths():
             with path.open(encoding="utf-8", newline="") as stream:
                 yield from csv.DictReader(stream)
 
     def append(self, row: Mapping[str, Any]) -> None:
-        """Adds a row."""
+        """Adds a row to the file that has the row's columns, or to a new one."""
         columns = tuple(row)
         path = self._files.get(columns)
         lines = [list(row.values())]
@@ -72,7 +72,7 @@ class GrowingCsv:
         csv.writer(text, lineterminator="\n").writerows(lines)
         data = text.getvalue().encode()
         with explain_os_errors(f"write {path}", _MEND), path.open("ab", buffering=0) as stream:
-            if (stream.write(data) or 0) < len(data):  # no error for the system; the next byte would be one
+            if (stream.write(data) or 0) < len(data):  # a short write is no error for the system
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
@@ -88,12 +88,14 @@ def _drop_broken_end(path: Path) -> None:
 
 
 class CsvPairLogger(Logger):
-    """``RUN/logs/METHOD[-PART]/updates.csv``, ``pairs.csv`` and, at the end, ``summary.json``.
+    """Logs a method's updates and pairs as CSV files in ``RUN/logs/METHOD[-PART]``.
+
+    ``updates.csv`` has a row per update, ``pairs.csv`` a row per pair; ``summary.json`` has the means at the end.
 
     Args:
         run_dir: The run folder.
         method: The method.
-        process: Which process this is.
+        process: The process that logs.
     """
 
     def __init__(self, run_dir: Path, method: str, process: Process) -> None:
@@ -113,32 +115,32 @@ class CsvPairLogger(Logger):
 
     @property
     def version(self) -> str:
-        """There is one."""
+        """The version that Lightning asks for; empty, since a run folder has one."""
         return ""
 
     def begin(self, pairs: Sequence[PromptSeed]) -> None:
-        """The next updates are those of these pairs."""
+        """Begins a batch: the updates logged next are those of these pairs."""
         self._batch = batch_name([pair.pair_id for pair in pairs])
         self._filter.begin(self._batch)
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Adds a row of an update to ``updates.csv``; Lightning's ``step`` counts those of all batches."""
-        update, fresh = self._filter.fresh(metrics)
-        if fresh:
-            self._updates.append({"batch": self._batch, "update": update, **fresh})
+        """Adds an update's row to ``updates.csv``; Lightning's ``step``, which counts over all batches, is not used."""
+        update, values = self._filter.new_values(metrics)
+        if values:
+            self._updates.append({"batch": self._batch, "update": update, **values})
 
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
-        """Nothing: the configuration is in the run folder."""
+        """Logs nothing: the configuration is in the run folder."""
 
     def end(self, records: Sequence[PairRecord]) -> None:
-        """Adds a row a pair to ``pairs.csv``."""
+        """Ends a batch: adds a row for each of its pairs to ``pairs.csv``."""
         for record in records:
             row = {"batch": self._batch, "pair_id": record.pair_id, "status": record.status, "seconds": record.seconds}
             self._pairs.append(row | dict(record.metrics))
         self._filter.end(self._batch)
 
     def close(self, summary: Mapping[str, float] | None, *, failed: bool = False) -> None:
-        """Writes the aggregates, if this process has them."""
+        """Ends the log and writes ``summary.json``, if this process has the method's means."""
         if summary is not None:
             path = self.folder / "summary.json"
             with explain_os_errors(f"write {path}", _MEND):

@@ -1,4 +1,4 @@
-"""What one W&B run holds, kept beside its files: a process that continues the run logs neither twice nor too little."""
+"""Keeps a note of what a W&B run holds, so that a process that continues the run logs each value exactly once."""
 
 from __future__ import annotations
 
@@ -15,20 +15,19 @@ _logger = logging.getLogger(__name__)
 
 @dataclass
 class State:
-    """What was logged to a run.
+    """What was logged to a W&B run so far.
 
     Attributes:
         steps: W&B's next step.
-        pairs: How many of the recorded pairs have their scores logged.
-        rows: How many of them stand in tables.
-        next_batch: Number of the next batch.
-        batches: Number of each batch under way, by its name.
-        updates: Last logged update of each batch under way, by its name.
-        log: The transaction log of the process that had the run last, relative to the run folder.
-        before: ``steps``, ``pairs``, ``rows`` and ``updates`` when that process began: what is not in its log but in
-            earlier ones.
+        pairs: For how many of the recorded pairs the scores were logged.
+        rows: For how many of the recorded pairs the tables have a row.
+        next_batch: The number of the next batch.
+        batches: The number of each batch under way, by the batch's name.
+        updates: The last logged update of each batch under way, by the batch's name.
+        log: The transaction log of the last process that wrote to the run, relative to the run folder.
+        before: ``steps``, ``pairs``, ``rows`` and ``updates`` when that process began: earlier logs hold these.
         ended: Whether that process ended the run, so that its log is whole.
-        means: A digest of the method's means that were logged.
+        means: A digest of the method's means, if they were logged.
     """
 
     steps: int = 0
@@ -44,11 +43,11 @@ class State:
 
 
 class Ledger:
-    """The state and the pairs of one W&B run.
+    """The file that notes the state and the pairs of one W&B run.
 
     Args:
-        folder: Where it is kept; made if it is missing.
-        name: Of the process and method.
+        folder: The folder of the file; made if it is missing.
+        name: The name of the process and method.
         run_dir: The run folder.
     """
 
@@ -56,7 +55,7 @@ class Ledger:
         folder.mkdir(parents=True, exist_ok=True)
         self._path, self._pairs_path = folder / f"{name}.json", folder / f"{name}.pairs"
         self.state = _read_state(self._path)
-        #: Pairs that this run was told of, in order.
+        #: The ids of the pairs that belong to this run, in order.
         self.pairs = _read_lines(self._pairs_path)
         if not self.state.ended:
             self._recover(run_dir)
@@ -64,27 +63,27 @@ class Ledger:
         self.state.rows = min(self.state.rows, len(self.pairs))
 
     def _recover(self, run_dir: Path) -> None:
-        """Finds out what a killed process's log holds; without the log, takes it that nothing was lost."""
-        from sgool.loggers.wandb_file import read_held
+        """Reads from a killed process's log what was lost; if the log is gone, nothing counts as lost."""
+        from sgool.loggers.wandb_file import read_transaction_log
 
         state, log = self.state, run_dir / self.state.log
         if not (state.log and log.is_file()):
             return
-        held, before = read_held(log), state.before
+        held, before = read_transaction_log(log), state.before
         state.steps = max(before["steps"], held.steps)
         state.pairs, state.rows = max(before["pairs"], held.pairs), max(before["rows"], held.rows)
         found = {name: held.updates[number] for name, number in state.batches.items() if number in held.updates}
         state.updates = before["updates"] | found
 
     def begin(self, log: str) -> None:
-        """A process begins a transaction log."""
+        """Notes that this process begins a transaction log."""
         state = self.state
         state.log, state.ended = log, False
         state.before = {"steps": state.steps, "pairs": state.pairs, "rows": state.rows, "updates": dict(state.updates)}
         self.save()
 
     def save(self) -> None:
-        """Writes the state; not to the disk itself, since what a power cut loses here, it loses in W&B's files too."""
+        """Writes the state, without syncing the disk: a power cut loses as much of W&B's own files."""
         temporary = self._path.with_name(f".{self._path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
         temporary.write_text(json.dumps(asdict(self.state)), encoding="utf-8")
         os.replace(temporary, self._path)
@@ -113,6 +112,6 @@ def _read_lines(path: Path) -> list[str]:
     except FileNotFoundError:
         return []
     whole = text[: text.rfind("\n") + 1]
-    if whole != text:  # half a line, left by a full disk: the next must not be joined to it
+    if whole != text:  # a full disk left half a line, to which the next one must not be joined
         path.write_text(whole, encoding="utf-8")
     return whole.splitlines()

@@ -1,4 +1,4 @@
-"""What the runner tells the loggers of a method."""
+"""The interface between a runner and the loggers of a method."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class RunLogs:
-    """The loggers of one method in one process, from the first pair to the last.
+    """The loggers of one method in one process: told when a batch begins and ends, and when the method ends.
 
     ::
 
@@ -26,19 +26,19 @@ class RunLogs:
             logs.end(records)                               # after its pairs' records are written
             logs.close(summary)                             # once; the means, in one of the run's processes
 
-    What is logged of a pair is read from the run folder, so it is what was recorded. Nothing here draws random
-    numbers from a global generator.
+    What is logged of a pair is read from the run folder, so logs and records agree. Nothing here draws random numbers
+    from a global generator.
 
     Args:
         options: The ``logger`` part of the configuration.
         run_dir: The run folder.
-        name: Of the run; W&B's group.
-        method: W&B's job type.
-        config: Plain configuration, shown by W&B.
-        process: Which process this is.
+        name: The run's name, which is W&B's group.
+        method: The method's name, which is W&B's job type.
+        config: The plain configuration, shown by W&B.
+        process: The process that logs; None: the run's only one.
         environment: Versions, device and commit, shown by W&B.
-        planned_updates: Updates that this process is about to make, all batches together; keeps W&B's curves within
-            its limits.
+        planned_updates: How many updates this process is about to make, in all batches together. W&B's curves are
+            thinned by it, to stay within W&B's limits.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class RunLogs:
     ) -> None:
         process = process or Process()
         self.loggers: list[CsvPairLogger | WandbPairLogger] = []
-        #: What the user should be told, a sentence each.
+        #: Sentences that the user should be told.
         self.notes: list[str] = []
         if options["name"] == "csv":
             from sgool.loggers.csv_logger import CsvPairLogger
@@ -71,22 +71,26 @@ class RunLogs:
             self.notes += opened.notes
 
     def begin(self, pairs: Sequence[PromptSeed]) -> None:
-        """A batch begins."""
+        """Tells the loggers that a batch begins."""
         for logger in self.loggers:
             logger.begin(pairs)
 
+    def update(self, values: Mapping[str, float]) -> None:
+        """Logs an update now, before Lightning does; each value of each update is logged once."""
+        for logger in self.loggers:
+            logger.log_metrics(values)
+
     def end(self, records: Sequence[PairRecord]) -> None:
-        """A batch has ended and its records are in the run folder."""
+        """Tells the loggers that pairs have ended and that their records are in the run folder."""
         for logger in self.loggers:
             logger.end(records)
 
     def close(self, summary: Mapping[str, float] | None = None, *, failed: bool = False) -> None:
-        """Ends the logs; what was logged is there, whether or not the method is finished.
+        """Ends the logs, whether or not the method is finished; what was logged before stays.
 
         Args:
-            summary: The method's means over all its pairs; None where another process logs them, or where pairs are
-                left.
-            failed: The process ends with an error.
+            summary: The method's means over all its pairs; None if pairs are left, or if another process logs them.
+            failed: Whether the process ends with an error.
         """
         loggers, self.loggers = self.loggers, []
         for logger in loggers:

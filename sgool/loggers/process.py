@@ -1,4 +1,4 @@
-"""Which of a run's processes this is."""
+"""A process's place among the processes that share a run."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ class Process:
     """One of the processes that share a run's pairs.
 
     Attributes:
-        rank: Of this process among those of its job, from 0.
-        world_size: Processes of its job.
-        part: This job's part of the pairs (``trainer.shard``, a SLURM array task), from 1.
-        parts: How many such parts there are.
+        rank: The process's number among those of its job, from 0.
+        world_size: How many processes the job has.
+        part: The job's part of the run (``trainer.shard``, a SLURM array task), from 1.
+        parts: How many parts the run has.
     """
 
     rank: int = 0
@@ -23,11 +23,11 @@ class Process:
 
     @property
     def label(self) -> str:
-        """Names the process among its run's, the same in every start: empty if it is the only one."""
+        """A name of the process within its run, the same in every start; empty if there is only one process."""
         names = [f"part{self.part}of{self.parts}"] if self.parts > 1 else []
         names += [f"rank{self.rank}of{self.world_size}"] if self.world_size > 1 else []
         return "-".join(names)
 
     def named(self, method: str) -> str:
-        """METHOD, or METHOD-LABEL."""
+        """Returns the name of this process's logs for a method: METHOD, or METHOD-LABEL."""
         return f"{method}-{self.label}" if self.label else method

@@ -1,4 +1,4 @@
-"""The rows of W&B's tables, made from a run folder."""
+"""Makes the rows of W&B's tables from a run folder."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _IMAGES = ("before", "after", "saliency")
 
 
 def scores(record: PairRecord) -> dict[str, float]:
-    """Metrics of the final image, and ``METRIC_gain`` where the first image has the metric too."""
+    """Returns the metrics of the final image, and ``METRIC_gain`` where the initial image has the metric too."""
     metrics = record.metrics
     values = {name: value for name, value in metrics.items() if not name.endswith(_INITIAL)}
     pairs = [(name, metrics[name + _INITIAL]) for name in values if name + _INITIAL in metrics]
@@ -22,12 +22,12 @@ def scores(record: PairRecord) -> dict[str, float]:
 
 
 def pair_row(record: PairRecord, folder: Path, image_size: int | None) -> dict[str, Any]:
-    """A row of the table of pairs.
+    """Makes a pair's row of the table of pairs.
 
     Args:
         record: The pair's record.
         folder: The pair's folder.
-        image_size: Longest side of the images in pixels; None: without images.
+        image_size: Longest side of the images in pixels; None: the row has no images.
     """
     pictures = dict.fromkeys(_IMAGES) if image_size is None else _pictures(folder, image_size)
     return {
@@ -47,7 +47,7 @@ def pair_row(record: PairRecord, folder: Path, image_size: int | None) -> dict[s
 
 
 def _pictures(folder: Path, size: int) -> dict[str, Any]:
-    """W&B's images of a pair: first, final, and the final one under its saliency map; None where one is missing."""
+    """Makes W&B's images of a pair: initial, final, and final under its saliency map; None where one is missing."""
     import wandb
 
     from sgool.report.images import overlay, read_image
@@ -63,7 +63,7 @@ def _pictures(folder: Path, size: int) -> dict[str, Any]:
 
 
 def read_history(path: Path) -> list[dict[str, float]]:
-    """A pair's history; empty if it has none."""
+    """Reads a pair's history; empty if there is no file."""
     try:
         with path.open(encoding="utf-8", newline="") as stream:
             rows = [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(stream)]
@@ -73,7 +73,7 @@ def read_history(path: Path) -> list[dict[str, float]]:
 
 
 def as_table(rows: Sequence[Mapping[str, Any]]) -> Any:
-    """A W&B table; columns in the order of their first use, empty cells where a row lacks one."""
+    """Makes a W&B table: columns in the order of their first use, and empty cells where a row lacks a column."""
     import wandb
 
     columns: list[str | int] = list(dict.fromkeys(name for row in rows for name in row))

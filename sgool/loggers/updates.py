@@ -1,21 +1,21 @@
-"""The curves of the batch under way: what `sgool.methods.LatentPairModule` logs at each update, once."""
+"""A filter for what `sgool.methods.LatentPairModule` logs: each value of each update goes to the logs once."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-#: Lightning's own, and those that say where a row belongs.
+#: Names that are no values of their own: Lightning adds the first, the others say where a row belongs.
 _NO_VALUES = ("epoch", "update", "batch")
 
 
 class UpdateFilter:
-    """Lets each value of each update pass once.
+    """Passes each value of each update once.
 
-    A fit that continues from its checkpoint makes the updates after it a second time, to the bit; and several
-    callbacks may log one update.
+    A fit that continues from its checkpoint makes the updates after the checkpoint a second time, with equal values.
+    And several callbacks may log values of the same update.
 
     Args:
-        last: The last update that was logged in an earlier start, by batch.
+        last: For each batch under way, the last update that an earlier start logged.
     """
 
     def __init__(self, last: Mapping[str, int]) -> None:
@@ -24,23 +24,23 @@ class UpdateFilter:
         self._batch, self._update, self._names = "", -1, set[str]()
 
     def begin(self, batch: str) -> None:
-        """The next updates are this batch's."""
+        """Begins a batch: the values that come next are of its updates."""
         for ended in self._ended:
             self._before.pop(ended, None)
         self._ended = []
         self._batch, self._update, self._names = batch, -1, set()
 
     def end(self, batch: str) -> None:
-        """The batch has ended: if its pairs are done again, they are logged again.
+        """Ends a batch: if its pairs are done again later, their updates are logged again.
 
-        Only from the next `begin` on: Lightning logs a batch's last update after its results are handed over.
+        This counts from the next `begin` on, since Lightning logs a batch's last update after its results.
         """
         self._ended.append(batch)
 
-    def fresh(self, values: Mapping[str, float]) -> tuple[int, dict[str, float]]:
-        """The update that values are of, and those of them that were not logged yet.
+    def new_values(self, values: Mapping[str, float]) -> tuple[int, dict[str, float]]:
+        """Returns the number of an update, and those of its values that were not logged yet.
 
-        Values that are of no update, such as means over the data set, are left out: they are logged at a method's end.
+        Values of no update, such as means over the data set, are left out: they are logged at a method's end.
         """
         if "update" not in values:
             return -1, {}

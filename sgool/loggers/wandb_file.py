@@ -1,9 +1,9 @@
 """Reads back what a W&B run's transaction log holds, after a process that could not end it.
 
-W&B's service writes the log some time after a value was logged. A killed process therefore leaves a log that ends
-earlier than what it logged, and what is missing has to be logged again, by the next process of the same run.
+W&B's service writes the log some time after a value was logged. So the log of a killed process lacks the last values,
+and the next process of the same run has to log them again.
 
-The format is LevelDB's: blocks of 32 KiB with framed parts of records; W&B's records are protocol buffers.
+The file's format is LevelDB's: blocks of 32 KiB with framed parts of records. The records are protocol buffers.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ _WHOLE, _FIRST, _MIDDLE, _LAST = 1, 2, 3, 4
 
 
 @dataclass
-class Held:
-    """What a transaction log holds.
+class LogContent:
+    """How much a transaction log holds.
 
     Attributes:
         steps: W&B's next step.
-        pairs: Pairs whose scores were logged.
-        rows: Pairs whose rows of tables were logged.
-        updates: Batch's number -> its last update.
+        pairs: How many pairs have their scores in the log.
+        rows: How many pairs have their rows of tables in the log.
+        updates: Number of a batch -> its last update in the log.
     """
 
     steps: int = 0
@@ -38,9 +38,9 @@ class Held:
     updates: dict[int, int] = field(default_factory=dict)
 
 
-def read_held(path: Path) -> Held:
+def read_transaction_log(path: Path) -> LogContent:
     """Reads a transaction log up to its end, or to where it breaks off."""
-    held = Held()
+    held = LogContent()
     for values in _history(path):
         held.steps = max(held.steps, int(values.get("_step", -1)) + 1)
         held.pairs = max(held.pairs, int(values.get("pair/count", 0)))
@@ -55,13 +55,13 @@ def _history(path: Path) -> Iterator[dict[str, Any]]:
     from google.protobuf.message import DecodeError
     from wandb.proto import wandb_internal_pb2
 
-    messages: Any = wandb_internal_pb2  # made when it is imported, so its members are unknown to type checkers
+    messages: Any = wandb_internal_pb2  # its members are made at import, so type checkers do not know them
 
     wanted = {"_step", "pair/count", "table/rows", "fit/batch", "fit/update"}
     for data in _records(path.read_bytes()):
         try:
             record = messages.Record.FromString(data)
-        except DecodeError:  # pages of a file that a power cut left empty
+        except DecodeError:  # a power cut left empty pages in the file
             return
         if record.WhichOneof("record_type") == "history":
             items = {item.key or "/".join(item.nested_key): item.value_json for item in record.history.item}
@@ -73,7 +73,7 @@ def _records(data: bytes) -> Iterator[bytes]:
     position, parts = _HEADER, b""
     while position + _FRAME.size <= len(data):
         left = _BLOCK - position % _BLOCK
-        if left < _FRAME.size:  # too short for a frame: filled with zeros
+        if left < _FRAME.size:  # the rest of a block, too short for a frame, is filled with zeros
             position += left
             continue
         _, length, kind = _FRAME.unpack_from(data, position)

@@ -1,4 +1,4 @@
-"""Lightning's W&B logger, which continues its run at the step where the last process left it."""
+"""The logger for W&B: Lightning's, extended so that a run continues at the step where the last process left it."""
 
 from __future__ import annotations
 
@@ -26,24 +26,24 @@ _logger = logging.getLogger(__name__)
 _P = ParamSpec("_P")
 
 MOST_POINTS = 50_000
-"""Points of a curve of updates; W&B's pages slow down above 100,000 a metric."""
+"""The most points of a curve of updates; W&B's pages get slow above 100,000 points of a metric."""
 
 _CHUNK_PAIRS, _CHUNK_PAIRS_WITHOUT_IMAGES, _CHUNK_ROWS, _CHUNK_SECONDS = 16, 128, 8_000, 300.0
-"""A table is written when one of these is reached; W&B shows at most 10,000 rows of one."""
+"""A part of a table is written when one of these is reached; W&B shows at most 10,000 rows at once."""
 
 _MOST_HISTORIES = 10_000
-"""Pairs behind the curves over a whole method."""
+"""The most pairs of which curves over a whole method are made."""
 
 
 def _never_fatal(method: Callable[Concatenate[WandbPairLogger, _P], None]) -> Callable[..., None]:
-    """A run is worth more than its log: W&B's errors are said, each once, and the run folder has it all."""
+    """Turns W&B's errors in a method into warnings, each once: the run folder has everything that a log would."""
 
     @wraps(method)
     def guarded(self: WandbPairLogger, *args: _P.args, **kwargs: _P.kwargs) -> None:
         try:
             method(self, *args, **kwargs)
         except Exception as error:
-            # Whatever W&B, its service or the network raises; what is not logged now is at the next start.
+            # W&B, its service and the network raise many types. What is lost here is logged at the next start.
             text = f"{type(error).__name__}: {error}"
             if text not in self.errors:
                 _logger.warning("W&B could not log (%s); the run goes on", text)
@@ -53,16 +53,16 @@ def _never_fatal(method: Callable[Concatenate[WandbPairLogger, _P], None]) -> Ca
 
 
 class WandbPairLogger(WandbLogger):
-    """Curves of updates, scores of pairs, tables with images, and the method's means.
+    """Logs curves of updates, scores of pairs, tables with images, and the method's means to W&B.
 
-    Every row has a step of its own, counted on over all starts: W&B drops rows whose step is not above the last.
+    Every row has a step of its own, counted on over all starts, since W&B drops rows whose step is not above the last.
 
     Args:
         opened: The W&B run.
-        options: ``images``: pairs shown with images; ``image_size``: their longest side in pixels.
+        options: ``images``: how many pairs are shown with images; ``image_size``: their longest side in pixels.
         run_dir: The run folder, from which pairs are read.
         method: The method.
-        planned_updates: See `sgool.loggers.RunLogs`.
+        planned_updates: As in `sgool.loggers.RunLogs`.
     """
 
     def __init__(
@@ -77,20 +77,20 @@ class WandbPairLogger(WandbLogger):
         self._every = -(-planned_updates // MOST_POINTS) or 1
         self._filter, self._batch, self._number = UpdateFilter(self._state.updates), "", -1
         self._written = time.monotonic()
-        #: W&B's errors so far.
+        #: W&B's errors so far, each once.
         self.errors: set[str] = set()
         self._catch_up()
 
     @property
     def experiment(self) -> Any:
-        """W&B's run, whatever Lightning takes this process's rank for: each has a run of its own."""
+        """W&B's run. Unlike Lightning's own, it does not depend on the rank: each process has a run of its own."""
         return self._experiment
 
     def log_hyperparams(self, params: Any) -> None:
-        """Nothing: the whole configuration is the run's."""
+        """Logs nothing: W&B's run has the whole configuration already."""
 
     def begin(self, pairs: Sequence[PromptSeed]) -> None:
-        """The next updates are those of these pairs."""
+        """Begins a batch: the updates logged next are those of these pairs."""
         self._batch = batch_name([pair.pair_id for pair in pairs])
         self._filter.begin(self._batch)
         if self._batch not in self._state.batches:
@@ -101,16 +101,16 @@ class WandbPairLogger(WandbLogger):
 
     @_never_fatal
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Logs an update's values."""
-        update, fresh = self._filter.fresh(metrics)
-        if not fresh or update % self._every:
+        """Logs an update's values; Lightning's ``step`` is not used."""
+        update, new = self._filter.new_values(metrics)
+        if not new or update % self._every:
             return
         if self._batch in self._state.batches:  # else it has ended, and this was its last update
             self._state.updates[self._batch] = update
-        self._log({"fit/update": update, "fit/batch": self._number, **{f"fit/{name}": v for name, v in fresh.items()}})
+        self._log({"fit/update": update, "fit/batch": self._number, **{f"fit/{name}": v for name, v in new.items()}})
 
     def end(self, records: Sequence[PairRecord]) -> None:
-        """Logs the scores of a batch's pairs, and their rows in the tables when there are enough for one."""
+        """Ends a batch: logs its pairs' scores, and rows of the tables once there are enough for a part of a table."""
         with explain_os_errors(f"write to {self._folder.path / 'wandb'}", "Make room there, or set logger=none."):
             self._ledger.add([record.pair_id for record in records])
         self._state.batches.pop(self._batch, None)
@@ -123,7 +123,7 @@ class WandbPairLogger(WandbLogger):
         self._save()
 
     def close(self, summary: Mapping[str, float] | None, *, failed: bool = False) -> None:
-        """Writes what is waiting and the method's means, and ends the run."""
+        """Logs the rows that are waiting and the method's means, and ends the W&B run."""
         self._log_tables()
         if summary is not None:
             self._log_method(summary)
@@ -138,7 +138,7 @@ class WandbPairLogger(WandbLogger):
 
     @_never_fatal
     def _catch_up(self) -> None:
-        """Logs what an earlier process of this run did not get to."""
+        """Logs what an earlier process of this run could not log."""
         self._log_scores({})
         if len(self._ledger.pairs) > self._state.rows:
             self._log_tables()
@@ -161,7 +161,7 @@ class WandbPairLogger(WandbLogger):
 
     @_never_fatal
     def _log_tables(self) -> None:
-        """Writes tables of the pairs that stand in none, each table a part of the whole."""
+        """Logs parts of the tables for the pairs that have no row yet."""
         self._written = time.monotonic()
         while self._state.rows < len(self._ledger.pairs):
             pairs, histories, end = self._next_chunk()
@@ -191,7 +191,7 @@ class WandbPairLogger(WandbLogger):
 
     @_never_fatal
     def _log_method(self, summary: Mapping[str, float]) -> None:
-        """The curves over all pairs of the method, whichever process made them, and their means; once."""
+        """Logs, once, the curves and the means over all pairs of the method, whichever process made them."""
         digest = hashlib.sha256(json.dumps(dict(summary), sort_keys=True).encode()).hexdigest()
         if digest == self._state.means:  # the same command again, with nothing left to do
             return

@@ -1,4 +1,4 @@
-"""Whether an online W&B run could start at all: found out before any model loads, and without a prompt."""
+"""Checks, before any model loads, whether a W&B run could start; it never asks the user for anything."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from sgool.errors import SgoolError
 
-#: W&B's own servers under their names over time; a login at one counts at the other.
+#: W&B's own servers, which have had both names; a login at one counts at the other.
 _CLOUD = ("api.wandb.ai", "api.forge.coreweave.com")
 
 _OFFLINE = "set `logger.mode=offline`, which needs no account (`wandb sync` uploads later), or `logger=csv`"

@@ -17,35 +17,37 @@ from sgool.loggers.slots import Slot
 from sgool.results.atomic import explain_os_errors
 
 _INIT_SECONDS = 60.0
-"""An online run that has not started by then is offline."""
+"""How long the start of an online run may take; after that it is logged offline."""
 
 _FINISH_SECONDS = 60.0
-"""Uploading may take so long at the end, less than a cluster warns before a limit; the rest is for `wandb sync`."""
+"""How long uploading may take at the end: less than a cluster warns before its limit. `wandb sync` uploads the rest."""
 
 _FLUSH_SECONDS = 1.0
-"""How much of a run's file a kill may cost (W&B's own interval is 15 s); it is logged again."""
+"""How often W&B writes its file (by itself every 15 s); what a kill costs of it is logged again."""
 
 
 @dataclass
 class OpenRun:
-    """A W&B run and what belongs to it.
+    """A W&B run that is open, and what belongs to it.
 
     Attributes:
         run: W&B's run.
-        ledger: What it holds.
-        notes: What the user should be told.
+        ledger: The note of what the run holds.
+        slot: The name that this process holds in the run folder.
+        variables: Names of environment variables that were set for the run.
+        notes: Sentences that the user should be told.
     """
 
     run: Any
     ledger: Ledger
     slot: Slot
-    places: list[str]
+    variables: list[str]
     notes: list[str] = field(default_factory=list)
 
     def release(self) -> None:
         """Gives back the run's name and the environment variables that were set for it."""
         self.slot.release()
-        for name in self.places:
+        for name in self.variables:
             os.environ.pop(name, None)
 
 
@@ -55,12 +57,12 @@ def open_run(
     """Starts, or continues, the W&B run of a process and method.
 
     Args:
-        options: ``mode``, ``project``, ``entity``, ``tags``.
+        options: ``mode``, ``project``, ``entity`` and ``tags`` of the ``logger`` part of the configuration.
         run_dir: The run folder; all of W&B's files lie in its ``wandb``.
-        name: Of the run; W&B's group.
-        method: W&B's job type.
-        process: Which process this is.
-        config: Shown by W&B.
+        name: The run's name, which is W&B's group.
+        method: The method's name, which is W&B's job type.
+        process: The process that logs.
+        config: The plain configuration, shown by W&B.
 
     Raises:
         SgoolError: The run folder cannot be written.
@@ -71,7 +73,7 @@ def open_run(
         slot = Slot(folder / "sgool", process.named(method))
         ledger = Ledger(folder / "sgool", slot.name, run_dir)
         uid = run_uid(folder / "sgool" / "uid")
-    places = _keep_inside(folder)
+    variables = _keep_inside(folder)
     arguments = {
         "id": hashlib.sha256(f"{uid}|{slot.name}".encode()).hexdigest()[:16],
         "name": f"{name}-{slot.name}",
@@ -82,12 +84,12 @@ def open_run(
         "tags": list(options["tags"]),
         "config": dict(config),
         "dir": str(folder.parent),
-        # Offline, too: `wandb sync` then appends the files of one run in the order of their starts.
+        # Also offline: `wandb sync` then appends the files of one run in the order of their starts.
         "resume": "allow",
-        # A run that the calling program may have open is not ours to write to.
+        # The calling program may have a W&B run of its own open, which must not get our values.
         "reinit": "create_new",
     }
-    opened = OpenRun(None, ledger, slot, places)
+    opened = OpenRun(None, ledger, slot, variables)
     try:
         opened.run = _init(arguments, options["mode"], opened.notes)
     except BaseException:
@@ -99,11 +101,11 @@ def open_run(
 
 
 def _note_start(opened: OpenRun, run_dir: Path) -> None:
-    """Writes down which log this process writes, and tells the user where the run is."""
+    """Notes which log this process writes, and tells the user where the run is."""
     run, state = opened.run, opened.ledger.state
     if run.disabled:
         return
-    # What the server holds counts where it is more: of a killed online run, the log ends earlier.
+    # The server may hold more than the log of an online run that was killed; then the server's count is right.
     state.steps = max(state.steps, run.starting_step)
     if not run.offline:
         known = len(opened.ledger.pairs)
@@ -127,21 +129,21 @@ def _init(arguments: dict[str, Any], mode: str, notes: list[str]) -> Any:
         if mode != "online":
             raise SgoolError(f"`logger`: W&B could not start ({error}); set `logger=csv`") from error
         why = str(error).partition("\n")[0]
-    if wandb.run is not None:  # the calling program's own, which a restart of the service would end
+    if wandb.run is not None:  # a run of the calling program, which a restart of the service would end
         notes.append(f"W&B cannot be reached ({why}); nothing is logged there")
         return wandb.init(mode="disabled", settings=_settings(), **arguments)
     notes.append(f"W&B cannot be reached ({why}); this run is logged offline, `wandb sync` uploads it later")
-    wandb.teardown()  # the service takes the id for used
+    wandb.teardown()  # else the service would refuse the id as used
     return wandb.init(mode="offline", settings=_settings(), **arguments)
 
 
 def _settings() -> Any:
-    """W&B's settings, as far as its release knows them."""
+    """Returns W&B's settings, without those that the installed release does not know."""
     import wandb
 
     wanted: dict[str, Any] = {
         "silent": True,
-        # Redirecting the output would break the progress bars, and they would fill the log.
+        # Redirecting the output would break the progress bars and fill the log with them.
         "console": "off",
         "init_timeout": _INIT_SECONDS,
         "finish_timeout": _FINISH_SECONDS,
@@ -152,17 +154,17 @@ def _settings() -> Any:
 
 
 def _describe_axes(run: Any) -> None:
-    """Each group of curves gets its own axis; a last value would say nothing of pairs, so there is none."""
+    """Gives each group of curves its own axis, and no summary: the last value alone would say nothing."""
     for axis, values in (("fit/update", "fit/*"), ("pair/count", "pair/*"), ("curve/update", "curve/*")):
         run.define_metric(axis)
         run.define_metric(values, step_metric=axis, summary="none")
 
 
 def _keep_inside(folder: Path) -> list[str]:
-    """Points W&B's folders for data and cache into the run folder, unless the user did otherwise.
+    """Sets W&B's folders for data and cache to the run folder, unless the user has set them, and returns what it set.
 
-    The images of tables wait in the data folder until `wandb sync` uploads them: in the home of a cluster's node they
-    might be lost.
+    The images of tables wait in the data folder until `wandb sync` uploads them; on a cluster's node, W&B's default
+    folder might be gone by then.
     """
     set_now = []
     for name in ("DATA", "CACHE"):
@@ -174,7 +176,7 @@ def _keep_inside(folder: Path) -> list[str]:
 
 
 def run_uid(path: Path) -> str:
-    """The random name of a run folder, made once, whichever process comes first."""
+    """Returns the random name of a run folder, which the first process makes and stores in the file ``path``."""
     while True:
         try:
             uid = path.read_text(encoding="utf-8").strip()

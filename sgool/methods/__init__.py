@@ -1,10 +1,31 @@
-"""Methods: LightningModules that turn batches of prompt-seed pairs into images."""
+"""Methods: LightningModules that turn batches of prompt-seed pairs into images.
 
-from sgool.methods.base import PairModule
-from sgool.methods.best_of_n import BestOfN
-from sgool.methods.clip_guidance import ClipGuidance
-from sgool.methods.latent_pairs import LatentPairModule
-from sgool.methods.strategy import PairParallelStrategy
-from sgool.methods.vanilla import Vanilla
+The names below are imported from their modules on first use: `sgool.methods.options` needs no torch.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sgool.config.lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from sgool.methods.base import PairModule as PairModule
+    from sgool.methods.best_of_n import BestOfN as BestOfN
+    from sgool.methods.clip_guidance import ClipGuidance as ClipGuidance
+    from sgool.methods.latent_pairs import LatentPairModule as LatentPairModule
+    from sgool.methods.strategy import PairParallelStrategy as PairParallelStrategy
+    from sgool.methods.vanilla import Vanilla as Vanilla
+
+_MODULES = {
+    "BestOfN": "best_of_n",
+    "ClipGuidance": "clip_guidance",
+    "LatentPairModule": "latent_pairs",
+    "PairModule": "base",
+    "PairParallelStrategy": "strategy",
+    "Vanilla": "vanilla",
+}
 
 __all__ = ["BestOfN", "ClipGuidance", "LatentPairModule", "PairModule", "PairParallelStrategy", "Vanilla"]
+
+__getattr__ = lazy_exports(__name__, _MODULES)

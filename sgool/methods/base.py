@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
+import lightning as L
 import torch
 from torch import Tensor
 
-from sgool.callbacks.base import PairCallback
+from sgool.callbacks.base import PairCallback, UpdateCallback
 from sgool.diffusion import Chain
 from sgool.errors import SgoolError
 from sgool.methods.scores import ScoredModule
@@ -35,6 +36,7 @@ class PairModule(ScoredModule):
     Attributes:
         method: Name of the method, in run folders.
         num_rounds: How often prediction works on a batch.
+        makes_updates: Whether the method is trained, by updates of latents.
         pairs: Those of the batch under way.
         batch: The batch under way, None before the first.
         batch_chain: The chain for the prompts of the batch; it counts the batch's network calls.
@@ -44,6 +46,7 @@ class PairModule(ScoredModule):
 
     method: str = ""
     num_rounds: int = 1
+    makes_updates: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -76,22 +79,21 @@ class PairModule(ScoredModule):
             )
         check_trainer(self.trainer, stage, self.chain.device)
         self.reset_means()
-        ordered = iter(sorted(self.pair_callbacks(), key=lambda callback: callback.order))
-        self.trainer.callbacks[:] = [  # type: ignore[attr-defined]
-            next(ordered) if isinstance(callback, PairCallback) else callback
-            for callback in self.trainer.callbacks  # type: ignore[attr-defined]
-        ]
+        callbacks: list[L.Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
+        own = (callback for callback in callbacks if isinstance(callback, PairCallback))
+        ordered = iter(sorted(own, key=lambda callback: callback.order))
+        callbacks[:] = [next(ordered) if isinstance(callback, PairCallback) else callback for callback in callbacks]
 
     def train_dataloader(self) -> PairLoader:
-        """Its own pairs as one batch, once an update."""
+        """Serves the module's own pairs as one batch, once an update."""
         return self._own_loader(getattr(self, "num_optimization_steps", 1))
 
     def predict_dataloader(self) -> PairLoader:
-        """Its own pairs as one batch, once a round."""
+        """Serves the module's own pairs as one batch, as often as prediction works on them."""
         return self._own_loader(self.num_rounds)
 
     def test_dataloader(self) -> PairLoader:
-        """Its own pairs as one batch, once a round."""
+        """Serves the module's own pairs as one batch, as often as prediction works on them."""
         return self._own_loader(self.num_rounds)
 
     def _own_loader(self, count: int) -> PairLoader:
@@ -107,12 +109,12 @@ class PairModule(ScoredModule):
 
     @property
     def all_pairs(self) -> tuple[PromptSeed, ...]:
-        """The pairs of all batches: its own, or the data module's."""
+        """The pairs of all batches: the module's own, or those of the data module."""
         return self._own if self._own is not None else tuple(getattr(self._data_module(), "pairs", ()))
 
     @property
     def pairs_per_fit(self) -> int:
-        """The most pairs of a batch."""
+        """How many pairs a batch has at most."""
         return len(self._own) if self._own is not None else int(getattr(self._data_module(), "pairs_per_fit", 0))
 
     @property
@@ -121,8 +123,9 @@ class PairModule(ScoredModule):
         return time.perf_counter() - self._began + self.seconds_before
 
     def pair_callbacks(self) -> list[PairCallback]:
-        """The Trainer's callbacks that know of batches of pairs."""
-        return [callback for callback in self.trainer.callbacks if isinstance(callback, PairCallback)]  # type: ignore[attr-defined]
+        """The Trainer's callbacks that know of batches of pairs, and of updates where the method makes some."""
+        found = [callback for callback in self.trainer.callbacks if isinstance(callback, PairCallback)]  # type: ignore[attr-defined]
+        return [callback for callback in found if self.makes_updates or not isinstance(callback, UpdateCallback)]
 
     def take_up(self, batch: PairBatch) -> Tensor:
         """Makes a batch the one under way.
@@ -165,11 +168,11 @@ class PairModule(ScoredModule):
         check_loader(self.trainer.test_dataloaders)
 
     def predict_step(self, batch: PairBatch, batch_idx: int) -> list[PairResult]:
-        """One round of a batch; the results after the last one, before that an empty list."""
+        """Works on a batch once; returns its results after the last time, and an empty list before that."""
         return self._round(batch)
 
     def test_step(self, batch: PairBatch, batch_idx: int) -> None:
-        """As prediction, with the judges' means in ``Trainer.test``'s table."""
+        """Works on a batch once, like `predict_step`; ``Trainer.test`` then shows the judges' means."""
         self._round(batch)
 
     def _round(self, batch: PairBatch) -> list[PairResult]:
@@ -183,17 +186,17 @@ class PairModule(ScoredModule):
         return self.results if batch.is_over else []
 
     def begin(self, batch: PairBatch) -> None:
-        """Takes up a batch, and lets callbacks begin anew."""
+        """Takes up a batch, and tells the callbacks of it."""
         self.start(self.take_up(batch))
         for callback in self.pair_callbacks():
             callback.on_pairs_start(self.trainer, self)
 
     def start(self, latents: Tensor) -> None:
-        """Begins with the first latents (S, B, C, h, w) of a batch."""
+        """Sets the method's own state for a new batch with these first latents (S, B, C, h, w)."""
         raise NotImplementedError
 
     def round(self, batch: PairBatch) -> None:
-        """Works on the batch once, without gradients but where it asks for them; the last time it delivers."""
+        """Works on the batch once, under ``torch.no_grad``; the last time it calls `deliver`."""
         raise NotImplementedError
 
     def batch_state(self) -> dict[str, Any]:
@@ -202,14 +205,14 @@ class PairModule(ScoredModule):
         return {"network_calls": self.batch_chain.calls, "callbacks": {k: v for k, v in states.items() if v}}
 
     def load_batch_state(self, state: Mapping[str, Any]) -> None:
-        """Goes on from a `batch_state` of the same pairs."""
+        """Restores a `batch_state` of the same pairs."""
         self.batch_chain.calls = state["network_calls"]
         for callback in self.pair_callbacks():
             if found := state["callbacks"].get(type(callback).__name__):
                 callback.load_batch_state(found)
 
     def checkpoint_settings(self) -> list[Any]:
-        """What decides on the results of the batch under way, beside the pairs, to tell checkpoints apart."""
+        """All settings that the batch's results depend on, so that a checkpoint of other settings is not taken up."""
         chain = self.chain
         own = [chain.name, chain.dtype, chain.sampler, chain.engine, chain.num_inference_steps, chain.guidance_scale]
         return [*own, chain.num_decoded, *[pair.start and pair.start.latents for pair in self.pairs]]

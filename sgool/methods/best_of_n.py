@@ -69,7 +69,7 @@ class BestOfN(PairModule):
         return max(1, calls // one)
 
     def start(self, latents: Tensor) -> None:
-        """Begins a search with the first latents of a batch."""
+        """Starts a new search for a batch with these first latents (S, B, C, h, w)."""
         self.first = latents
         self.bound: BoundObjective = self.objective.bind(self.pairs)
         self._history: list[list[dict[str, float]]] = [[] for _ in self.pairs]
@@ -128,7 +128,7 @@ class BestOfN(PairModule):
         return None if found is None else eight_bit(found[0]).cpu()
 
     def batch_state(self) -> dict[str, Any]:
-        """Everything found so far, with images as PNG, and the next candidate."""
+        """What the search has found so far, with images as PNG, and the number of the next candidate."""
         assert self._first_images is not None and self.batch is not None
         best = [{**own, "image": pack_image(own["image"])} if "image" in own else own for own in self._best]
         first = [pack_image(image) for image in self._first_images]
@@ -136,7 +136,7 @@ class BestOfN(PairModule):
         return super().batch_state() | own
 
     def load_batch_state(self, state: Mapping[str, Any]) -> None:
-        """Goes on with the candidate after those of a `batch_state`."""
+        """Restores a `batch_state`; the next candidate is the one after those it has seen."""
         super().load_batch_state(state)
         assert self.batch is not None
         self.batch.update, self._history = state["update"], state["history"]
@@ -144,5 +144,5 @@ class BestOfN(PairModule):
         self._best = [{**own, "image": unpack_image(own["image"])} if "image" in own else own for own in state["best"]]
 
     def checkpoint_settings(self) -> list[Any]:
-        """What decides on the results of the batch, beside the pairs."""
+        """All settings that the batch's results depend on."""
         return [*super().checkpoint_settings(), self.num_rounds, self.objective.checkpoint_settings()]

@@ -46,7 +46,7 @@ class Ingredients:
 
 
 def build_method(name: str, entry: Mapping[str, Any], given: Ingredients) -> tuple[PairModule, list[L.Callback]]:
-    """The method of a validated ``method.NAME``.
+    """Builds the method of a validated ``method.NAME``.
 
     Its class gets what it has parameters for: ``chain``, ``objective``, ``judges``, ``num_optimization_steps``, ``lr``,
     ``momentum``, ``nesterov``, and the method's own keys.

@@ -86,14 +86,14 @@ class ClipGuidance(PairModule):
         self._scale, self._through_network, self._estimate = clip_guidance_scale, through_network, estimate
 
     def start(self, latents: Tensor) -> None:
-        """Begins with the first latents of a batch."""
+        """Sets an empty history for a batch with these first latents (S, B, C, h, w)."""
         self.first = latents
         self.bound: BoundObjective = self.objective.bind(self.pairs)
         self._history: list[list[dict[str, float]]] = [[] for _ in self.pairs]
         self._failures: dict[int, str] = {}
 
     def round(self, batch: PairBatch) -> None:
-        """One guided chain for the batch, and a plain one for the first images.
+        """Runs one guided chain for the batch, and a plain one for the first images.
 
         A history's row u holds the estimate that step u saw, and its last row the final image; ``selection`` of row 0
         is that of the plain image, which the estimates are no stage of. The plain chain is no cost of the method.
@@ -127,7 +127,7 @@ class ClipGuidance(PairModule):
         return sampler.finish(state)[0]
 
     def guide(self, move: Move, latents: Tensor) -> _Guided:
-        """The network's output for latents (B, C, h, w) with the guidance in it."""
+        """Returns the network's output for latents (B, C, h, w), changed by the guidance."""
         step, prediction_type = move.step, self.chain.schedule.prediction_type
         noise, network = noise_from(step, prediction_type), self.batch_chain.network
         trace = network.trace(latents, step) if self._through_network else None

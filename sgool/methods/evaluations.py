@@ -1,4 +1,4 @@
-"""What is made of an update's evaluation: a copy that keeps no graph, and the values of its curves."""
+"""Helpers for an update's evaluation: a copy without its graph, and the values that are logged of it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sgool.types import Evaluation, ObjectiveOutput
 
 
 def without_graph(output: ObjectiveOutput) -> ObjectiveOutput:
-    """The output without its graph: what is kept between updates must not keep the chain's activations alive."""
+    """Detaches an objective's output: what is kept between updates must not keep the chain's activations alive."""
     saliency_map = output.saliency_map
     # Rounded for all who look at it: after a resume nothing else is left of a map found earlier.
     return ObjectiveOutput(
@@ -23,8 +23,8 @@ def without_graph(output: ObjectiveOutput) -> ObjectiveOutput:
     )
 
 
-def means_over_pairs(seen: Evaluation, shown: Sequence[int], gradient_norms: Tensor | None) -> dict[str, Tensor]:
-    """Name of a curve -> its value at an update, in float64 on the CPU.
+def means_over_pairs(seen: Evaluation, shown: Sequence[int], gradient_norms: Tensor | None) -> dict[str, float]:
+    """Returns the values that are logged at an update by name, in float64, as means over some of the pairs.
 
     Args:
         seen: What the update saw.
@@ -37,4 +37,4 @@ def means_over_pairs(seen: Evaluation, shown: Sequence[int], gradient_norms: Ten
     if gradient_norms is not None:
         columns["gradient_norm"] = gradient_norms
     table = torch.stack([column.double() for column in columns.values()]).cpu()[:, list(shown)]
-    return dict(zip(columns, table.mean(dim=1), strict=True))
+    return dict(zip(columns, table.mean(dim=1).tolist(), strict=True))

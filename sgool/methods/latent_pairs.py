@@ -9,7 +9,7 @@ import lightning as L
 import torch
 from torch import Tensor, nn
 
-from sgool.callbacks import Trajectory
+from sgool.callbacks import Trajectory, UpdateCallback
 from sgool.diffusion import Chain
 from sgool.errors import SgoolError
 from sgool.methods import resume
@@ -58,6 +58,7 @@ class LatentPairModule(PairModule):
         SgoolError: No pairs, no updates, or Nesterov without momentum.
     """
 
+    makes_updates = True
     #: What the last update saw.
     evaluation: Evaluation | None = None
 
@@ -97,7 +98,7 @@ class LatentPairModule(PairModule):
 
     @property
     def update(self) -> int:
-        """The update under way, from 0."""
+        """Number of the update under way, counted from 0."""
         return 0 if self.batch is None else self.batch.update
 
     def setup(self, stage: str) -> None:
@@ -113,14 +114,14 @@ class LatentPairModule(PairModule):
             self.latents.data = self.latents.new_zeros(len(self.latents), self.pairs_per_fit, *self.latents.shape[2:])
 
     def start(self, latents: Tensor) -> None:
-        """Begins with the first latents of a batch: nothing of the batch before is left."""
+        """Sets the parameter to a new batch's first latents; nothing of the batch before is left."""
         self.latents.data, self.latents.grad = latents, None
         self.objectives = tuple(self.objective.bind(self.pairs) for _ in range(self.chain.num_decoded))
         self.failures, self.retries, self.stopped = {}, {}, {}
         self.evaluation, self._gradient_norms = None, None
 
     def begin(self, batch: PairBatch) -> None:
-        """Takes up a batch, from the middle where a checkpoint was loaded."""
+        """Takes up a batch at its first update, or where a loaded checkpoint has left it."""
         self.trainer.optimizers[0].state.clear()
         super().begin(batch)
         resumed, self._resumed = self._resumed, None
@@ -134,7 +135,7 @@ class LatentPairModule(PairModule):
         self.stopped[index] = (update, self.batch_chain.calls)
 
     def fail(self, index: int, update: int, reason: str) -> None:
-        """Ends the updates of a pair for good."""
+        """Ends the updates of a pair that has failed, and keeps the reason."""
         self.failures[index] = reason
         self.stop(index, update)
 
@@ -155,7 +156,7 @@ class LatentPairModule(PairModule):
         return self.batch_chain(self.latents if latents is None else latents)
 
     def training_step(self, batch: PairBatch, batch_idx: int) -> Tensor:
-        """Loss of the current latents, summed over the pairs; what it saw stands in ``self.evaluation``.
+        """Returns the loss of the current latents, summed over the pairs, and sets ``self.evaluation``.
 
         DOODL's factor on the gradient is 0.5 whether one or both of EDICT's images are judged.
         """
@@ -187,15 +188,15 @@ class LatentPairModule(PairModule):
 
     @torch.no_grad()
     def sample(self) -> Tensor:
-        """Images (B, 3, H, W) in [0, 1] of the current latents' first stream."""
+        """Returns the images (B, 3, H, W) in [0, 1] of the current latents' first stream."""
         return self().images[0].clamp(0, 1)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """SGD with momentum, as DOODL: b = 0.9 b + g, no dampening, and Nesterov's only where asked for."""
+        """Makes SGD with momentum, as DOODL uses it: b = 0.9 b + g without dampening."""
         return torch.optim.SGD([self.latents], lr=self.lr, momentum=self.momentum, nesterov=self.nesterov)
 
     def configure_callbacks(self) -> list[L.Callback]:
-        """What keeps the way of each pair and makes its result, where the Trainer has none."""
+        """Adds a `Trajectory`, which makes the results, where the Trainer has none."""
         missing = not any(isinstance(callback, Trajectory) for callback in self.pair_callbacks())
         return [Trajectory()] if missing else []
 
@@ -217,18 +218,22 @@ class LatentPairModule(PairModule):
             self._gradient_norms = self.latents.grad.detach().square().sum(dim=(0, 2, 3, 4)).sqrt()
 
     def on_train_batch_end(self, outputs: Any, batch: PairBatch, batch_idx: int) -> None:
-        """Logs what this update saw before its step, in float64."""
+        """Logs what this update saw before its step."""
+        for name, value in self.curves().items():
+            in_bar = name in ("loss", "selection")
+            exact = torch.tensor(value, dtype=torch.float64)  # Lightning would make a float32 of a number
+            self.log(name, exact, prog_bar=in_bar, on_step=True, on_epoch=False, batch_size=len(self.pairs))
+
+    def curves(self) -> dict[str, float]:
+        """Returns what this update logs by name, in float64; empty where all pairs have failed or stopped."""
         seen = self.evaluation
-        assert seen is not None
+        assert seen is not None and self.batch is not None
         pairs = range(len(self.pairs))
         shown = [i for i in pairs if i not in self.failures and not self.was_stopped_before(i, seen.update)]
         if not shown:
-            return
+            return {}
         values = means_over_pairs(seen, shown, self._gradient_norms)
-        shown_in_bar = {name: values.pop(name) for name in ("loss", "selection")}
-        self.log_dict(shown_in_bar, prog_bar=True, on_step=True, on_epoch=False, batch_size=len(shown))
-        position = {"update": float(seen.update), "batch": float(batch.index)}
-        self.log_dict({**values, **position}, on_step=True, on_epoch=False, batch_size=len(shown))
+        return {**values, "update": float(seen.update), "batch": float(self.batch.index)}
 
     def batch_state(self) -> dict[str, Any]:
         """All that is needed to go on with the batch under way after the update that has just been made."""
@@ -245,7 +250,7 @@ class LatentPairModule(PairModule):
 
     @torch.no_grad()
     def load_batch_state(self, state: Mapping[str, Any]) -> None:
-        """Goes on from a `batch_state`: the batch's next update is the one after it."""
+        """Restores a `batch_state`; the batch goes on with the update after it."""
         super().load_batch_state(state)
         assert self.batch is not None
         self.batch.update = state["update"]
@@ -270,9 +275,9 @@ class LatentPairModule(PairModule):
         self.latents.data = torch.empty_like(checkpoint["state_dict"]["latents"], device=self.chain.device)
 
     def checkpoint_settings(self) -> list[Any]:
-        """What decides on the results of the batch, beside the pairs."""
+        """All settings that the batch's results depend on."""
         own = [self.num_optimization_steps, self.lr, self.momentum, self.nesterov]
-        rules = [callback for callback in self.pair_callbacks() if callback.order <= Trajectory.order]
+        rules = [callback for callback in self.pair_callbacks() if isinstance(callback, UpdateCallback)]
         return [*super().checkpoint_settings(), self.objective.checkpoint_settings(), own, rules]
 
 

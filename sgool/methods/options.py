@@ -1,4 +1,4 @@
-"""Methods as the configuration names them: options, capabilities, what goes together; and the keys of `optimization`.
+"""Options and capabilities of the methods that the configuration names, and the keys of `optimization`.
 
 Nothing here imports torch: the configuration is checked with it before a network loads.
 """
@@ -56,7 +56,7 @@ class MethodOptions(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class VanillaOptions(MethodOptions):
-    """The sampler alone."""
+    """Options of plain sampling: there are none."""
 
     builder = "sgool.methods.vanilla.Vanilla"
     needs_objective = False
@@ -64,7 +64,7 @@ class VanillaOptions(MethodOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizeOptions(MethodOptions):
-    """Gradient steps on the first latents."""
+    """Options of an optimisation of the first latents."""
 
     builder = "sgool.methods.latent_pairs.LatentPairModule"
     sees: ClassVar[tuple[str, ...]] = ("optimization", "objective.terms")
@@ -75,7 +75,7 @@ class OptimizeOptions(MethodOptions):
     optimization: Mapping[str, Any] = option({}, _OWN_OPTIMIZATION)
 
     def problems(self, where: str, config: Config) -> Iterator[str]:
-        """Keys of the optimisation that do not go together."""
+        """Finds keys of the optimisation that do not go together."""
         settings = _merged(config["optimization"], self.optimization)
         if settings["nesterov"] and not settings["momentum"]:
             yield f"`{where}`: expected a momentum above 0 where nesterov=true, got {settings['momentum']}"
@@ -89,7 +89,7 @@ class OptimizeOptions(MethodOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class ClipGuidanceOptions(MethodOptions):
-    """Classifier guidance at each denoising step."""
+    """Options of classifier guidance at each denoising step."""
 
     builder = "sgool.methods.clip_guidance.ClipGuidance"
     sees: ClassVar[tuple[str, ...]] = ("sampler",)
@@ -101,7 +101,7 @@ class ClipGuidanceOptions(MethodOptions):
     estimate: str = option("x0", choice("x0", "blended"))
 
     def problems(self, where: str, config: Config) -> Iterator[str]:
-        """A sampler that cannot be guided."""
+        """Finds a sampler whose steps cannot be guided."""
         sampler, name = config["sampler"], where.removeprefix("method.")
         if SAMPLERS.options(sampler).guidable is False:
             yield (
@@ -113,7 +113,7 @@ class ClipGuidanceOptions(MethodOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class BestOfNOptions(MethodOptions):
-    """Many seeds, of which the objective chooses."""
+    """Options of choosing among many seeds by the objective."""
 
     builder = "sgool.methods.best_of_n.BestOfN"
     sees: ClassVar[tuple[str, ...]] = ("method",)
@@ -123,7 +123,7 @@ class BestOfNOptions(MethodOptions):
     same_budget_as: str = option("doodl", text())
 
     def problems(self, where: str, config: Config) -> Iterator[str]:
-        """No number of candidates, and no optimisation whose network calls it may spend."""
+        """Finds that there is neither a number of candidates nor an optimisation whose network calls it may spend."""
         methods = config["method"]
         known = [name for name, method in methods.items() if METHODS.options(method).optimizes]
         if self.num_candidates is None and self.same_budget_as not in known:
@@ -160,14 +160,14 @@ METHODS: Kind[MethodOptions] = Kind(
 
 
 def method_optimization(config: Config, name: str) -> dict[str, Any]:
-    """``optimization`` with a method's own values over it; for ``best_of_n`` that of the method it is compared with."""
+    """Returns ``optimization`` with a method's own values over it; for ``best_of_n`` that of the method it follows."""
     method = config["method"][name]
     method = config["method"].get(method.get("same_budget_as"), method)
     return _merged(config["optimization"], method.get("optimization", {}))
 
 
 def own_optimization_problems(config: Config) -> list[Problem]:
-    """Where methods' own values of ``optimization`` break the rules of that; methods and it must be sound otherwise."""
+    """Finds own values of ``optimization`` in methods that break its rules; all else must be sound."""
     problems = []
     for name, method in config["method"].items():
         if method.get("optimization"):

@@ -1,4 +1,4 @@
-"""What a Lightning checkpoint of a fit holds beside Lightning's own values, and whether a fit can go on from it."""
+"""Our part of a Lightning checkpoint, and the checks whether a fit can go on from one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _SAME = "use the same prompts, seeds, pairs_per_fit and num_optimization_steps, 
 
 
 def saved(module: Any) -> dict[str, Any]:
-    """The entries of `sgool.methods.LatentPairModule` in a checkpoint: its data, and the batch under way."""
+    """Returns what a `LatentPairModule` adds to a checkpoint: its data, and the batch under way."""
     batch = module.batch
     under_way = batch is not None and not batch.is_over and not module.in_update
     return {
@@ -25,7 +25,7 @@ def saved(module: Any) -> dict[str, Any]:
 
 
 def resumed(module: Any, checkpoint: dict[str, Any]) -> Mapping[str, Any] | None:
-    """The batch under way of a checkpoint; None between two batches.
+    """Returns the batch under way in a checkpoint; None if it was written between two batches.
 
     Raises:
         SgoolError: The checkpoint is of several processes, of other data, or from the middle of an update.
@@ -54,7 +54,7 @@ def resumed(module: Any, checkpoint: dict[str, Any]) -> Mapping[str, Any] | None
 
 
 def check_batch(state: Mapping[str, Any], module: Any) -> None:
-    """Whether the data module serves the batch of a checkpoint, at its next update.
+    """Checks that the data module serves the batch of a checkpoint, at its next update.
 
     Raises:
         SgoolError: It does not: its batches come from somewhere else than the order of its pairs.

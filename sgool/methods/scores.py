@@ -37,7 +37,7 @@ class ScoredModule(L.LightningModule):
         self.objective_mean, self.objective_initial_mean = _mean(), _mean()
 
     def score(self, results: Sequence[PairResult]) -> list[dict[str, float]]:
-        """Per result, its metrics for the record; the means count those that ended well."""
+        """Scores results: returns each one's metrics for its record, and counts those that ended well in the means."""
         rows: list[dict[str, float]] = [{} for _ in results]
         if self.panel is not None:
             first = torch.stack([result.initial_image for result in results]).to(self.chain.device)
@@ -58,7 +58,7 @@ class ScoredModule(L.LightningModule):
         return rows
 
     def unread(self, prompt: str) -> dict[str, float]:
-        """How many characters of a prompt the pipeline (``truncated``) and the objective's terms do not read.
+        """Counts the characters of a prompt that the pipeline (``truncated``) and the objective's terms do not read.
 
         Most terms read with a network that judges as well; what a judge does not read stands beside its score.
         """
@@ -73,7 +73,7 @@ class ScoredModule(L.LightningModule):
         return row
 
     def means(self) -> dict[str, Metric]:
-        """Name -> the metric whose ``compute`` is the mean over all pairs so far that ended well.
+        """Returns, by name, the metrics whose ``compute`` is the mean over all pairs so far that ended well.
 
         Without a process group those that counted nothing are left out; with one, every process has all of them.
         """

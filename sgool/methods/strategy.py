@@ -7,7 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from lightning.pytorch.strategies import DDPStrategy, StrategyRegistry
+from lightning.pytorch import Trainer
+from lightning.pytorch.strategies import DDPStrategy, Strategy, StrategyRegistry
 from lightning.pytorch.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from lightning_utilities.core.rank_zero import rank_zero_only as utils_rank_zero_only
@@ -39,23 +40,23 @@ class PairParallelStrategy(DDPStrategy):
 
     @property
     def pair_rank(self) -> int:
-        """This process's rank among those that share the pairs."""
+        """Rank of this process among those that share the pairs."""
         assert self.cluster_environment is not None
         return self.cluster_environment.global_rank()
 
     @property
     def num_pair_ranks(self) -> int:
-        """Processes that share the pairs."""
+        """Number of processes that share the pairs."""
         return self.num_nodes * self.num_processes
 
     @property
     def global_rank(self) -> int:
-        """0: of a fit's own world."""
+        """Always 0, since each rank is a world of its own during a fit."""
         return 0
 
     @property
     def world_size(self) -> int:
-        """1: of a fit's own world."""
+        """Always 1, since each rank is a world of its own during a fit."""
         return 1
 
     @property
@@ -65,7 +66,7 @@ class PairParallelStrategy(DDPStrategy):
 
     @property
     def distributed_sampler_kwargs(self) -> dict[str, Any]:
-        """The whole data: `sgool.PromptDataModule` shares it by `pair_rank`."""
+        """Tells samplers to serve the whole data; `sgool.PromptDataModule` shares it by `pair_rank`."""
         return {"num_replicas": 1, "rank": 0}
 
     def setup_distributed(self) -> None:
@@ -93,31 +94,35 @@ class PairParallelStrategy(DDPStrategy):
         assert self.cluster_environment is not None
         self._launcher = PairLauncher(self.cluster_environment, self.num_processes, self.num_nodes)
 
-    def configure_ddp(self) -> None:
-        """Leaves the module as it is."""
+    def setup(self, trainer: Trainer) -> None:
+        """As on one device: DDP would wrap the module, and give it the first rank's values before a prediction."""
+        Strategy.setup(self, trainer)
+
+    def _setup_model(self, model: torch.nn.Module) -> Any:
+        return model
 
     def barrier(self, *args: Any, **kwargs: Any) -> None:
-        """Waits for nobody."""
+        """Does not wait for other ranks."""
 
     def broadcast(self, obj: Any, src: int = 0) -> Any:
-        """The object."""
+        """Returns the object unchanged; nothing is sent."""
         return obj
 
     def reduce(self, tensor: Any, group: Any = None, reduce_op: Any = "mean") -> Any:
-        """The tensor."""
+        """Returns the tensor unchanged; nothing is reduced."""
         return tensor
 
     def all_gather(self, tensor: torch.Tensor, group: Any = None, sync_grads: bool = False) -> torch.Tensor:
-        """The tensor, of one rank."""
+        """Returns the tensor of this rank alone, with a first dimension of 1."""
         return tensor[None]
 
     def reduce_boolean_decision(self, decision: bool, all: bool = True) -> bool:
-        """The decision."""
+        """Returns this rank's own decision."""
         return decision
 
 
 class PairLauncher(_SubprocessScriptLauncher):
-    """Lightning's, without the observer that kills all processes when one of them ends in another way than 0."""
+    """Lightning's launcher of processes, without the observer that kills all of them when one ends badly."""
 
     def launch(self, function: Callable[..., Any], *args: Any, trainer: Any = None, **kwargs: Any) -> Any:
         """Starts the other processes of this node, unless somebody did, and calls the function."""

@@ -16,11 +16,11 @@ class Vanilla(PairModule):
     method = "vanilla"
 
     def start(self, latents: Tensor) -> None:
-        """Begins with the first latents of a batch."""
+        """Keeps the first latents (S, B, C, h, w) of a batch."""
         self.first = latents
 
     def round(self, batch: PairBatch) -> None:
-        """One image a pair."""
+        """Makes one image a pair."""
         images, latents = eight_bit(self.first_images(self.first)).cpu(), self.first.cpu()
         calls = self.batch_chain.calls
         self.deliver(

@@ -1,4 +1,4 @@
-"""One style for all figures: readable in print, text as text, the same bytes from the same numbers."""
+"""The common style of all figures: readable in print, with text as text, and the same bytes from the same numbers."""
 
 from __future__ import annotations
 
@@ -65,12 +65,12 @@ class Drawn:
     """A finished figure.
 
     Attributes:
-        name: File name without its end.
-        title: Heading.
-        caption: How to read it.
-        alt: What it shows, for those who do not see it.
-        svg: The file's text.
-        png: The file's bytes.
+        name: The name of its files, without suffix.
+        title: The heading.
+        caption: How to read the figure.
+        alt: The alternative text: what the figure shows, for people who cannot see it.
+        svg: The text of the SVG file.
+        png: The bytes of the PNG file.
     """
 
     name: str
@@ -82,14 +82,14 @@ class Drawn:
 
 
 class Figure:
-    """A matplotlib figure on its way to ``Drawn``."""
+    """A matplotlib figure that is being drawn; ``done`` makes a ``Drawn`` of it."""
 
     def __init__(self, name: str, figure: MatplotlibFigure) -> None:
         self.name = file_name(name)
         self.figure = figure
 
     def legend(self, axes: Axes) -> None:
-        """One legend above the axes, in as few lines as fit."""
+        """Puts one legend above the axes, in as few lines as fit."""
         handles, labels = axes.get_legend_handles_labels()
         labels = [shorten(label) for label in labels]
         self.figure.legend(
@@ -98,16 +98,16 @@ class Figure:
         )  # fmt: skip
 
     def done(self, title: str, caption: str, alt: str) -> Drawn:
-        """The figure as its two files."""
+        """Finishes the figure and returns it as SVG and PNG."""
         import matplotlib as mpl
 
         svg, png = io.StringIO(), io.BytesIO()
         with mpl.rc_context({"svg.hashsalt": self.name}), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # glyphs that the font lacks: boxes in the PNG, real text in the SVG
-            # The layout is worked out once: saving would do it again for each file, drawing everything twice.
+            warnings.simplefilter("ignore")  # glyphs that the font lacks: the PNG shows boxes, the SVG has the text
+            # The layout is computed once here: else each saving would compute it again and draw everything twice.
             self.figure.draw_without_rendering()
             self.figure.set_layout_engine("none")
-            # On white: dark text on a dark page could not be read where the file stands by itself.
+            # The ground is white: by itself on a dark page, a file without a ground would show dark text on dark.
             about = {"Date": None, "Creator": None, "Title": title}
             self.figure.savefig(svg, format="svg", facecolor="white", metadata=about)
             self.figure.savefig(png, format="png", dpi=_DPI, facecolor="white", metadata={"Software": None})
@@ -116,7 +116,7 @@ class Figure:
 
 
 def _columns(labels: Sequence[str]) -> int:
-    """The most columns in which a legend is no wider than the figure; each is as wide as its longest label."""
+    """Return the most columns with which a legend fits the figure; the longest label sets a column's width."""
     for columns in range(len(labels), 1, -1):
         rows = [labels[len(labels) * k // columns : len(labels) * (k + 1) // columns] for k in range(columns)]
         if sum(0.44 + 0.078 * max(map(len, row)) for row in rows) < WIDTH - 0.1:  # inches: marker and gaps, a letter
@@ -126,7 +126,7 @@ def _columns(labels: Sequence[str]) -> int:
 
 @contextmanager
 def style() -> Iterator[None]:
-    """Everything is drawn within this; nothing of it stays."""
+    """Sets the style of figures for the block; matplotlib's own settings come back afterwards."""
     import matplotlib as mpl
 
     with mpl.rc_context(cast(Any, _STYLE)):
@@ -134,20 +134,20 @@ def style() -> Iterator[None]:
 
 
 def new_figure(name: str, rows: int, per_row: float = 0.34) -> tuple[Figure, Axes]:
-    """A figure of one panel, and its axes.
+    """Makes a figure of one panel, and its axes.
 
     Args:
-        name: File name; anything but letters, digits and hyphens is replaced.
-        rows: Entries that stand below each other; gives the height.
-        per_row: Inches for each.
+        name: The name of its files; anything but letters, digits, points and hyphens is replaced.
+        rows: How many entries stand below each other; this sets the height.
+        per_row: The height of each entry in inches.
     """
     figure, panels = new_grid(name, 1, 1, 0.6 + per_row * rows)
     return figure, panels[0]
 
 
 def new_grid(name: str, panels: int, columns: int, height: float) -> tuple[Figure, list[Axes]]:
-    """Panels of equal axes in rows of ``columns``, each so many inches high; left-over ones are removed."""
-    # Not pyplot: it keeps figures and picks a window system.
+    """Makes a figure of panels in rows of ``columns``, each ``height`` inches high and with the same vertical axis."""
+    # pyplot is not used: it keeps figures and picks a window system.
     from matplotlib.figure import Figure as MatplotlibFigure
 
     lines = -(-panels // columns)
@@ -159,7 +159,7 @@ def new_grid(name: str, panels: int, columns: int, height: float) -> tuple[Figur
 
 
 def file_name(text: str) -> str:
-    """Plain letters, digits, points and hyphens; a long name is cut, and ends in a hash of the whole."""
+    """Make a file name of plain letters, digits, points and hyphens; a long one is cut and ends in a hash."""
     name = re.sub(r"[^A-Za-z0-9.]+", "-", text).strip("-.") or "figure"
     if len(name) <= _LONGEST:
         return name
@@ -168,7 +168,7 @@ def file_name(text: str) -> str:
 
 
 def shorten(text: str, most: int = 28) -> str:
-    """One line for an axis."""
+    """Shortens a text to one line for an axis."""
     line = " ".join(text.split())
     # Direction marks would turn the rest of a label round; matplotlib does not isolate them.
     line = "".join(char for char in line if unicodedata.bidirectional(char) not in ("RLO", "LRO", "RLE", "LRE", "PDF"))
@@ -176,14 +176,14 @@ def shorten(text: str, most: int = 28) -> str:
 
 
 def for_page(drawn: Drawn) -> str:
-    """The SVG to stand in the page: coloured by the page's theme, without ids that several figures would share."""
+    """Prepares a figure's SVG for the page: in the colours of the page's theme, and without ids that others share."""
     svg = drawn.svg[drawn.svg.index("<svg") :]
     used = set(re.findall(r'(?:url\(#|href="#)([^")]+)', svg))
     svg = re.sub(r' id="([^"]*)"', lambda found: found[0] if found[1] in used else "", svg)
-    svg = svg.replace("fill: #ffffff", "fill: none", 1)  # the ground is the page's
+    svg = svg.replace("fill: #ffffff", "fill: none", 1)  # the page's own ground shows
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r"<title>.*?</title>", "", svg, count=1, flags=re.DOTALL)
-    # A function of the page's own numbers; names and prompts in it were escaped by matplotlib.
+    # The page includes this SVG unescaped: matplotlib has escaped the names and prompts in it.
     for colour, variable in _VARIABLES:
         svg = re.sub(rf"((?:fill|stroke): ){colour}\b", rf"\1var(--{variable})", svg)
         svg = re.sub(rf' fill="{colour}"', f' style="fill: var(--{variable})"', svg)  # the ground of a hatch

@@ -1,4 +1,4 @@
-"""Figures over the updates: loss, what the best image is chosen by, and judges, as medians with quantile bands."""
+"""Figures over the updates: loss, selection score and judges, as medians with quantile bands."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from sgool.report.palette import Look
 
 _TITLES = {
     "loss": ("Loss over updates", "loss"),
-    "selection": ("Lowest selection loss so far", "selection loss"),
+    "selection": ("Lowest selection score so far", "selection score"),
 }
 _SHOWN = ("loss", "selection")
 
 
 def curve_figures(histories: Histories, looks: Mapping[str, Look]) -> list[Drawn]:
-    """One figure per quantity: loss, selection, and every judge that was scored along the way (``NAME/KIND``)."""
+    """Draws a figure for loss, selection score, and every judge that scored along the way (``NAME/KIND``)."""
     figures = []
     for name, found in histories.curves.items():
         curves = {label: curve for label, curve in found.items() if len(curve.updates) > 1}

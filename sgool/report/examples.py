@@ -1,4 +1,4 @@
-"""The pairs that stand at the top of a report: not the best ones, but some at equal distances from best to worst."""
+"""The examples at the top of a report: not the best pairs, but some at equal distances from best to worst."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from sgool.report.metrics import Metric
 from sgool.report.stats import DRAW
 
 MOST = 6
-"""Pairs shown."""
+"""The most pairs that are shown."""
 
 _FILE, _FRAMES, _OVERLAY, _ASPECT = range(4)  # places in a gallery cell
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One picture: a frame of a strip.
+    """One picture of the examples, which is a frame of a strip.
 
     Attributes:
-        file: In ``images/``; None: nothing to show.
+        file: The name of the strip's file in ``images/``; None: there is nothing to show.
         frames: How many frames the file holds.
-        frame: Which of them.
-        aspect: Width by height.
-        value: The metric, as text.
-        gain: Its gain, as text; empty for what is compared with nothing.
-        tone: ``better``, ``worse`` or empty.
+        frame: The position of this picture among them.
+        aspect: The frame's width by its height.
+        value: The metric's value, as text.
+        gain: The metric's gain, as text; empty if the picture is compared with nothing.
+        tone: Whether the gain is ``better`` or ``worse``; empty if it is neither.
     """
 
     file: str | None
@@ -49,7 +49,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Line:
-    """A method's pictures, or where people look in those of one."""
+    """A row of pictures: a method's final images, or with ``saliency`` one method's saliency overlays."""
 
     label: str
     saliency: bool
@@ -58,16 +58,16 @@ class Line:
 
 @dataclass(frozen=True)
 class Examples:
-    """What the section shows.
+    """The examples that a report shows.
 
     Attributes:
-        metric: By which the pairs are ordered.
-        by_gain: Ordered by its gain; else, where nothing gained or lost, by its value.
-        pairs: How many there were to choose from: those that the most methods finished.
-        every: Pairs of the report.
-        ranks: Places of the chosen ones in that order, from 1.
-        prompts: Theirs.
-        lines: Rows of pictures, all with as many cells as there are prompts.
+        metric: The metric by which the pairs are ordered.
+        by_gain: Whether they are ordered by the metric's gain; else, if nothing gained or lost, by its value.
+        pairs: How many pairs there were to choose from: those that the most methods finished.
+        every: How many pairs the report has.
+        ranks: The places of the chosen pairs in the order, from 1.
+        prompts: The prompts of the chosen pairs.
+        lines: Rows of pictures, each with a cell per chosen pair.
     """
 
     metric: Metric
@@ -86,11 +86,14 @@ def make_examples(
     data: Mapping[str, Any],
     folder: Path,
 ) -> Examples | None:
-    """``choose_examples``, and its picture ``figures/examples.png`` in the report's folder."""
+    """Chooses examples and writes them as ``figures/examples.png`` in the report's folder.
+
+    Arguments and result are those of ``choose_examples``; ``folder`` is the report's folder.
+    """
     examples = choose_examples(frame, metrics, baselines, data)
     if examples:
         with style(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # glyphs that the font lacks: boxes
+            warnings.simplefilter("ignore")  # glyphs that the font lacks are shown as boxes
             examples_png(examples, folder / "images", folder / "figures/examples.png")
     return examples
 
@@ -98,16 +101,16 @@ def make_examples(
 def choose_examples(
     frame: pd.DataFrame, metrics: Sequence[Metric], baselines: Mapping[str, str | None], data: Mapping[str, Any]
 ) -> Examples | None:
-    """Pairs at equal distances in the order of their gain, averaged over the methods.
+    """Chooses pairs at equal distances in the order of their gain, averaged over the methods.
 
     Args:
         frame: From ``to_frame``.
-        metrics: From ``shown_metrics``. The first that is evidence and takes more than two values orders the pairs.
+        metrics: From ``shown_metrics``. The first that is evidence and has more than two values orders the pairs.
         baselines: From ``baseline_labels``.
         data: From ``gallery_data``.
 
     Returns:
-        None where no pair has a gain and a picture.
+        The examples, or None if no pair has a gain and a picture.
     """
     metric = _ordering_metric(frame, metrics)
     if metric is None:
@@ -132,13 +135,13 @@ def choose_examples(
 
 
 def _ordering_metric(frame: pd.DataFrame, metrics: Sequence[Metric]) -> Metric | None:
-    """Of evidence before what was optimised, of graded before yes or no."""
+    """Picks the metric that orders the pairs: evidence before what was optimised, graded before yes or no."""
     ranked = [metric for metric in metrics if metric.direction]
     return min(ranked, key=lambda metric: (not metric.judges, frame[metric.key].nunique() <= 2), default=None)
 
 
 def _gains(frame: pd.DataFrame, metric: Metric, baselines: Mapping[str, str | None]) -> pd.DataFrame:
-    """``label``, ``pair_id``, ``score`` and ``gain`` (higher is better) where there is something to compare with."""
+    """Returns ``label``, ``pair_id``, ``score`` and ``gain`` (higher is better) of results that have a gain."""
     done = frame[frame["status"] == "done"].copy()
     values = done.set_index(["label", "pair_id"])[metric.key]
     bases = list(zip(done["label"].map(baselines), done["pair_id"], strict=True))
@@ -188,11 +191,11 @@ def _overlay(cell: Sequence[Any] | None) -> Cell:
 
 
 def examples_png(examples: Examples, images: Path, target: Path) -> None:
-    """The same pictures as one image for a paper: prompts above, methods at the left.
+    """Draws the examples as one image for a paper, with prompts above and methods at the left.
 
     Args:
         examples: From ``choose_examples``.
-        images: The folder of the strips.
+        images: The folder of the strips' files.
         target: The PNG file to write.
     """
     from matplotlib.figure import Figure

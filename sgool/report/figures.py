@@ -1,4 +1,4 @@
-"""The report's figures, from its tables: boxes, bars, differences, relative improvement, cost."""
+"""The figures of each metric: boxes, bars, differences, relative improvement, cost."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _MOST_CATEGORIES = 24
 
 
 def score_figures(source: Source) -> dict[str, list[Drawn]]:
-    """For every metric with values: boxes (unless it is 0 or 1), bars, differences, improvement per category, cost.
+    """Draws, for each metric with values: boxes (unless it is 0 or 1), bars, differences, improvement, cost.
 
     Returns:
         Key of the metric -> its figures.
     """
     figures = {}
-    ends = _ends([comparison.name for comparison in source.comparisons])
+    endings = _file_endings([comparison.name for comparison in source.comparisons])
     for at, metric in enumerate(source.metrics):
         present = [row for row in source.rows if row.cells[at].pairs]
         if not present:
@@ -33,25 +33,25 @@ def score_figures(source: Source) -> dict[str, list[Drawn]]:
         if len(np.unique(column(source.frame, metric.key).dropna())) > 2:
             found.append(boxes(source, metric, at))
         found.append(bars(source, metric, at))
-        for end, comparison in zip(ends, source.comparisons, strict=True):
-            found.append(differences(source, metric, at, comparison, f"differences-{metric.key}{end}"))
+        for ending, comparison in zip(endings, source.comparisons, strict=True):
+            found.append(differences(source, metric, at, comparison, f"differences-{metric.key}{ending}"))
         found.append(_relative(source, metric))
         found.append(_cost(source, metric, at, present))
         figures[metric.key] = [drawn for drawn in found if drawn]
     return figures
 
 
-def _ends(names: Sequence[str]) -> list[str]:
-    """What the files of comparisons end in: nothing for the first; names that files cannot tell apart are numbered."""
-    ends = [""]
+def _file_endings(names: Sequence[str]) -> list[str]:
+    """Returns what the comparisons' file names end in: nothing for the first; equal endings are numbered."""
+    endings = [""]
     for position, name in enumerate(names[1:], start=2):
-        end = f"-to-{file_name(name)}"
-        ends.append(f"{end}-{position}" if end in ends else end)
-    return ends
+        ending = f"-to-{file_name(name)}"
+        endings.append(f"{ending}-{position}" if ending in endings else ending)
+    return endings
 
 
 def _relative(source: Source, metric: Metric) -> Drawn | None:
-    """As in DOODL's figure: per cent above vanilla, per category and method."""
+    """Draws per cent above the baseline per category and method, as the DOODL paper (Wallace et al. 2023) does."""
     baselines = source.comparisons[0].baselines
     labels = [row.label for row in source.rows if row.against]
     categories = [name for name in dict.fromkeys(source.frame["category"]) if name][:_MOST_CATEGORIES]
@@ -88,7 +88,7 @@ def _relative(source: Source, metric: Metric) -> Drawn | None:
 
 
 def _cost(source: Source, metric: Metric, at: int, rows: Sequence[MethodRow]) -> Drawn:
-    """Score against network calls, both as means per pair."""
+    """Draws the score against the network calls, both as means per pair."""
     figure, axes = new_figure(f"cost-{metric.key}", rows=6 + len(rows) // 5)
     texts: list[str] = []
     seen: list[float] = []
@@ -127,7 +127,7 @@ def _cost(source: Source, metric: Metric, at: int, rows: Sequence[MethodRow]) ->
 
 
 def _apart(numbers: Sequence[float]) -> list[float]:
-    """The numbers, without those that are nearly another: room for a label each."""
+    """Returns the numbers that are far enough apart for a label each."""
     kept: list[float] = []
     for number in sorted(numbers):
         if not kept or number > 1.25 * kept[-1]:

@@ -1,4 +1,4 @@
-"""The gallery as data: one row per pair, with each method's pictures and scores. The page's script shows it."""
+"""The data of the gallery: a row per pair, with each method's pictures and scores. The page's script shows them."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ Key = tuple[str, str]
 
 @dataclass(frozen=True)
 class Gallery:
-    """What the page needs to show pairs.
+    """The gallery: what the page needs to show pairs.
 
     Attributes:
-        data: For the page's script, see ``to_script``; its form is told in ``gallery_data``.
-        missing: (label, pair id, text) of pictures that should be there.
+        data: The data for the page's script; ``gallery_data`` describes its form.
+        missing: (label, pair id, text) of pictures that are missing or cannot be read.
     """
 
     data: dict[str, Any]
@@ -38,13 +38,13 @@ class Gallery:
 def make_gallery(
     frame: pd.DataFrame, metrics: Sequence[Metric], baselines: Mapping[str, str | None], images: Path
 ) -> Gallery:
-    """Write the pictures into ``images`` and describe every pair.
+    """Write the gallery's pictures and return the data of every pair.
 
     Args:
         frame: From ``to_frame``.
-        metrics: Shown under each image.
-        baselines: From ``baseline_labels``; its order is the columns' order.
-        images: An empty folder.
+        metrics: The metrics that are shown under each image.
+        baselines: From ``baseline_labels``; its order is the order of the columns.
+        images: An empty folder for the pictures.
     """
     strips = _make_strips(frame, images)
     missing = tuple((label, pair, text) for (label, pair), strip in strips.items() for text in strip.missing)
@@ -54,13 +54,13 @@ def make_gallery(
 def gallery_data(
     frame: pd.DataFrame, metrics: Sequence[Metric], baselines: Mapping[str, str | None], strips: Mapping[Key, Strip]
 ) -> dict[str, Any]:
-    """The page's data: lists rather than mappings, since there may be thousands of rows.
+    """Return the gallery's data, as lists rather than mappings, since there may be thousands of rows.
 
     Returns:
         ``methods``: [label, position of its baseline or null]. ``metrics``: mappings. ``parts``: the scene reader's
-        answers. ``categories``, ``datasets``: names, that rows point at. ``rows``: [pair id, prompt, category, dataset,
-        seed, cells]; a cell is null (not run) or [file, frames, overlay, aspect, values, first values, answers, first
-        answers, error, calls, seconds].
+        answers. ``categories``, ``datasets``: names, to which rows give a position. ``rows``: [pair id, prompt,
+        category, dataset, seed, cells]; a cell is null (not run) or [file, frames, overlay, aspect, values, first
+        values, answers, first answers, error, calls, seconds].
     """
     labels = list(baselines)
     parts = scene_parts(frame.columns)
@@ -89,7 +89,7 @@ def gallery_data(
 
 
 def to_script(data: Mapping[str, Any]) -> str:
-    """JSON that may stand in a script element: no text in it can end the element or begin a comment."""
+    """Return JSON that may stand in a script element: no text in it can end the element or begin a comment."""
     text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     for char in "<>&\u2028\u2029":
         text = text.replace(char, f"\\u{ord(char):04x}")
@@ -97,7 +97,7 @@ def to_script(data: Mapping[str, Any]) -> str:
 
 
 def _make_strips(frame: pd.DataFrame, images: Path) -> dict[Key, Strip]:
-    """(label, pair id) -> its pictures; Pillow works outside Python's lock, so that threads help."""
+    """Write the pictures of all results in threads, since Pillow works outside Python's lock; by label and pair id."""
     labels = {label: position for position, label in enumerate(dict.fromkeys(frame["label"]))}
     pairs = {pair: position for position, pair in enumerate(sorted(frame["pair_id"].unique()))}
     side = SIDE if len(frame) > MANY else LARGE_SIDE
@@ -106,7 +106,7 @@ def _make_strips(frame: pd.DataFrame, images: Path) -> dict[Key, Strip]:
 
     def make(job: tuple[str, str, str, str]) -> Strip:
         label, pair, folder, status = job
-        # Numbers, not names: those may hold what a file system or an address cannot.
+        # Files have numbers: names may hold what a file system or an address cannot.
         target = images / f"{pairs[pair]:05d}-{labels[label]}.webp"
         return make_strip(Path(folder), target, side, failed=status == "failed")
 
@@ -133,7 +133,7 @@ def _cell(entry: Mapping[str, Any], strip: Strip, metrics: Sequence[Metric], par
 
 
 def _answers(entry: Mapping[str, Any], parts: Sequence[str], end: str) -> str:
-    """One letter per part: right, wrong, or a hyphen where the prompt says nothing of it."""
+    """Return a character per part: 1 if it is right, 0 if wrong, a hyphen if the prompt says nothing of it."""
     values = [entry.get(f"scene/{part}{end}") for part in parts]
     return "".join("-" if value is None or math.isnan(value) else "01"[value > 0.5] for value in values)
 
@@ -149,7 +149,7 @@ def _describe(metric: Metric) -> dict[str, Any]:
         "scale": metric.scale,
         "unit": metric.unit,
         "differenceUnit": metric.difference_unit,
-        "digits": metric.digits if metric.scale == 1.0 else 0,  # one pair's is all or nothing
+        "digits": metric.digits if metric.scale == 1.0 else 0,  # a single pair has 0 or 100 %
         "optimised": metric.optimised,
         "direction": metric.direction,
     }

@@ -1,4 +1,4 @@
-"""What happened along the updates: ``history.csv`` of every pair, as quantiles per method."""
+"""Reads the histories of all pairs (``history.csv``) and summarises them as quantiles per method."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class Curve:
     """A quantity over the updates of a method.
 
     Attributes:
-        updates: (n,).
-        quantiles: (5, n), of ``QUANTILES`` over the pairs that have the update.
-        pairs: (n,) how many those are.
+        updates: (n,), the numbers of the updates.
+        quantiles: (5, n), the ``QUANTILES`` over the pairs that have the update.
+        pairs: (n,), how many pairs have the update.
     """
 
     updates: NDArray[np.int64]
@@ -39,7 +39,7 @@ class Histories:
     """All curves of a report.
 
     Attributes:
-        curves: Quantity -> method label -> curve: ``loss``, ``selection`` and what else the histories hold.
+        curves: Quantity -> method label -> curve. Quantities are ``loss``, ``selection`` and the histories' others.
         non_finite: (label, pair id, text) of numbers that were not finite.
         unreadable: (label, pair id) of histories that could not be read.
     """
@@ -76,11 +76,11 @@ def read_histories(frame: pd.DataFrame) -> Histories:
 
 
 def read_history(path: Path) -> dict[str, NDArray[np.float64]]:
-    """Column -> (updates,) numbers; an empty cell is NaN.
+    """Read a history: column -> (updates,) numbers; an empty cell is NaN.
 
     Raises:
-        FileNotFoundError: There is none.
-        ValueError: It is no table of numbers.
+        FileNotFoundError: There is no such file.
+        ValueError: The file is no table of numbers.
     """
     with path.open(encoding="utf-8", newline="") as stream:
         rows = csv.reader(stream)
@@ -93,12 +93,12 @@ def read_history(path: Path) -> dict[str, NDArray[np.float64]]:
 
 
 def _lowest(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The lowest value so far: what would be kept if the run ended here."""
+    """Return the lowest value so far: that of the image that would be kept if the run ended there."""
     return np.minimum.accumulate(np.where(np.isnan(values), np.inf, values)) if len(values) else values
 
 
 def _curve(found: list[NDArray[np.float64]], hold: bool) -> Curve:
-    """Row k of a history is update k. ``hold``: a pair that ended early keeps its last value."""
+    """Summarise histories, whose row k is update k; with ``hold`` a pair that ended early keeps its last value."""
     longest = max(map(len, found))
     table = np.full((len(found), longest), np.nan)
     for row, values in zip(table, found, strict=True):

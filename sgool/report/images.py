@@ -1,4 +1,4 @@
-"""The report's pictures: per result one file with all its frames side by side, small enough to send around."""
+"""The report's pictures: one small file per result, with its frames side by side."""
 
 from __future__ import annotations
 
@@ -15,13 +15,15 @@ SIDE = 256
 """Longer side of a frame in reports of more than ``MANY`` results."""
 
 LARGE_SIDE = 512
-"""The same with fewer results."""
+"""Longer side of a frame in reports of at most ``MANY`` results."""
 
 MANY = 1000
-MOST_SNAPSHOTS = 14
-"""Frames between the first and the last image; of more snapshots, so many at equal distances are taken."""
+"""Results above which frames are smaller."""
 
-_WIDEST = 16383  # of a WebP file
+MOST_SNAPSHOTS = 14
+"""The most frames between the first and the last image; of more snapshots, some at equal distances are taken."""
+
+_WIDEST = 16383  # pixels: the widest WebP file
 
 # Dark blue, violet, red, orange, pale yellow: lightness rises with the value, readable without colour vision.
 _STOPS = np.array([[12, 8, 60], [92, 22, 130], [205, 50, 88], [250, 145, 40], [255, 246, 170]], dtype=np.float64)
@@ -29,14 +31,14 @@ _STOPS = np.array([[12, 8, 60], [92, 22, 130], [205, 50, 88], [250, 145, 40], [2
 
 @dataclass(frozen=True)
 class Strip:
-    """A result's frames in one file.
+    """The frames of a result in one file.
 
     Attributes:
-        file: Its name, or None if there is no image at all.
+        file: The name of the file, or None if there is no image at all.
         frames: What each frame shows, in the order of the trajectory; the last one is the final image.
-        overlay: Whether one more frame has the saliency map laid over the final image.
-        aspect: Width by height of a frame.
-        missing: File names that should be there and are not, or cannot be read.
+        overlay: Whether one more frame shows the saliency map over the final image.
+        aspect: A frame's width by its height.
+        missing: Texts on files that are missing or cannot be read.
     """
 
     file: str | None = None
@@ -47,13 +49,14 @@ class Strip:
 
 
 def make_strip(folder: Path, target: Path, side: int, *, failed: bool = False) -> Strip:
-    """Save what a pair's folder has to show.
+    """Save the images of a pair's folder as one strip.
 
     Args:
-        folder: With ``initial.png``, ``final.png``, ``saliency.png``, ``snapshots/UPDATE.png``; each may be missing.
+        folder: The pair's folder, with ``initial.png``, ``final.png``, ``saliency.png`` and ``snapshots/UPDATE.png``;
+            each may be missing.
         target: The WebP file to write.
         side: Longest side of a frame.
-        failed: A failed pair need not have a final image.
+        failed: Whether the pair failed; then it need not have a final image.
     """
     first, final = read_image(folder / "initial.png"), read_image(folder / "final.png")
     missing: tuple[str, ...] = () if failed or final else (_explain(folder / "final.png"),)
@@ -76,14 +79,14 @@ def make_strip(folder: Path, target: Path, side: int, *, failed: bool = False) -
 
 
 def frame_size(size: tuple[int, int], side: int) -> tuple[int, int]:
-    """The size of a frame: small images are enlarged by a whole factor to at least ``SIDE``, large ones shrunk."""
+    """Return a frame's size: small images are enlarged by a whole factor to at least ``SIDE``, large ones shrunk."""
     longest = max(size)
     factor = -(-SIDE // longest) if longest < SIDE else min(1.0, side / longest)
     return max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
 
 
 def read_image(path: Path) -> Image.Image | None:
-    """The image, wholly decoded, in RGB; None if it is missing, truncated or no image (the page then says so)."""
+    """Read and decode an image in RGB; None if it is missing, truncated or no image (the page then says so)."""
     try:
         with Image.open(path) as picture:
             picture.load()
@@ -93,14 +96,14 @@ def read_image(path: Path) -> Image.Image | None:
 
 
 def overlay(image: Image.Image, saliency_map: Image.Image) -> Image.Image:
-    """An image lit up and tinted where its saliency map is high, dim elsewhere.
+    """Light up and tint an image where its saliency map is high, and dim it elsewhere.
 
     Args:
-        image: RGB.
-        saliency_map: Grayscale, of any size.
+        image: An RGB image.
+        saliency_map: A grayscale image of any size.
 
     Returns:
-        RGB, of the image's size.
+        An RGB image of the first one's size.
     """
     scaled = saliency_map.convert("L").resize(image.size, Image.Resampling.BICUBIC)
     levels = np.asarray(scaled)
@@ -111,7 +114,7 @@ def overlay(image: Image.Image, saliency_map: Image.Image) -> Image.Image:
 
 @cache
 def _tints() -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """For each of a map's 256 levels the factor (256, 1) of the image and the colour (256, 3) that is added."""
+    """Return, for a map's 256 levels, the factor of the image (256, 1) and the colour that is added (256, 3)."""
     values = np.arange(256)[:, None] / 255.0
     # Chosen by eye on bright and dark scenes: opaque heat hides what people look at, so light does most of the work.
     light, opacity = 0.35 + 0.65 * values, 0.2 + 0.3 * values
@@ -120,13 +123,13 @@ def _tints() -> tuple[NDArray[np.float32], NDArray[np.float32]]:
 
 
 def heat(values: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Colours (..., 3) in [0, 255] for values (...) in [0, 1]."""
+    """Return the colours (..., 3) in [0, 255] of values (...) in [0, 1]."""
     places = np.linspace(0.0, 1.0, len(_STOPS))
     return np.stack([np.interp(values, places, _STOPS[:, channel]) for channel in range(3)], axis=-1)
 
 
 def _snapshots(folder: Path) -> list[tuple[str, Image.Image | None]]:
-    """(what it shows, image) along the trajectory, at most ``MOST_SNAPSHOTS``."""
+    """Read at most ``MOST_SNAPSHOTS`` images of the trajectory, each with what it shows."""
     try:
         files = sorted(
             (int(path.stem), path) for path in folder.glob("*.png") if path.stem.isascii() and path.stem.isdigit()

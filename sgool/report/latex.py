@@ -1,4 +1,4 @@
-"""``tables.tex``: the report's tables for a paper, whatever stands in names of methods, categories and data sets."""
+"""Writes the report's tables for LaTeX (``tables.tex``), whatever characters names and categories have."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _HEAD = r"""% Made by sgool report, for \input in the body of an article. Needs 
 % their numbers, as [U+732B].
 \providecommand{\sgoolchar}[2]{%
   \ifcsname directlua\endcsname#2\else\ifcsname XeTeXrevision\endcsname#2\else[U+#1]\fi\fi}"""
-# Not a robust command: it is spelt out in the list of tables, which stands before its definition.
+# The command is not robust, so that LaTeX expands it in the list of tables, which comes before its definition.
 
 _KNOWN = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "%": r"\%", "_": r"\_",
@@ -36,14 +36,14 @@ _ACCENTS = frozenset("\u0300\u0301\u0302\u0303\u0304\u0306\u0307\u0308\u030a\u03
 
 
 def to_latex(tables: Sequence[Table]) -> str:
-    """One ``table`` each, to be included in a document; see the comment at its head for what that has to load."""
+    """Return a LaTeX ``table`` for each table; the comment at the head of the text says what a document has to load."""
     lines = [_HEAD]
     for at, table in enumerate(tables):
         if at and at % _MOST_WAITING == 0:
             lines += ["", r"\clearpage"]
         title, note = escape_latex(table.title), escape_latex(table.note)
         lines += ["", r"\begin{table}", r"\centering", rf"\caption[{{{title}}}]{{{title}. {note}}}"]
-        # No wider than the text.
+        # The table is made no wider than the text.
         lines.append(r"\medskip")
         lines.append(r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%")
         lines.append(rf"\begin{{tabular}}{{l{'r' * (len(table.head) - 1)}}}")
@@ -54,7 +54,7 @@ def to_latex(tables: Sequence[Table]) -> str:
 
 
 def escape_latex(text: str) -> str:
-    """Text that LaTeX prints as it is: what would be a command, an argument or a ligature is none."""
+    """Escape a text so that LaTeX prints it as it is, without commands, arguments or ligatures."""
     chars = unicodedata.normalize("NFC", text)
     return "".join(
         ("{}" if char == before and char in _LIGATURES else "") + _escape(char)
@@ -79,7 +79,7 @@ def _row(cells: Sequence[str]) -> str:
 
 
 def _spans(table: Table) -> list[str]:
-    """The line above the head, of names that stand over several columns, and a rule under each."""
+    """Return the line above the head, with names over several columns, and a rule under each name."""
     if not table.spans:
         return []
     cells, rules, at = [], [], 1

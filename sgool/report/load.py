@@ -1,4 +1,4 @@
-"""Runs from their folders, and their records as one table."""
+"""Reads runs from their folders, and puts their records into one table."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from sgool.types import PairRecord
 
 BASELINE = "vanilla"
 OWN_FIRST = ""
-"""In place of a label: the method is compared with its own first images."""
+"""Stands for a baseline's label where methods are compared with their own first images."""
 
-# Control characters but for tab and line break, and halves of surrogate pairs: HTML, XML or UTF-8 cannot hold them.
+# HTML, XML or UTF-8 cannot hold control characters (except tab and line break) and halves of surrogate pairs.
 _UNWRITABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
 _PAIR_ID = re.compile(r"(?P<dataset>.+)-\d{5,}-[0-9a-f]{8}-s-?\d+")
 _KEYS = tuple(name for name in PairRecord.__dataclass_fields__ if name != "metrics")
@@ -27,19 +27,19 @@ _KEYS = tuple(name for name in PairRecord.__dataclass_fields__ if name != "metri
 
 @dataclass(frozen=True)
 class Run:
-    """One run folder, read.
+    """A run, as read from its folder.
 
     Attributes:
-        folder: Where it is.
+        folder: The run folder.
         name: The folder's name, made unique among the runs of one report.
-        config: Its configuration; empty if ``config.yaml`` is missing.
-        environments: Where it was made.
-        records: By method and pair.
-        notes: What is wrong with the folder: invalid records, no configuration.
-        unfinished: ``METHOD/PAIR_ID`` of pairs begun and not ended.
-        earlier_configs: File name -> configuration that earlier pairs were made by (``config-HASH.yaml``).
-        descriptions: How it says that its metrics are to be shown, by name; empty in older runs.
-        networks: Its record of the networks that judged and were optimised; empty in older runs.
+        config: The run's configuration; empty if ``config.yaml`` is missing.
+        environments: The environments in which the run was made.
+        records: The valid records, by method and pair.
+        notes: Sentences on what is wrong with the folder: invalid records, no configuration.
+        unfinished: ``METHOD/PAIR_ID`` of pairs that were begun and have no record.
+        earlier_configs: File name -> earlier configuration that some pairs were made with (``config-HASH.yaml``).
+        descriptions: How to show each metric, by name; empty in older runs.
+        networks: The networks that judged and that were optimised against; empty in older runs.
     """
 
     folder: RunFolder
@@ -55,21 +55,21 @@ class Run:
 
     @property
     def configs(self) -> tuple[Mapping[str, Any], ...]:
-        """All configurations that its pairs were made by: what any of them optimised, was optimised."""
+        """All configurations of the run's pairs; a judge that any of them optimised counts as optimised."""
         return (self.config, *self.earlier_configs.values())
 
     @property
     def edits(self) -> bool:
-        """Whether `sgool edit` made it: its pairs are photos, which may all have one prompt or none."""
+        """Whether `sgool edit` made the run; its pairs are then photos, which may all have one prompt or none."""
         return bool(self.config.get("edit"))
 
     def pair_folder(self, method: str, pair_id: str) -> Path:
-        """A record's folder. Not ``RunFolder.pair_folder``, which refuses names that sgool would not give."""
+        """Return a record's folder; unlike ``RunFolder.pair_folder`` it takes names that sgool would not give."""
         return self.folder.path / "pairs" / method / pair_id
 
 
 def writable(text: str) -> str:
-    """Text with what no file format can hold replaced: records are read from anywhere."""
+    """Replace characters that no file format can hold, since records may come from anywhere."""
     return _UNWRITABLE.sub("\ufffd", text)
 
 
@@ -77,7 +77,7 @@ def load_runs(paths: Sequence[str | Path]) -> list[Run]:
     """Read run folders; the same folder given twice counts once.
 
     Raises:
-        SgoolError: No path, a path that is no run folder, or no record in any of them.
+        SgoolError: There is no path, a path is no run folder, or no folder has a record.
     """
     unique = list({Path(path).resolve(): Path(path) for path in paths}.values())
     if not unique:
@@ -96,13 +96,13 @@ def load_runs(paths: Sequence[str | Path]) -> list[Run]:
 
 
 def to_frame(runs: Sequence[Run]) -> pd.DataFrame:
-    """One row per run, method and pair, by run, then method in display order, then pair.
+    """Put all records into a table: a row per run, method and pair, sorted by run, method (display order) and pair.
 
     Returns:
         Columns ``run`` (position in ``runs``), ``label`` (what the report calls the method: its name, or ``RUN/NAME``
-        where several runs have it), ``folder`` (the pair's, as text), ``dataset``, ``group`` (what pairs that depend on
-        each other share: the prompt, or the photo of an edit), the record's keys but for ``metrics``, and one float
-        column per metric (NaN: absent).
+        where several runs have it), ``folder`` (the pair's folder, as text), ``dataset``, ``group`` (what pairs that
+        depend on each other share: the prompt, or the photo of an edit), the record's keys except ``metrics``, and one
+        float column per metric (NaN: absent).
     """
     labels = method_labels(runs)
     rows = []
@@ -120,7 +120,7 @@ def to_frame(runs: Sequence[Run]) -> pd.DataFrame:
 
 
 def ordered_methods(run: Run) -> list[str]:
-    """The methods that have records: in the configuration's order, others after, the baseline before these."""
+    """Return the methods that have records: first in the configuration's order, then vanilla, then the others."""
     present = {record.method for record in run.records}
     configured = run.config.get("methods", ())
     names = [str(name) for name in configured] if isinstance(configured, (list, tuple, dict)) else []
@@ -129,7 +129,7 @@ def ordered_methods(run: Run) -> list[str]:
 
 
 def method_labels(runs: Sequence[Run]) -> dict[tuple[int, str], str]:
-    """(position of the run, method) -> label, in display order; the run's name appears only where it must.
+    """Map (position of the run, method) to the method's label, in display order, with the run's name only if needed.
 
     Runs on different data sets are parts of one experiment: a method has one label in all of them.
     """
@@ -146,9 +146,9 @@ def method_labels(runs: Sequence[Run]) -> dict[tuple[int, str], str]:
 
 
 def baseline_labels(runs: Sequence[Run], baseline: str = BASELINE) -> dict[str, str | None]:
-    """Label -> the label it is compared with: the baseline of its own run, else of the first run with one.
+    """Map each label to the label it is compared with: the baseline of its own run, else of the first run with one.
 
-    ``OWN_FIRST`` where no run has it; None for the baseline itself.
+    It is ``OWN_FIRST`` if no run has the baseline, and None for the baseline itself.
     """
     labels = method_labels(runs)
     found = {position: label for (position, method), label in labels.items() if method == baseline}
@@ -160,10 +160,10 @@ def baseline_labels(runs: Sequence[Run], baseline: str = BASELINE) -> dict[str, 
 
 
 def compared_with(runs: Sequence[Run], against: Sequence[str] = ()) -> list[str]:
-    """The methods that the others are compared with: those that were asked for, each once, else vanilla.
+    """Return the methods that the others are compared with: those of ``against``, each once, else vanilla.
 
     Raises:
-        SgoolError: No run has one of them.
+        SgoolError: No run has one of these methods.
     """
     present = list(dict.fromkeys(method for _, method in method_labels(runs)))
     unknown = [name for name in dict.fromkeys(against) if name not in present]
@@ -211,7 +211,7 @@ def _load_run(path: Path, taken: Sequence[str]) -> Run:
 
 
 def _earlier_configs(path: Path, notes: list[str]) -> dict[str, Mapping[str, Any]]:
-    """The configurations with which a folder was begun, when it was continued with changed settings."""
+    """Read the earlier configurations of a folder that was continued with changed settings."""
     found: dict[str, Mapping[str, Any]] = {}
     for file in sorted(path.glob("config-*.yaml")):
         try:
@@ -222,7 +222,7 @@ def _earlier_configs(path: Path, notes: list[str]) -> dict[str, Mapping[str, Any
 
 
 def _dataset(record: PairRecord, run: Run) -> str:
-    """The data set's name as the pair's id has it, else as the configuration has it; all edits of a run are one."""
+    """Return the data set's name, from the pair's id or else the configuration; all edits of a run are one data set."""
     match = _PAIR_ID.fullmatch(record.pair_id)
     if run.edits:
         return writable(str(run.config.get("name") or run.name))

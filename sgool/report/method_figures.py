@@ -1,4 +1,4 @@
-"""Figures with a line per method: boxes, bars, paired differences."""
+"""Draws figures with a line per method: boxes, bars, paired differences."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MOST_POINTS = 400
 
 
 def boxes(source: Source, metric: Metric, at: int) -> Drawn:
-    """Quartiles, whiskers and the pairs as points."""
+    """Draw a box plot: quartiles, whiskers, and the pairs as points."""
     figure, axes, lines = method_lines(f"boxes-{metric.key}", source.comparisons[0], lambda row: row.cells[at].pairs)
     values = [source.values(line.row.label, metric, line.dataset).to_numpy() for line in lines]
     drawn = axes.boxplot(
@@ -25,7 +25,7 @@ def boxes(source: Source, metric: Metric, at: int) -> Drawn:
     spread = np.random.default_rng(0)
     for line, box, found in zip(lines, drawn["boxes"], values, strict=True):
         look = source.looks[line.row.label]
-        ground = "none" if look.hatch else (look.light, 0.28)  # an SVG has no hatch on ground that is seen through
+        ground = "none" if look.hatch else (look.light, 0.28)  # an SVG cannot hatch a transparent ground
         box.set(facecolor=ground, edgecolor=(look.light, 0.6), linewidth=1.0, hatch=look.hatch)
         points = found if len(found) <= MOST_POINTS else spread.choice(found, MOST_POINTS, replace=False)
         heights = line.height + spread.uniform(-0.2, 0.2, len(points))
@@ -40,7 +40,7 @@ def boxes(source: Source, metric: Metric, at: int) -> Drawn:
 
 
 def bars(source: Source, metric: Metric, at: int) -> Drawn:
-    """Means with their intervals."""
+    """Draw the means with their intervals as bars."""
     figure, axes, lines = method_lines(f"bars-{metric.key}", source.comparisons[0], lambda row: row.cells[at].pairs)
     means, texts = [], []
     for line in lines:
@@ -67,14 +67,17 @@ def bars(source: Source, metric: Metric, at: int) -> Drawn:
 
 
 def differences(source: Source, metric: Metric, at: int, comparison: Comparison, name: str) -> Drawn | None:
-    """Paired differences with their intervals; None without any.
+    """Draw the paired differences with their intervals.
 
     Args:
         source: What to draw from.
-        metric: Of which.
-        at: Its position among the cells of a row.
-        comparison: With which method.
-        name: Of the figure.
+        metric: The metric to draw.
+        at: The metric's position among the cells of a row.
+        comparison: The comparison whose differences are drawn.
+        name: The name of the figure.
+
+    Returns:
+        The figure, or None if no method has a difference.
     """
     figure, axes, lines = method_lines(
         name, comparison, lambda row: found.pairs if (found := row.cells[at].difference) else 0

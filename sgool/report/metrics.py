@@ -1,4 +1,4 @@
-"""Which metrics a report shows, how, and which of them somebody optimised against."""
+"""Which metrics a report shows, how it shows them, and which of them were optimised against."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ class Metric:
 
     Attributes:
         key: Its key in the records; ``KEY_initial`` is its value on the first image.
-        title: For table heads.
-        scale: Factor for display.
-        unit: Behind a value.
-        difference_unit: Behind a difference.
-        digits: Decimals in display.
-        optimised: Whether the run's objective used the same network: then it is no evidence of quality.
-        direction: 1, higher is better; -1, lower is better; 0, neither.
+        title: Its name in heads of tables.
+        scale: The factor by which values are shown.
+        unit: The unit behind a value.
+        difference_unit: The unit behind a difference.
+        digits: How many decimals are shown.
+        optimised: Whether the run's objective used the same network; the metric is then no evidence of quality.
+        direction: 1 if higher is better, -1 if lower is better, 0 if neither.
     """
 
     key: str
@@ -65,17 +65,17 @@ class Metric:
 
     @property
     def initial(self) -> str:
-        """The key of its value on the first image."""
+        """The key of the metric's value on the first image."""
         return self.key + INITIAL
 
     @property
     def name(self) -> str:
-        """The title, with the mark of one that was optimised against."""
+        """The title, marked if the metric was optimised against."""
         return f"{self.title} (optimised against)" if self.optimised else self.title
 
     @property
     def judges(self) -> bool:
-        """Whether it is evidence of quality: a better and a worse, and no objective used it."""
+        """Whether the metric is evidence of quality: it has a direction, and no objective used its network."""
         return not self.optimised and self.direction != 0
 
 
@@ -88,11 +88,11 @@ def shown_metrics(
     descriptions: Mapping[str, Mapping[str, Any]] | None = None,
     networks: Iterable[Mapping[str, Any]] = (),
 ) -> list[Metric]:
-    """The metrics of a report: judges by kind, scene accuracy, what is neither good nor bad, then the optimised ones.
+    """Return a report's metrics in order: judges by kind, scene accuracy, those without direction, optimised ones.
 
     Args:
-        names: Keys found in the records.
-        configs: The runs' configurations, to find judges that an objective used.
+        names: The keys of metrics in the records.
+        configs: The runs' configurations, which tell the judges that an objective used.
         descriptions: The run folders' own descriptions of their metrics, by name (`RunFolder.descriptions`). Metrics
             that none of them describes are shown by a table of the metrics that sgool has had.
         networks: For each of the configurations the record of its run folder (`RunFolder.networks`); empty: no records.
@@ -109,21 +109,21 @@ def shown_metrics(
         if look is not None:
             judge, _, kind = name.rpartition("/")
             found.append((look, replace(look.metric, optimised=(judge or kind) in optimised)))
-    # Of two metrics with one place, that whose key is first.
+    # Metrics of the same place are sorted by their keys.
     found.sort(key=lambda pair: (pair[1].optimised, pair[1].direction == 0, pair[0].place, pair[1].key))
     return [metric for _, metric in found]
 
 
 @dataclass(frozen=True)
 class _Look:
-    """A metric, not yet marked, and its place among the others: smaller numbers first."""
+    """A metric, not yet marked as optimised, and its place among the others: smaller numbers first."""
 
     metric: Metric
     place: int
 
 
 def _look(name: str, description: Mapping[str, Any] | None) -> _Look | None:
-    """How a metric is shown; None for numbers of a record that are no scores."""
+    """Return how a metric is shown; None for a number of a record that is no score."""
     if description is not None:
         known = {key: description[key] for key in _FOR_DISPLAY if key in description}
         higher_is_better = description.get("higher_is_better")
@@ -135,13 +135,13 @@ def _look(name: str, description: Mapping[str, Any] | None) -> _Look | None:
         return _Look(SCENE, _LAST)
     if kind in _HIDDEN or ("/" not in name and kind not in _OLDER_RUNS):
         return None
-    # A kind that nobody told us about: shown, but whether more of it is better is not ours to say.
+    # A kind without a description is shown too, but whether more of it is better is unknown.
     title, digits, direction, place = _OLDER_RUNS.get(kind, (kind.replace("_", " "), 2, 0, _LAST))
     return _Look(Metric(name, _full_title(name, title), digits=digits, direction=direction), place)
 
 
 def _full_title(name: str, title: str) -> str:
-    """The judge's name and the metric's title, without saying a thing twice."""
+    """Join the judge's name and the metric's title, without a word twice."""
     judge, _, kind = name.rpartition("/")
     # A judge called "perceptual" has a perceptual distance, not a perceptual perceptual one.
     said = judge.lower() in (kind, title.lower()) or (len(judge) > 3 and title.startswith(judge.lower().rstrip("s")))
@@ -151,17 +151,17 @@ def _full_title(name: str, title: str) -> str:
 
 
 def scene_parts(names: Iterable[str]) -> list[str]:
-    """The scene reader's single answers among metric keys: ``objects``, ``colours``, ``count``, ``relation``, ..."""
+    """Return the scene reader's answers among metric keys: ``objects``, ``colours``, ``count``, ``relation``, ..."""
     found = {name.removeprefix("scene/") for name in names if name.startswith("scene/") and not name.endswith(INITIAL)}
     usual = ["objects", "colours", "count", "relation"]
     return [part for part in usual if part in found] + sorted(found - set(usual))
 
 
 def judge_networks(config: Mapping[str, Any]) -> dict[str, str]:
-    """Judge name -> its network, as far as a configuration tells.
+    """Map the judges' names to their networks, as far as a configuration tells.
 
-    Looks for ``judge: NETWORK`` and ``judges: {NAME: NETWORK}`` at any depth; a network is a name or path, or a mapping
-    with keys such as ``model`` and ``pretrained``.
+    It looks for ``judge: NETWORK`` and ``judges: {NAME: NETWORK}`` at any depth. A network is a name or path, or a
+    mapping with keys such as ``model`` and ``pretrained``.
     """
     networks: dict[str, str] = {}
     for path, node in _nodes(config):
@@ -174,7 +174,7 @@ def judge_networks(config: Mapping[str, Any]) -> dict[str, str]:
 
 
 def objective_networks(config: Mapping[str, Any]) -> set[str]:
-    """The networks that a configuration's objective uses: those below ``objective``, else any ``guide``."""
+    """Return the networks that a configuration's objective uses: those below ``objective``, else any ``guide``."""
     found: dict[bool, set[str]] = {True: set(), False: set()}
     for path, node in _nodes(config):
         # A mapping names a network by all its naming keys together: its `model` alone would be another one.
@@ -186,7 +186,7 @@ def objective_networks(config: Mapping[str, Any]) -> set[str]:
 
 
 def _nodes(config: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """(keys down to it, value) of everything below a configuration, lists looked through."""
+    """Go through all values of a configuration, also in lists, each with the keys that lead to it."""
     if isinstance(config, Mapping):
         for key, value in config.items():
             yield (*path, str(key)), value
@@ -197,7 +197,7 @@ def _nodes(config: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str,
 
 
 def _network(node: Any) -> str | None:
-    """A network's identity as text: the name itself, or the naming keys of a mapping."""
+    """Return a network's identity as text: the name itself, or the naming keys of a mapping."""
     if isinstance(node, str):
         return node
     if isinstance(node, Mapping):

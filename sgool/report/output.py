@@ -1,4 +1,4 @@
-"""The report's folder: made beside the old one and put in its place when it is complete."""
+"""The report's folder, which is made beside the old one and replaces it when it is complete."""
 
 from __future__ import annotations
 
@@ -13,19 +13,20 @@ from sgool.results.atomic import explain_os_errors
 
 MARK = '<meta name="generator" content="sgool report">'
 FOLDERS = ("images", "figures")
-FILES = ("results.csv", "tables.md", "tables.tex", "index.html")  # the page last: it needs the others
+FILES = ("results.csv", "tables.md", "tables.tex", "index.html")  # the page comes last, since it needs the others
 
 
 @contextmanager
 def report_folder(folder: Path, *, own: bool) -> Iterator[Path]:
-    """A new, empty folder to write the report into; at the end its files replace those in ``folder``.
+    """Yield a new, empty folder to write the report into; at the end its files replace those in ``folder``.
 
     Args:
-        folder: The report's place. Other files in it stay.
-        own: It belongs to the report (``RUN/report``). Else it must be new, empty, or hold an earlier report.
+        folder: Where the report belongs. Other files in it stay.
+        own: Whether the folder belongs to the report (``RUN/report``). If not, the folder must be new, be empty, or
+            hold an earlier report.
 
     Raises:
-        SgoolError: The folder holds something else, or cannot be written; an earlier report is left as it was.
+        SgoolError: The folder holds something else, or cannot be written. An earlier report is left as it was.
     """
     taken = [name for name in (*FOLDERS, *FILES) if (folder / name).exists()]
     if taken and not own and not _is_report(folder / "index.html"):

@@ -1,4 +1,4 @@
-"""``sgool report``: one self-contained folder with ``index.html``, opened from disk without a network."""
+"""``sgool report``: makes a self-contained folder with ``index.html``, which opens from disk without a network."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from sgool.report.tables import Table, all_tables, results_csv, score_table, to_
 
 _SCRIPTS = ("state.js", "values.js", "cells.js", "gallery.js", "viewer.js", "keys.js")
 _WITHOUT_SCRIPT = 60
-"""Pairs that a browser without JavaScript shows."""
+"""How many pairs a browser without JavaScript shows."""
 
 
 def build_report(runs: Sequence[str | Path], out: str | Path | None = None, against: Sequence[str] = ()) -> Path:
@@ -42,15 +42,15 @@ def build_report(runs: Sequence[str | Path], out: str | Path | None = None, agai
     Args:
         runs: Run folders.
         out: The report's folder; None: ``report/`` in the first run.
-        against: Methods that the others are compared with; none: vanilla. The first one is that of the tables and
-            figures that show one comparison alone.
+        against: Methods that the others are compared with; empty: vanilla. Tables and figures that show a single
+            comparison show that with the first of them.
 
     Returns:
         The path of ``index.html``.
 
     Raises:
-        SgoolError: A path that is no run folder, no finished pair in any, a method that none has, or a folder that
-            cannot be written.
+        SgoolError: A path is no run folder, there is no finished pair, no run has a method of ``against``, or the
+            report's folder cannot be written.
     """
     loaded = load_runs(runs)
     names = compared_with(loaded, against)
@@ -105,7 +105,7 @@ def write_report(runs: Sequence[Run], folder: Path, against: Sequence[str]) -> N
 
 def _metrics(runs: Sequence[Run], frame: pd.DataFrame) -> list[Metric]:
     made_by = [(config, run.networks) for run in runs for config in run.configs]
-    # Where two runs describe a metric otherwise, the first one counts.
+    # Where runs describe a metric differently, the first run counts.
     descriptions = {name: described for run in reversed(runs) for name, described in run.descriptions.items()}
     configs, networks = [config for config, _ in made_by], [record for _, record in made_by]
     found = shown_metrics(frame.columns, configs, descriptions, networks)
@@ -115,7 +115,7 @@ def _metrics(runs: Sequence[Run], frame: pd.DataFrame) -> list[Metric]:
 def _write_files(
     folder: Path, runs: Sequence[Run], frame: pd.DataFrame, tables: Sequence[Table], figures: Sequence[Drawn]
 ) -> str:
-    """Everything but the page and its pictures; the checksum of ``results.csv``."""
+    """Write everything but the page and its pictures; returns the checksum of ``results.csv``."""
     csv = results_csv(frame, [run.name for run in runs]).encode()
     (folder / "results.csv").write_bytes(csv)
     title = " + ".join(run.name for run in runs)
@@ -145,12 +145,12 @@ class Panel:
     high: float
 
     def place(self, value: float) -> float:
-        """Per cent of the way along the scale."""
+        """Return a value's place on the scale, in per cent of its length."""
         return round(100.0 * (value - self.low) / (self.high - self.low), 2)
 
 
 def _panel(metric: Metric, position: int, comparisons: Sequence[Comparison]) -> Panel:
-    """The scale holds zero and every interval."""
+    """Make a metric's panel, with a scale that holds zero and every interval."""
     found = [row for comparison in comparisons for dataset in comparison.datasets for row in dataset.methods]
     ends = [0.0]
     for difference in (row.cells[position].difference for row in found):
@@ -163,13 +163,13 @@ def _panel(metric: Metric, position: int, comparisons: Sequence[Comparison]) -> 
 def _figure_groups(
     scores: Mapping[str, Sequence[Drawn]], curves: Sequence[Drawn], metrics: Sequence[Metric]
 ) -> list[tuple[str, list[str]]]:
-    """(heading, names of figures): one group per metric, then the curves."""
+    """Group the figures as (heading, names): one group per metric, then the curves."""
     named = [(metric.name, scores.get(metric.key, [])) for metric in metrics] + [("Over the updates", curves)]
     return [(heading, [drawn.name for drawn in found]) for heading, found in named if found]
 
 
 def _swatches(looks: Mapping[str, Look]) -> dict[str, tuple[int, int]]:
-    """Label -> colour and turn (style.css)."""
+    """Map labels to the numbers of their colour and their turn, which style.css draws."""
     return {label: (look.place, look.turn) for label, look in looks.items()}
 
 
@@ -185,7 +185,7 @@ def _facts(runs: Sequence[Run], frame: pd.DataFrame) -> dict[str, str]:
 
 
 def _environment() -> Environment:
-    # Not select_autoescape: it looks at the suffix, and .j2 would switch escaping off.
+    # select_autoescape would look at the suffix: .j2 would switch escaping off.
     environment = Environment(
         loader=PackageLoader("sgool.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
@@ -194,7 +194,7 @@ def _environment() -> Environment:
     environment.filters |= {name: getattr(text, name) for name in names}
     templates = resources.files("sgool.report") / "templates"
 
-    def read(name: str) -> str:  # our own files: the only text, beside figures and data, that is not escaped
+    def read(name: str) -> str:  # our own files; only these, figures and data are not escaped
         return (templates / name).read_text(encoding="utf-8")
 
     script = "\n".join(read(name) for name in _SCRIPTS)
@@ -211,5 +211,5 @@ def _environment() -> Environment:
 
 
 def _hash(script: str) -> str:
-    """As a content security policy names a script: the browser runs these two and no other."""
+    """Return the hash by which a content security policy names a script: the browser runs only such scripts."""
     return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()

@@ -1,10 +1,11 @@
 """Colours of methods: the same method has the same colour in every figure, table and report.
 
-Light and dark variants of one hue each, after Okabe and Ito's palette for colour-blind readers, then moved as little as
-possible until text in them reads on the page's panels (WCAG contrast of 4.5) and any two differ for readers without
-red or green cones, too (CIE76 of 12, of 16 for the first six). Colour is never the only sign: axes, legends and table
-rows name the method, and each has its own marker. With more methods than colours, a colour comes back with hollow and
-then half-filled markers, dashed and dotted lines, hatched and dotted areas.
+Each colour has a light and a dark variant of one hue. They come from Okabe and Ito's palette for colour-blind readers,
+and were changed as little as possible until text in them is readable on the page's panels (WCAG contrast of 4.5) and
+any two differ also for readers without red or green cones (CIE76 of 12, of 16 for the first six). Colour is never the
+only sign: axes, legends and table rows name the method, and each method has its own marker. If there are more methods
+than colours, colours are used again with hollow and then half-filled markers, dashed and dotted lines, hatched and
+dotted areas.
 """
 
 from __future__ import annotations
@@ -16,14 +17,14 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Colour:
-    """A colour on light and on dark ground, with its marker in plots."""
+    """A colour in its variants for light and dark ground, with its marker in plots."""
 
     light: str
     dark: str
     marker: str
 
 
-#: In the order in which methods without a place of their own take them.
+#: All colours, in the order in which methods without a colour of their own take them.
 COLOURS: tuple[Colour, ...] = (
     Colour("#40434b", "#9095a1", "o"),  # grey
     Colour("#0067a8", "#75b2df", "s"),  # blue
@@ -39,7 +40,7 @@ _PLACES = {"vanilla": 0, "doodl": 1, "sgool": 2, "best_of_n": 3, "reno": 4, "cli
 
 @dataclass(frozen=True)
 class Turn:
-    """How a colour is drawn: its marker's filling (as matplotlib calls it), its line and its area."""
+    """A way to draw a colour: the filling of markers (as matplotlib calls it), the line style, the hatch of areas."""
 
     fill: str
     line: str
@@ -54,8 +55,8 @@ class Look:
     """How a method looks: one of ``COLOURS``, and one of ``TURNS`` for methods beyond these.
 
     Attributes:
-        place: Among ``COLOURS``.
-        turn: Among ``TURNS``.
+        place: Its position in ``COLOURS``.
+        turn: Its position in ``TURNS``.
     """
 
     place: int
@@ -68,16 +69,16 @@ class Look:
 
     @property
     def line(self) -> str:
-        """Line style."""
+        """The line style."""
         return TURNS[self.turn].line
 
     @property
     def hatch(self) -> str:
-        """Of areas."""
+        """The hatch of areas."""
         return TURNS[self.turn].hatch
 
     def point(self) -> dict[str, Any]:
-        """Its marker, as arguments of matplotlib's ``plot``."""
+        """Returns the marker, as arguments of matplotlib's ``plot``."""
         turn = TURNS[self.turn]
         return {
             "marker": COLOURS[self.place].marker,
@@ -88,9 +89,9 @@ class Look:
 
 
 def method_looks(labels: Iterable[str]) -> dict[str, Look]:
-    """Label -> look; known methods have their own, the second of a name and unknown ones take what is left.
+    """Map labels to looks: a known method has its own colour; others, and a second of the same name, take those left.
 
-    Beyond the colours, they are used again with other fillings, lines and hatches; beyond those, looks repeat.
+    If colours run out they are used again in another turn; if turns run out too, looks repeat.
     """
     labels = list(labels)
     looks: dict[str, Look] = {}

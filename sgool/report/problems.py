@@ -1,4 +1,4 @@
-"""What went wrong: everything that a reader should know before trusting the numbers, from the records alone."""
+"""Finds what went wrong in runs, from their records: what a reader should know before trusting the numbers."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def find_problems(
     histories: Histories,
     missing: Iterable[tuple[str, str, str]],
 ) -> list[Problem]:
-    """All of them, the worst first; empty if the records show none."""
+    """Return all problems that the records show, the worst first."""
     found = [
         _failed(frame),
         _non_finite(frame, metrics, histories),
@@ -61,7 +61,7 @@ def find_problems(
 
 
 def differing_settings(runs: Sequence[Run]) -> list[Setting]:
-    """The settings in which the runs differ, without those that cannot change a result; empty for one run."""
+    """Return the settings in which runs differ, without those that cannot change a result; empty for one run."""
     if len(runs) < 2:
         return []
     flat = [flatten(run.config) for run in runs]
@@ -100,7 +100,7 @@ def _non_finite(frame: pd.DataFrame, metrics: Sequence[Metric], histories: Histo
         groups[f"{label}: {text}"].append(pair)
     done = frame[frame["status"] == "done"]
     for metric in metrics:
-        # Both before and after belong to a score: one alone was NaN or infinite, which a record holds as null.
+        # A score has a value before and after. If one is missing it was NaN or infinite, which a record holds as null.
         if metric.initial in done and metric.key in done:
             bad = done[done[metric.key].isna() & done[metric.initial].notna()]
             for label, pair in zip(bad["label"], bad["pair_id"], strict=True):
@@ -162,7 +162,7 @@ def _not_run(frame: pd.DataFrame) -> Problem | None:
 
 
 def _truncated(frame: pd.DataFrame) -> Problem | None:
-    """Prompts that a network did not read to their end (``NAME/truncated``, in characters)."""
+    """Find prompts that a network did not read to their end (``NAME/truncated``, in characters)."""
     lines = []
     for name in map(str, frame.columns):
         reader, _, kind = name.rpartition("/")

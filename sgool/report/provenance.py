@@ -1,4 +1,4 @@
-"""Where the numbers come from, and what they do not say."""
+"""Describes how a report's numbers were made, and what they do not say."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sgool.report.metrics import Metric, judge_networks
 from sgool.report.stats import FEWEST_GROUPS
 from sgool.results.compare import config_text, flatten
 
-_TELLING = (
+_MAIN_SETTINGS = (
     "models.path", "models.guide*", "models.judges.*", "models.scene_reader", "models.height", "models.dtype",
     "sampler.*", "engine.*", "optimization.*", "objective.terms.*", "objective.crops.num", "objective.crops.reduction",
     "saliency.detector.name", "saliency.threshold", "saliency.max_regions", "saliency.w_*", "data.prompts",
@@ -25,15 +25,15 @@ _TELLING = (
 
 @dataclass(frozen=True)
 class Provenance:
-    """A run as the page describes it.
+    """A description of a run, as the page shows it.
 
     Attributes:
-        name: The run.
-        path: Its folder as given.
-        settings: (dotted key, value) of the keys that matter most.
+        name: The name of the run.
+        path: The path of its folder, as given.
+        settings: (dotted key, value) of the settings that matter most.
         config: The whole configuration as YAML.
-        environments: (name, value) lists, one per machine that the run was made on.
-        totals: (name, value): results, network calls, hours.
+        environments: Lists of (name, value), one for each environment that the run was made in.
+        totals: (name, value) of the number of results, network calls and hours.
     """
 
     name: str
@@ -48,7 +48,7 @@ _DREW_MAPS = " It drew the saliency maps (Grad-CAM), which decide where the obje
 
 
 def describe_run(run: Run) -> Provenance:
-    """A run's settings and environments as text."""
+    """Describe a run: its settings, environments and totals as text."""
     return Provenance(
         name=run.name,
         path=writable(str(run.folder.path)),
@@ -64,13 +64,13 @@ def describe_run(run: Run) -> Provenance:
 
 
 def _hours(run: Run) -> float:
-    """Sum over pairs of their shares of wall time: a pair's own device time, whoever ran beside it."""
+    """Sum the pairs' seconds, which are shares of their batches' time, so parallel processes add up."""
     seconds = [record.seconds for record in run.records]
     return sum(value for value in seconds if value is not None and math.isfinite(value)) / 3600
 
 
 def facts(run: Run) -> dict[str, str]:
-    """Device, commit and date of a run's first environment, for the page's head; absent ones are left out."""
+    """Return device, commit and date of a run's first environment, for the page's head; unknown ones are left out."""
     first = run.environments[0] if run.environments else {}
     commit = str(first.get("git_commit") or "")
     known = {
@@ -82,7 +82,7 @@ def facts(run: Run) -> dict[str, str]:
 
 
 def caveats(runs: Sequence[Run], metrics: Sequence[Metric], has_overlay: bool) -> list[tuple[str, str]]:
-    """(head, text) of what a reader must know before believing the numbers."""
+    """Return (heading, text) of everything that a reader must know before believing the numbers."""
     notes = [_judge_note(runs, metric) for metric in metrics if metric.key != "scene_accuracy"]
     if any(metric.key == "scene_accuracy" for metric in metrics):
         notes.append(
@@ -118,11 +118,11 @@ def caveats(runs: Sequence[Run], metrics: Sequence[Metric], has_overlay: bool) -
 def _choice_note(runs: Sequence[Run]) -> tuple[str, str]:
     kept = {flatten(run.config).get("optimization.keep", "best") for run in runs}
     if kept == {"last"}:
-        return "The image kept is that of the last update", "No judge chose it."
+        return "The final image is that of the last update", "No judge chose it."
     return (
-        "The image kept is the best along the way",
-        "It is the one with the lowest loss of the optimisation, or of the candidates of best_of_n. The "
-        "objective chose it, never a judge.",
+        "The final image is the one with the lowest selection score",
+        "The selection score is the objective on the whole image, at each update or candidate. So the objective "
+        "chose the image, never a judge.",
     )
 
 
@@ -154,7 +154,7 @@ def _settings(config: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [
         (writable(key), _text(value))
         for key, value in flatten(config).items()
-        if value is not None and any(fnmatchcase(key, pattern) for pattern in _TELLING)
+        if value is not None and any(fnmatchcase(key, pattern) for pattern in _MAIN_SETTINGS)
     ]
 
 

@@ -1,4 +1,4 @@
-"""What figures are drawn from, and the axis that they share: one line per method, under a heading per data set."""
+"""The data that figures are drawn from, and the axis that they share: a line per method, a heading per data set."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Source:
-    """What figures are drawn from.
+    """The data that figures are drawn from.
 
     Attributes:
         frame: From ``to_frame``.
-        metrics: To draw, in order.
-        comparisons: The first one is that of the figures that show one alone.
-        looks: From ``method_looks``.
+        metrics: The metrics to draw, in order.
+        comparisons: All comparisons; figures that show a single one show the first.
+        looks: Colours and markers of methods, from ``method_looks``.
     """
 
     frame: pd.DataFrame
@@ -36,16 +36,16 @@ class Source:
 
     @property
     def rows(self) -> Sequence[MethodRow]:
-        """Of all methods, over all data sets."""
+        """The rows of all methods, over all data sets."""
         return self.comparisons[0].overall
 
     def values(self, label: str, metric: Metric, dataset: str | None = None) -> pd.Series:
-        """A method's scores, scaled for display, by pair."""
+        """Returns a method's scores by pair, scaled for display."""
         frame = self.frame if dataset is None else self.frame[self.frame["dataset"] == dataset]
         return column(finished(frame, label), metric.key).dropna() * metric.scale
 
     def interval(self, label: str, values: pd.Series) -> tuple[float, float] | None:
-        """The bootstrap interval of a mean of ``values``; None with too few prompts."""
+        """Returns the bootstrap interval of the mean of ``values``; None if there are too few prompts."""
         prompts = finished(self.frame, label)["group"].reindex(values.index)
         return bootstrap_interval(values, prompts) if prompts.nunique() >= FEWEST_GROUPS else None
 
@@ -55,10 +55,10 @@ class Line:
     """A method's line in a figure.
 
     Attributes:
-        height: On the axis, from the top down.
-        dataset: Which it shows.
-        row: The method there.
-        name: For the alternative text: the method, after its data set where there are several.
+        height: Its place on the axis, counted from the top.
+        dataset: The data set that it shows.
+        row: The method's row on this data set.
+        name: Its name in the alternative text: the method, after the data set if there are several.
     """
 
     height: int
@@ -70,12 +70,12 @@ class Line:
 def method_lines(
     name: str, comparison: Comparison, shown: Callable[[MethodRow], int]
 ) -> tuple[Figure, Axes, list[Line]]:
-    """A figure with one line per method and its number of pairs, under a heading per data set if there are several.
+    """Makes a figure with a line per method and its number of pairs, under a heading per data set if there are several.
 
     Args:
-        name: Of the figure.
-        comparison: Whose methods.
-        shown: The number of pairs that a line shows; without any there is no line.
+        name: The name of the figure.
+        comparison: The comparison whose methods are shown.
+        shown: Returns the number of pairs that a row's line shows; 0: there is no line.
     """
     several = len(comparison.datasets) > 1
     lines: list[Line] = []
@@ -96,7 +96,7 @@ def method_lines(
 
 
 def axis_of_names(axes: Axes, names: Sequence[tuple[int, str, int]], heads: Sequence[tuple[int, str]] = ()) -> None:
-    """Names (height, name, number of pairs) from top to bottom, and headings (height, text) among them."""
+    """Labels an axis with names (height, name, number of pairs) and, among them, headings (height, text)."""
     texts: list[tuple[int, str]] = [(height, f"{shorten(name)}  (n = {count})") for height, name, count in names]
     entries: list[Any] = sorted([*texts, *((height, shorten(text)) for height, text in heads)])
     axes.set_yticks([height for height, _ in entries], [text for _, text in entries])
@@ -115,7 +115,7 @@ def whisker(
     look: Look,
     label: str | None = None,
 ) -> None:
-    """A mean with its interval, lying."""
+    """Draws a mean with its interval as a horizontal line."""
     if interval:
         axes.plot(
             interval, [height, height], color=look.light, linewidth=1.7, linestyle=look.line, solid_capstyle="butt",
@@ -125,6 +125,6 @@ def whisker(
 
 
 def axis_title(metric: Metric) -> str:
-    """A metric's name and unit."""
+    """Returns a metric's name and unit, for an axis."""
     unit = metric.unit.strip()
     return f"{metric.name} ({unit})" if unit else metric.name

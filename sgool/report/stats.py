@@ -1,4 +1,4 @@
-"""Means, paired differences and bootstrap intervals. The numbers of pairs always go with them."""
+"""Means, paired differences and bootstrap intervals, each with its number of pairs."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ DRAW = 1e-6
 
 @dataclass(frozen=True)
 class PairedDifference:
-    """A method against another on the pairs that both finished.
+    """A comparison of two methods on the pairs that both finished.
 
     Attributes:
-        pairs: How many.
-        difference: Mean of the pairs' differences (NaN without pairs).
-        low: Lower end of the interval; None with fewer than ``FEWEST_GROUPS`` prompts.
-        high: Upper end.
-        wins: Pairs in which the method is better.
-        draws: Pairs in which both are equal (within ``DRAW``).
-        losses: Pairs in which it is worse.
-        prompts: Independent groups of pairs: seeds of one prompt count as one.
-        p_value: Of the Wilcoxon signed-rank test, see ``signed_rank_p``.
+        pairs: How many pairs both finished.
+        difference: The mean of the pairs' differences (NaN without pairs).
+        low: The interval's lower end; None with fewer than ``FEWEST_GROUPS`` prompts.
+        high: The interval's upper end.
+        wins: How many pairs are better.
+        draws: How many pairs are equal (within ``DRAW``).
+        losses: How many pairs are worse.
+        prompts: How many independent groups of pairs there are; the seeds of one prompt are one group.
+        p_value: The p-value of the Wilcoxon signed-rank test, see ``signed_rank_p``.
     """
 
     pairs: int
@@ -65,7 +65,7 @@ class PairedDifference:
 
 @dataclass(frozen=True)
 class RelativeImprovement:
-    """Per cent above the baseline's mean, with its interval (None with fewer than ``FEWEST_GROUPS`` prompts)."""
+    """By how many per cent a mean is above the baseline's; no interval with fewer than ``FEWEST_GROUPS`` prompts."""
 
     pairs: int
     percent: float
@@ -77,12 +77,12 @@ def paired_difference(values: pd.Series, others: pd.Series, groups: pd.Series | 
     """Compare two methods' values of a metric pair by pair.
 
     Args:
-        values: Indexed by pair id, of the method; NaN does not count.
-        others: The same of what it is compared with.
-        groups: Indexed by pair id: pairs that belong together (seeds of one prompt), see ``bootstrap_interval``.
+        values: The method's values, indexed by pair id; NaN does not count.
+        others: The values that they are compared with, indexed alike.
+        groups: Labels of pairs that belong together (seeds of one prompt), indexed alike; see ``bootstrap_interval``.
 
     Returns:
-        Over the pairs that both have. Higher is better.
+        The comparison on the pairs that both have, where higher is better.
     """
     differences = (values - others.reindex(values.index)).dropna()
     labels = differences.index.to_series() if groups is None else groups.reindex(differences.index)
@@ -98,17 +98,17 @@ def paired_difference(values: pd.Series, others: pd.Series, groups: pd.Series | 
 
 
 def signed_rank_p(differences: ArrayLike) -> float | None:
-    """Two-sided p-value of the Wilcoxon signed-rank test that the differences are symmetric about zero.
+    """Compute the two-sided p-value of the Wilcoxon signed-rank test that differences are symmetric about zero.
 
-    Differences up to ``DRAW`` are zeros and are left out, as Wilcoxon did; equal sizes share their mean rank. Exact for
-    up to 50 differences without equal sizes and for up to 13 with them (all patterns of signs), else the normal
-    approximation, corrected for equal sizes, without a correction for continuity.
+    Differences up to ``DRAW`` are zeros and are left out, as Wilcoxon did; equal sizes share their mean rank. The
+    test is exact for up to 50 differences without equal sizes and for up to 13 with them (all patterns of signs). Else
+    it is the normal approximation, corrected for equal sizes, without a correction for continuity.
 
     Args:
         differences: (n,), independent: one per prompt (the mean over its seeds).
 
     Returns:
-        None with fewer than ``FEWEST_GROUPS`` differences other than zero.
+        The p-value, or None with fewer than ``FEWEST_GROUPS`` differences other than zero.
 
     Source: Wilcoxon, Individual comparisons by ranking methods, Biometrics Bulletin 1, 1945; computed by scipy.
     """
@@ -126,12 +126,13 @@ def signed_rank_p(differences: ArrayLike) -> float | None:
 
 
 def relative_improvement(values: pd.Series, others: pd.Series, groups: pd.Series) -> RelativeImprovement | None:
-    """By how many per cent the mean of ``values`` is above that of ``others``, over the pairs that both have.
+    """Compute by how many per cent the mean of ``values`` is above that of ``others``, over the pairs that both have.
 
-    Arguments as for ``paired_difference``. The interval is a percentile bootstrap over groups, of the ratio of means.
+    The arguments are those of ``paired_difference``. The interval is a percentile bootstrap over groups, of the
+    ratio of means.
 
     Returns:
-        None without pairs, or where the other mean is not positive: then a ratio says nothing.
+        The improvement; None without pairs, or if the other mean is not positive, since a ratio then says nothing.
     """
     both = pd.DataFrame({"value": values, "other": others.reindex(values.index)}).dropna()
     if both.empty or both["other"].mean() <= 0:
@@ -158,15 +159,15 @@ def bootstrap_interval(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> tuple[float, float] | None:
-    """Percentile bootstrap interval of the mean.
+    """Compute the percentile bootstrap interval of a mean.
 
     Args:
         values: (n,).
         groups: (n,) labels; whole groups are drawn, since values within one are not independent. None: each value is
             a group.
-        confidence: Between 0 and 1.
-        resamples: Draws with replacement.
-        seed: Of the draws, so that a page made twice shows the same numbers.
+        confidence: The interval's confidence, between 0 and 1.
+        resamples: How often groups are drawn with replacement.
+        seed: The seed of the draws, so that a page made twice shows the same numbers.
 
     Returns:
         Lower and upper end, or None with fewer than two groups.
@@ -187,7 +188,7 @@ def bootstrap_interval(
 
 
 def mean_or_none(values: Sequence[float] | pd.Series) -> float | None:
-    """The mean of the numbers that are not NaN, or None if there are none."""
+    """Return the mean of the numbers that are not NaN, or None if there are none."""
     numbers = np.asarray(values, dtype=np.float64)
     numbers = numbers[~np.isnan(numbers)]
     return float(numbers.mean()) if len(numbers) else None
@@ -199,11 +200,11 @@ def summary_rows(
     descriptions: Mapping[str, Mapping[str, Any]] | None = None,
     networks: Mapping[str, Any] | None = None,
 ) -> list[dict[str, Any]]:
-    """One row per method for the terminal's table, in the order in which the methods appear.
+    """Return a row per method for the terminal's table, in the order in which the methods appear.
 
     Args:
-        records: Of the methods to show.
-        configs: What they were made by: a judge that an objective used is not shown.
+        records: The records of the methods to show.
+        configs: The configurations that the records were made with: a judge that an objective used is not shown.
         descriptions: The run folder's descriptions of its metrics (`RunFolder.descriptions`).
         networks: The run folder's record of networks (`RunFolder.networks`).
 
@@ -250,7 +251,7 @@ def _metric(records: Sequence[PairRecord], name: str) -> list[float]:
 def _resampled_ratios(
     above: NDArray[np.float64], below: NDArray[np.float64], resamples: int, generator: np.random.Generator
 ) -> NDArray[np.float64]:
-    """(resamples,) ratios of the sums over groups drawn with replacement, in blocks so that memory stays small."""
+    """Draw groups with replacement and return the ratios (resamples,) of their sums, in blocks to save memory."""
     block = max(1, 2_000_000 // len(above))
     ratios = []
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -1,4 +1,4 @@
-"""What the report's tables say: per method, and per category and method."""
+"""Summarises results for the report's tables: per method, and per category and method."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ class MetricCell:
     """A method's values of a metric.
 
     Attributes:
-        metric: Which.
-        pairs: Pairs with a value.
-        initial: Mean on the first images; None without values.
-        final: Mean on the final images.
-        difference: Against the row's ``against``; None for the baseline itself.
+        metric: The metric.
+        pairs: How many pairs have a value.
+        initial: The mean on the first images; None without values.
+        final: The mean on the final images; None without values.
+        difference: The difference to the row's ``against``; None for the baseline itself.
     """
 
     metric: Metric
@@ -36,14 +36,14 @@ class MethodRow:
     """A method's row of the summary table.
 
     Attributes:
-        label: The method as the report calls it.
-        against: What its differences are to; None for the baseline itself. In a ``Comparison`` it tells where the
-            baseline is from, if that is another run: ``METHOD of RUN``.
-        pairs: Pairs that ended well.
-        failed: Pairs that did not.
-        cells: One per metric.
-        network_evaluations: Mean per pair, or None.
-        seconds: Mean per pair, or None.
+        label: The method, as the report calls it.
+        against: The method that it is compared with; None for the baseline itself. In a ``Comparison`` it also says
+            which run a baseline is from, if that is another run: ``METHOD of RUN``.
+        pairs: How many pairs ended well.
+        failed: How many pairs failed.
+        cells: A cell per metric.
+        network_evaluations: The mean number of network calls of a pair, or None.
+        seconds: The mean time of a pair, or None.
     """
 
     label: str
@@ -75,13 +75,13 @@ class DatasetRows:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All methods against one of them.
+    """The comparison of all methods with one of them.
 
     Attributes:
-        name: Of the method that the others are compared with, or ``FIRST_IMAGE``.
-        baselines: From ``baseline_labels``.
-        overall: Over all data sets.
-        datasets: On each of them.
+        name: The name of the method that the others are compared with, or ``FIRST_IMAGE``.
+        baselines: Label -> label of its baseline, from ``baseline_labels``.
+        overall: The methods' rows over all data sets.
+        datasets: The methods' rows on each data set.
     """
 
     name: str
@@ -96,25 +96,25 @@ FIRST_IMAGE = "its own first image"
 def compare(
     frame: pd.DataFrame, metrics: Sequence[Metric], name: str, baselines: Mapping[str, str | None]
 ) -> Comparison:
-    """The comparison of everything with the method ``name``; ``baselines`` are ``baseline_labels(runs, name)``."""
-    told = {label: _told(frame, label, baseline) for label, baseline in baselines.items() if baseline}
+    """Compare all methods with the method ``name``; ``baselines`` are ``baseline_labels(runs, name)``."""
+    names = {label: _baseline_name(frame, label, baseline) for label, baseline in baselines.items() if baseline}
 
     def named(rows: Sequence[MethodRow]) -> tuple[MethodRow, ...]:
-        return tuple(replace(row, against=told.get(row.label, row.against)) for row in rows)
+        return tuple(replace(row, against=names.get(row.label, row.against)) for row in rows)
 
     found = dataset_rows(frame, metrics, baselines)
     datasets = tuple(replace(dataset, methods=named(dataset.methods)) for dataset in found)
-    # One data set is the whole; its intervals need not be drawn twice.
+    # With one data set its rows are those over all; the intervals need not be computed twice.
     overall = datasets[0].methods if len(datasets) == 1 else named(method_rows(frame, metrics, baselines))
     return Comparison(FIRST_IMAGE if OWN_FIRST in baselines.values() else name, baselines, overall, datasets)
 
 
 def method_rows(frame: pd.DataFrame, metrics: Sequence[Metric], baselines: Mapping[str, str | None]) -> list[MethodRow]:
-    """One row per label of ``baselines``, in its order.
+    """Return a row per label of ``baselines``, in its order.
 
     Args:
         frame: From ``to_frame``, or some rows of it.
-        metrics: The columns.
+        metrics: The metrics that the rows have cells for.
         baselines: From ``baseline_labels``.
     """
     return [_method_row(frame, label, baseline, metrics) for label, baseline in baselines.items()]
@@ -123,7 +123,7 @@ def method_rows(frame: pd.DataFrame, metrics: Sequence[Metric], baselines: Mappi
 def dataset_rows(
     frame: pd.DataFrame, metrics: Sequence[Metric], baselines: Mapping[str, str | None]
 ) -> list[DatasetRows]:
-    """One entry per data set, in the order in which they appear; methods that did not run on it are left out."""
+    """Return the rows on each data set, in order of appearance, without the methods that did not run on it."""
     found = []
     for dataset, part in frame.groupby("dataset", sort=False):
         present = {label: baseline for label, baseline in baselines.items() if (part["label"] == label).any()}
@@ -133,21 +133,21 @@ def dataset_rows(
 
 
 def reference_values(frame: pd.DataFrame, done: pd.DataFrame, baseline: str | None, metric: Metric) -> pd.Series:
-    """What a method's values are compared with, by pair: the baseline's, or those of its own first images."""
+    """Return by pair what a method's values are compared with: the baseline's, or those of its own first images."""
     if not baseline:
         return column(done, metric.initial)
     return column(finished(frame, baseline), metric.key)
 
 
 def finished(frame: pd.DataFrame, label: str) -> pd.DataFrame:
-    """A method's pairs that ended well, indexed by pair id."""
+    """Return a method's pairs that ended well, indexed by pair id."""
     return frame[(frame["label"] == label) & (frame["status"] == "done")].set_index("pair_id")
 
 
 def category_rows(
     frame: pd.DataFrame, metrics: Sequence[Metric], baselines: Mapping[str, str | None]
 ) -> list[CategoryRow]:
-    """One row per category, in the order in which they appear; empty if no pair has a category."""
+    """Return a row per category, in the order in which they appear; empty if no pair has a category."""
     if not frame["category"].astype(bool).any():
         return []
     rows = []
@@ -158,7 +158,7 @@ def category_rows(
 
 
 def statement_rows(frame: pd.DataFrame, baselines: Mapping[str, str | None]) -> list[CategoryRow]:
-    """One row per kind of statement that the scene reader checks: the share of pairs in which it is right.
+    """Return a row per kind of statement that the scene reader checks: the share of pairs in which it is right.
 
     The pairs of a row are those whose prompts make such a statement; its methods have one cell each.
     """
@@ -172,8 +172,8 @@ def statement_rows(frame: pd.DataFrame, baselines: Mapping[str, str | None]) -> 
     return rows
 
 
-def _told(frame: pd.DataFrame, label: str, baseline: str) -> str:
-    """The baseline's label, and whose it is where it belongs to another run than the method it is compared with."""
+def _baseline_name(frame: pd.DataFrame, label: str, baseline: str) -> str:
+    """Return the baseline's label, with its run if that is another run than the method's."""
     done, others = finished(frame, label), finished(frame, baseline)
     both = done.index.intersection(others.index)
     if both.empty or (done.loc[both, "run"] == others.loc[both, "run"]).any():
@@ -181,7 +181,7 @@ def _told(frame: pd.DataFrame, label: str, baseline: str) -> str:
     first = others.loc[both[0]]
     if baseline != first["method"]:  # RUN/METHOD
         return baseline
-    # Runs are named in the labels of those methods alone that several of them have.
+    # Only the labels of methods that several runs have name the run.
     names = frame.loc[(frame["run"] == first["run"]) & (frame["label"] != frame["method"]), ["label", "method"]]
     if names.empty:
         return f"{baseline} of another run"
@@ -220,7 +220,7 @@ def _method_row(frame: pd.DataFrame, label: str, baseline: str | None, metrics: 
 
 
 def column(frame: pd.DataFrame, name: str) -> pd.Series:
-    """The column, or NaN if no record has the metric."""
+    """Return the column of a metric, or NaN if no record has the metric."""
     if name in frame:
         return frame[name].astype("float64")
     return pd.Series(float("nan"), index=frame.index, dtype="float64")

@@ -1,4 +1,4 @@
-"""The report's tables: what stands in them, ``tables.md`` and ``results.csv``."""
+"""Makes the report's tables, and writes them as ``tables.md`` and ``results.csv``."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _MARKDOWN_UNSAFE = re.compile(r"([\\`*_{}\[\]<>#|~$])")
 class Table:
     """A table as text: the first column is the row's name, the others are numbers.
 
-    ``spans`` are names over the head, each with its number of columns; they are told in ``head`` by none.
+    ``spans`` are names that stand above the head, each with its number of columns; ``head`` does not repeat them.
     """
 
     title: str
@@ -35,7 +35,11 @@ def all_tables(
     statements: Sequence[CategoryRow],
     metrics: Sequence[Metric],
 ) -> list[Table]:
-    """All data sets at once if there are several; on each the means, differences and costs; statements; categories."""
+    """Make all tables of a report.
+
+    They are: scores over all data sets, if there are several; means, differences and costs on each data set; scene
+    accuracy by statement; scores by category.
+    """
     combined = score_table(comparisons[0], metrics)
     tables = [combined] if combined else []
     for at_set, dataset in enumerate(comparisons[0].datasets):
@@ -54,10 +58,10 @@ def all_tables(
 
 
 def score_table(comparison: Comparison, metrics: Sequence[Metric]) -> Table | None:
-    """Scores by data set and method: one row per method, the judges' means on every data set as columns.
+    """Make the table of scores by data set: a row per method, and the judges' means on every data set as columns.
 
     Returns:
-        None for a single data set, and without a judge.
+        The table; None if there is a single data set, or no judge.
     """
     judges = [(at, metric) for at, metric in enumerate(metrics) if metric.judges]
     if len(comparison.datasets) < 2 or not judges:
@@ -82,7 +86,7 @@ def score_table(comparison: Comparison, metrics: Sequence[Metric]) -> Table | No
 
 
 def to_markdown(title: str, tables: Sequence[Table]) -> str:
-    """``tables.md``: GitHub's tables; untrusted text is escaped."""
+    """Return the text of ``tables.md``: tables as GitHub shows them, with all text escaped."""
     lines = [f"# {escape_markdown(title)}", ""]
     for table in tables:
         lines += [f"## {escape_markdown(table.title)}", ""]
@@ -94,7 +98,7 @@ def to_markdown(title: str, tables: Sequence[Table]) -> str:
 
 
 def results_csv(frame: pd.DataFrame, names: Sequence[str]) -> str:
-    """``results.csv``: one row per run, method and pair, with all metrics; NaN is empty.
+    """Return the text of ``results.csv``: a row per run, method and pair, with all metrics; NaN is empty.
 
     Args:
         frame: From ``to_frame``.
@@ -106,12 +110,12 @@ def results_csv(frame: pd.DataFrame, names: Sequence[str]) -> str:
 
 
 def escape_markdown(text: str) -> str:
-    """Text that Markdown shows as it is, on one line."""
+    """Escape a text so that Markdown shows it as it is, on one line."""
     return _MARKDOWN_UNSAFE.sub(r"\\\1", " ".join(text.split()) if text.splitlines() != [text] else text)
 
 
 def _whole_head(table: Table) -> list[str]:
-    """Markdown has no cells over several columns: the names stand in each of their columns."""
+    """Return the head with the names above it in each of their columns: Markdown has no wider cells."""
     above = [text for text, width in table.spans for _ in range(width)] or [""] * len(table.head)
     return [f"{over}: {text}" if over else text for over, text in zip(above, table.head, strict=True)]
 
@@ -159,7 +163,7 @@ def _costs(where: str, methods: Sequence[MethodRow]) -> Table:
 def _by_row(
     title: str, first: str, found: Sequence[CategoryRow], comparison: Comparison, metric: Metric, at: int
 ) -> Table:
-    """Means and differences by category or statement, each with its number of pairs where it is another."""
+    """Make a table of means and differences by category or statement, with numbers of pairs where they differ."""
 
     def cell(row: MethodRow, pairs: int) -> str:
         found = row.cells[at]
@@ -182,7 +186,7 @@ def _by_row(
 
 
 def _compared(row: MethodRow, baseline: str) -> str:
-    """A method, and what it is compared with where that is not just the ``baseline`` that the table names."""
+    """Return a method's name, with what it is compared with if that is not the ``baseline`` of the table."""
     return row.label if row.against in (None, baseline) else f"{row.label} against {row.against}"
 
 

@@ -1,4 +1,4 @@
-"""Images, saliency maps, histories and latents as the bytes of their files. Takes tensors without importing torch."""
+"""Encodes images, saliency maps, histories and latents as files. It takes tensors without importing torch."""
 
 from __future__ import annotations
 
@@ -27,10 +27,13 @@ def encode_artifacts(
     history: Sequence[Mapping[str, float]],
     latents: Mapping[str, Array],
 ) -> dict[str, bytes]:
-    """File name -> content; in memory first, so that bad values are found before a folder is touched.
+    """Encodes a pair's files in memory, so that bad values are found before a folder is touched.
+
+    Returns:
+        File name -> content.
 
     Raises:
-        ValueError: Wrong shapes or names, values that are not finite.
+        ValueError: A shape or name is wrong, or a value is not finite.
     """
     files = {f"{name}.png": encode_image(image) for name, image in images.items()}
     if unknown := sorted(files.keys() - set(ARTIFACTS)):
@@ -46,20 +49,20 @@ def encode_artifacts(
 
 
 def to_float32(value: Array) -> NDArray[np.float32]:
-    """A tensor (any device, any float dtype, with or without gradient) or array as a float32 array."""
+    """Converts a tensor (any device, any float dtype, with or without gradient) or an array to a float32 array."""
     if hasattr(value, "detach"):
         value = value.detach().cpu().float().numpy()
     return np.asarray(value, dtype=np.float32)
 
 
 def encode_image(image: Array) -> bytes:
-    """PNG, 8-bit RGB.
+    """Encodes an image as an 8-bit RGB PNG.
 
     Args:
         image: (3, H, W), nominally in [0, 1]; values outside are clamped.
 
     Raises:
-        ValueError: Another shape, or values that are not finite.
+        ValueError: The shape is another one, or a value is not finite.
     """
     pixels = to_float32(image)
     if pixels.ndim != 3 or pixels.shape[0] != 3:
@@ -68,14 +71,14 @@ def encode_image(image: Array) -> bytes:
 
 
 def encode_saliency(saliency_map: Array, size: tuple[int, int] | None = None) -> bytes:
-    """PNG, 8-bit grayscale.
+    """Encodes a saliency map as an 8-bit grayscale PNG.
 
     Args:
         saliency_map: (H, W), or with leading axes of length 1, in [0, 1].
         size: (H, W) of the image it belongs to; a map of another size is resized bilinearly.
 
     Raises:
-        ValueError: Another shape, or values that are not finite.
+        ValueError: The shape is another one, or a value is not finite.
     """
     pixels = to_float32(saliency_map)
     shape = pixels.shape
@@ -85,7 +88,10 @@ def encode_saliency(saliency_map: Array, size: tuple[int, int] | None = None) ->
 
 
 def encode_history(history: Sequence[Mapping[str, float]]) -> bytes:
-    """CSV, one row per update; columns in the order in which they first appear, absent values empty."""
+    """Encodes a history as CSV, a row per update.
+
+    Columns come in the order in which they first appear; a value that a row lacks is empty.
+    """
     columns = list(dict.fromkeys(name for row in history for name in row))
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")
@@ -95,7 +101,7 @@ def encode_history(history: Sequence[Mapping[str, float]]) -> bytes:
 
 
 def encode_latents(latents: Mapping[str, Array]) -> bytes:
-    """safetensors, float32, keys as given (``initial``, ``best``, ``last``)."""
+    """Encodes latents as safetensors in float32, under the names given (``initial``, ``best``, ``last``)."""
     from safetensors.numpy import save
 
     return save({name: np.ascontiguousarray(to_float32(value)) for name, value in latents.items()})
@@ -117,5 +123,5 @@ def _png(pixels: NDArray[np.uint8], size: tuple[int, int] | None = None) -> byte
 
 
 def _scalar(value: Any) -> Any:
-    """Scalar tensors and NumPy numbers as Python's, so that the text is the shortest that reads back exactly."""
+    """Converts scalar tensors and NumPy numbers to Python's, whose text is the shortest that reads back exactly."""
     return value.item() if hasattr(value, "item") else value

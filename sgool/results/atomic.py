@@ -1,4 +1,4 @@
-"""Writing files so that a reader sees the old one or the new one, never a part."""
+"""Writes files so that a reader sees the old file or the new one, never a part of it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def atomic_write(path: Path, data: bytes) -> None:
         data: Its whole content.
 
     Raises:
-        OSError: From the file system; the temporary file is gone and an older ``path`` is untouched.
+        OSError: The file system refuses. The temporary file is removed and an older ``path`` stays as it was.
     """
     # Not tempfile.mkstemp: its mode 0600 would lock out the group that shares a cluster's run folder.
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")

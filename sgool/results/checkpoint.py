@@ -1,4 +1,4 @@
-"""Checkpoints of fits under way: files of plain values and tensors that are small, whole, and of known origin."""
+"""Checkpoints of batches under way: small files of plain values and tensors, each with a description of its origin."""
 
 from __future__ import annotations
 
@@ -18,34 +18,35 @@ from torch import Tensor, nn
 from sgool.results.atomic import atomic_write, explain_os_errors
 from sgool.types import PromptSeed
 
-#: Where a checkpoint names its origin.
+#: The key of a checkpoint under which its origin is described.
 ORIGIN = "origin"
 _FORMAT = 1
 
 
 def eight_bit(images: Tensor) -> Tensor:
-    """Images or maps, nominally in [0, 1], as an 8-bit PNG holds them; in float32 at least. NaN stays.
+    """Rounds images or maps, nominally in [0, 1], to the values of an 8-bit PNG. NaN stays NaN.
 
-    What a run keeps of an image is rounded at once, so that a fit continued from its checkpoint returns what an
-    undisturbed one does, and judges see the pixels that the run folder holds.
+    The result has dtype float64 if the input has, else float32. What a run keeps of an image is rounded at once: so a
+    fit that continues from its checkpoint returns what an undisturbed fit does, and judges see the pixels that the run
+    folder holds.
     """
     wide = images if images.dtype == torch.float64 else images.float()
     return (wide.clamp(0, 1) * 255).round() / 255
 
 
 def pack_image(image: Tensor) -> dict[str, Any]:
-    """An `eight_bit` image (1 or 3, H, W) as PNG; one that is not finite as it is."""
+    """Packs an `eight_bit` image (1 or 3, H, W) as PNG; an image that is not finite is packed as it is."""
     if not bool(image.isfinite().all()):
         return {"raw": image.detach().cpu().clone()}
     pixels = (image.detach().cpu() * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
     stream = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels)).save(stream, "PNG")
-    # A tensor, since torch.save stores bytes as text, half as long again.
+    # PNG's bytes are packed as a tensor: torch.save would store them as text, half as long again.
     return {"png": torch.frombuffer(bytearray(stream.getvalue()), dtype=torch.uint8), "dtype": _name(image.dtype)}
 
 
 def unpack_image(packed: Mapping[str, Any]) -> Tensor:
-    """The image (1 or 3, H, W), to the bit, on the CPU."""
+    """Returns the packed image (1 or 3, H, W) on the CPU, equal to the bit."""
     if "raw" in packed:
         raw: Tensor = packed["raw"]
         return raw
@@ -55,12 +56,12 @@ def unpack_image(packed: Mapping[str, Any]) -> Tensor:
 
 
 def origin(method: str, pairs: Sequence[PromptSeed], settings: Any) -> dict[str, Any]:
-    """What a checkpoint has to share with the fit that goes on from it.
+    """Describes what a checkpoint must have in common with the fit that continues from it.
 
     Args:
-        method: Its name.
-        pairs: In their order.
-        settings: Numbers, texts, tensors, containers and objects of these that decide on the result.
+        method: The method's name.
+        pairs: The batch's pairs, in their order.
+        settings: What else decides on the result: numbers, texts, tensors, containers and objects of these.
     """
     text = json.dumps(_described(settings), sort_keys=True)
     return {
@@ -72,7 +73,7 @@ def origin(method: str, pairs: Sequence[PromptSeed], settings: Any) -> dict[str,
 
 
 def write_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
-    """Writes plain values and tensors, all or nothing.
+    """Writes a checkpoint of plain values and tensors, whole or not at all.
 
     Raises:
         SgoolError: The file cannot be written.
@@ -87,14 +88,23 @@ def write_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
 def read_checkpoint(
     path: Path | None, expected: Mapping[str, Any], note: Callable[[str], None] | None = None
 ) -> dict[str, Any] | None:
-    """The content of a checkpoint of this origin; None, and a note that says why, for one that is of no use."""
+    """Reads a checkpoint that has the expected origin.
+
+    Args:
+        path: The checkpoint's file, which may not exist; None: there is none.
+        expected: What `origin` returns for the fit that is to continue.
+        note: Called with a sentence if the file is damaged or of another origin.
+
+    Returns:
+        The checkpoint's content, or None if there is no file that can be used.
+    """
     if path is None or not path.is_file():
         return None
     try:
         content = _read(path)
         found = content[ORIGIN]
         different = [key for key in expected if found.get(key) != expected[key]]
-    # Whatever is wrong with a file, torch.load finds an exception of its own for it.
+    # torch.load raises exceptions of many types, depending on what is wrong with a file.
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         problem = f"cannot be read, it is cut off or damaged ({reason})"
@@ -108,7 +118,7 @@ def read_checkpoint(
 
 
 def _read(path: Path) -> dict[str, Any]:
-    # The sums of a zip archive see flipped bits, which torch.load does not look for.
+    # The checksums of the zip archive show flipped bits, which torch.load does not look for.
     with zipfile.ZipFile(path) as archive:
         if broken := archive.testzip():
             raise ValueError(f"wrong checksum of {broken}")
@@ -117,7 +127,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _described(value: Any) -> Any:
-    """In JSON's types, the same in every process."""
+    """Describes a value in JSON's types, in the same way in every process."""
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, torch.dtype):

@@ -1,7 +1,7 @@
 """Claims on pairs: two runners on one run folder share the work and never do a pair twice.
 
-A claim is a lock of the operating system on ``RUN/locks/METHOD/PAIR_ID.lock``, so it ends with the process that holds
-it, whatever ends that. What the file says (who, since when) is for people alone.
+A claim is a lock of the operating system on ``RUN/locks/METHOD/PAIR_ID.lock``. So it ends with the process that holds
+it, whatever ends that process. What the file says (who, since when) is only for people to read.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from sgool.results.locks import lock, locked_file, remove_if_free, temporary_loc
 
 @dataclass(frozen=True)
 class Claim:
-    """Somebody's claim.
+    """A runner's claim on pairs of a method.
 
     Attributes:
         method: The method.
         pair_ids: The pairs.
-        host: Machine of the process that claimed them.
-        pid: Its number there.
-        job: Its SLURM job (``ARRAY_TASK`` in an array), or None.
-        started: When, in seconds since 1970.
-        alive: Whether the process lives; None where the file system does not tell.
+        host: The machine of the runner.
+        pid: The number of the runner's process on that machine.
+        job: The runner's SLURM job (``ARRAY_TASK`` in an array); None outside of SLURM.
+        started: When the pairs were claimed, in seconds since 1970.
+        alive: Whether the runner's process lives; None where the file system cannot tell.
     """
 
     method: str
@@ -56,9 +56,9 @@ class Claims:
 
     @contextlib.contextmanager
     def take(self, method: str, pair_ids: Sequence[str]) -> Iterator[bool]:
-        """Claims all of these pairs for the block, or none: yields whether it could.
+        """Claims all of these pairs for the block, or none of them, and yields whether they are claimed.
 
-        On a file system without locks it always can, and a warning says so.
+        On a file system without locks they always are, and a warning says so.
 
         Raises:
             SgoolError: The folder cannot be written.
@@ -73,7 +73,7 @@ class Claims:
 
 @contextlib.contextmanager
 def _claim(path: Path, method: str, pair_id: str) -> Iterator[bool]:
-    """Claims one pair for the block; yields whether it could."""
+    """Claims one pair for the block and yields whether it is claimed."""
     with ExitStack() as held:
         with explain_os_errors(f"write {path}", "Use a run_dir where you may write."):
             descriptor = held.enter_context(temporary_lock(path))
@@ -91,12 +91,13 @@ def _text(method: str, pair_id: str) -> str:
 
 @contextlib.contextmanager
 def sole_writer(run_dir: Path) -> Iterator[None]:
-    """Makes a run folder and, for the block, lets nobody else write its own files; half written ones are removed.
+    """Makes a run folder and, for the block, lets only this process write the files that belong to no single pair.
 
-    Tries to write there, so that hours of work are not lost at their end.
+    Half written files, which a killed process left, are removed. A test file is written and removed again, so that a
+    run does not lose hours of work at its end because it cannot write.
 
     Raises:
-        SgoolError: It is a file, or cannot be made or written.
+        SgoolError: ``run_dir`` is a file, or cannot be made or written.
     """
     if run_dir.exists() and not run_dir.is_dir():
         raise SgoolError(f"run_dir must be a folder, but {run_dir} is a file. Use another run_dir.")
@@ -111,42 +112,46 @@ def sole_writer(run_dir: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def present(run_dir: Path) -> Iterator[None]:
-    """For the block, others can tell that somebody is at work in the run folder, also before the first claim."""
-    # Waits no longer than somebody looks who asks `somebody_works`.
+def announce_runner(run_dir: Path) -> Iterator[None]:
+    """Shows other processes, for the block, that a runner works in the run folder, also before its first claim."""
+    # The wait is short: `has_active_runner` holds the lock only while it looks.
     with locked_file(run_dir / "locks" / "runners.lock", shared=True, wait=True):
         yield
 
 
-def somebody_works(run_dir: Path) -> bool:
-    """Whether another process is within `present`, or claims a pair; also where that cannot be told."""
+def has_active_runner(run_dir: Path) -> bool:
+    """Whether a runner is announced in the run folder or holds a claim there; True also where that cannot be told."""
     path = run_dir / "locks" / "runners.lock"
     if path.exists():
         with locked_file(path) as free:
             if free is False:
                 return True
-    return any(claim.alive is not False for claim in active_claims(run_dir))
+    return any(claim.alive is not False for claim in read_claims(run_dir))
 
 
 def remove_dead_claims(run_dir: Path) -> bool:
-    """Removes the lock files of dead processes; whether no living process claims anything, as far as can be told."""
-    return all([remove_if_free(path) for path in run_dir.glob("locks/*/*.lock")])  # a list: none is left out
+    """Removes the lock files of dead processes.
+
+    Returns:
+        Whether no claim is left; False also where it cannot be told whether a process lives.
+    """
+    return all([remove_if_free(path) for path in run_dir.glob("locks/*/*.lock")])  # a list: all files are visited
 
 
 def slurm_job() -> str | None:
-    """The SLURM job of this process, ``ARRAY_TASK`` in an array; None outside of SLURM."""
+    """Returns the SLURM job of this process, ``ARRAY_TASK`` in an array; None outside of SLURM."""
     array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
     return f"{array}_{task}" if array and task else os.environ.get("SLURM_JOB_ID")
 
 
-def active_claims(run_dir: Path) -> list[Claim]:
-    """All claims in a run folder, by method and pair, those of dead processes too (``alive`` False)."""
+def read_claims(run_dir: Path) -> list[Claim]:
+    """Reads all claims in a run folder, by method and pair; those of dead processes have ``alive`` False."""
     found = [_read(path) for path in sorted(run_dir.glob("locks/*/*.lock"))]
     return [claim for claim in found if claim is not None]
 
 
 def _read(path: Path) -> Claim | None:
-    """The claim in a file; None if it ends meanwhile or is just being made."""
+    """Reads the claim in a file; None if the claim ends meanwhile or is just being made."""
     try:
         descriptor = os.open(path, os.O_RDONLY)
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""``results.csv``: one row per method and pair, collated from the records."""
+"""Collates a run's records into ``results.csv``, with one row per method and pair."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from sgool.types import PairRecord
 
 
 def collate(records: Sequence[PairRecord]) -> str:
-    """CSV text: the record's keys, then one column per metric, sorted by name; rows by method and pair.
+    """Returns the text of ``results.csv``: a row per record, sorted by method and pair.
 
-    Depends on the records alone, not on their order. Metrics that a pair lacks, and NaN, are empty.
+    The columns are the record's keys, then the metrics sorted by name. The text depends on the records alone, not on
+    their order. Metrics that a pair lacks, and NaN, are empty.
     """
     names = sorted({name for record in records for name in record.metrics})
     keys = [field.name for field in fields(PairRecord) if field.name != "metrics"]

@@ -1,4 +1,4 @@
-"""Whether two configurations lead to the same results: nested diff, one line per changed key."""
+"""Compares two configurations: one line for each changed key that may lead to other results."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ NOT_COMPARED: tuple[str, ...] = (
     "engine.max_drift",
     "optimization.snapshot_every",
 )
-"""Keys (with all below them) that change where, how fast or for which pairs a run works, not what a pair becomes.
+"""Keys, with all below them, that say where, how fast or for which pairs a run works. They change no pair's result.
 
 ``methods`` is here so that a method can be added to a run; each pair's folder carries its method's name.
 """
@@ -51,7 +51,7 @@ _LONGEST_VALUE = 200
 
 
 def plain_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """``config`` in YAML's types, resolved if it is OmegaConf's; paths and the like become text."""
+    """Converts a configuration to YAML's types; OmegaConf's references are resolved, paths and the like become text."""
     from omegaconf import OmegaConf
 
     if OmegaConf.is_config(config):
@@ -60,10 +60,10 @@ def plain_config(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """A run folder's ``config.yaml``.
+    """Reads a run folder's ``config.yaml``.
 
     Raises:
-        SgoolError: It cannot be read or is not a mapping.
+        SgoolError: The file cannot be read or holds no mapping.
     """
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -79,14 +79,14 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def config_text(config: Mapping[str, Any]) -> str:
-    """A plain configuration as YAML, keys in their order."""
+    """Returns a plain configuration as YAML text, with its keys in their order."""
     return yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True, width=120)
 
 
 def changed_keys(
     old: Mapping[str, Any], new: Mapping[str, Any], not_compared: Sequence[str] = NOT_COMPARED
 ) -> list[str]:
-    """One line ``key: was X, is Y`` for each dotted key that differs, sorted; lists are compared as a whole."""
+    """Returns a line ``key: was X, is Y`` for each dotted key that differs, sorted; lists are compared as a whole."""
     before, after = flatten(old), flatten(new)
     lines = []
     for key in sorted(before.keys() | after.keys()):
@@ -101,10 +101,10 @@ def changed_keys(
 def refuse_other_config(
     folder: Path, old: Mapping[str, Any], new: Mapping[str, Any], not_compared: Sequence[str] = NOT_COMPARED
 ) -> None:
-    """Raise if results of ``new`` must not be mixed with those of ``old`` in one folder.
+    """Raises an error if results of ``new`` must not be mixed with those of ``old`` in one folder.
 
     Raises:
-        ConfigError: With the changed keys and how to mend it.
+        ConfigError: The configurations differ in what decides on results. The message lists the changed keys.
     """
     lines = changed_keys(old, new, not_compared)
     if lines:
@@ -119,7 +119,7 @@ def refuse_other_config(
 
 
 def config_digest(config: Mapping[str, Any], not_compared: Sequence[str] = NOT_COMPARED) -> str:
-    """A hash of what decides on the results: equal for configurations that may share a folder."""
+    """Returns a hash of what decides on the results; configurations that may share a folder have the same hash."""
     flat = flatten(plain_config(config))
     compared = {key: _show(flat, key) for key in sorted(flat) if not _is_below(key, not_compared)}
     return hashlib.sha256(json.dumps(compared).encode()).hexdigest()[:16]
@@ -130,7 +130,7 @@ def _is_below(key: str, names: Sequence[str]) -> bool:
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Dotted key -> value; an empty mapping counts as a value, so that its appearance is seen."""
+    """Maps dotted keys to values; an empty mapping counts as a value, so that adding one is seen as a change."""
     flat: dict[str, Any] = {}
     for key, value in config.items():
         if isinstance(value, Mapping) and value:
@@ -141,8 +141,8 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _show(flat: Mapping[str, Any], key: str) -> str:
-    # As text, so that NaN equals NaN, while 1 and 1.0 and true stay apart.
-    # A key that an earlier version did not know is as good as null.
+    # Values are compared as text, so that NaN equals NaN, while 1 and 1.0 and true stay apart.
+    # A missing key counts as null: an earlier version may not have known it.
     return _ABSENT if flat.get(key) is None else json.dumps(flat[key], ensure_ascii=False)
 
 
@@ -151,7 +151,7 @@ def _shorten(text: str) -> str:
 
 
 def join_methods(old: Mapping[str, Any], new: dict[str, Any]) -> dict[str, Any]:
-    """``new`` with the methods that earlier runs of the folder used, in the order of their first use."""
+    """Returns ``new`` with the methods of the folder's earlier runs too, in the order of their first use."""
     before, now = old.get("methods"), new.get("methods")
     if not isinstance(before, list) or not isinstance(now, list):
         return new

@@ -1,4 +1,4 @@
-"""Where a run was made: versions, machine, device, git commit."""
+"""Describes where a run is made: versions, machine, device, git commit."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _DISTRIBUTIONS = {
 
 
 def describe_environment(device: str | None = None) -> dict[str, Any]:
-    """The content of ``environment.json``.
+    """Returns the content of ``environment.json``.
 
     Args:
         device: Name of the device the run uses; None: the first accelerator, or else the processor.
@@ -42,7 +42,7 @@ def describe_environment(device: str | None = None) -> dict[str, Any]:
 
 
 def device_name() -> str:
-    """The first accelerator's name as its driver gives it, or else the processor's."""
+    """Returns the first accelerator's name as its driver gives it, or else the processor's."""
     import torch  # the run needs it anyway; reading a run folder never comes here
 
     if torch.cuda.is_available():
@@ -53,7 +53,7 @@ def device_name() -> str:
 
 
 def git_commit(checkout: Path) -> str | None:
-    """The commit of the checkout whose top folder is ``checkout``; None if it is not one (or git is missing).
+    """Returns the commit of the git checkout with the top folder ``checkout``; None if there is none, or no git.
 
     An installed sgool may lie inside the virtual environment of another project's checkout, whose commit would mislead.
     """
@@ -87,7 +87,7 @@ def _cpu_count() -> int | None:
 
 
 def _processor() -> str:
-    """The processor's model, which ``platform.processor`` does not know on Linux."""
+    """Returns the processor's model, which ``platform.processor`` does not know on Linux."""
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.is_file():
         for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():

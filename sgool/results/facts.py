@@ -1,4 +1,4 @@
-"""What a run folder says about its metrics: how to show them, and which networks judged and which were optimised."""
+"""The files of a run folder that say how to show its metrics, and which networks judged or were optimised against."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ _logger = logging.getLogger(__name__)
 class RunFacts:
     """The files ``RUN/metrics.json`` and ``RUN/networks.json``, which reports read.
 
-    Several processes and several starts may write them: each adds what it knows. Run folders of earlier versions have
-    neither.
+    Several processes and several starts may write these files: each adds what it knows. Run folders of earlier versions
+    have neither file.
 
     ::
 
@@ -34,10 +34,10 @@ class RunFacts:
         self.path = Path(path)
 
     def describe_metrics(self, descriptions: Mapping[str, Mapping[str, Any]]) -> None:
-        """Records how to show metrics; a metric that was described before is described anew.
+        """Records how to show metrics; a new description replaces an earlier one of the same metric.
 
         Args:
-            descriptions: Name in records -> title, direction and so on, as `sgool.metrics.JudgePanel.descriptions`.
+            descriptions: Name in records -> title, direction and so on, from `sgool.metrics.JudgePanel.descriptions`.
 
         Raises:
             SgoolError: The folder cannot be written.
@@ -49,9 +49,9 @@ class RunFacts:
         """Records the networks that judged.
 
         Args:
-            fingerprints: Judge -> fingerprints of its networks, as `sgool.metrics.JudgePanel.fingerprints`.
-            replace: All scores are from these judges. False: others of the same names may have given earlier scores,
-                and stay in the record.
+            fingerprints: Judge -> fingerprints of its networks, as from `sgool.metrics.JudgePanel.fingerprints`.
+            replace: True where all scores are from these judges. Else networks of earlier judges stay in the record,
+                since they may have given some of the scores.
 
         Raises:
             SgoolError: The folder cannot be written.
@@ -66,13 +66,13 @@ class RunFacts:
     def record_objective(self, method: str, fingerprints: Mapping[str, Iterable[str]]) -> None:
         """Records the networks that a method optimised against, beside those of its earlier starts.
 
-        Call it for every method, also for one that optimises nothing: without its record, the method's networks count
-        as not known.
+        It has to be called for every method, also for one that optimises nothing: without a record, the method's
+        networks count as unknown.
 
         Args:
-            method: Its name in the configuration.
-            fingerprints: Term -> fingerprints of its networks, as `sgool.objectives.Objective.fingerprints`, and those
-                of a term that stops pairs early; empty for a method without an objective.
+            method: The method's name in the configuration.
+            fingerprints: Term -> fingerprints of its networks, as from `sgool.objectives.Objective.fingerprints`, and
+                those of a term that stops pairs early; empty for a method without an objective.
 
         Raises:
             SgoolError: The folder cannot be written.
@@ -86,11 +86,11 @@ class RunFacts:
         self._change("networks.json", change)
 
     def descriptions(self) -> dict[str, dict[str, Any]]:
-        """Name of a metric -> how to show it; empty where nothing is recorded."""
+        """Returns how to show each metric, by the metric's name; empty where nothing is recorded."""
         return {name: _mapping(value) for name, value in self._read("metrics.json").items()}
 
     def networks(self) -> dict[str, Any]:
-        """``judges`` and ``objectives`` as in the class's docstring; empty where nothing is recorded."""
+        """Returns the content of ``networks.json``, as the class describes it; empty where nothing is recorded."""
         found = self._read("networks.json")
         judges, objectives = _mapping(found.get("judges")), _mapping(found.get("objectives"))
         terms = {method: _joined(_mapping(known), {}) for method, known in objectives.items()}
@@ -117,7 +117,7 @@ class RunFacts:
 
 
 def _joined(known: Mapping[str, Any], new: Mapping[str, Iterable[str]]) -> dict[str, Any]:
-    """Both mappings of names to fingerprints, with all fingerprints of each name."""
+    """Joins two mappings of names to fingerprints: each name gets the fingerprints of both."""
     return {name: sorted({*_texts(known.get(name)), *new.get(name, ())}) for name in dict.fromkeys([*known, *new])}
 
 

@@ -1,4 +1,4 @@
-"""The run folder: atomic records, resume, one configuration per folder."""
+"""The run folder: it holds one configuration, and records that are written whole or not at all."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from sgool.errors import SgoolError
 from sgool.results.artifacts import ARTIFACTS, encode_artifacts, encode_image
 from sgool.results.atomic import atomic_write, explain_os_errors, remove_leftovers, sync_folder
-from sgool.results.claims import sole_writer, somebody_works
+from sgool.results.claims import has_active_runner, sole_writer
 from sgool.results.collate import collate
 from sgool.results.compare import (
     NOT_COMPARED,
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from sgool.results.artifacts import Array
 
 _logger = logging.getLogger(__name__)
-
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _KEPT = "Finished pairs are kept: mend that and run the same command again."
 
@@ -46,9 +45,9 @@ class Scan:
     """What a run folder holds.
 
     Attributes:
-        records: The valid ones, by method and pair.
+        records: The valid records, by method and pair.
         problems: One sentence per record that is truncated or invalid (the pair counts as not done).
-        unfinished: ``METHOD/PAIR_ID`` of pairs begun and not ended: a run is at work there, or was interrupted.
+        unfinished: ``METHOD/PAIR_ID`` of begun pairs without a record: a runner works on them, or was interrupted.
     """
 
     records: tuple[PairRecord, ...]
@@ -57,7 +56,7 @@ class Scan:
 
 
 class RunFolder(RunFacts):
-    """A run's folder.
+    """The folder of a run, with its configuration, its records and their files.
 
     ::
 
@@ -73,7 +72,7 @@ class RunFolder(RunFacts):
 
     def __init__(self, path: str | Path) -> None:
         super().__init__(path)
-        self._said: set[str] = set()
+        self._warned: set[str] = set()
 
     def open(
         self,
@@ -83,19 +82,19 @@ class RunFolder(RunFacts):
         not_compared: Sequence[str] = NOT_COMPARED,
         accept_changes: bool = False,
     ) -> RunFolder:
-        """Make the folder for a configuration, or continue one made by the same.
+        """Make the folder for a configuration, or continue a folder that was made for the same one.
 
         Writes ``config.yaml`` and ``environment.json``. A continued folder gets the newest ``config.yaml`` (its methods
         joined with the earlier ones), and ``environment-HASH.json`` if it is continued in another environment.
 
         Args:
             config: The resolved configuration, plain or OmegaConf's.
-            device: Name of the device for ``environment.json``; None: found out.
+            device: Name of the device for ``environment.json``; None: it is found out.
             not_compared: Dotted keys that may change between runs in one folder.
             accept_changes: Continue with another configuration; the earlier one is kept as ``config-HASH.yaml``.
 
         Returns:
-            Itself.
+            This object.
 
         Raises:
             SgoolError: The folder cannot be made or written, or holds results without ``config.yaml``.
@@ -108,20 +107,20 @@ class RunFolder(RunFacts):
 
     @property
     def config_path(self) -> Path:
-        """``RUN/config.yaml``."""
+        """The path of ``RUN/config.yaml``."""
         return self.path / "config.yaml"
 
     @property
     def results_path(self) -> Path:
-        """``RUN/results.csv``."""
+        """The path of ``RUN/results.csv``."""
         return self.path / "results.csv"
 
     def config(self) -> dict[str, Any]:
-        """The configuration in the folder; raises SgoolError if there is none."""
+        """Read the folder's configuration; raises SgoolError if there is none."""
         return read_config(self.config_path)
 
     def environments(self) -> list[dict[str, Any]]:
-        """Where the run was made, the first environment first; unreadable files are left out with a warning."""
+        """Read the environments in which the run was made, the first one first; an unreadable file gives a warning."""
         found = []
         for path in sorted(self.path.glob("environment*.json"), key=lambda path: (len(path.name), path.name)):
             try:
@@ -131,7 +130,7 @@ class RunFolder(RunFacts):
         return found
 
     def pair_folder(self, method: str, pair_id: str) -> Path:
-        """``RUN/pairs/METHOD/PAIR_ID``; raises ValueError for names that are not plain file names."""
+        """The path ``RUN/pairs/METHOD/PAIR_ID``; raises ValueError for names that are not plain file names."""
         for kind, name in (("method", method), ("pair id", pair_id)):
             if not _NAME.fullmatch(name):
                 raise ValueError(f"a {kind} must be letters, digits, '.', '_' and '-', got {name!r}")
@@ -149,7 +148,7 @@ class RunFolder(RunFacts):
         return record is not None and not (retry_failed and record.status == "failed")
 
     def record(self, method: str, pair_id: str) -> PairRecord | None:
-        """The pair's record; None (with a warning if it is invalid) when the pair is not done."""
+        """Read the pair's record; None if the pair is not done, with a warning if its record is invalid."""
         path = self.pair_folder(method, pair_id) / "record.json"
         try:
             return read_record(path)
@@ -169,7 +168,7 @@ class RunFolder(RunFacts):
         snapshots: Sequence[tuple[int, Array]] = (),
         further: Mapping[str, Array] | None = None,
     ) -> Path:
-        """Write a pair's results, ``record.json`` last: a crash at any point leaves the pair not done.
+        """Write a pair's results, with ``record.json`` last: after a crash at any point the pair counts as not done.
 
         An earlier result of the same pair and method is replaced.
 
@@ -180,14 +179,14 @@ class RunFolder(RunFacts):
             history: One mapping of name to number per update; empty: no file.
             latents: ``initial``, ``best``, ``last``, any shape; stored in float32.
             snapshots: (update, image) along the trajectory, for ``snapshots/UPDATE.png``.
-            further: Further images by the names of their files, without ``.png``.
+            further: More images, by the names of their files without ``.png``.
 
         Returns:
             The pair's folder.
 
         Raises:
             SgoolError: The file system refuses (no space, no permission).
-            ValueError: Wrong shapes, values that are not finite, unknown names.
+            ValueError: A shape is wrong, a value is not finite, or a name is unknown.
         """
         folder = self.pair_folder(record.method, record.pair_id)
         files = encode_artifacts(images or {}, saliency_map, history, latents or {})
@@ -212,13 +211,13 @@ class RunFolder(RunFacts):
         return folder
 
     def replace_record(self, record: PairRecord) -> None:
-        """Write a finished pair's record anew (other metrics), leaving its other files as they are."""
+        """Replace a finished pair's record, for example to change its metrics; its other files stay as they are."""
         path = self.pair_folder(record.method, record.pair_id) / "record.json"
         with explain_os_errors(f"write {path}", _KEPT):
             atomic_write(path, encode_record(record).encode())
 
     def scan(self) -> Scan:
-        """Read all records; see ``Scan``. Does not import torch."""
+        """Read all records of the folder, without importing torch."""
         records, problems = [], []
         for path in self._record_paths():
             try:
@@ -234,7 +233,7 @@ class RunFolder(RunFacts):
         return Scan(tuple(records), tuple(problems), tuple(unfinished))
 
     def records(self) -> list[PairRecord]:
-        """The valid records, by method and pair; a warning is logged for each other one."""
+        """Read the valid records, by method and pair; a warning is logged for each invalid one."""
         scan = self.scan()
         for problem in scan.problems:
             self._warn(problem)
@@ -246,15 +245,15 @@ class RunFolder(RunFacts):
         Raises:
             SgoolError: It cannot be written.
         """
-        # Of two runners that end together the later one writes what it has read last.
+        # Two runners may end together: whoever writes last must also have read last.
         with sole_writer(self.path):
             self._write_if_changed(self.results_path, collate(self.records()))
         return self.results_path
 
     def _warn(self, problem: str) -> None:
-        """Once: a record is looked at again and again."""
-        if problem not in self._said:
-            self._said.add(problem)
+        """Log a problem once, since the same record is read again and again."""
+        if problem not in self._warned:
+            self._warned.add(problem)
             _logger.warning("%s", problem)
 
     def _record_paths(self) -> Iterator[Path]:
@@ -262,8 +261,8 @@ class RunFolder(RunFacts):
 
     def _set_config(self, new: dict[str, Any], not_compared: Sequence[str], accept_changes: bool) -> None:
         has_records = any(self._record_paths())
-        # A fit may run for hours before its first record.
-        in_use = has_records or somebody_works(self.path)
+        # A runner may work for hours before it writes its first record.
+        in_use = has_records or has_active_runner(self.path)
         if self.config_path.exists():
             try:
                 old = read_config(self.config_path)

@@ -27,7 +27,7 @@ except ImportError:  # Windows
 
 _logger = logging.getLogger(__name__)
 
-#: Seconds; longer than somebody holds a lock who only looks whether it is free.
+#: Seconds before the second try; a process that only looks whether a lock is free holds it for less.
 _GLANCE = 0.05
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
@@ -65,7 +65,7 @@ def lock(descriptor: int, *, shared: bool = False, wait: bool = False) -> bool |
 
 @functools.cache
 def warn_of_no_locks(whose: str, advice: str) -> None:
-    """Says once a process that a file system has no locks, and what to do about it."""
+    """Warns, once in a process, that a file system has no locks, and what to do about it."""
     _logger.warning("%s file system has no locks: %s", whose, advice)
 
 
@@ -130,7 +130,7 @@ def remove_if_free(path: Path) -> bool:
 
 
 def _open_locked(path: Path) -> int | None:
-    """An open, locked file; None if somebody else holds the lock."""
+    """Opens and locks a file; returns its descriptor, or None if somebody else holds the lock."""
     while True:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)

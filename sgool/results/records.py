@@ -1,4 +1,4 @@
-"""``record.json``: a ``PairRecord`` as text and back. Needs no torch."""
+"""Writes a ``PairRecord`` as the text of ``record.json`` and reads it back, without torch."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class RecordError(SgoolError):
 
 
 def encode_record(record: PairRecord) -> str:
-    """The text of ``record.json``.
+    """Returns the text of ``record.json`` for a record.
 
     Numbers may be Python's, NumPy's or scalar tensors. JSON has no NaN and no infinity: they become ``null``.
 
@@ -53,10 +53,12 @@ def encode_record(record: PairRecord) -> str:
 
 
 def decode_record(text: str) -> PairRecord:
-    """The record in ``text``; ``null`` numbers become NaN, unknown keys (of a newer sgool) are left out.
+    """Reads a record from the text of ``record.json``.
+
+    Numbers that are ``null`` become NaN. Unknown keys, which a newer sgool may have written, are left out.
 
     Raises:
-        RecordError: Not JSON, not an object, a key missing or of a wrong type.
+        RecordError: The text is no JSON object, or a key is missing or has a value of a wrong type.
     """
     try:
         payload = json.loads(text)
@@ -76,7 +78,7 @@ def decode_record(text: str) -> PairRecord:
 
 
 def _json_scalar(value: Any) -> Any:
-    """Text, booleans and numbers of any library in JSON's types; NaN and infinity become None."""
+    """Converts text, booleans and numbers of any library to JSON's types; NaN and infinity become None."""
     if value is None or isinstance(value, (str, bool)):
         return value
     if isinstance(value, Integral):
@@ -88,7 +90,7 @@ def _json_scalar(value: Any) -> Any:
 
 
 def _checked(name: str, value: Any) -> Any:
-    """``value`` if its type fits the key, ``null`` numbers as NaN."""
+    """Returns ``value`` if its type fits the key; ``null`` becomes NaN where a number belongs."""
     kinds = _KINDS.get(name)
     if kinds is None:
         return value
@@ -109,7 +111,12 @@ def _number(name: str, value: Any) -> float:
 
 
 def read_record(path: Path) -> PairRecord:
-    """A valid record that lies where it says it belongs; FileNotFoundError, RecordError."""
+    """Reads a record and checks that it lies in the folder of its own method and pair.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        RecordError: The file holds no valid record, or the record of another method or pair.
+    """
     place = f"{path.parts[-3]}/{path.parts[-2]}"
     try:
         record = decode_record(path.read_text(encoding="utf-8"))

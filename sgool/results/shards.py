@@ -1,4 +1,4 @@
-"""Which pairs a process works on: parts of a run (SLURM array tasks, ``trainer.shard``), and ranks within a part."""
+"""Parts of a run (``trainer.shard``, SLURM array tasks), and the names of batches."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from sgool.errors import SgoolError
 
 
 def part_of(shard: str, environ: Mapping[str, str]) -> tuple[int, int]:
-    """(part, parts), counted from 1, of ``trainer.shard``.
+    """Returns (part, parts), counted from 1, for a value of ``trainer.shard``.
 
     Args:
-        shard: "PART/PARTS", or "auto": the place of a SLURM array task among its array, else the whole.
+        shard: "PART/PARTS", or "auto": then a task of a SLURM array takes its place among the array's tasks, and any
+            other process takes the whole run.
         environ: Environment variables.
 
     Raises:
-        SgoolError: A part beyond the parts, or an array whose task ids are no plain range.
+        SgoolError: The part is larger than the number of parts, or the ids of the array's tasks are not evenly spaced.
     """
     if shard != "auto":
         part, parts = map(int, shard.split("/"))
@@ -40,7 +41,7 @@ def part_of(shard: str, environ: Mapping[str, str]) -> tuple[int, int]:
 
 
 def batch_name(pair_ids: Sequence[str]) -> str:
-    """A file name for a batch of pairs, the same in every start; that of a single pair is its id."""
+    """Returns the file name of a batch, which is the same in every start; for a single pair it is the pair's id."""
     if len(pair_ids) == 1:
         return pair_ids[0]
     digest = hashlib.sha256("\n".join(pair_ids).encode()).hexdigest()[:8]

@@ -1,4 +1,4 @@
-"""Batches under way in a run folder: their checkpoints, and the notes beside these that say whose they are."""
+"""Batches under way in a run folder: their checkpoints, and the notes that say which pairs a checkpoint belongs to."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from sgool.types import PromptSeed
 
 @dataclass(frozen=True)
 class BatchNote:
-    """What the file beside a batch's checkpoint says.
+    """The note beside a batch's checkpoint: which pairs the batch has, and how far it is.
 
     Attributes:
-        method: The method.
+        method: The method that works on the batch.
         pair_ids: The batch's pairs, in their order.
-        update: Updates that the checkpoint holds; 0: there is no checkpoint yet.
-        of: Updates that the batch takes; None: unknown, nothing has been noted since the batch began.
+        update: How many updates the checkpoint holds; 0 if there is no checkpoint yet.
+        of: How many updates the batch takes; None if that has not been noted yet.
     """
 
     method: str
@@ -32,12 +32,12 @@ class BatchNote:
     of: int | None = None
 
 
-class UnderWay:
-    """Checkpoints and batches of one method.
+class BatchesUnderWay:
+    """The batches of one method that have begun and not ended, with their checkpoints.
 
-    A batch is noted in ``RUN/checkpoints/METHOD/NAME.json``, its checkpoint is ``NAME.ckpt`` beside it. A batch that
-    was interrupted goes on with the same mates, also when some of them are recorded already: another batch size would
-    round differently, and the checkpoint is that of the batch.
+    A batch is noted in ``RUN/checkpoints/METHOD/NAME.json``; its checkpoint is ``NAME.ckpt`` beside it. A batch that
+    was interrupted goes on with the same pairs, even if some of them are recorded already: another batch size would
+    round differently, and the checkpoint holds the whole batch.
 
     Args:
         run_dir: The run folder.
@@ -48,11 +48,11 @@ class UnderWay:
         self._folder = run_dir / "checkpoints" / method
 
     def checkpoint(self, pairs: Sequence[PromptSeed]) -> Path:
-        """The batch's checkpoint file, which may not exist."""
+        """Returns the path of a batch's checkpoint, which need not exist."""
         return self._folder / f"{batch_name(_ids(pairs))}.ckpt"
 
     def begin(self, pairs: Sequence[PromptSeed]) -> None:
-        """Notes a batch, with no update yet; what is noted of an interrupted one stays.
+        """Notes that a batch begins. If the batch was interrupted and has a checkpoint, its note stays as it is.
 
         Raises:
             SgoolError: The note cannot be written.
@@ -63,12 +63,12 @@ class UnderWay:
             write_note(checkpoint, _ids(pairs), 0, None)
 
     def note_progress(self, pairs: Sequence[PromptSeed], update: int, of: int) -> None:
-        """Notes what the batch's checkpoint holds; to be called whenever the checkpoint has been written.
+        """Notes how many updates a batch's checkpoint holds. It has to be called whenever the checkpoint was written.
 
         Args:
-            pairs: The batch.
-            update: Updates that the checkpoint holds.
-            of: Updates that the batch takes.
+            pairs: The batch's pairs.
+            update: How many updates the checkpoint holds.
+            of: How many updates the batch takes.
 
         Raises:
             SgoolError: The note cannot be written.
@@ -76,26 +76,41 @@ class UnderWay:
         write_note(self.checkpoint(pairs), _ids(pairs), update, of)
 
     def end(self, pairs: Sequence[PromptSeed]) -> None:
-        """Forgets a batch whose pairs are recorded: removes its checkpoint and its note."""
+        """Removes the checkpoint and the note of a batch, once its pairs are recorded."""
         checkpoint = self.checkpoint(pairs)
         _remove(checkpoint)
         _remove(checkpoint.with_suffix(".json"))
 
-    def mates(self, batch: Sequence[PromptSeed], left: Sequence[PromptSeed]) -> tuple[PromptSeed, ...]:
-        """What to run so that the ``left`` of a batch get done: those alone, or with mates they had begun with."""
+    def batch_to_continue(self, batch: Sequence[PromptSeed], left: Sequence[PromptSeed]) -> tuple[PromptSeed, ...]:
+        """Returns the pairs to work on so that the unfinished pairs of a batch get done.
+
+        Args:
+            batch: All pairs of the batch.
+            left: Its pairs that have no record yet.
+
+        Returns:
+            The batch in which the unfinished pairs were interrupted, also with pairs that are recorded already; or the
+            unfinished pairs only, if they were not begun together.
+        """
         by_id = {pair.pair_id: pair for pair in batch}
         wanted = {pair.pair_id for pair in left}
         notes = [note.pair_ids for path in sorted(self._folder.glob("*.json")) if (note := _read_note(path))]
         begun = [names for names in notes if wanted <= set(names) <= by_id.keys()]
-        # Where a batch has gone on in parts, for want of memory, its parts are noted too.
+        # A batch that was cut into smaller ones, because memory ran out, has notes of these too.
         return tuple(by_id[name] for name in max(begun, key=len)) if begun else tuple(left)
 
 
 def write_note(checkpoint: Path, pair_ids: Sequence[str], update: int, of: int | None) -> None:
-    """Writes the note beside a checkpoint, whole or not at all; `UnderWay` says what it means.
+    """Writes the note beside a checkpoint, whole or not at all.
+
+    Args:
+        checkpoint: The path of the checkpoint, which need not exist.
+        pair_ids: As in `BatchNote`.
+        update: As in `BatchNote`.
+        of: As in `BatchNote`.
 
     Raises:
-        SgoolError: It cannot be written.
+        SgoolError: The note cannot be written.
     """
     path = checkpoint.with_suffix(".json")
     content = {"pairs": list(pair_ids), "update": update, "of": of}
@@ -105,51 +120,51 @@ def write_note(checkpoint: Path, pair_ids: Sequence[str], update: int, of: int |
 
 
 def batches_under_way(run_dir: Path) -> list[BatchNote]:
-    """The batches of all methods that have begun and not ended, by method and name; unreadable notes are left out."""
+    """Reads the notes of all methods' batches under way, by method and name; unreadable notes are left out."""
     files = sorted(run_dir.glob("checkpoints/*/*"))
     checkpoints = [path for path in files if path.suffix == ".ckpt" and not path.with_suffix(".json").exists()]
     notes = [_read_note(path) for path in files if path.suffix == ".json"]
     return [note for note in notes if note] + [note for path in checkpoints if (note := _single(path))]
 
 
-def tidy(folder: RunFolder) -> None:
-    """Removes what killed processes left: locks, half written files, checkpoints of pairs that are done.
+def remove_stale_files(folder: RunFolder) -> None:
+    """Removes what killed processes left: lock files, half written files, checkpoints of pairs that are done.
 
-    Does nothing more than the locks while others are at work in the folder: the last one to end does the rest. A file
-    of theirs is found before their claim is looked for, so one who begins meanwhile loses nothing.
+    While other runners hold claims in the folder, only lock files are removed: the last runner to end removes the rest.
+    Files are listed before claims are looked for, so a runner that begins meanwhile loses nothing.
     """
     with explain_os_errors(f"remove what is left over in {folder.path}", "Use a run_dir where you may write."):
-        found = list(folder.path.glob("checkpoints/*/*"))  # hidden ones too
+        found = list(folder.path.glob("checkpoints/*/*"))  # also hidden files
         if not remove_dead_claims(folder.path):
             return
-        # All are judged before one is removed: a checkpoint's pairs stand in the file beside it.
+        # All files are looked at before the first is removed: the note beside a checkpoint names its pairs.
         for path in [path for path in found if path.suffix == ".tmp" or _is_done(folder, path)]:
             path.unlink(missing_ok=True)
 
 
 def _is_done(folder: RunFolder, path: Path) -> bool:
-    """Whether all pairs of a batch's file are done; one that failed may go on from its checkpoint."""
+    """Whether all pairs of a checkpoint or note are done; a failed pair is not, since it may continue from there."""
     names = _pair_ids(path)
     try:
         return bool(names) and all(folder.is_done(path.parent.name, name, retry_failed=True) for name in names)
-    except ValueError:  # no name of a pair
+    except ValueError:  # the file's name is no pair id
         return False
 
 
 def _pair_ids(path: Path) -> tuple[str, ...]:
-    """The pairs of a checkpoint or of a note; empty where nobody can tell."""
+    """Returns the pairs of a checkpoint or of a note; empty if they are not known."""
     beside = path.with_suffix(".json")
     note = _read_note(beside) if beside.exists() else _single(path)
     return note.pair_ids if note else ()
 
 
 def _single(checkpoint: Path) -> BatchNote | None:
-    """For a checkpoint without a note: earlier releases wrote none for a single pair, whose id is the file's name."""
+    """Returns a note for a checkpoint without one: earlier releases named a single pair's checkpoint by its id only."""
     return None if "+" in checkpoint.stem else BatchNote(checkpoint.parent.name, (checkpoint.stem,))
 
 
 def _read_note(path: Path) -> BatchNote | None:
-    """A note, also in the form of earlier releases, which is the list of pairs alone; None where there is no such."""
+    """Reads a note, also one of earlier releases, which is a plain list of pairs; None if there is no valid note."""
     try:
         content: Any = json.loads(path.read_text(encoding="utf-8"))
         if isinstance(content, list):

@@ -17,7 +17,7 @@ from sgool.methods.options import METHODS
 from sgool.models.images import check_fit, fit_photo, open_photo, to_tensor
 from sgool.objectives.options import TERMS
 from sgool.results import NOT_COMPARED, RunFolder
-from sgool.results.claims import present
+from sgool.results.claims import announce_runner
 from sgool.run.config import to_plain
 from sgool.run.fit import Outcome, Run, device_name, limit_threads
 from sgool.run.interrupt import Interrupt
@@ -98,8 +98,8 @@ def edit_image(config: DictConfig, edit: Edit, progress: Progress | None = None)
     folder = RunFolder(plain["run_dir"]).open(
         plain | {"edit": settings}, device=device_name(plain), not_compared=_MAY_CHANGE
     )
-    with Interrupt() as asked, present(folder.path):
-        run = Run(plain, [pair], (1, 1), folder, progress, asked)
+    with Interrupt() as interrupt, announce_runner(folder.path):
+        run = Run(plain, [pair], (1, 1), folder, progress, interrupt)
         if run.number_left:
             limit_threads(plain["trainer"]["threads"])
             from sgool.run.parts import Parts
@@ -123,7 +123,7 @@ def _start(inverted: Inverted, edit: Edit) -> Start:
 
 
 def summary(outcome: Outcome) -> list[str]:
-    """A line per method and where its images lie; then what is left."""
+    """Returns a line per method, where its images lie, and what is left to do."""
     lines: list[str] = []
     for record in outcome.records:
         if record.status != "done":
@@ -139,7 +139,7 @@ def summary(outcome: Outcome) -> list[str]:
 
 
 def describe(metrics: Mapping[str, float], max_error: float) -> str:
-    """The inversion's quality in a sentence."""
+    """Describes the quality of an inversion in a sentence."""
     return (
         f"inversion error {metrics['inversion_error']:.2g} of the latents (limit {max_error:g}); PSNR to the image: "
         f"autoencoder alone {metrics['vae_psnr']:.1f} dB, with inversion {metrics['inversion_psnr']:.1f} dB"
@@ -147,7 +147,7 @@ def describe(metrics: Mapping[str, float], max_error: float) -> str:
 
 
 def invert_image(parts: Parts, photo: Image.Image, pair: PromptSeed, edit: Edit) -> Inverted:
-    """Photo -> the model's size -> latents -> first latents, and back again for the error."""
+    """Brings a photo to the model's size, finds first latents for it, and denoises them again for the error."""
     import torch
 
     from sgool.run.train import autocast_like

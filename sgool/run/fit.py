@@ -15,11 +15,11 @@ from sgool.loggers import check_logger
 from sgool.prompts import load_pairs
 from sgool.prompts.batches import in_batches, share
 from sgool.results import RunFolder
-from sgool.results.claims import present
+from sgool.results.claims import announce_runner
 from sgool.results.compare import config_digest
 from sgool.results.locks import locked_file
 from sgool.results.shards import part_of
-from sgool.results.under_way import tidy
+from sgool.results.under_way import remove_stale_files
 from sgool.run.config import to_plain
 from sgool.run.interrupt import INTERRUPTED, Interrupt
 from sgool.run.means import Means
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The end of a run.
+    """How a run ended.
 
     Attributes:
         run_dir: The run folder.
@@ -57,7 +57,7 @@ class Outcome:
 
     @property
     def failed(self) -> tuple[PairRecord, ...]:
-        """Records of pairs that did not end well."""
+        """The records of pairs that did not end well."""
         return tuple(record for record in self.records if record.status != "done")
 
     @property
@@ -94,12 +94,12 @@ def run_experiment(config: DictConfig, progress: Progress | None = None, *, acce
     part = part_of(plain["trainer"]["shard"], os.environ)
     check_logger(plain["logger"])
     folder = RunFolder(plain["run_dir"]).open(plain, device=device_name(plain), accept_changes=accept_changes)
-    with Interrupt() as asked, present(folder.path):
-        return Run(plain, pairs, part, folder, progress or Progress(), asked).outcome()
+    with Interrupt() as interrupt, announce_runner(folder.path):
+        return Run(plain, pairs, part, folder, progress or Progress(), interrupt).outcome()
 
 
 def fit(*overrides: str, config_dir: Path | None = None) -> Outcome:
-    """``sgool fit`` from Python: ``fit("experiment=demo", "data.seeds=[1]")``."""
+    """Runs ``sgool fit`` from Python: ``fit("experiment=demo", "data.seeds=[1]")``."""
     from sgool.run.config import load_config
 
     return run_experiment(load_config(overrides, config_dir))
@@ -114,7 +114,7 @@ class Run:
     part: tuple[int, int]
     folder: RunFolder
     progress: Progress
-    asked: Interrupt
+    interrupt: Interrupt
     parts: Parts | None = None
 
     def __post_init__(self) -> None:
@@ -133,7 +133,7 @@ class Run:
         return self._number_left(self.batches)
 
     def outcome(self) -> Outcome:
-        """Does the work, in several processes where that is asked for."""
+        """Does the work, in several processes where `trainer.devices` or `num_nodes` say so."""
         left = self.number_left
         if not self._several and not left:
             self.progress.start(sum(map(len, self.batches)), self.methods, 0)
@@ -171,8 +171,8 @@ class Run:
         kind = accelerator_of(Networks(self.config["models"]).device)
         world = join_world(kind, trainer["devices"], trainer["num_nodes"])
         if world is not None:
-            self.asked.forward = world.forward
-            if self.asked():  # before there was anybody to tell
+            self.interrupt.forward = world.forward
+            if self.interrupt():  # before there was anybody to tell
                 world.forward(signal.SIGTERM)
             self.progress.as_rank(world.rank, world.size)
         return world
@@ -187,7 +187,7 @@ class Run:
             self.progress.note(f"{whose} (trainer.shard): {number} of {len(self.pairs)} pairs")
         if not left:
             return
-        with suppress(Interrupted):  # `asked` knows
+        with suppress(Interrupted):  # `self.interrupt` remembers it
             worker = self._worker(world, mine)
             worker.wait({method: worker.run(method, mine) for method in self.methods})
 
@@ -208,7 +208,7 @@ class Run:
             self.config,
             self.folder,
             self.progress,
-            self.asked,
+            self.interrupt,
             process,
             environment,
             config_digest(self.config),
@@ -229,12 +229,12 @@ class Run:
                     place = {"run_dir": self.folder.path, "name": self.config["name"], "method": method}
                     with RunLogs(self.config["logger"], config=self.config, **place) as logs:
                         logs.close(values)
-                    means.logged(method, values)
+                    means.mark_logged(method, values)
 
     def _wait_for_children(self, world: World) -> None:
         """Says which of the processes that this one started ended badly."""
         for rank, code in enumerate(world.wait(), start=1):
-            if code not in (0, 1, INTERRUPTED) and not self.asked():
+            if code not in (0, 1, INTERRUPTED) and not self.interrupt():
                 self.progress.note(f"the process of local rank {rank} ended with exit code {code}; its pairs are left")
 
     def _number_left(self, batches: Sequence[Sequence[PromptSeed]]) -> int:
@@ -249,7 +249,7 @@ class Run:
 
     def _end(self, batches: Sequence[Batch], left: int, rank: int = 0) -> Outcome:
         """With the records of these batches, in the order of the configuration."""
-        tidy(self.folder)
+        remove_stale_files(self.folder)
         self.folder.collate()
         self._log_means()
         place = {
@@ -260,16 +260,16 @@ class Run:
         found = [record for record in self.folder.records() if (record.method, record.pair_id) in place]
         records = tuple(sorted(found, key=lambda record: place[record.method, record.pair_id]))
         missing = len(place) - len(records)
-        return Outcome(self.folder.path, records, left, missing, self.asked.signal if missing else None, rank)
+        return Outcome(self.folder.path, records, left, missing, self.interrupt.signal if missing else None, rank)
 
 
 def device_name(config: Mapping[str, Any]) -> str | None:
-    """For `RunFolder.open`: "cpu" where that was asked for; None: to be found out."""
+    """Device for `RunFolder.open`: "cpu" where the configuration says so, None where it has to be found out."""
     return "cpu" if config["models"]["device"] == "cpu" else None
 
 
 def limit_threads(threads: int | None, processes: int = 1) -> None:
-    """Sets torch's CPU threads; None: as torch decides, or the share of one of ``processes`` on this machine."""
+    """Sets torch's CPU threads; None leaves them to torch, or gives each of several processes its share."""
     import torch
 
     if threads is None and processes > 1 and "OMP_NUM_THREADS" not in os.environ:

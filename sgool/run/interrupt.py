@@ -1,4 +1,4 @@
-"""Signals that ask a run to stop: it finishes the update, writes a checkpoint and ends."""
+"""Signals that ask a run to stop: the run then finishes the update, writes a checkpoint and ends."""
 
 from __future__ import annotations
 
@@ -12,27 +12,28 @@ from typing import Any
 #: Exit code of a run that was asked to stop and can be continued by the same command (EX_TEMPFAIL of sysexits.h).
 INTERRUPTED = 75
 SIGNALS = ("SIGTERM", "SIGINT", "SIGUSR1")
-#: Seconds within which a signal that comes again is the same request: a terminal, srun and we all pass it on.
+#: Seconds within which the same signal counts as one request: a terminal, srun and the parent process all send it.
 _SAME_REQUEST = 1.0
 
 
 class Interrupt:
-    """Remembers that a signal asked to stop.
+    """Remembers whether a signal has asked the run to stop.
 
-    ``with Interrupt() as asked: ... if asked(): ...``. A second Ctrl+C ends the process at once. Handlers are those of
-    before when the block ends. Outside of the main thread, where Python allows no handlers, nothing is ever asked.
+    ``with Interrupt() as interrupt: ... if interrupt(): ...``. A second Ctrl+C ends the process at once. At the end of
+    the block the earlier signal handlers are put back. Outside of the main thread, where Python allows no handlers,
+    signals are not noticed.
     """
 
     def __init__(self) -> None:
-        #: Name of the signal, or None.
+        #: Name of the signal that asked to stop; None: there was none.
         self.signal: str | None = None
-        #: Told each signal, so that it reaches processes started by this one.
+        #: Called with each signal's number, to pass it on to processes that this one started.
         self.forward: Callable[[int], Any] | None = None
         self._since = 0.0
         self._before: dict[int, Any] = {}
 
     def __call__(self) -> bool:
-        """Whether to stop."""
+        """Whether a signal has asked to stop."""
         return self.signal is not None
 
     def __enter__(self) -> Interrupt:
@@ -59,5 +60,5 @@ class Interrupt:
 
 
 def _numbers(names: Sequence[str]) -> list[int]:
-    """Windows knows no SIGUSR1."""
+    """Returns the numbers of the signals that the system has: Windows has no SIGUSR1."""
     return [getattr(signal, name) for name in names if hasattr(signal, name)]

@@ -26,12 +26,15 @@ class RunObserver(PairCallback):
         self._progress, self._logs = progress, logs
 
     def on_pairs_start(self, trainer: L.Trainer, pl_module: Any) -> None:
-        """A batch begins."""
+        """Says that a batch begins."""
         self._logs.begin(pl_module.pairs)
         self._progress.batch(pl_module.method, pl_module.pairs)
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """An update is done."""
+        """Says that an update is done, and logs it."""
+        # Lightning logs after all callbacks. A process that is killed before that, when a checkpoint has the update or
+        # its pairs are recorded, would leave it out for good.
+        self._logs.update(pl_module.curves())
         seen = pl_module.evaluation
         loss, score = float(seen.loss.mean()), float(seen.selection.mean())
         self._progress.update(batch.update + 1, batch.updates, loss, score)
@@ -39,10 +42,10 @@ class RunObserver(PairCallback):
     def on_predict_batch_end(
         self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        """A candidate is done."""
+        """Says that a candidate is done."""
         if batch.updates > 1:
             self._progress.update(batch.update + 1, batch.updates)
 
     def on_denoising_step(self, trainer: L.Trainer, pl_module: Any, step: int, total: int) -> None:
-        """A denoising step is done."""
+        """Says that a denoising step is done."""
         self._progress.update(step, total)

@@ -63,14 +63,14 @@ class Parts:
 
     @cached_property
     def towers(self) -> dict[str, ClipTower]:
-        """The judges that are CLIPs by name, and the guide under its own: it is shown beside them."""
+        """The CLIP judges by their names, and the guide as "guide": its score is shown beside theirs."""
         options = self._config["models"]
         clips = {name: judge for name, judge in options["judges"].items() if judge.get("type", "clip") == "clip"}
         towers = {name: self.networks.clip(clip["model"], clip["pretrained"]) for name, clip in clips.items()}
         return {**towers, "guide": self.networks.clip(**options["guide"])}
 
     def truncations(self, prompts: Iterable[str]) -> list[str]:
-        """One sentence per prompt that the pipeline, a CLIP or a term of the objective cuts off, with what is lost."""
+        """Returns a sentence for each prompt that the pipeline, a CLIP or a term cuts off, with what is lost."""
         unique = list(dict.fromkeys(prompts))
         cuts = {"the pipeline": self.chain.truncated(unique)}
         readers = {f"{name} CLIP": tower.truncated(unique) for name, tower in self.towers.items()}
@@ -102,7 +102,7 @@ class Parts:
         return JudgePanel({**judges, "guide": self.towers["guide"]}, reader)
 
     def method(self, name: str, on_note: Callable[[str], None] | None = None) -> tuple[PairModule, list[L.Callback]]:
-        """A method by its name in the configuration: its module, and the callbacks that belong to it."""
+        """Builds a method by its name in the configuration: its module, and the callbacks that belong to it."""
         options = self._config["method"][name]
         settings = method_optimization(self._config, name)
         # A term that stops pairs early is measured apart: in the objective it would have no weight, only a cost.
@@ -133,7 +133,7 @@ class Parts:
         return SaliencySettings(build_detector(options.pop("detector"), self.networks), **options)
 
     def trainer_options(self) -> dict[str, Any]:
-        """Keyword arguments of the Lightning Trainer."""
+        """Returns the keyword arguments of the Lightning Trainer that the configuration decides on."""
         precision = {"precision": self._config["trainer"]["precision"]}
         if self._world.size > 1:
             return precision | self._world.trainer_options()

@@ -1,4 +1,4 @@
-"""What a run tells while it works."""
+"""The interface by which a run reports its progress."""
 
 from __future__ import annotations
 
@@ -8,22 +8,40 @@ from sgool.types import PairRecord, PromptSeed
 
 
 class Progress:
-    """Is told what the runner does, and shows nothing; subclasses show it."""
+    """Receives what a runner reports, and shows nothing; subclasses show it."""
 
     def as_rank(self, rank: int, size: int) -> None:
-        """Before ``start``: several processes work; this is one of them."""
+        """Says, before ``start``, which of several processes this is.
+
+        Args:
+            rank: The number of this process, from 0.
+            size: How many processes there are.
+        """
 
     def start(self, pairs: int, methods: Sequence[str], left: int) -> None:
-        """The run begins: this process's pairs, methods, and (method, pair) problems left to do."""
+        """Says that the run begins.
+
+        Args:
+            pairs: How many pairs this process has.
+            methods: The names of the methods.
+            left: How many problems (a method on a pair) are left to do.
+        """
 
     def note(self, text: str) -> None:
-        """Something that the user should know."""
+        """Passes on a sentence that the user should know."""
 
     def batch(self, method: str, pairs: Sequence[PromptSeed]) -> None:
-        """A batch of pairs begins."""
+        """Says that a batch of pairs begins."""
 
     def update(self, update: int, total: int, loss: float | None = None, score: float | None = None) -> None:
-        """An update of the batch is done; means over the batch of its loss and of the score that chooses the best."""
+        """Says that an update, candidate or denoising step of the batch is done.
+
+        Args:
+            update: How many are done.
+            total: How many the batch takes.
+            loss: The loss, as a mean over the batch's pairs.
+            score: The selection score, as a mean over the batch's pairs.
+        """
 
     def done(self, records: Sequence[PairRecord]) -> None:
-        """The batch has ended and its records are written."""
+        """Says that pairs have ended and that their records are written."""

@@ -9,14 +9,14 @@ from contextlib import ExitStack
 from sgool.prompts.batches import in_batches
 from sgool.results import RunFolder
 from sgool.results.claims import Claims
-from sgool.results.under_way import UnderWay
+from sgool.results.under_way import BatchesUnderWay
 from sgool.types import PairRecord, PromptSeed
 
 Batch = tuple[PromptSeed, ...]
 
 
 class PairQueue:
-    """One method's batches without those that are recorded, or that another runner works on.
+    """Serves one method's batches, without those that are recorded or that another runner works on.
 
     `sgool.PromptDataModule` takes it as its sampler. A batch that is served is claimed until its records are written
     (`done`) or the Trainer has ended (`release`).
@@ -26,7 +26,7 @@ class PairQueue:
         method: The method.
         batches: Those of this process, in order.
         resume: Whether pairs that have a record are skipped, and checkpoints of batches under way taken up.
-        asked: Asked before each batch whether to stop.
+        stop_requested: Called before each batch; true ends the queue.
 
     Attributes:
         method: As given.
@@ -42,12 +42,12 @@ class PairQueue:
         batches: Sequence[Batch],
         *,
         resume: bool = True,
-        asked: Callable[[], bool] = lambda: False,
+        stop_requested: Callable[[], bool] = lambda: False,
     ) -> None:
-        self._folder, self.method, self._resume, self._asked = folder, method, resume, asked
+        self._folder, self.method, self._resume, self._stop_requested = folder, method, resume, stop_requested
         self._made: set[str] = set()
         self._claim = ExitStack()
-        self.under_way = UnderWay(folder.path, method)
+        self.under_way = BatchesUnderWay(folder.path, method)
         self.current: Batch | None = None
         self.taken: list[Batch] = []
         left = [batch for batch in batches if self.left(batch)]
@@ -59,7 +59,7 @@ class PairQueue:
         return len(self._waiting)
 
     def __iter__(self) -> Iterator[Batch]:
-        while self._waiting and not self._asked():
+        while self._waiting and not self._stop_requested():
             batch = self._waiting.popleft()
             if pairs := self._claimed(batch):
                 self.current = pairs
@@ -67,16 +67,16 @@ class PairQueue:
 
     @property
     def waiting(self) -> tuple[Batch, ...]:
-        """Batches that wait."""
+        """The batches that have not been served yet."""
         return tuple(self._waiting)
 
     @property
     def number_left(self) -> int:
-        """Pairs that wait."""
+        """How many pairs have not been served yet."""
         return sum(map(len, self._waiting))
 
     def left(self, batch: Sequence[PromptSeed]) -> Batch:
-        """The pairs of a batch that are still to be done."""
+        """Returns the pairs of a batch that are still to be done."""
         return tuple(pair for pair in batch if self.wants(pair))
 
     def wants(self, pair: PromptSeed) -> bool:
@@ -86,11 +86,11 @@ class PairQueue:
         return not (self._resume and self._folder.is_done(self.method, pair.pair_id, retry_failed=True))
 
     def made(self, record: PairRecord) -> None:
-        """A pair of the batch is recorded."""
+        """Notes that a pair is recorded, so that it is not done again."""
         self._made.add(record.pair_id)
 
     def done(self) -> None:
-        """The records of the batch that was served last are written."""
+        """Ends the batch that was served last: its records are written, and its checkpoint goes."""
         if self.current is not None:
             self.under_way.end(self.current)
         self.release()
@@ -113,13 +113,13 @@ class PairQueue:
         self._waiting = deque(part for batch in self._waiting for part in in_batches(batch, size))
 
     def put_back(self, batches: Sequence[Batch]) -> None:
-        """Serves these next."""
+        """Puts batches in front of those that wait."""
         self._waiting.extendleft(reversed(batches))
 
     def _claimed(self, batch: Batch) -> Batch | None:
         """The pairs to work on, once they are claimed; None where nothing is left of the batch, or it is taken."""
         while left := self.left(batch):
-            pairs = self.under_way.mates(batch, left)
+            pairs = self.under_way.batch_to_continue(batch, left)
             free = self._claim.enter_context(Claims(self._folder.path).take(self.method, [p.pair_id for p in pairs]))
             if not free:
                 self.release()

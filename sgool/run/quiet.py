@@ -1,4 +1,4 @@
-"""Silence where a library says the same thing at each of thousands of fits."""
+"""Silences what a library would say at each of thousands of fits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Scoring of a finished run's images again: after a judge was added or replaced, without optimising anew."""
+"""``sgool score``: scores a run's images again, after a judge was added or replaced, without optimising anew."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from sgool.run.parts import Parts
 from sgool.types import PairRecord, PromptSeed
 
 _BATCH = 32
-#: A run folder may hold pairs of several selections.
+#: Options that select all pairs of the data: a run folder may hold pairs of several selections.
 ALL_PAIRS = {"limit": None, "indices": None, "categories": None, "duplicates": "keep"}
 
 
 def rescore(run: Path) -> Outcome:
-    """Replaces the metrics of every pair that ended well by those of its PNGs; the objective's values stay.
+    """Replaces the scores of every pair that ended well by new scores of its saved images.
 
-    A run judges the 8-bit pixels that it saves, so the same judges give the same scores.
+    The objective's values stay. A run judges the 8-bit pixels that it saves, so the same judges give the same scores.
 
     Raises:
         SgoolError: ``run`` is not a run folder, holds no finished pair, or its judges lack files.
@@ -54,11 +54,11 @@ def rescore(run: Path) -> Outcome:
 
 
 def finished(run: Path) -> tuple[RunFolder, dict[str, Any], list[PairRecord]]:
-    """A run folder, its configuration with the judges in full, and the records of the pairs that ended well.
+    """Reads a finished run: its folder, configuration (with complete judges) and the records of pairs that ended well.
 
     Raises:
-        SgoolError: No run folder, or no such pair.
-        ConfigError: What is wrong with the judges.
+        SgoolError: ``run`` is no run folder, or no pair ended well.
+        ConfigError: The configuration's judges are wrong; the message lists all problems.
     """
     folder = RunFolder(run)
     if not folder.config_path.is_file():
@@ -81,7 +81,10 @@ def _pair_of(record: PairRecord) -> PromptSeed:
 
 
 def _kept(record: PairRecord) -> dict[str, float]:
-    """What no judge said: the objective's values, what the pipeline did not read, how well a photo was inverted."""
+    """Returns the metrics that come from no judge.
+
+    These are the objective's values, how much of a prompt was cut off, and how well a photo was inverted.
+    """
     kept = ("objective", "truncated", "inversion_", "vae_")
     return {key: value for key, value in record.metrics.items() if key.startswith(kept)}
 
@@ -95,7 +98,7 @@ def _images(folder: RunFolder, records: list[PairRecord], name: str) -> Tensor:
 
 
 def _latents(folder: RunFolder, records: list[PairRecord]) -> list[tuple[Tensor, Tensor]] | None:
-    """First and kept latents of each pair; None where one lacks them."""
+    """Reads the first and the final latents of each pair; None if a pair has no file of them."""
     paths = [folder.pair_folder(record.method, record.pair_id) / "latents.safetensors" for record in records]
     if not all(path.is_file() for path in paths):
         return None

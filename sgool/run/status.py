@@ -1,4 +1,4 @@
-"""``sgool status``: how far a run is, read from its folder while runners write there. Needs no torch."""
+"""``sgool status``: reads from a run folder how far the run is, also while runners write there, without torch."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from typing import Any
 from sgool.errors import SgoolError
 from sgool.prompts import load_pairs
 from sgool.results import RunFolder
-from sgool.results.claims import Claim, active_claims
+from sgool.results.claims import Claim, read_claims
 from sgool.results.under_way import BatchNote, batches_under_way
 from sgool.types import PairRecord
 
-#: Records that the pace is measured over, at most.
+#: The most records over which the pace is measured.
 RECENT = 200
 
 _Ids = dict[str, set[str]]
@@ -30,13 +30,13 @@ class MethodStatus:
 
     Attributes:
         method: The method.
-        done: Ended well.
-        failed: Ended with an error; tried again by the next run.
-        running: Claimed by a runner that lives, or of which nobody can tell.
-        interrupted: Begun, not ended, and nobody is at it; continued by the next run.
-        left: Neither done nor failed (running and interrupted ones are among them); None: the total is unknown.
-        total: Of the configuration's data; None: its prompts cannot be read.
-        seconds_left: At the pace of the latest records; None: nothing is running, or there is no record yet.
+        done: How many pairs ended well.
+        failed: How many pairs ended with an error; the next run tries them again.
+        running: How many pairs are claimed by a runner that lives, or of which nobody can tell whether it lives.
+        interrupted: How many pairs were begun, have not ended, and are not claimed; the next run continues them.
+        left: How many pairs are neither done nor failed, running and interrupted ones included; None: unknown.
+        total: How many pairs the configuration names; None if its prompts cannot be read.
+        seconds_left: The time left at the pace of the latest records; None if nothing runs or there is no record yet.
     """
 
     method: str
@@ -64,12 +64,12 @@ class Status:
 
     Attributes:
         run_dir: The run folder.
-        methods: Each method.
+        methods: How far each method is.
         failures: Pairs that failed, the latest first.
-        runners: Claims of runners that live, or of which nobody can tell.
+        runners: Claims of runners that live, or of which nobody can tell whether they live.
         under_way: Batches that have begun and not ended, with the updates that their checkpoints hold.
-        seconds_left: Of all methods; None: unknown for one of those that have pairs left.
-        problems: What is wrong or could not be read, a sentence each.
+        seconds_left: The time left for all methods; None if it is unknown for one that has pairs left.
+        problems: Sentences on what is wrong or could not be read.
     """
 
     run_dir: Path
@@ -81,7 +81,7 @@ class Status:
     problems: tuple[str, ...]
 
     def as_json(self) -> dict[str, Any]:
-        """In JSON's types."""
+        """Returns the status in JSON's types."""
         plain = asdict(self) | {"run_dir": str(self.run_dir)}
         return plain | {"done": sum(m.done for m in self.methods), "left": _sum(m.left for m in self.methods)}
 
@@ -93,18 +93,18 @@ class _Ended:
 
 
 def run_status(run_dir: str | Path) -> Status:
-    """Reads a run folder.
+    """Reads from a run folder how far the run is.
 
     Raises:
-        SgoolError: It is none.
+        SgoolError: The folder is no run folder, or its run has not begun.
     """
     folder = RunFolder(run_dir)
     if not folder.config_path.is_file():
         waiting = " Its jobs have not begun." if (folder.path / "slurm").is_dir() else ""
         raise SgoolError(f"{folder.path} holds no run: there is no config.yaml in it.{waiting}")
     config = folder.config()
-    # Claims and notes first: a pair that ends meanwhile then counts as done, not as interrupted.
-    claims, batches = active_claims(folder.path), batches_under_way(folder.path)
+    # Claims and notes are read first, so that a pair that ends meanwhile counts as done and not as interrupted.
+    claims, batches = read_claims(folder.path), batches_under_way(folder.path)
     runners = [claim for claim in claims if claim.alive is not False]
     scan = folder.scan()
     begun = _begun(scan.unfinished, claims, batches)
@@ -124,14 +124,14 @@ def run_status(run_dir: str | Path) -> Status:
 
 
 def _wanted(config: Mapping[str, Any]) -> tuple[set[str] | None, list[str]]:
-    """The ids of the configuration's pairs; None, and why, if its prompts cannot be read any more."""
+    """Returns the ids of the configuration's pairs; None, and the reason, if its prompts cannot be read any more."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # repeated prompts: the run has said so
+            warnings.simplefilter("ignore")  # the run has warned of repeated prompts already
             return {pair.pair_id for pair in load_pairs(**config["data"])}, []
     except (SgoolError, KeyError, TypeError) as error:
         reason = str(error) if isinstance(error, SgoolError) else "config.yaml has other keys of `data`"
-        return None, [f"the number of pairs is unknown, only what has records is shown: {reason}"]
+        return None, [f"the number of pairs is unknown, only pairs with records are shown: {reason}"]
 
 
 def _methods(config: Mapping[str, Any], ended: Mapping[str, Any]) -> list[str]:
@@ -140,7 +140,7 @@ def _methods(config: Mapping[str, Any], ended: Mapping[str, Any]) -> list[str]:
 
 
 def _ended(folder: RunFolder, records: Sequence[PairRecord]) -> dict[str, list[_Ended]]:
-    """The records of each method with the times of their files, the earliest first."""
+    """Returns each method's records with the times of their files, the earliest first."""
     ended: dict[str, list[_Ended]] = {}
     for record in records:
         path = folder.pair_folder(record.method, record.pair_id) / "record.json"
@@ -154,14 +154,14 @@ def _ended(folder: RunFolder, records: Sequence[PairRecord]) -> dict[str, list[_
 
 
 def _begun(unfinished: Iterable[str], claims: Iterable[Claim], batches: Iterable[BatchNote]) -> _Ids:
-    """Pairs that somebody began: with files but no record, with a claim, or in a batch under way."""
+    """Returns the begun pairs of each method: those with files, with a claim, or in a batch under way."""
     folders = ((method, (pair,)) for method, _, pair in (name.partition("/") for name in unfinished))
     noted: Iterable[Claim | BatchNote] = (*claims, *batches)
     return _ids(chain(folders, ((entry.method, entry.pair_ids) for entry in noted)))
 
 
 def _is_open(batch: BatchNote, wanted: set[str] | None, ended: Iterable[_Ended]) -> bool:
-    """Whether a batch has pairs left that the configuration names; else only its files are there still."""
+    """Whether a batch has pairs left that the configuration names; if not, only its files are left over."""
     left = set(batch.pair_ids) - {entry.record.pair_id for entry in ended if entry.record.status == "done"}
     return bool(left if wanted is None else left & wanted)
 
@@ -176,7 +176,7 @@ def _ids(entries: Iterable[tuple[str, Iterable[str]]]) -> _Ids:
 def _method_status(
     method: str, wanted: set[str] | None, ended: Sequence[_Ended], claimed: set[str], begun: set[str], per_fit: int
 ) -> MethodStatus:
-    """One method's row; pairs that the configuration no longer names are left out."""
+    """Counts one method's pairs; those that the configuration no longer names are left out."""
     mine = [entry for entry in ended if wanted is None or entry.record.pair_id in wanted]
     done = {entry.record.pair_id for entry in mine if entry.record.status == "done"}
     # A failed pair that is claimed is being tried again.
@@ -196,9 +196,9 @@ def _method_status(
 
 
 def records_per_second(ended: Sequence[_Ended], per_fit: int) -> float | None:
-    """The pace of the latest records of a method, all its runners together; None: there are none.
+    """Measures the pace of a method's latest records, over all its runners; None if there is no record.
 
-    Only records since the last pause count: a time in which, by how long the fits take, nobody was at work.
+    Only records since the last pause count. A pause is a time so much longer than a fit that no runner can have worked.
     """
     recent = ended[-RECENT - 1 :]
     if not recent:
@@ -210,8 +210,8 @@ def records_per_second(ended: Sequence[_Ended], per_fit: int) -> float | None:
     for index in range(1, len(recent)):
         if recent[index].at - recent[index - 1].at > pause:
             first = index
-    # In the middle of the work, the time before the first record belongs to earlier ones. At its beginning the first
-    # fit's own time is part of what the records took.
+    # If there are earlier records, the first recent record only marks when the time begins. If there are none, the
+    # time begins when the first fit began.
     in_the_middle = first == 0 and len(recent) > RECENT
     number = len(recent) - first - int(in_the_middle)
     began = recent[first].at - (0.0 if in_the_middle else fits[first])
@@ -219,7 +219,7 @@ def records_per_second(ended: Sequence[_Ended], per_fit: int) -> float | None:
 
 
 def _total_seconds(rows: Sequence[MethodStatus]) -> float | None:
-    """Methods are worked on one after the other."""
+    """Sums the seconds of all methods, since a run works on one method after the other."""
     return _sum(row.seconds_left for row in rows)
 
 
@@ -234,7 +234,7 @@ def _last_line(error: str | None) -> str:
 
 
 def describe(status: Status, most: int = 10) -> list[str]:
-    """The lines below the table: who is at work, what failed, what is wrong."""
+    """Returns the lines below the table: who is at work, what failed, what is wrong."""
     lines = [f"note: {problem}" for problem in status.problems[:most]]
     jobs: dict[str, int] = {}
     for claim in status.runners:
@@ -257,7 +257,7 @@ def _progress(batch: BatchNote) -> str:
 
 
 def table(status: Status) -> list[tuple[str, ...]]:
-    """The rows of the table, header first; an unknown number is a dash."""
+    """Returns the rows of the table, with the header first; an unknown number is a dash."""
     head = ("METHOD", "DONE", "RUNNING", "INTERRUPTED", "FAILED", "LEFT", "TOTAL", "ETA")
     return [
         head,
@@ -277,7 +277,7 @@ def _text(number: int | None) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """Seconds for people: ``2 d 4 h``, ``3 h 20 min``, ``5 min``, ``20 s``; a dash for an unknown time."""
+    """Formats seconds for people: ``2 d 4 h``, ``3 h 20 min``, ``5 min``, ``20 s``; a dash for an unknown time."""
     if seconds is None:
         return "-"
     if seconds < 60:

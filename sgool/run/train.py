@@ -1,4 +1,4 @@
-"""One call of Lightning's Trainer."""
+"""The one place where a run calls Lightning's Trainer."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def _own_exits() -> Iterator[None]:
 
 
 def autocast_like(options: Mapping[str, Any], device: torch.device) -> AbstractContextManager[Any]:
-    """The autocast context in which a Trainer of these options would run a step."""
+    """Returns the autocast context in which a Trainer of these options would run a step."""
     precision = str(options.get("precision", "32-true"))
     if not precision.endswith("-mixed"):
         return nullcontext()

@@ -44,7 +44,7 @@ class Worker:
         config: The plain configuration.
         folder: The run folder.
         progress: Is told what happens.
-        asked: Whether to stop.
+        interrupt: Says whether a signal has asked to stop.
         process: Which process this is.
         environment: Versions, device and commit, for the loggers.
         fingerprint: Of the configuration, for checkpoints.
@@ -55,7 +55,7 @@ class Worker:
     config: dict[str, Any]
     folder: RunFolder
     progress: Progress
-    asked: Interrupt
+    interrupt: Interrupt
     process: Process
     environment: dict[str, Any]
     fingerprint: str
@@ -73,10 +73,10 @@ class Worker:
             Interrupted: A signal asked to stop, and what was under way is saved.
             SgoolError: What the user has to mend.
         """
-        queue = PairQueue(self.folder, name, batches, resume=self.config["resume"], asked=self.asked)
+        queue = PairQueue(self.folder, name, batches, resume=self.config["resume"], stop_requested=self.interrupt)
         if not queue:
             return []
-        self.stop_if_asked()
+        self.stop_if_interrupted()
         module, rules = self.parts.method(name, self.progress.note)
         if module.panel is not None:
             module.panel.reset()
@@ -86,10 +86,10 @@ class Worker:
             callbacks = [*rules, *self._callbacks(name, queue, logs)]
             try:
                 while queue:
-                    self.stop_if_asked()
+                    self.stop_if_interrupted()
                     queue.cut(self._size)
                     self._train(module, callbacks, queue, logs)
-                self.stop_if_asked()
+                self.stop_if_interrupted()
             except Interrupted:
                 logs.close()  # a run that stops on request has not failed
                 raise
@@ -97,21 +97,21 @@ class Worker:
             return queue.taken
 
     def wait(self, taken: dict[str, list[Batch]]) -> None:
-        """Until other runners have recorded what they work on; does what they leave undone."""
+        """Waits until other runners have recorded what they work on, and does what they leave undone."""
         said = False
         while taken := {name: left for name, batches in taken.items() if (left := self._unrecorded(name, batches))}:
             if not said:
                 number = sum(len(batch) for batches in taken.values() for batch in batches)
                 self.progress.note(f"another runner works on {number} pairs of this one in {self.folder.path}: waiting")
                 said = True
-            self.stop_if_asked()
+            self.stop_if_interrupted()
             time.sleep(_PATIENCE)
             for name, batches in taken.items():
                 self.run(name, [batch for batch in batches if self._is_free(name, batch)])
 
-    def stop_if_asked(self) -> None:
-        """Raises Interrupted between two batches."""
-        if self.asked():
+    def stop_if_interrupted(self) -> None:
+        """Raises `Interrupted` between two batches if a signal asked to stop."""
+        if self.interrupt():
             raise Interrupted("stopped between two pairs, as it was asked to")
 
     def _train(self, module: PairModule, callbacks: list[L.Callback], queue: PairQueue, logs: RunLogs) -> None:
@@ -138,37 +138,45 @@ class Worker:
     def _callbacks(self, name: str, queue: PairQueue, logs: RunLogs) -> list[PairCallback]:
         def done() -> None:
             self._succeeded = True
+            self._end_logs(queue, logs)
             queue.done()
 
         return [
             RunObserver(self.progress, logs),
-            RunWriter(self.folder, name, wanted=queue.wants, on_record=lambda r: self._recorded(queue, logs, r)),
+            RunWriter(self.folder, name, wanted=queue.wants, on_record=lambda r: self._recorded(queue, r)),
             BatchCheckpoint(
                 queue.under_way.checkpoint,
                 self.fingerprint,
                 every=self.config["trainer"]["save_every_n_updates"],
-                interrupted=self.asked,
+                interrupted=self.interrupt,
                 on_note=self.progress.note,
                 on_written=queue.under_way.note_progress,
                 on_done=done,
             ),
         ]
 
-    def _recorded(self, queue: PairQueue, logs: RunLogs, record: PairRecord) -> None:
+    def _recorded(self, queue: PairQueue, record: PairRecord) -> None:
         queue.made(record)
-        logs.end([record])
         self.progress.done([record])
+
+    def _end_logs(self, queue: PairQueue, logs: RunLogs) -> None:
+        """All at once, also those that an earlier start had recorded of a batch before it was killed."""
+        found = [self.folder.record(queue.method, pair.pair_id) for pair in queue.current or ()]
+        logs.end([record for record in found if record is not None])
 
     def _broken(self, queue: PairQueue, error: str, began: float, logs: RunLogs) -> None:
         """A batch broke: each pair by itself, so that one cannot take its mates along; a single one is recorded."""
-        batch = queue.give_up()
+        batch = queue.current or ()
         if len(batch) > 1:
+            queue.give_up()
             self.progress.note(f"a fit of {len(batch)} pairs ended in {error}; now one by one")
             queue.put_back([(pair,) for pair in queue.left(batch)])
             return
         (pair,) = batch
         record = write_failure(self.folder, queue.method, pair, error, time.perf_counter() - began)
-        self._recorded(queue, logs, record)
+        self._recorded(queue, record)
+        self._end_logs(queue, logs)
+        queue.done()
         self._crashed.add(pair.prompt)
         if len(self._crashed) == _MOST_CRASHES and not self._succeeded:
             raise SgoolError(
@@ -200,7 +208,7 @@ class Worker:
         means = self.means.to_log(name) if self.means is not None and not queue.taken else None
         logs.close(means)
         if self.means is not None and means:
-            self.means.logged(name, means)
+            self.means.mark_logged(name, means)
 
     def _logs(self, name: str, pairs: int) -> RunLogs:
         updates = method_optimization(self.config, name)["num_optimization_steps"] * -(-pairs // self._size)

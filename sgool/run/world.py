@@ -45,7 +45,7 @@ class World:
     children: list[Any] = field(default_factory=list)
 
     def trainer_options(self) -> dict[str, Any]:
-        """``trainer`` with a strategy, which serves one trainer only."""
+        """Returns ``trainer`` with a new strategy: one serves a single Trainer."""
         return {**self.trainer, "strategy": PairParallelStrategy(process_group=False)}
 
     def forward(self, number: int) -> None:
@@ -54,7 +54,7 @@ class World:
             child.send_signal(number)
 
     def wait(self) -> list[int]:
-        """Waits for these processes; their exit codes, in the order of their local ranks from 1 on."""
+        """Waits for these processes and returns their exit codes, in the order of their local ranks from 1 on."""
         codes = [child.wait() for child in self.children]
         if self.children:
             for name in _LAUNCHED:  # else a later run of this process would take itself for one of several
@@ -68,7 +68,7 @@ class World:
 
 
 def accelerator_of(device: torch.device) -> str:
-    """Lightning's name of a device's kind."""
+    """Returns Lightning's name of a device's kind."""
     return {"cpu": "cpu", "cuda": "gpu", "mps": "mps"}[device.type]
 
 

@@ -1,4 +1,4 @@
-"""The human study: a blind page of pairwise choices, its server, and what the votes say."""
+"""The human study: a blind page of pairwise choices, its server, and the scoring of the votes."""
 
 from sgool.study.build import Study, StudyOptions, build_study
 from sgool.study.results import study_results

@@ -1,4 +1,4 @@
-"""Fleiss' kappa: how far raters agree beyond what their habits alone would give."""
+"""Fleiss' kappa: how far raters agree beyond what chance would give."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ class Agreement:
     """Agreement of several raters on nominal answers.
 
     Attributes:
-        kappa: 1: perfect; 0: as by chance; None: not defined (``note`` says why).
-        observed: Share of agreeing couples of raters, averaged over items; None without an item.
-        expected: The same by chance, from how often each answer was given.
-        items: Items with at least two ratings; no other counts.
-        ratings: Theirs.
-        note: What to know when reading it.
+        kappa: 1 for perfect agreement, 0 for that of chance; None if it is not defined (``note`` says why).
+        observed: The share of couples of raters who agree, averaged over items; None without an item.
+        expected: The share that chance would give, from how often each answer was given; None without an item.
+        items: How many items have at least two ratings; only these count.
+        ratings: How many ratings these items have.
+        note: What a reader of kappa should know.
     """
 
     kappa: float | None
@@ -30,7 +30,7 @@ class Agreement:
 
 
 def fleiss_kappa(counts: ArrayLike) -> Agreement:
-    """Fleiss' kappa of a table of counts.
+    """Compute Fleiss' kappa of a table of counts.
 
     Args:
         counts: (items, categories), how many raters gave an item each answer. Rows may have different sums: each

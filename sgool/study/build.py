@@ -1,4 +1,4 @@
-"""``sgool study``: the page for raters, and the key that stays behind."""
+"""``sgool study``: makes the page for raters, and the key, which raters do not get."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ _OWN_FILES = ("app.js", "style.css", "icon.svg")
 
 @dataclass(frozen=True)
 class StudyOptions:
-    """What a study shows.
+    """The options of a study: what it shows, to whom, and where it is written.
 
     Attributes:
-        methods: Labels to compare; empty: all.
-        pairs: Prompt-seed pairs, drawn by ``seed``; None: all.
-        per_rater: Comparisons that one rater sees, at most.
-        attention: Attention checks that one rater sees.
-        seed: Decides which pairs, orders and sides.
-        rater: Make a page for this one alone; None: for all, who type an id of theirs.
+        methods: The labels of the methods to compare; empty: all.
+        pairs: How many prompt-seed pairs are drawn; None: all are used.
+        per_rater: The most comparisons that one rater sees.
+        attention: How many attention checks one rater sees.
+        seed: The seed that decides on pairs, orders and sides.
+        rater: The id of the only rater whom the page is for; None: it is for all, who type their ids.
         consent: A text file that replaces the consent text; paragraphs are separated by empty lines.
         out: The study's folder; None: ``study/`` in the first run.
     """
@@ -58,11 +58,11 @@ class Study:
     """A study on disk.
 
     Attributes:
-        folder: Holds ``key.json``, the page's folder, and ``votes.csv`` once there are votes.
-        page: The folder that raters get, and nothing else.
-        key: What the names in the page mean.
-        rater: Whom the page is for; None: anyone.
-        per_rater: Comparisons in a form, without checks.
+        folder: The study's folder, with ``key.json``, the page's folder, and ``votes.csv`` once there are votes.
+        page: The page's folder, which is all that raters get.
+        key: The key, which tells what the names in the page mean.
+        rater: The id of the rater whom the page is for; None: it is for anyone.
+        per_rater: How many comparisons a form has, without checks.
     """
 
     folder: Path
@@ -78,8 +78,8 @@ def build_study(runs: Sequence[str | Path], options: StudyOptions | None = None)
     The same runs, options and folder give the same study: votes already collected stay valid.
 
     Raises:
-        SgoolError: Nothing to compare, options that make no sense, a folder that cannot be written, or one that holds
-            votes of another study.
+        SgoolError: There is nothing to compare, an option is wrong, or the folder cannot be written or holds votes of
+            another study.
     """
     options = options or StudyOptions()
     consent = _check(options)
@@ -110,7 +110,7 @@ def build_study(runs: Sequence[str | Path], options: StudyOptions | None = None)
 
 
 class _Names:
-    """Names in the page, which say nothing without the salt."""
+    """Makes the names in the page, which nobody can compute without the salt."""
 
     def __init__(self, salt: str) -> None:
         self.salt = salt
@@ -169,7 +169,7 @@ def _key(names: _Names, material: Material, checks: Sequence[Check], options: St
 def _data(
     names: _Names, key: StudyKey, material: Material, checks: Sequence[Check], options: StudyOptions
 ) -> tuple[int, dict[str, object]]:
-    """Comparisons in a form, and what the page loads; nothing in its order says whose an image is."""
+    """Return the number of comparisons in a form, and the page's data, whose order does not tell whose an image is."""
     facts = [Facts(one.methods, one.first.pair_id) for one in material.comparisons]
     raters = [options.rater] if options.rater else [f"form {number}" for number in range(FORMS)]
     forms = make_forms(facts, len(checks), options.per_rater, options.seed, raters)
@@ -192,7 +192,7 @@ def _save_images(folder: Path, names: _Names, material: Material, checks: Sequen
     files = {names.image(entry.pair_id, entry.method): entry.image for entry in compared}
     for number, check in enumerate(checks):
         files |= {names.check(number, "first"): check.first.image, names.check(number, "second"): check.second.image}
-    for name in sorted(files):  # the order of writing must not say whose an image is either
+    for name in sorted(files):  # the order of writing must not tell whose an image is either
         save_for_page(files[name], folder / f"{name}.jpg")
 
 
@@ -209,13 +209,13 @@ def _write_own_files(page: Path, consent: str | None) -> None:
 
 
 def _script(data: dict[str, object]) -> str:
-    """JSON that is safe as a script in any encoding, whatever a prompt holds."""
+    """Return JSON that is safe as a script in any encoding, whatever a prompt contains."""
     return json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")
 
 
 @contextmanager
 def _renewed(page: Path) -> Iterator[Path]:
-    """A folder to fill, which takes the page's place when it is whole: an interrupted build leaves the old page."""
+    """Yield a folder to fill, which then replaces the page; an interrupted build leaves the old page as it was."""
     if page.exists() and not (page / "data.js").exists():
         raise SgoolError(f"{page} is in the way: it holds something that is no study page. Use another --out.")
     new = page.with_name(f".{page.name}.new")

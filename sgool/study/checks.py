@@ -1,4 +1,4 @@
-"""Attention checks: comparisons whose answer is known."""
+"""Attention checks: comparisons whose right answer is known."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _TRIES = 200
 
 @dataclass(frozen=True)
 class Check:
-    """A comparison with a known answer.
+    """An attention check: a comparison with a known answer.
 
     Attributes:
         kind: ``wrong_prompt``: the first image was made for the prompt, the second for one without a word in common;
             the first must be said to match better. ``same_image``: both are one image; both answers must be a tie.
-        prompt: What is shown above the images.
-        first: An image.
-        second: The other one.
+        prompt: The prompt that is shown above the images.
+        first: The first image.
+        second: The second image.
     """
 
     kind: str
@@ -41,13 +41,12 @@ def make_checks(entries: Sequence[Entry], number: int, seed: int) -> list[Check]
     """Draw attention checks, of both kinds in turn.
 
     The images of ``wrong_prompt`` come from the better half by CLIP score where a run has one: a rater must not be
-    called inattentive because the image is bad. With prompts that all share a word there are checks of the other kind
-    alone.
+    called inattentive because the image is bad. If all prompts share a word, all checks are of the other kind.
 
     Args:
-        entries: Images to draw from.
-        number: How many.
-        seed: Of the study.
+        entries: The images to draw from.
+        number: How many checks to draw.
+        seed: The study's seed.
     """
     generator = seeded(seed, "checks")
     ordered = sorted(entries, key=lambda entry: (entry.pair_id, entry.method))
@@ -71,7 +70,7 @@ def make_checks(entries: Sequence[Entry], number: int, seed: int) -> list[Check]
 
 
 def words(prompt: str) -> set[str]:
-    """The words that say what a picture shows, without a plural's s."""
+    """Return the words of a prompt that say what a picture shows, without a plural's s."""
     found = re.findall(r"\w+", prompt.lower())
     return {word.removesuffix("s") if len(word) > 3 else word for word in found} - _FILLERS
 

@@ -1,4 +1,4 @@
-"""What can be compared: two methods' images of the same prompt-seed pair."""
+"""Collects what a study can compare: two methods' images of the same prompt-seed pair."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ class Entry:
     """One method's image of a pair.
 
     Attributes:
-        pair_id: The pair.
-        prompt: Its text.
+        pair_id: The pair's id.
+        prompt: The pair's prompt.
         method: The method's label (``RUN/NAME`` where several runs have it).
-        image: The file.
-        score: A CLIP score of the image, if the run has one: which images can serve as attention checks.
+        image: The path of the image.
+        score: A CLIP score of the image, if the run has one; attention checks use images with good scores.
     """
 
     pair_id: str
@@ -41,20 +41,20 @@ class Comparison:
 
     @property
     def methods(self) -> tuple[str, str]:
-        """The two methods."""
+        """The labels of the two methods."""
         return self.first.method, self.second.method
 
 
 @dataclass
 class Material:
-    """What a study can show.
+    """The images and comparisons that a study can show.
 
     Attributes:
-        methods: Labels, in display order.
+        methods: The methods' labels, in display order.
         entries: (pair id, method) -> image.
-        comparisons: Those that raters can be shown, by pair, then methods.
-        identical: (pair id, method, method) whose images are the same pixel for pixel: nobody could tell them apart.
-        left_out: One sentence per image that is missing.
+        comparisons: The comparisons that raters can be shown, by pair, then methods.
+        identical: (pair id, method, method) of images that are the same pixel for pixel; they are not shown.
+        left_out: A sentence for each image that is missing.
     """
 
     methods: list[str]
@@ -69,10 +69,10 @@ def collect(runs: Sequence[Run], methods: Sequence[str] = ()) -> Material:
 
     Args:
         runs: From ``load_runs``.
-        methods: Labels to compare; empty: all.
+        methods: The labels of the methods to compare; empty: all.
 
     Raises:
-        SgoolError: Unknown methods, fewer than two, or no pair that two of them finished with different images.
+        SgoolError: A method is unknown, there are fewer than two, or no pair has different images of two methods.
     """
     labels = method_labels(runs)
     material = Material(_chosen(list(labels.values()), methods))
@@ -101,7 +101,7 @@ def collect(runs: Sequence[Run], methods: Sequence[str] = ()) -> Material:
 
 
 def keep_pairs(material: Material, pair_ids: Sequence[str]) -> Material:
-    """The same with these pairs alone."""
+    """Return the material that belongs to the given pairs."""
     wanted = set(pair_ids)
     return Material(
         material.methods,
@@ -136,7 +136,7 @@ def _chosen(labels: Sequence[str], methods: Sequence[str]) -> list[str]:
 
 def _clip_score(metrics: Mapping[str, float]) -> float | None:
     names = sorted(name for name in metrics if name.endswith("clip_score"))
-    value = metrics[names[-1]] if names else None  # any judge will do to tell a good image from a bad one
+    value = metrics[names[-1]] if names else None  # any judge can tell a good image from a bad one
     return value if value is not None and value == value else None
 
 

@@ -1,4 +1,4 @@
-"""Copies of images for raters: of a size to look at, without anything that says where they come from."""
+"""Copies images for raters, in a size to look at and without anything that says where they come from."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from pathlib import Path
 from PIL import Image
 
 MIN_SIDE = 512
-"""Smaller images are enlarged by a whole factor to at least this: browsers' own enlargement is blurred."""
+"""Smaller images are enlarged by a whole factor to at least this side, since browsers would blur them."""
 
 MAX_SIDE = 1024
-"""Larger images are shrunk to this."""
+"""Larger images are shrunk to this side."""
 
 
 def save_for_page(source: Path, target: Path) -> None:
-    """Write a JPEG of the pixels alone: no name, date, comment, colour profile or EXIF of the source."""
+    """Write a JPEG that has only the pixels of the source: no name, date, comment, colour profile or EXIF."""
     with Image.open(source) as picture:
         pixels = _fit(picture.convert("RGB"))
     bare = Image.new("RGB", pixels.size)
     bare.paste(pixels)
-    # No colour subsampling, hardly any loss: raters compare small things.
+    # Raters compare small details: so there is no colour subsampling and hardly any loss.
     bare.save(target, quality=95, subsampling=0)
 
 

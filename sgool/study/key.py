@@ -1,4 +1,4 @@
-"""The key of a study: which image is whose. It stays with whoever runs the study; the page does not load it."""
+"""The key of a study: which method made which image. Raters do not get it, and the page does not load it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _VERSION = 1
 
 @dataclass(frozen=True)
 class Item:
-    """One thing that raters judge.
+    """An item that raters judge: a comparison or an attention check.
 
     Attributes:
         kind: ``comparison``, or the kind of an attention check.
@@ -32,16 +32,16 @@ class Item:
 
 @dataclass(frozen=True)
 class StudyKey:
-    """All that scoring needs.
+    """The key of a study, with all that scoring needs.
 
     Attributes:
         study: The study's id; votes carry it.
-        salt: What names in the page were made with: nobody can compute them from a method's name without it.
-        seed: Of the sampling, orders and sides.
-        methods: In display order.
-        items: By the name that the page knows.
-        identical: (pair id, method, method) that were not shown, being the same image.
-        left_out: Images that are missing, with the reason.
+        salt: Random text from which the page's names are made, so that nobody can compute them from a method's name.
+        seed: The seed of the sampling, orders and sides.
+        methods: The methods, in display order.
+        items: The items, by their names in the page.
+        identical: (pair id, method, method) of comparisons that were not shown, since both images are the same.
+        left_out: Sentences on images that are missing.
     """
 
     study: str
@@ -53,15 +53,15 @@ class StudyKey:
     left_out: list[str] = field(default_factory=list)
 
     def text(self) -> str:
-        """The key as JSON."""
+        """Return the key as JSON."""
         return json.dumps({"version": _VERSION} | asdict(self), indent=1, ensure_ascii=False) + "\n"
 
 
 def read_key(path: Path) -> StudyKey:
-    """Read ``key.json``.
+    """Read a study's key from ``key.json``.
 
     Raises:
-        SgoolError: It is missing or holds something else.
+        SgoolError: The file is missing or holds no key.
     """
     try:
         values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""Who sees what, in which order, on which side: decided by a seed, balanced, the same at every call."""
+"""Plans who sees which images, in which order and on which side: balanced, and the same for the same seed."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from typing import TypeVar
 Value = TypeVar("Value")
 
 FORMS = 64
-"""Orders in a page that many raters share. A rater's id picks one; two raters with the same one see the same order."""
+"""Number of orders in a page that many raters share. A rater's id picks one; two raters may have the same."""
 
 
 @dataclass(frozen=True)
 class Shown:
-    """One step of a form: the index of an item, and whether its two images change sides."""
+    """A place in a form: the index of the item that is shown, and whether its two images change sides."""
 
     item: int
     swapped: bool
@@ -25,14 +25,14 @@ class Shown:
 
 @dataclass(frozen=True)
 class Facts:
-    """What planning needs to know of a comparison: its method pair and its prompt-seed pair."""
+    """The facts about a comparison that planning needs: its method pair and its prompt-seed pair."""
 
     methods: Hashable
     pair: Hashable
 
 
 def seeded(*parts: object) -> random.Random:
-    """A generator that depends on nothing but the parts, on any machine."""
+    """Return a random generator that depends only on the parts, on any machine."""
     text = "\0".join(str(part) for part in parts)
     return random.Random(int.from_bytes(hashlib.sha256(text.encode()).digest(), "big"))
 
@@ -40,7 +40,7 @@ def seeded(*parts: object) -> random.Random:
 def make_forms(
     comparisons: Sequence[Facts], checks: int, per_rater: int, seed: int, raters: Sequence[str]
 ) -> list[list[Shown]]:
-    """One form per rater (or per anonymous slot).
+    """Make a form per rater (or per anonymous slot): the order in which a rater sees the items.
 
     Within a form no item appears twice, the method pairs appear equally often (within one, as far as there are
     comparisons), each is on its first side as often as on the other (within one), and the checks are spread over the
@@ -48,10 +48,10 @@ def make_forms(
     prompts are preferred.
 
     Args:
-        comparisons: In an order that is the same at every call; they are the items 0, 1, ...
-        checks: Number of attention checks; they are the items after the comparisons, and everyone gets all.
-        per_rater: Comparisons in a form, at most.
-        seed: Of the study.
+        comparisons: The comparisons, in an order that is the same at every call; they are the items 0, 1, ...
+        checks: How many attention checks there are; they are the items after the comparisons, and all are in each form.
+        per_rater: The most comparisons in a form.
+        seed: The study's seed.
         raters: One name per form.
     """
     used: Counter[int] = Counter()
@@ -59,7 +59,7 @@ def make_forms(
 
 
 def choose(candidates: Sequence[Value], number: int | None, seed: int) -> list[Value]:
-    """``number`` of them (all if None), in their order."""
+    """Draw ``number`` candidates (all if None) and return them in their order."""
     if number is None or number >= len(candidates):
         return list(candidates)
     chosen = set(seeded(seed, "pairs").sample(range(len(candidates)), number))
@@ -90,7 +90,7 @@ def _draw(
     used: Counter[int],
     seen: Counter[Hashable],
 ) -> list[int]:
-    """The least used items, those of pairs that the form has least often first; counts them."""
+    """Draw the least used items, first those of pairs that are rare in the form, and count their use."""
     order = list(items)
     generator.shuffle(order)
     order.sort(key=lambda item: (used[item], seen[comparisons[item].pair]))
@@ -101,7 +101,7 @@ def _draw(
 
 
 def _quotas(sizes: Sequence[int], total: int, generator: random.Random) -> list[int]:
-    """``total`` over groups, as equal as their sizes allow; who gets one more is drawn."""
+    """Share ``total`` among groups, as equally as their sizes allow; which group gets one more is drawn."""
     quotas = [0] * len(sizes)
     for _ in range(min(total, sum(sizes))):
         open_groups = [index for index, size in enumerate(sizes) if quotas[index] < size]
@@ -111,7 +111,7 @@ def _quotas(sizes: Sequence[int], total: int, generator: random.Random) -> list[
 
 
 def _sides(number: int, generator: random.Random) -> list[bool]:
-    """Half of them swapped; with an odd number the one left over is drawn."""
+    """Swap half of the sides, in random order; for an odd number the last one is drawn."""
     sides = [index % 2 == 0 for index in range(number - number % 2)]
     sides += [generator.random() < 0.5] if number % 2 else []
     generator.shuffle(sides)
@@ -119,7 +119,7 @@ def _sides(number: int, generator: random.Random) -> list[bool]:
 
 
 def _spread(shown: list[Shown], first_check: int, checks: int, generator: random.Random) -> list[Shown]:
-    """One check in each of equal parts of the form, not at its very start: first there is something to get used to."""
+    """Put a check into each of equal parts of the form, but none at its start, where raters still get used to it."""
     order = list(range(first_check, first_check + checks))
     generator.shuffle(order)
     result: list[Shown] = []

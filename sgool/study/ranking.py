@@ -1,4 +1,4 @@
-"""Davidson's model of paired comparisons with ties: an extension of Bradley and Terry's."""
+"""Davidson's model of paired comparisons with ties, which extends Bradley and Terry's."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import connected_components
 
 PRIOR = 1.0 / 9.0
-"""Precision of a normal prior on log-strengths, standard deviation 3: e^3 = 20 to 1 is an ordinary difference under it.
-It keeps the estimate finite where a method never lost, and is worth less than one vote elsewhere."""
+"""Precision of the normal prior on log-strengths. Its standard deviation is 3, so e^3 = 20 to 1 is nothing unusual.
+The prior keeps the estimate finite if a method never lost, and else is worth less than one vote."""
 
 _LARGEST_STEP = 2.0
 _CLOSE = 1e-9
@@ -23,24 +23,24 @@ def fit_strengths(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Fit P(i beats j) : P(tie) : P(j beats i) = s_i : nu sqrt(s_i s_j) : s_j by (penalised) maximum likelihood.
 
-    Many data sets at once, by Newton's method; the log-likelihood is concave in (log s, log nu).
+    Many data sets are fitted at once, by Newton's method; the log-likelihood is concave in (log s, log nu).
 
     Args:
-        counts: (data sets, pairs, 3): wins of the first, ties, wins of the second.
-        pairs: Indices of each pair's methods.
-        methods: How many there are.
-        prior: Precision of the normal prior on log s; towards 0: maximum likelihood alone, which does not exist where
-            ``is_separated``.
+        counts: (data sets, pairs, 3): wins of the first method, ties, wins of the second.
+        pairs: The indices of each pair's two methods.
+        methods: How many methods there are.
+        prior: The precision of the normal prior on log s. Towards 0 the fit becomes that of maximum likelihood, which
+            does not exist if ``is_separated``.
 
     Returns:
-        log s, (data sets, methods), of sum 0; nu, (data sets,).
+        The log-strengths log s, (data sets, methods), with sum 0, and nu, (data sets,).
 
     Sources: Bradley and Terry, Biometrika 39 (1952) 324-345; Davidson, Journal of the American Statistical
     Association 65 (1970) 317-328.
     """
     features = _features(pairs, methods)
     products = np.einsum("pkd,pke->pkde", features, features)
-    # The ridge on log nu matters only without ties, where nu goes to 0 and its curvature with it.
+    # The ridge on log nu matters only without ties: then nu and its curvature go to 0.
     ridge = np.full(methods + 1, max(prior, 1e-8))
     ridge[-1] = 1e-9
     values = np.zeros((len(counts), methods + 1))
@@ -63,14 +63,14 @@ def fit_strengths(
 
 
 def is_separated(counts: NDArray[np.float64], pairs: Sequence[tuple[int, int]], methods: int) -> bool:
-    """Whether some methods were never beaten (nor tied) by the others: then no finite estimate exists.
+    """Whether some methods were never beaten or tied by the others, so that no finite estimate exists.
 
     Source: Ford, American Mathematical Monthly 64 (1957) 28-33.
 
     Args:
         counts: (pairs, 3), as in ``fit_strengths``.
-        pairs: As there.
-        methods: As there.
+        pairs: As in ``fit_strengths``.
+        methods: As in ``fit_strengths``.
     """
     edges = np.zeros((methods, methods))
     for (first, second), (wins, ties, losses) in zip(pairs, counts, strict=True):
@@ -81,7 +81,7 @@ def is_separated(counts: NDArray[np.float64], pairs: Sequence[tuple[int, int]], 
 
 
 def _features(pairs: Sequence[tuple[int, int]], methods: int) -> NDArray[np.float64]:
-    """(pairs, 3 outcomes, methods + 1): what an outcome's log-chance is linear in."""
+    """Return (pairs, 3 outcomes, methods + 1): the features in which an outcome's log-probability is linear."""
     features = np.zeros((len(pairs), 3, methods + 1))
     for row, (first, second) in enumerate(pairs):
         features[row, 0, first] = features[row, 2, second] = 1.0

@@ -1,4 +1,4 @@
-"""``sgool study-results``: from files of votes to numbers, with and without raters who failed the checks."""
+"""``sgool study-results``: scores files of votes, with and without raters who failed the attention checks."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class Rater:
     """What is known of one rater.
 
     Attributes:
-        name: The id.
-        comparisons: Judged, without checks.
-        checks: Seen.
-        right: Answered as expected.
-        reason: Why the rater is left out of the main results; empty: is not.
+        name: The rater's id.
+        comparisons: How many comparisons the rater judged, without checks.
+        checks: How many attention checks the rater saw.
+        right: How many checks the rater answered as expected.
+        reason: Why the rater is left out of the main results; empty if the rater is not.
     """
 
     name: str
@@ -38,19 +38,19 @@ class Rater:
 
 @dataclass(frozen=True)
 class Results:
-    """What a study found.
+    """The results of a study.
 
     Attributes:
-        study: Its id.
-        methods: In display order.
-        lines: Votes in the files.
-        repeated: Of those, how many a later vote of the same rater on the same item replaced (or repeated).
-        raters: Everyone, by name.
-        shown_items: Comparisons that the study can show.
-        identical: Method pair -> pairs that were not shown, both images being the same.
-        left_out: Images that were missing when the study was made.
-        main: Results without the excluded raters.
-        everyone: Results with them; None if there are none.
+        study: The study's id.
+        methods: The methods, in display order.
+        lines: How many votes the files have.
+        repeated: How many of these a later vote of the same rater on the same item replaced (or repeated).
+        raters: All raters, by name.
+        shown_items: How many comparisons the study can show.
+        identical: Method pair -> number of prompt-seed pairs that were not shown, since both images are the same.
+        left_out: How many images were missing when the study was made.
+        main: The results without the excluded raters.
+        everyone: The results with the excluded raters; None if nobody is excluded.
     """
 
     study: str
@@ -66,14 +66,15 @@ class Results:
 
 
 def study_results(files: Sequence[Path], key_path: Path | None = None) -> Results:
-    """Read votes and score them.
+    """Read the votes of a study and score them.
 
     Args:
-        files: From the server and from raters, in any order; the same vote in two files counts once.
+        files: Files of the server and of raters, in any order; the same vote in two files counts once.
         key_path: The study's key; None: ``key.json`` beside the first file.
 
     Raises:
-        SgoolError: No file, no key, no vote; ``VotesError`` with all problems of all files.
+        SgoolError: There is no file, no key or no vote.
+        VotesError: Files cannot be read; the message lists all problems of all files.
     """
     if not files:
         raise SgoolError("Nothing to score: give at least one file of votes.")
@@ -92,7 +93,7 @@ def study_results(files: Sequence[Path], key_path: Path | None = None) -> Result
 
 
 def last_votes(votes: Sequence[Vote]) -> list[Vote]:
-    """One vote per rater and item: the last by time, of equal times the last in the files."""
+    """Return one vote per rater and item: the last by time, and of equal times the last in the files."""
     kept: dict[tuple[str, str], Vote] = {}
     for vote in sorted(votes, key=lambda vote: vote.answered_at):  # stable; ISO times sort as text
         kept[vote.rater, vote.item] = vote
@@ -125,4 +126,4 @@ def _rater(name: str, votes: Sequence[Vote], key: StudyKey) -> Rater:
 def _is_right(vote: Vote, key: StudyKey) -> bool:
     if key.items[vote.item].kind == SAME_IMAGE:
         return all(getattr(vote, question) == "tie" for question in QUESTIONS)
-    return vote.method("match", key) == "right"  # which one people prefer has no right answer
+    return vote.method("match", key) == "right"  # the question of preference has no right answer

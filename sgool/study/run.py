@@ -1,4 +1,4 @@
-"""What ``sgool study`` says and does once the page is built."""
+"""``sgool study`` once the page is built: describes the study and serves it."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from sgool.study.key import COMPARISON
 from sgool.study.server import StudyServer, is_loopback, serve_study
 
 _ENOUGH = 5
-"""Votes on a comparison with which a majority says something; also odd, so that there is one."""
+"""Enough votes on a comparison for a majority; the number is odd, so that there is one."""
 
 
 def run_study(study: Study, listen: tuple[str, int] | None, say: Callable[[str], object]) -> None:
-    """Say what was made and, with an address, serve it until Ctrl-C.
+    """Describe a study and, if there is an address, serve it until Ctrl-C.
 
     Args:
         study: From ``build_study``.
-        listen: Host and port, or None.
-        say: Takes lines for the user.
+        listen: The host and port to serve at; None: do not serve.
+        say: Called with each line for the user.
     """
     for line in describe(study):
         say(line)
@@ -43,7 +43,7 @@ def run_study(study: Study, listen: tuple[str, int] | None, say: Callable[[str],
 
 
 def describe(study: Study) -> list[str]:
-    """What the study holds, in lines."""
+    """Return lines that describe a study."""
     kinds = Counter(item.kind for item in study.key.items.values())
     checks = kinds[WRONG_PROMPT] + kinds[SAME_IMAGE]
     pairs = len({item.pair_id for item in study.key.items.values() if item.kind == COMPARISON})

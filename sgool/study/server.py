@@ -1,4 +1,4 @@
-"""The study on a server of this machine: the page's files, and one address that takes votes."""
+"""A server for the study on this machine: it sends the page's files and takes votes at one address."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from sgool.study.votes import VoteFile, make_vote
 _logger = logging.getLogger(__name__)
 
 MOST_BODY = 4096
-"""Bytes of a vote; one has about 400."""
+"""The most bytes of a vote; usually there are about 400."""
 
 TIMEOUT = 15.0
 """Seconds that a connection may keep a thread waiting."""
@@ -52,13 +52,13 @@ class _Refusal(Exception):
 
 
 class StudyServer(ThreadingHTTPServer):
-    """Serves the page's files as they were at the start, by exact name, and appends votes.
+    """An HTTP server that sends the page's files, listed at its start, and appends votes to a file.
 
     Args:
         study: From ``build_study``.
-        host: Address to listen at.
-        port: 0: any free one.
-        votes: The file; None: ``votes.csv`` in the study's folder.
+        host: The address to listen at.
+        port: The port to listen at; 0: any free one.
+        votes: The file of votes; None: ``votes.csv`` in the study's folder.
     """
 
     daemon_threads = True
@@ -67,27 +67,27 @@ class StudyServer(ThreadingHTTPServer):
         self.study = study
         self.votes = VoteFile(votes or study.folder / "votes.csv")
         self.host = host
-        # A list of what there is: whatever else a request spells, with .., %2e or links, is not in it.
+        # Only these files are sent: whatever else a request names, with .., %2e or links, is not among them.
         self.files = {"/" + str(path.relative_to(study.page).as_posix()): path for path in _plain_files(study.page)}
         self.files["/"] = study.page / "index.html"
         super().__init__((host, port), _Handler)
 
     @property
     def port(self) -> int:
-        """Where it listens."""
+        """The port at which the server listens."""
         return int(self.server_address[1])
 
     @property
     def url(self) -> str:
-        """What raters open on this machine."""
+        """The address that raters on this machine open."""
         host = "127.0.0.1" if self.host in ("", "0.0.0.0") else f"[{self.host}]" if ":" in self.host else self.host
         return f"http://{host}:{self.port}/"
 
     def knows_host(self, host: str) -> bool:
-        """Whether a request's Host is this server's.
+        """Whether the Host of a request is this server.
 
-        A name that someone else's DNS points here (DNS rebinding) is not: addresses are, where the server listens
-        beyond loopback, and the name that ``--host`` gave.
+        Hosts are localhost, the name that ``--host`` gave, loopback addresses, and other addresses if the server
+        listens beyond loopback. Other names are refused, since anyone's DNS may point here (DNS rebinding).
         """
         try:
             parts = urlsplit(f"//{host}")
@@ -99,7 +99,7 @@ class StudyServer(ThreadingHTTPServer):
         return name in ("localhost", self.host) or _is_address(name, loopback_alone=is_loopback(self.host))
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A connection that breaks off is no event; anything else goes to the log, not to the rater."""
+        """Logs an error quietly: a connection that breaks off is ordinary, and raters see no tracebacks."""
         _logger.debug("a request from %s ended early", client_address, exc_info=True)
 
 
@@ -123,12 +123,12 @@ class _Handler(BaseHTTPRequestHandler):
     do_DELETE = do_PATCH = do_OPTIONS = do_TRACE = do_CONNECT = do_PUT
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
-        """What the standard library refuses (malformed requests), in the same shape as the rest."""
+        """Answers malformed requests, which the standard library refuses, in the same form as other refusals."""
         self.close_connection = True
         self._send(code, _json({"error": "the request cannot be understood"}), "application/json")
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Nobody's address is kept."""
+        """Logs nothing, so that no rater's address is kept."""
 
     def _answer(self, action: Callable[[], None]) -> None:
         try:
@@ -144,7 +144,7 @@ class _Handler(BaseHTTPRequestHandler):
         origin = self.headers.get("Origin")
         if origin is not None and origin != f"http://{hosts[0]}":
             raise _Refusal(403, "requests from other pages are refused")
-        # A link from elsewhere may open the page (none, or a navigation); it may not send votes.
+        # Another page may link to this one, but it may not send votes.
         if self.command == "POST" and self.headers.get("Sec-Fetch-Site", "same-origin") != "same-origin":
             raise _Refusal(403, "requests from other pages are refused")
 
@@ -219,14 +219,14 @@ def serve_study(
     votes: Path | None = None,
     announce: Callable[[StudyServer], None] = lambda server: None,
 ) -> None:
-    """Serve until Ctrl-C; a vote that is being written is finished first.
+    """Serve a study until Ctrl-C; a vote that is being written is finished first.
 
     Args:
         study: From ``build_study``.
-        host: Address to listen at.
-        port: 0: any free one.
+        host: The address to listen at.
+        port: The port to listen at; 0: any free one.
         votes: As in ``StudyServer``.
-        announce: Called once it listens.
+        announce: Called with the server once it listens.
 
     Raises:
         SgoolError: The port is taken, or the address is not this machine's.
@@ -242,16 +242,16 @@ def serve_study(
         announce(server)
         server.serve_forever(poll_interval=0.2)
     except KeyboardInterrupt:
-        pass  # how a server in a terminal ends
+        pass  # Ctrl-C is how a server in a terminal ends
     finally:
         server.server_close()
         if server.votes.path.exists():
             with server.votes.locked():
-                pass  # a vote that is being written is whole
+                pass  # once the lock is free, no vote is half written
 
 
 def is_loopback(host: str) -> bool:
-    """Whether an address to listen at is reached from this machine alone."""
+    """Whether an address to listen at can be reached only from this machine."""
     return host == "localhost" or _is_address(host, loopback_alone=True)
 
 

@@ -1,4 +1,4 @@
-"""The results as text."""
+"""Shows the results of a study as text or JSON."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ TITLES = {"match": "Which image matches the text better?", "prefer": "Which imag
 
 
 def show_results(results: Results) -> str:
-    """Everything, in the width of a terminal."""
+    """Return all results of a study as text for a terminal."""
     lines = [f"Study {results.study}: {_number(results.main.votes, 'vote')} counted.", *_facts(results), ""]
     if results.everyone is None:
         lines += ["ALL RATERS (none failed the attention checks)", *_block(results.main)]
@@ -24,7 +24,7 @@ def show_results(results: Results) -> str:
 
 
 def results_json(results: Results) -> str:
-    """The same as JSON; null where a number is not defined."""
+    """Return all results of a study as JSON, with null for a number that is not defined."""
     return json.dumps(asdict(results), indent=2, ensure_ascii=False, allow_nan=False)
 
 

@@ -1,4 +1,4 @@
-"""Win, draw and loss of method pairs, agreement and ranking, from one set of votes."""
+"""Computes wins, draws and losses of method pairs, agreement and ranking from a set of votes."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from sgool.study.votes import QUESTIONS, Vote
 
 RESAMPLES = 2000
 FEWEST_PROMPTS = 6
-"""Prompts below which no interval is bootstrapped: with five, chance puts all of them on one side in 6 % of cases."""
+"""The fewest prompts for a bootstrap interval: with five, chance puts all of them on one side in 6 % of cases."""
 
 _Z = 1.959963984540054
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number in [0, 1] (or a log-strength), with its 95 % interval, or None where there is none."""
+    """An estimated share in [0, 1] or log-strength, with its 95 % interval; its ends are None if there is none."""
 
     value: float
     low: float | None
@@ -32,23 +32,23 @@ class Estimate:
 
 @dataclass(frozen=True)
 class PairResult:
-    """A method against another in one question.
+    """The result of two methods on one question.
 
     Attributes:
-        first: A method.
-        second: The other one.
-        items: Comparisons with at least one vote.
-        prompts: Different prompts among them.
-        votes: How many.
-        wins: Votes for the first.
-        ties: No difference.
-        losses: Votes for the second.
+        first: The first method.
+        second: The second method.
+        items: How many comparisons have at least one vote.
+        prompts: How many different prompts these comparisons have.
+        votes: How many votes there are.
+        wins: How many votes are for the first method.
+        ties: How many votes say that there is no difference.
+        losses: How many votes are for the second method.
         share: (wins + ties / 2) / votes; the interval is over prompts.
-        items_first: Comparisons in which more than half of the votes are for the first.
-        items_second: The same for the second; the rest is undecided.
+        items_first: In how many comparisons more than half of the votes are for the first method.
+        items_second: In how many they are for the second; the other comparisons are undecided.
         success_first: ``items_first / items`` with Wilson's interval. For ``match``: the prompt alignment success rate.
         success_second: The same for the second.
-        agreement: Over its comparisons.
+        agreement: The agreement of raters over these comparisons.
     """
 
     first: str
@@ -69,15 +69,15 @@ class PairResult:
 
 @dataclass(frozen=True)
 class QuestionResult:
-    """One question.
+    """The results of one question.
 
     Attributes:
-        pairs: Every method pair with a vote.
-        agreement: Over all comparisons.
-        strengths: Method -> log-strength (sum 0), best first.
+        pairs: The result of every method pair that has a vote.
+        agreement: The agreement of raters over all comparisons.
+        strengths: Method -> log-strength (sum 0), the best method first.
         tie_parameter: Davidson's nu.
-        separated: Some methods were never beaten or tied by the others: strengths are held finite by the prior alone.
-        left: Share of votes for the left image, of those that are no ties: far from one half is a habit of raters.
+        separated: Whether some methods were never beaten or tied by the others; only the prior keeps strengths finite.
+        left: The share of the left image among votes that are no ties; far from one half it shows a habit of raters.
     """
 
     pairs: list[PairResult]
@@ -90,15 +90,15 @@ class QuestionResult:
 
 @dataclass(frozen=True)
 class Block:
-    """Results of one set of raters.
+    """The results of a set of raters.
 
     Attributes:
-        raters: How many.
-        items: Comparisons with a vote.
-        single: Of those, how many have one vote alone.
-        prompts: Different ones among them.
-        votes: Per question.
-        questions: ``match`` and ``prefer``; empty without votes.
+        raters: How many raters there are.
+        items: How many comparisons have a vote.
+        single: How many comparisons have only one vote.
+        prompts: How many different prompts the comparisons have.
+        votes: How many votes there are on each question.
+        questions: The results of ``match`` and ``prefer``; empty without votes.
     """
 
     raters: int
@@ -110,11 +110,11 @@ class Block:
 
 
 def tally(votes: Sequence[Vote], key: StudyKey) -> Block:
-    """Count and estimate.
+    """Count a set of votes and estimate shares, agreement and ranking.
 
     Args:
-        votes: One per rater and item, comparisons alone.
-        key: Whose images they are.
+        votes: One vote per rater and item, without those on attention checks.
+        key: The study's key.
     """
     questions = {question: _question(votes, key, question) for question in QUESTIONS} if votes else {}
     prompts = {key.items[vote.item].prompt for vote in votes}
@@ -124,7 +124,7 @@ def tally(votes: Sequence[Vote], key: StudyKey) -> Block:
 
 
 def wilson(successes: float, number: float) -> Estimate:
-    """A share with Wilson's score interval, at 95 %.
+    """Compute a share with Wilson's score interval, at 95 %.
 
     Source: Wilson, Journal of the American Statistical Association 22 (1927) 209-212.
     """
@@ -178,7 +178,7 @@ class _Table:
         np.add.at(self.counts, (self.item_prompts, self.item_pairs), self.item_counts)
 
     def resampled(self) -> NDArray[np.float64]:
-        """(resamples, pairs, 3) counts with whole prompts drawn with replacement: seeds of one are not independent."""
+        """Draw whole prompts with replacement, since seeds of one prompt are not independent: (resamples, pairs, 3)."""
         number = len(self.prompts)
         weights = np.random.default_rng(0).multinomial(number, np.full(number, 1 / number), RESAMPLES)
         return np.einsum("rq,qpk->rpk", weights.astype(np.float64), self.counts)
@@ -199,7 +199,7 @@ def _pair(table: _Table, index: int, drawn: NDArray[np.float64]) -> PairResult:
 
 
 def _share(wins: int, ties: int, losses: int, prompts: int, drawn: NDArray[np.float64]) -> Estimate:
-    """Bootstrap over prompts; where all prompts agree it has no width, and Wilson's interval over prompts is wider."""
+    """Bootstrap a share over prompts; if all agree, this has no width, and Wilson's interval over prompts is used."""
     value = (wins + ties / 2) / (wins + ties + losses)
     if prompts < FEWEST_PROMPTS:
         return Estimate(value, None, None)

@@ -1,4 +1,4 @@
-"""A vote, the votes' file, and reading it back."""
+"""Votes, and the file in which they are kept."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ _LONGEST_STEP = 1_000_000
 
 @dataclass(frozen=True)
 class Vote:
-    """One rater's two answers to one item. The attributes are the file's columns.
+    """A vote: one rater's two answers to one item. The attributes are the columns of the votes' file.
 
     Attributes:
-        study: Which study.
-        rater: Who.
-        form: Which order the rater saw.
-        position: Of the item in that order, from 1.
-        item: What was judged.
-        left: The image on the left.
-        right: The other one.
+        study: The study's id.
+        rater: The rater's id.
+        form: The number of the form (the order of items) that the rater saw.
+        position: The place of the item in that order, from 1.
+        item: The item that was judged.
+        left: The name of the image on the left.
+        right: The name of the image on the right.
         match: Which image matches the text better: left, right or tie.
-        prefer: Which one most people would prefer.
-        seconds: From the images' appearance to the second answer.
-        answered_at: UTC, by the rater's clock.
+        prefer: Which image most people would prefer: left, right or tie.
+        seconds: The time from the images' appearance to the second answer.
+        answered_at: When the vote was given, in UTC by the rater's clock.
     """
 
     study: str
@@ -58,7 +58,7 @@ class Vote:
     answered_at: str
 
     def method(self, question: str, key: StudyKey) -> str | None:
-        """Whom the answer is for, by the key; None: a tie."""
+        """Returns the method that the answer to a question is for, by the key; None for a tie."""
         answer = getattr(self, question)
         return None if answer == "tie" else key.items[self.item].images[getattr(self, answer)]
 
@@ -67,7 +67,7 @@ COLUMNS = tuple(field.name for field in fields(Vote))
 
 
 class VotesError(SgoolError):
-    """Files of votes that cannot be read, all problems at once."""
+    """Raised for files of votes that cannot be read, with all problems at once."""
 
     def __init__(self, problems: Sequence[str]) -> None:
         self.problems = tuple(problems)
@@ -78,10 +78,10 @@ class VotesError(SgoolError):
 
 
 def make_vote(values: Mapping[str, Any], key: StudyKey) -> Vote:
-    """A vote from a row of the file or from JSON.
+    """Make a vote from a row of the votes' file, or from JSON.
 
     Raises:
-        ValueError: What is wrong, in words for whoever looks at the file.
+        ValueError: The values are no vote of this study; the message says what is wrong.
     """
     missing = [name for name in COLUMNS if not isinstance(values.get(name), (str, int, float))]
     if missing or len(values) != len(COLUMNS):
@@ -106,9 +106,9 @@ def make_vote(values: Mapping[str, Any], key: StudyKey) -> Vote:
 
 
 def read_votes(path: Path, key: StudyKey) -> tuple[list[Vote], list[str]]:
-    """The votes of a file, and its problems as ``FILE:LINE: what``."""
+    """Read the votes of a file, and return them with its problems as ``FILE:LINE: what``."""
     try:
-        text = path.read_text(encoding="utf-8-sig")  # spreadsheets put a byte order mark
+        text = path.read_text(encoding="utf-8-sig")  # spreadsheets add a byte order mark
     except FileNotFoundError:
         return [], [f"{path}: there is no such file"]
     except (OSError, UnicodeDecodeError) as error:
@@ -136,11 +136,11 @@ def read_votes(path: Path, key: StudyKey) -> tuple[list[Vote], list[str]]:
 
 
 class VoteFile:
-    """The file that a server appends to; several threads and processes may.
+    """The file to which a server appends votes; several threads and processes may append at the same time.
 
     Args:
-        path: Made with its header at the first vote.
-        most_bytes: When it is full, so that nobody can fill the disk.
+        path: The file, which is made with its header at the first vote.
+        most_bytes: The size from which votes are refused, so that nobody can fill the disk.
     """
 
     def __init__(self, path: Path, most_bytes: int = 64 * 2**20) -> None:
@@ -149,7 +149,7 @@ class VoteFile:
         self._lock = threading.Lock()
 
     def append(self, vote: Vote) -> None:
-        """Add one line, which is on the disk when this returns; nothing that is there is touched.
+        """Append a vote as one line, which is on the disk when this returns; earlier lines stay as they are.
 
         Raises:
             OSError: The file system refuses, or the file is full.
@@ -161,17 +161,17 @@ class VoteFile:
                 raise OSError(f"{self.path} has reached {self.most_bytes} bytes")
             if size == 0:
                 line = _line(COLUMNS) + line
-            elif _last_byte(descriptor) != b"\n":  # a power cut left a part of a line: keep it apart
+            elif _last_byte(descriptor) != b"\n":  # a power cut left half a line, which must not be joined
                 line = b"\n" + line
             written = os.write(descriptor, line)
-            if written != len(line):  # a full disk: take back the part, the rater's page keeps the vote
+            if written != len(line):  # the disk is full: the half line is removed, and the rater's page keeps the vote
                 os.ftruncate(descriptor, size)
                 raise OSError(f"only {written} of {len(line)} bytes could be written to {self.path}")
             os.fsync(descriptor)
 
     @contextmanager
     def locked(self) -> Iterator[int]:
-        """The open file, which nobody else writes meanwhile."""
+        """Yield the descriptor of the open file, which nobody else writes meanwhile."""
         with self._lock:
             flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0)
             descriptor = os.open(self.path, flags, 0o644)
@@ -180,7 +180,7 @@ class VoteFile:
                     warn_of_no_locks("the votes file's", "let only one server write it")
                 yield descriptor
             finally:
-                os.close(descriptor)  # ends the lock too
+                os.close(descriptor)  # this ends the lock too
 
 
 def _last_byte(descriptor: int) -> bytes:

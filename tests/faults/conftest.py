@@ -24,7 +24,9 @@ def options(pipeline_folder: Path, clip_folder: Path, tmp_path_factory: pytest.T
     """Overrides of a run of three pairs, without its folder and its methods."""
     prompts = tmp_path_factory.mktemp("prompts") / "three.txt"
     prompts.write_text("a cat\na dog\na red car\n")
-    return [*tiny_overrides(pipeline_folder, clip_folder, prompts), "logger=csv"]
+    # Six updates: checkpoints are written every two, and none after the last.
+    own = ["logger=csv", "optimization.num_optimization_steps=6"]
+    return [*tiny_overrides(pipeline_folder, clip_folder, prompts), *own]
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from sgool.results.claims import active_claims
+from sgool.results.claims import read_claims
 from sgool.run.status import run_status
 from tests.faults.conftest import Run
 from tests.faults.folders import content, damaged_records, leftovers
@@ -46,7 +46,7 @@ def test_killed_at_random_moments(
         code = command.wait()
         assert code in (0, -9), command.output
         killed += code == -9
-        in_a_fit += code == -9 and bool(active_claims(folders[-1]))
+        in_a_fit += code == -9 and bool(read_claims(folders[-1]))
         assert damaged_records(folders[-1]) == []
         if code == 0:
             folders.append(tmp_path / str(starts))

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from sgool.results.claims import active_claims
+from sgool.results.claims import read_claims
 from tests.faults.conftest import Run
 from tests.faults.folders import content, leftovers
 from tests.faults.server import Command, Server
@@ -17,7 +17,7 @@ Undisturbed = Callable[..., dict[str, Any]]
 
 def wait_for_a_claim(run_dir: Path, command: Command) -> None:
     until = time.monotonic() + 60
-    while not any(claim.alive for claim in active_claims(run_dir)):
+    while not any(claim.alive for claim in read_claims(run_dir)):
         assert time.monotonic() < until, command.output
         time.sleep(0.002)
 

@@ -27,7 +27,7 @@ from sgool.errors import SgoolError
 from sgool.loggers import Process, RunLogs, check_logger
 from sgool.loggers.bands import bands
 from sgool.loggers.csv_logger import GrowingCsv
-from sgool.loggers.wandb_file import read_held
+from sgool.loggers.wandb_file import read_transaction_log
 from sgool.loggers.wandb_run import run_uid
 from sgool.methods.latent_pairs import LatentPairModule
 from sgool.models.clip import ClipTower
@@ -359,16 +359,16 @@ def test_records_of_several_blocks_and_broken_ends_are_read(tmp_path: Path) -> N
     (path,) = offline_files(run_dir)
     file = read_wandb(path)
     assert file.parts > 2 and file.config["text"] == config["text"]
-    held = read_held(path)
+    held = read_transaction_log(path)
     assert (held.pairs, held.rows, held.steps) == (3, 3, len(file.history)) and held.updates == {0: 2, 1: 2, 2: 2}
     data, cut = path.read_bytes(), tmp_path / "cut.wandb"
     known = 0
     for size in range(0, len(data), 977):
         cut.write_bytes(data[:size])
-        assert read_held(cut).steps >= known  # never more than it was, never an error
-        known = read_held(cut).steps
+        assert read_transaction_log(cut).steps >= known  # never more than it was, never an error
+        known = read_transaction_log(cut).steps
         if size > 7:
-            assert read_held(cut).steps == len([1 for _ in _history_records(data[:size])])
+            assert read_transaction_log(cut).steps == len([1 for _ in _history_records(data[:size])])
 
 
 def _history_records(data: bytes) -> Iterator[Any]:

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from sgool import Chain, Objective, PromptDataModule, RunWriter
-from sgool.callbacks import PairCallback, default_callbacks
+from sgool.callbacks import EarlyStop, PairCallback, default_callbacks
 from sgool.errors import SgoolError
 from sgool.methods import BestOfN, ClipGuidance, LatentPairModule, PairModule, Vanilla
 from sgool.models.clip import ClipTower
@@ -528,6 +528,14 @@ def test_two_predictions_have_means_of_their_own(parts: Parts, tmp_path: Path) -
         trainer = quiet_trainer([RunWriter(folder / "run")], logger=CSVLogger(folder))
         trainer.predict(module, datamodule=data(pairs))
         check_means(rows_of(folder)[-1], folder / "run", MEANS[:2])
+
+
+def test_the_callbacks_of_updates_are_nothing_to_a_method_without_updates(parts: Parts) -> None:
+    """One Trainer may have them for all methods."""
+    for module in parts.methods():
+        expected = run(module, PAIRS[:2])
+        early_stop = EarlyStop(TextAlignment(parts.judge), 1)
+        assert_same(run(module, PAIRS[:2], [*parts.callbacks(), early_stop]), expected)
 
 
 def test_pairs_of_a_methods_own(parts: Parts) -> None:

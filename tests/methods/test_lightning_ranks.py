@@ -1,4 +1,4 @@
-"""Trainer(devices=2): two real processes over gloo share the batches of one data module."""
+"""Trainer(devices=2, strategy="pair_parallel"): two real processes over gloo share the batches of one data module."""
 
 from __future__ import annotations
 
@@ -10,92 +10,78 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-_SCRIPT = '''
-"""What a user writes: `python script.py FOLDER WHAT DEVICES STRATEGY`; Lightning starts the second process."""
-import json
-import os
-import sys
-from pathlib import Path
-
 import lightning as L
+import pytest
+import torch
 from lightning.pytorch.loggers import CSVLogger
 
-from sgool import (BestOfN, Chain, ClipGuidance, LatentPairModule, Objective, PromptDataModule, PromptSeed, RunWriter,
-                   TextAlignment, Vanilla, default_callbacks, load_clip)
+from sgool import Objective, PromptDataModule, PromptSeed, RunWriter, TextAlignment, default_callbacks, load_clip
+from sgool.errors import SgoolError
+from sgool.methods import BestOfN, ClipGuidance, LatentPairModule, PairModule, Vanilla
+from sgool.methods.trainer_checks import check_trainer
+from sgool.models.load import load_models
 from sgool.objectives import CropSettings
-from tests.fits import Told
+from tests.fits import Told, chain_of
 
-
-def main():
-    folder, what, devices, strategy, number = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4], sys.argv[5]
-    models = folder.parent / "models"
-    prompts = ["a red cat", "two green trees", "a panda", "an elephant", "a yellow heart"]
-    pairs = [PromptSeed(prompt, index, index) for index, prompt in enumerate(prompts[: int(number)])]
-    chain = Chain.from_pretrained(models / "pipeline", num_inference_steps=2, guidance_scale=3)
-    objective = Objective({"text": TextAlignment(load_clip(str(models / "clip")))}, crops=CropSettings(num=2))
-    judges = {"judge": load_clip(str(models / "judge"))}
-    module = {
-        "fit": lambda: LatentPairModule(chain, objective, num_optimization_steps=3, judges=judges),
-        "vanilla": lambda: Vanilla(chain, judges=judges),
-        "best_of_n": lambda: BestOfN(chain, objective, num_candidates=2, judges=judges),
-        "clip_guidance": lambda: ClipGuidance(chain, objective, clip_guidance_scale=5.0, judges=judges),
-    }[what.removesuffix("-test")]()
-    told = Told()
-    trainer = L.Trainer(
-        max_epochs=1, accelerator="cpu", devices=devices, strategy=strategy, logger=CSVLogger(folder),
-        callbacks=[*default_callbacks(), RunWriter(folder / "run"), told], default_root_dir=folder,
-        enable_progress_bar=False, enable_model_summary=False,
-    )
-    data = PromptDataModule(pairs, pairs_per_fit=2)
-    stage = "fit" if what == "fit" else "test" if what.endswith("-test") else "predict"
-    getattr(trainer, stage)(module, datamodule=data)
-    rank = os.environ.get("LOCAL_RANK", "0")
-    values = {name: float(value) for name, value in trainer.callback_metrics.items()}
-    (folder / f"{rank}.json").write_text(json.dumps({"metrics": values, "updates": len(told.updates)}))
-
-
-main()
-'''
-
+PROMPTS = ("a red cat", "two green trees", "a panda", "an elephant", "a yellow heart")
+#: Three batches, the last one smaller.
+PAIRS = [PromptSeed(prompt, index, index) for index, prompt in enumerate(PROMPTS)]
+UPDATES = 3
+STAGES = {"optimize": "fit", "vanilla": "predict", "best_of_n": "test", "clip_guidance": "predict"}
 MEANS = ("judge/clip_score", "judge/clip_score_initial", "objective", "objective_initial")
 
 
-@pytest.fixture(scope="module")
-def place(
-    pipeline_folder: Path, clip_folder: Path, wordpiece_folder: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
-    """A folder with the script and the models."""
-    folder = tmp_path_factory.mktemp("ranks")
-    (folder / "script.py").write_text(_SCRIPT, encoding="utf-8")
-    (folder / "models").mkdir()
-    for name, model in (("pipeline", pipeline_folder), ("clip", clip_folder), ("judge", wordpiece_folder)):
-        (folder / "models" / name).symlink_to(model)
-    return folder
+def run_all(models: Path, folder: Path, **options: Any) -> dict[str, Any]:
+    """Every method over the same data module; what this process has of its metrics and updates."""
+    # The same in one process and in each of two, which share the machine's cores.
+    torch.set_num_threads(1)
+    chain = chain_of(load_models(models / "pipeline"), num_inference_steps=2, guidance_scale=3.0)
+    objective = Objective({"text": TextAlignment(load_clip(str(models / "clip")))}, crops=CropSettings(num=2))
+    judges = {"judge": load_clip(str(models / "judge"))}
+    methods: dict[str, PairModule] = {
+        "optimize": LatentPairModule(chain, objective, num_optimization_steps=UPDATES, judges=judges),
+        "vanilla": Vanilla(chain, judges=judges),
+        "best_of_n": BestOfN(chain, objective, num_candidates=2, judges=judges),
+        "clip_guidance": ClipGuidance(chain, objective, clip_guidance_scale=5.0, judges=judges),
+    }
+    found = {}
+    for name, module in methods.items():
+        told, own = Told(), folder / name
+        callbacks = [*default_callbacks(), RunWriter(own / "run"), told]
+        trainer = trainer_of(own, callbacks, **options)
+        getattr(trainer, STAGES[name])(module, datamodule=PromptDataModule(PAIRS, pairs_per_fit=2))
+        metrics = {key: float(value) for key, value in trainer.callback_metrics.items()}
+        found[name] = {"metrics": metrics, "updates": len(told.updates)}
+    return found
 
 
-def start(place: Path, name: str, what: str, devices: int, strategy: str, pairs: int = 5) -> subprocess.Popen[str]:
-    folder = place / name
-    folder.mkdir()
-    # Two processes and their parent on the machine's cores: one thread each, and the same one as in one process.
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_")}
-    environment |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
-    command = [sys.executable, str(place / "script.py"), str(folder), what, str(devices), strategy, str(pairs)]
-    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+def trainer_of(folder: Path, callbacks: Any, **options: Any) -> L.Trainer:
+    """Lightning's defaults, but for the folder and the bars."""
+    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "default_root_dir": folder}
+    logger = CSVLogger(folder, "logs")
+    return L.Trainer(max_epochs=1, accelerator="cpu", callbacks=callbacks, logger=logger, **quiet, **options)
 
 
-def done(place: Path, name: str, *arguments: Any) -> Path:
-    process = start(place, name, *arguments)
-    _, errors = process.communicate(timeout=250)
-    assert process.returncode == 0, errors
-    return place / name
+def main() -> None:
+    """One of two processes: Lightning starts the second one with the same command."""
+    models, folder = Path(sys.argv[1]), Path(sys.argv[2])
+    two: dict[str, Any] = {"devices": 2, "strategy": "pair_parallel"}
+    found = run_all(models, folder, **two)
+    chain = chain_of(load_models(models / "pipeline"), num_inference_steps=2)
+    try:
+        trainer_of(folder / "few", [], **two).predict(
+            Vanilla(chain), datamodule=PromptDataModule(PAIRS[:2], pairs_per_fit=2)
+        )
+    except SgoolError as error:
+        found["few"] = str(error)
+    rank = os.environ.get("LOCAL_RANK", "0")
+    (folder / f"{rank}.json").write_text(json.dumps(found), encoding="utf-8")
 
 
 def content(folder: Path) -> dict[str, Any]:
     """All files of all pairs; records without what is the machine's."""
     found: dict[str, Any] = {}
-    for path in sorted(path for path in folder.glob("run/pairs/**/*") if path.is_file()):
+    for path in sorted(path for path in folder.glob("*/run/pairs/**/*") if path.is_file()):
         name = str(path.relative_to(folder))
         found[name] = path.read_bytes()
         if path.name == "record.json":
@@ -105,52 +91,87 @@ def content(folder: Path) -> dict[str, Any]:
 
 
 def logged(folder: Path) -> list[dict[str, str]]:
+    """The rows of the one metrics.csv below a folder, without empty cells."""
     (file,) = folder.rglob("metrics.csv")
     with file.open(encoding="utf-8") as lines:
         return [{name: value for name, value in row.items() if value} for row in csv.DictReader(lines)]
 
 
-def results_of(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / "0.json").read_text(encoding="utf-8"))
+def start(*command: str) -> subprocess.Popen[str]:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_")}
+    environment |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
+    return subprocess.Popen([sys.executable, *command], env=environment, stderr=subprocess.PIPE, text=True)
 
 
-@pytest.mark.parametrize("what", ["fit", "vanilla", "best_of_n-test", "clip_guidance"])
-def test_two_processes_share_the_pairs_and_have_the_means_of_one(place: Path, what: str) -> None:
-    one = done(place, f"one-{what}", what, 1, "auto")
-    two = done(place, f"two-{what}", what, 2, "pair_parallel")
-    assert content(two) == content(one)
-    with (two / "run/results.csv").open(encoding="utf-8") as file:
-        assert len({row["pair_id"] for row in csv.DictReader(file)}) == 5
-    first, second = (json.loads((two / f"{rank}.json").read_text(encoding="utf-8")) for rank in (0, 1))
-    whole = results_of(one)
-    # Three batches: the first and the last one are the first process's.
-    assert first["updates"] == 2 * second["updates"] and first["updates"] + second["updates"] == whole["updates"]
-    # Loggers are the first rank's.
-    rows, expected = logged(two), logged(one)
-    names = [name for name in MEANS if name in expected[-1]]
-    assert len(names) == (2 if what == "vanilla" else 4)
-    assert {name: rows[-1][name] for name in names} == {name: expected[-1][name] for name in names}
-    if what != "vanilla" and what != "clip_guidance":  # Lightning has no metrics of predictions
-        for name in names:
-            assert first["metrics"][name] == second["metrics"][name] == whole["metrics"][name]
-    if what == "fit":
-        curves = [row for row in rows if "loss" in row]
-        assert [row["batch"] for row in curves] == [
-            row["batch"] for row in expected if row.get("batch") in ("0.0", "1.0")
-        ]
-        assert len(curves) == first["updates"] == 6
+@pytest.fixture(scope="module")
+def models(
+    pipeline_folder: Path, clip_folder: Path, wordpiece_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    folder = tmp_path_factory.mktemp("models")
+    for name, model in (("pipeline", pipeline_folder), ("clip", clip_folder), ("judge", wordpiece_folder)):
+        (folder / name).symlink_to(model)
+    return folder
 
 
-def test_more_processes_than_batches_is_refused(place: Path) -> None:
-    process = start(place, "few", "fit", 2, "pair_parallel", 2)
+def test_two_processes_share_the_pairs_and_have_the_means_of_one(models: Path, tmp_path: Path) -> None:
+    process = start("-m", "tests.methods.test_lightning_ranks", str(models), str(tmp_path / "two"))
+    threads = torch.get_num_threads()
+    try:
+        whole = run_all(models, tmp_path / "one")
+    finally:
+        torch.set_num_threads(threads)
+    _, errors = process.communicate(timeout=250)
+    assert process.returncode == 0, errors
+    ranks = [json.loads((tmp_path / f"two/{rank}.json").read_text(encoding="utf-8")) for rank in (0, 1)]
+    assert content(tmp_path / "two") == content(tmp_path / "one")
+    for name, stage in STAGES.items():
+        first, second = (rank[name] for rank in ranks)
+        with (tmp_path / "two" / name / "run/results.csv").open(encoding="utf-8") as file:
+            assert sorted(row["pair_id"] for row in csv.DictReader(file)) == sorted(pair.pair_id for pair in PAIRS)
+        # The first and the last of three batches are the first process's.
+        assert first["updates"] == 2 * second["updates"]
+        assert first["updates"] + second["updates"] == whole[name]["updates"]
+        rows, expected = logged(tmp_path / "two" / name), logged(tmp_path / "one" / name)  # the first rank's alone
+        names = MEANS[:2] if name == "vanilla" else MEANS
+        assert [rows[-1][key] for key in names] == [expected[-1][key] for key in names]
+        if stage != "predict":  # of which Lightning has no metrics
+            for key in names:
+                assert first["metrics"][key] == second["metrics"][key] == whole[name]["metrics"][key]
+    curves = [row for row in logged(tmp_path / "two/optimize") if "loss" in row]
+    assert [int(row["step"]) for row in curves] == list(range(2 * UPDATES))
+    for rank in ranks:
+        assert rank["few"].startswith("`devices`: expected at most one process a batch, got 2 for 1 batches of up to 2")
+
+
+def test_another_strategy_is_refused() -> None:
+    trainer = L.Trainer(accelerator="cpu", devices=2, strategy="ddp", logger=False, max_epochs=1)
+    message = "`strategy`: expected pair_parallel on 2 processes, got DDPStrategy: it would give all of them the same"
+    for stage in ("fit", "predict", "test"):
+        with pytest.raises(SgoolError, match=message):
+            check_trainer(trainer, stage, torch.device("cpu"))
+
+
+_DDP = """
+import sys
+import lightning as L
+from sgool import PromptDataModule, PromptSeed, Vanilla
+from tests.fits import chain_of
+from sgool.models.load import load_models
+
+data = PromptDataModule([PromptSeed(text) for text in ("a cat", "a dog")], pairs_per_fit=1)
+trainer = L.Trainer(accelerator="cpu", devices=2, strategy="ddp", logger=False)
+trainer.predict(Vanilla(chain_of(load_models(sys.argv[1]))), datamodule=data)
+"""
+
+
+@pytest.mark.slow
+def test_another_strategy_does_not_hang(pipeline_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(_DDP, encoding="utf-8")
+    process = start(str(tmp_path / "script.py"), str(pipeline_folder))
     _, errors = process.communicate(timeout=120)
     assert process.returncode != 0
-    assert "`devices`: expected at most one process a batch, got 2 for 1 batches of up to 2 pairs" in errors
+    assert "`strategy`: expected pair_parallel on 2 processes, got DDPStrategy" in errors
 
 
-def test_another_strategy_is_refused(place: Path) -> None:
-    process = start(place, "ddp", "fit", 2, "ddp")
-    _, errors = process.communicate(timeout=120)
-    assert process.returncode != 0
-    assert "`strategy`: expected pair_parallel on 2 processes, got DDPStrategy: it would give all of them" in errors
-    assert not list((place / "ddp").rglob("record.json"))
+if __name__ == "__main__":
+    main()

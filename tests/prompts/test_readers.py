@@ -119,7 +119,7 @@ def test_a_quoted_prompt_may_span_lines(tmp_path: Path) -> None:
         ("a.json", "[" * 100_000, [": malformed JSON"]),
         ("a.txt", "a cat".encode("utf-16-le"), [", line 1: the control character U+0000"]),
         ("a.csv.gz", b"prompt\na\n", [": cannot be read (Not a gzipped file"]),
-        ("a.csv.gz", gzip.compress(b"prompt\na\n")[:-4], [": cannot be read (Compressed file ended"]),
+        ("a.csv.gz", gzip.compress(b"prompt\na\n", mtime=0)[:-4], [": cannot be read (Compressed file ended"]),
         ("a.parquet.gz", b"", [": expected a prompt file with one of the suffixes"]),
         ("a.csv", "", [": expected at least one prompt, found none"]),
         ("a.csv", "prompt\n", [": expected at least one prompt, found none"]),
@@ -156,7 +156,7 @@ def test_every_problem_has_its_place(tmp_path: Path, name: str, content: str | b
 
 @pytest.mark.parametrize("name", ["a.csv.gz", "A.CSV.GZ"])
 def test_text_may_be_packed(tmp_path: Path, name: str) -> None:
-    assert read_prompts(_file(tmp_path, name, gzip.compress(b"prompt\na cat\n"))) == [PromptRow("a cat", 0)]
+    assert read_prompts(_file(tmp_path, name, gzip.compress(b"prompt\na cat\n", mtime=0))) == [PromptRow("a cat", 0)]
 
 
 @pytest.mark.parametrize("ending", ["\n", "\r\n", "\r"])

@@ -14,7 +14,7 @@ from PIL import Image
 
 from sgool.report.canvas import Drawn, file_name, for_page, new_figure, shorten, style
 from sgool.report.curves import curve_figures
-from sgool.report.figures import _ends, score_figures
+from sgool.report.figures import _file_endings, score_figures
 from sgool.report.history import read_histories
 from sgool.report.load import baseline_labels, load_runs, to_frame
 from sgool.report.metrics import shown_metrics
@@ -144,7 +144,13 @@ def test_differences_to_several_methods(run: Path) -> None:
 
 
 def test_names_that_files_cannot_tell_apart() -> None:
-    assert _ends(["vanilla", "a_b", "a-b", "猫", "犬"]) == ["", "-to-a-b", "-to-a-b-3", "-to-figure", "-to-figure-5"]
+    assert _file_endings(["vanilla", "a_b", "a-b", "猫", "犬"]) == [
+        "",
+        "-to-a-b",
+        "-to-a-b-3",
+        "-to-figure",
+        "-to-figure-5",
+    ]
 
 
 def test_two_data_sets_stand_below_each_other(tmp_path: Path) -> None:
@@ -206,7 +212,7 @@ def test_long_names_have_files_of_their_own() -> None:
     assert found[0] == "a" * 71 + "-842ef530"  # of sha256
     with style():
         # as a comparison's figures are named: a file name with another in it
-        figures = {new_figure(f"differences-judge{end}", rows=1)[0].name for end in _ends(["vanilla", *names])}
+        figures = {new_figure(f"differences-judge{end}", rows=1)[0].name for end in _file_endings(["vanilla", *names])}
     assert len(figures) == len(names) + 1
 
 

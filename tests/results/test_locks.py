@@ -14,7 +14,14 @@ import pytest
 
 from sgool.loggers.slots import Slot
 from sgool.results import locks
-from sgool.results.claims import Claims, active_claims, present, remove_dead_claims, sole_writer, somebody_works
+from sgool.results.claims import (
+    Claims,
+    announce_runner,
+    has_active_runner,
+    read_claims,
+    remove_dead_claims,
+    sole_writer,
+)
 from sgool.results.locks import locked_file, remove_if_free, temporary_lock
 
 _HOLDER = """
@@ -111,14 +118,14 @@ def test_without_locks_all_goes_on_and_says_so_once(
         monkeypatch.setattr(locks, "fcntl", None)
     else:
         _refusing(number, monkeypatch)
-    with sole_writer(tmp_path), present(tmp_path):
+    with sole_writer(tmp_path), announce_runner(tmp_path):
         for name in ("a", "b"):
             with Claims(tmp_path).take("doodl", [name]) as free:
                 assert free
-                (claim,) = active_claims(tmp_path)
-                assert claim.alive is None and somebody_works(tmp_path)
+                (claim,) = read_claims(tmp_path)
+                assert claim.alive is None and has_active_runner(tmp_path)
                 assert not remove_dead_claims(tmp_path)  # nobody can tell whether it is dead
-    assert active_claims(tmp_path) == []
+    assert read_claims(tmp_path) == []
     (said,) = caplog.messages
     assert said == "the run folder's file system has no locks: start only one runner at a time there"
     assert Slot(tmp_path, "log").name == "log"

@@ -29,7 +29,7 @@ from sgool.models.clip import ClipTower
 from sgool.models.stable_diffusion import StableDiffusion
 from sgool.objectives import Objective, TextAlignment
 from sgool.prompts.seeding import first_latents
-from sgool.results.claims import Claims, active_claims
+from sgool.results.claims import Claims, read_claims
 from sgool.run.config import load_config
 from sgool.run.edit import Edit, edit_image
 from sgool.run.progress import Progress
@@ -320,7 +320,7 @@ def test_a_signal_in_the_middle_and_the_same_command_again(
     assert first.updates == list(range(1, at + 1))
     (checkpoint,) = tmp_path.glob("checkpoints/doodl/my-photo-*.ckpt")
     assert json.loads(checkpoint.with_suffix(".json").read_text())["update"] == at
-    assert not list(tmp_path.rglob("record.json")) and not active_claims(tmp_path)
+    assert not list(tmp_path.rglob("record.json")) and not read_claims(tmp_path)
     assert [int(row["update"]) for row in curves(tmp_path)] == list(range(at))
     assert edit_image(config, Edit(photo), second).exit_code == 0
     assert second.updates == list(range(at + 1, 5))

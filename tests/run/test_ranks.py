@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from sgool.results.claims import active_claims
+from sgool.results.claims import read_claims
 from sgool.run.config import load_config
 from sgool.run.fit import run_experiment
 from tests.tiny_run import tiny_overrides
@@ -133,7 +133,7 @@ class Ranks:
 
     def at_work(self) -> dict[int, str]:
         """The pair of each process that works on one, once there are two."""
-        found = {claim.pid: claim.pair_ids[0] for claim in active_claims(self.run_dir) if claim.alive}
+        found = {claim.pid: claim.pair_ids[0] for claim in read_claims(self.run_dir) if claim.alive}
         return found if len(found) == 2 else {}
 
     def have_met(self) -> bool:
@@ -215,7 +215,7 @@ def test_a_signal_in_the_middle_and_the_rest_in_one_process(setting: Setting, tm
         names = [path.stem[:11] for path in ranks.until(ranks.checkpoints)]
         ranks.process.send_signal(signal.SIGTERM)
         assert ranks.wait() == 75, ranks.output
-        assert not active_claims(tmp_path / "two")
+        assert not read_claims(tmp_path / "two")
     assert names == ["three-00000", "three-00002"]
     assert len(ranks.checkpoints()) == 2 and not list((tmp_path / "two").glob("pairs/doodl/*/record.json"))
     assert setting.run(tmp_path / "two", 2, "a dog") == 1

@@ -20,7 +20,7 @@ from sgool.errors import SgoolError
 from sgool.prompts import load_pairs
 from sgool.results import RunFolder
 from sgool.results.claims import Claims
-from sgool.results.under_way import UnderWay
+from sgool.results.under_way import BatchesUnderWay
 from sgool.run.config import load_config, to_plain
 from sgool.run.status import describe, duration, run_status
 from sgool.types import PromptSeed
@@ -126,7 +126,7 @@ def test_a_killed_runner_leaves_interrupted_pairs(folder: RunFolder, pairs: list
 
 
 def test_a_batch_under_way_tells_its_pairs_and_its_progress(folder: RunFolder, pairs: list[PromptSeed]) -> None:
-    under_way = UnderWay(folder.path, "doodl")
+    under_way = BatchesUnderWay(folder.path, "doodl")
     under_way.begin(pairs[:3])
     assert _rows(folder)["doodl"]["interrupted"] == 3
     assert describe(run_status(folder.path)) == ["nothing is running"]  # no update is saved yet
@@ -149,7 +149,7 @@ def test_a_batch_under_way_tells_its_pairs_and_its_progress(folder: RunFolder, p
 
 
 def test_checkpoints_of_earlier_releases_tell_their_pairs(folder: RunFolder, pairs: list[PromptSeed]) -> None:
-    under_way = UnderWay(folder.path, "doodl")
+    under_way = BatchesUnderWay(folder.path, "doodl")
     for batch in (pairs[:2], pairs[2:3]):
         under_way.checkpoint(batch).parent.mkdir(parents=True, exist_ok=True)
         under_way.checkpoint(batch).write_bytes(b"")
@@ -160,7 +160,7 @@ def test_checkpoints_of_earlier_releases_tell_their_pairs(folder: RunFolder, pai
 
 
 def test_a_cut_off_note_or_a_strange_file_stops_nobody(folder: RunFolder, pairs: list[PromptSeed]) -> None:
-    UnderWay(folder.path, "doodl").begin(pairs[:2])
+    BatchesUnderWay(folder.path, "doodl").begin(pairs[:2])
     (note,) = folder.path.glob("checkpoints/doodl/*.json")
     (note.parent / "anything.ckpt").write_bytes(b"PK\x03\x04 and then nothing")
     for text in ('{"pairs": [', '{"update": 3}', '{"pairs": "a"}', '{"pairs": [], "update": "k"}', "3", ""):

@@ -1,4 +1,4 @@
-"""Checks that look at several keys at once, or at the disk; none imports or loads a model."""
+"""Checks of several keys at once, or of files on the disk; none of them imports or loads a model."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ Config = Mapping[str, Any]
 
 
 def find_problems(config: Config) -> list[str]:
-    """All that is wrong with a composed configuration, in plain types: first single values, then what spans several."""
+    """Returns all problems of a composed, plain configuration: first of single values, then of several together."""
     problems = check(config, SCHEMA)
     if _are_sound(("method", "optimization"), problems):
         problems += own_optimization_problems(config)
     texts = [problem.text for problem in problems]
-    # A check runs only on values that are sound by themselves: one mistake, one message.
+    # A check runs only on values that are right by themselves, so that one mistake gives one message.
     for needs, look in _CHECKS:
         if _are_sound(needs, problems):
             texts.extend(look(config))
@@ -50,7 +50,7 @@ def _contains(key: str, other: str) -> bool:
 
 
 def _components(config: Config, problems: Sequence[Problem]) -> Iterator[tuple[str, Kind[Any], Config]]:
-    """Where each sound component of a run stands, its kind and its options."""
+    """Returns, for each component without problems so far, its dotted key, its kind and its options."""
     found: list[tuple[str, Kind[Any], Any]] = []
     found += [(key, kind, config.get(key)) for key, kind in (("sampler", SAMPLERS), ("engine", ENGINES))]
     if not any(_contains(problem.key, "objective.terms") for problem in problems):
@@ -58,10 +58,10 @@ def _components(config: Config, problems: Sequence[Problem]) -> Iterator[tuple[s
     if not any(_contains(problem.key, "models.judges") for problem in problems):
         found += [(f"models.judges.{name}", JUDGES, judge) for name, judge in config["models"]["judges"].items()]
     if _are_sound(("methods", "method"), problems):
-        # Only those that run: all are composed.
+        # All methods are composed, but only those that run are checked.
         chosen = {name: config["method"][name] for name in config["methods"] if name in config["method"]}
         found += [(f"method.{name}", METHODS, method) for name, method in chosen.items()]
-        # The other methods do not need the detector's files.
+        # Only methods that use saliency need the detector's files.
         if any(method.get("use_saliency") for method in chosen.values()) and _are_sound(["saliency"], problems):
             found.append(("saliency.detector", DETECTORS, config["saliency"]["detector"]))
     yield from (entry for entry in found if _are_sound([entry[0]], problems))
@@ -108,7 +108,7 @@ def _saliency_weights(config: Config) -> Iterator[str]:
 def _prompts(config: Config) -> Iterator[str]:
     prompts = config["data"]["prompts"]
     if prompts.startswith("hub:") or Path(prompts).expanduser().is_dir():
-        return  # a data set, which only the datasets library can look at: before models load, but not here
+        return  # only the datasets library can read a data set; that happens later, but before models load
     try:
         prompt_file(prompts)
     except ConfigError as error:
@@ -116,7 +116,7 @@ def _prompts(config: Config) -> Iterator[str]:
 
 
 def _devices(config: Config) -> Iterator[str]:
-    """Several devices are numbered by ``trainer.devices``."""
+    """Where there are several devices, ``trainer.devices`` numbers them, not ``models.device``."""
     trainer, device = config["trainer"], config["models"]["device"]
     several = trainer["devices"] != 1 or trainer["num_nodes"] > 1
     if several and ":" in device:

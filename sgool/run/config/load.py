@@ -1,4 +1,4 @@
-"""A run's configuration from overrides: composed, completed, checked."""
+"""Loads a run's configuration from overrides: composes, completes and checks it."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def load_config(overrides: Sequence[str] = (), config_dir: str | os.PathLike[str
         The configuration with all references resolved, read-only.
 
     Raises:
-        ConfigError: With all problems that were found: unknown keys and choices, values of a wrong type or out of
-            range, missing files, combinations that make no sense.
+        ConfigError: There are problems, all of which the message lists: unknown keys and choices, values of a wrong
+            type or out of range, missing files, combinations that make no sense.
     """
     from omegaconf import OmegaConf
 

@@ -1,6 +1,7 @@
-"""What each key of a run's configuration may hold: the components' keys from their rooms, and those of the run itself.
+"""The schema of a run's configuration: what each key may hold.
 
-The YAML files in configs/ say what the keys mean, and their units.
+The components' keys come from their rooms; those of the run itself are here. The YAML files in
+configs/ say what the keys mean, and their units.
 """
 
 from __future__ import annotations
@@ -117,7 +118,10 @@ SCHEMA: dict[str, Schema] = {
 
 
 def complete(config: dict[str, Any]) -> None:
-    """Writes short forms in full and what components leave out, in place, wherever the values allow it."""
+    """Completes a configuration in place: expands short forms and adds what components leave out.
+
+    Values that are wrong stay as they are; `sgool.run.config.checks.find_problems` reports them.
+    """
     models = _mapping(config, "models")
     if "guide" in models:
         models["guide"] = expand_clip(models["guide"])

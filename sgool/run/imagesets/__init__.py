@@ -1,4 +1,4 @@
-"""``sgool score RUN --distribution`` and ``--diversity``: what a run's images are like as sets."""
+"""``sgool score RUN --distribution`` and ``--diversity``: scores of sets of a run's images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""FID and KID of each method's images to a reference."""
+"""Computes FID and KID of each method's images to a reference."""
 
 from __future__ import annotations
 
@@ -32,38 +32,38 @@ _FEW = "few images"
 _SAME = "same prompts and seeds as the reference"
 _EMBEDDED = "emoji_world/classifier"
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
-#: A column of the prompts that is named like one of the table cannot stand beside it.
+#: The table's own columns; a column of the prompts with one of these names cannot be used.
 _COLUMNS = {"method", "fid", "kid", "kid_std", "images", "reference_images", "kid_subset", "num_features"}
 _COLUMNS |= {"features", "reference", "note"}
 
 
 @dataclass(frozen=True)
 class _Images:
-    """Features of images, with the group of each; empty where it has none."""
+    """Features of images, with the group of each image; empty for an image without a group."""
 
     features: Tensor
     groups: tuple[str, ...]
 
     def of(self, group: str | None) -> Tensor:
-        """Those of one group, or all."""
+        """Returns the features of one group's images, or of all."""
         if group is None:
             return self.features
         return self.features[[index for index, name in enumerate(self.groups) if name == group]]
 
 
 def score_distribution(run: Path, reference: str, features: str = "embedded", by: str | None = None) -> Table:
-    """FID and KID of each method's final images to a reference, into ``RUN/distribution.csv``.
+    """Writes FID and KID of each method's final images to a reference into ``RUN/distribution.csv``.
 
     Args:
         run: The run folder.
-        reference: A folder of images (with ``by``, a subfolder for each group, or none at all: then every group is
-            compared with all of them), or the name of a method of the run.
+        reference: A folder of images, or the name of a method of the run. With ``by``, the folder has a subfolder for
+            each group; without subfolders every group is compared with all images.
         features: ``embedded`` (the embedded classifier), ``inception``, the name of a judge that is a CLIP (or
             ``guide``), or the folder of a classifier of timm.
-        by: ``category``, ``prompt``, or another column of the prompts: a row for each of its values too.
+        by: ``category``, ``prompt``, or another column of the prompts; each of its values then has a row too.
 
     Raises:
-        SgoolError: Wrong arguments, no images, missing weights.
+        SgoolError: An argument is wrong, there are no images, or weights are missing.
     """
     folder, config, records = finished(run)
     groups = _groups(by, config, records)
@@ -88,7 +88,7 @@ def score_distribution(run: Path, reference: str, features: str = "embedded", by
 
 
 def _notes(rows: Sequence[dict[str, Any]], ungrouped: str | None) -> Iterator[str]:
-    """What is to be said of the table; ``ungrouped``: the column that its reference has no subfolders for."""
+    """Returns what the reader of the table has to know; ``ungrouped``: a column without subfolders in the reference."""
     if ungrouped:
         yield f"the reference has no subfolders: each {ungrouped} of the run is compared with all of it"
     if any(OPTIMISED in row["note"] for row in rows):
@@ -109,7 +109,7 @@ def _notes(rows: Sequence[dict[str, Any]], ungrouped: str | None) -> Iterator[st
 
 
 def _row(images: Tensor, reference: Tensor, same_pairs: bool, optimised: bool) -> tuple[dict[str, Any], str]:
-    """A row's numbers, and what is to be said of them."""
+    """Computes a row's numbers, and a note on them."""
     found = set_distances(images, reference)
     few = min(len(images), len(reference))
     enough = max(ENOUGH, images.shape[1] + 1)
@@ -128,7 +128,7 @@ def _row(images: Tensor, reference: Tensor, same_pairs: bool, optimised: bool) -
 
 
 def _features(name: str, folder: RunFolder, config: dict[str, Any]) -> tuple[nn.Module, bool]:
-    """The network, and whether the run's objective optimised it, now or before its settings were changed."""
+    """Loads the features' network, and tells whether the objective ever used it in this run."""
     models = config["models"]
     networks = Networks(models, config["trainer"]["devices"])
     if name == "inception":
@@ -151,12 +151,17 @@ def _features(name: str, folder: RunFolder, config: dict[str, Any]) -> tuple[nn.
 def _is_optimised(
     judge: str, models: dict[str, Any], folder: RunFolder, config: dict[str, Any], features: nn.Module
 ) -> bool:
-    """Whether this judge of ``models`` shares weights with an objective that any of the run's pairs may have had.
+    """Whether a judge shares weights with an objective that any of the run's pairs was made with.
 
-    Its network is the one whose features these are.
+    Args:
+        judge: The name of the judge in ``models``.
+        models: The ``models`` part of the configuration, with the judge.
+        folder: The run folder.
+        config: The run's configuration.
+        features: The judge's network.
 
     Raises:
-        SgoolError: Settings that the run had before --resume-with-changes cannot be read.
+        SgoolError: An earlier configuration of the run, from before --resume-with-changes, cannot be read.
     """
     earlier = map(read_config, sorted(folder.path.glob("config-*.yaml")))
     record = folder.networks()
@@ -165,10 +170,10 @@ def _is_optimised(
 
 
 def _groups(by: str | None, config: dict[str, Any], records: Sequence[PairRecord]) -> dict[str, str]:
-    """Pair id -> the pair's value in the column ``by``, empty where the column is.
+    """Maps pair ids to the pairs' values in the column ``by``; an empty cell gives an empty text.
 
     Raises:
-        SgoolError: No such column.
+        SgoolError: There is no such column.
     """
     if by in (None, "category", "prompt"):
         return {record.pair_id: record.prompt if by == "prompt" else record.category for record in records}
@@ -185,10 +190,12 @@ def _groups(by: str | None, config: dict[str, Any], records: Sequence[PairRecord
 
 
 def _reference_files(reference: str, methods: Sequence[str], by: str | None) -> dict[Path, str]:
-    """Image file -> the name of its folder below the reference, empty directly in it; no files for a method.
+    """Maps the reference's image files to their subfolders; empty for a file directly in the reference.
+
+    A reference that is a method of the run gives no files.
 
     Raises:
-        SgoolError: Neither a folder with images nor a method.
+        SgoolError: The reference is neither a folder with images nor a method.
     """
     folder = Path(reference).expanduser()
     if not folder.is_dir():
@@ -199,7 +206,7 @@ def _reference_files(reference: str, methods: Sequence[str], by: str | None) -> 
             f"--distribution: expected a folder of images or a method of the run, got {reference!r}{hint} Methods: "
             f"{', '.join(methods)} (relative paths start at {Path.cwd()})"
         )
-    # A method's folder in a run holds several images a pair; the final ones are meant.
+    # The reference may be a method's folder in a run, with several images per pair: the final images count.
     found = sorted(folder.glob("*/final.png"))
     if found:
         return dict.fromkeys(found, "")
@@ -211,10 +218,10 @@ def _reference_files(reference: str, methods: Sequence[str], by: str | None) -> 
 
 
 def _grouped(folders: Mapping[Path, str], values: Sequence[str], by: str | None) -> dict[Path, str]:
-    """Image file -> the value whose images its subfolder has, empty for other files.
+    """Maps image files to the values of the column ``by`` that their subfolders are named after; empty for the others.
 
     Raises:
-        SgoolError: Subfolders, and a value that has no folder's name of its own, or several subfolders.
+        SgoolError: Two values, or two subfolders of one value, have the same letters and digits, or a value has none.
     """
     found = dict.fromkeys(filter(None, folders.values()))
     if not found:
@@ -253,7 +260,7 @@ def _of_records(
 
 
 def _folder_name(text: str) -> str:
-    """Values and folders' names are compared by their letters and digits, in any script and case."""
+    """Reduces a value or a folder's name to its letters and digits, in any script, by which they are compared."""
     plain = unicodedata.normalize("NFKC", text).casefold()
     # Marks are the vowels of many scripts; \w leaves them out.
     kept = "".join(char if unicodedata.category(char)[0] in "LNM" else "-" for char in plain)

@@ -1,4 +1,4 @@
-"""How much the images of one prompt differ over seeds."""
+"""Measures how much the images of one prompt differ over seeds."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from sgool.types import PairRecord
 
 
 def score_diversity(run: Path, judge: str) -> Table:
-    """How much the images of one prompt differ over seeds, per method and category, into ``RUN/diversity.csv``.
+    """Measures how much a prompt's images differ over seeds, per method and category, into ``RUN/diversity.csv``.
 
     Args:
         run: The run folder.
-        judge: Name of a judge that is a CLIP, in whose space images are compared.
+        judge: The name of a judge that is a CLIP; images are compared in its embedding space.
 
     Raises:
-        SgoolError: No such judge, or no prompt with several seeds.
+        SgoolError: There is no such judge, or no prompt with several seeds.
     """
     folder, config, records = finished(run)
     clips = clip_judges(config)
@@ -53,7 +53,7 @@ def score_diversity(run: Path, judge: str) -> Table:
 
 
 def _several_seeds(records: Sequence[PairRecord]) -> list[list[PairRecord]]:
-    """The records of each prompt that has several seeds, one a seed."""
+    """Returns the records of each prompt that has several seeds, one record per seed."""
     groups: dict[str, dict[int, PairRecord]] = {}
     for record in records:
         groups.setdefault(record.prompt, {}).setdefault(record.seed, record)

@@ -1,4 +1,4 @@
-"""A table of the run folder, as a CSV file and for a terminal."""
+"""A table about a run, as a CSV file in its folder and as text for a terminal."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from typing import Any
 
 from sgool.results.atomic import atomic_write, explain_os_errors
 
-#: In the note of a row whose features the run's objective optimised.
+#: What the note of a row says if the run's objective used the network of its features.
 OPTIMISED = "optimised against"
-#: Columns that are long, or the same in every row: in the file alone.
+#: Columns that only the file has, since they are long or the same in every row.
 _FILE_ONLY = ("features", "reference", "num_features", "kid_subset", "note")
 
 
 @dataclass(frozen=True)
 class Table:
-    """A CSV file of the run folder.
+    """A table that is written as a CSV file into the run folder.
 
     Attributes:
-        path: The file.
-        rows: Its rows, all with the same keys.
-        notes: What the reader has to know.
+        path: The path of the file.
+        rows: The rows, all with the same keys.
+        notes: Sentences that the reader has to know.
     """
 
     path: Path
@@ -32,14 +32,14 @@ class Table:
     notes: tuple[str, ...] = ()
 
     def cells(self) -> list[tuple[str, ...]]:
-        """Heads and rows as text, for a terminal."""
+        """Returns the heads and the rows as text, for a terminal."""
         keys = tuple(key for key in self.rows[0] if key not in _FILE_ONLY)
         marked = any(OPTIMISED in row.get("note", "") for row in self.rows)
         heads = tuple(f"{key} ({OPTIMISED})" if marked and key in ("fid", "kid") else key for key in keys)
         return [heads, *(tuple(_short(row[key]) for key in keys) for row in self.rows)]
 
     def write(self) -> Table:
-        """Writes the file, at once or not at all; NaN is empty."""
+        """Writes the file, whole or not at all; NaN becomes an empty cell."""
         text = io.StringIO()
         writer = csv.DictWriter(text, list(self.rows[0]), lineterminator="\n")
         writer.writeheader()

@@ -1,4 +1,4 @@
-"""SLURM: a run's configuration becomes a batch script that survives time limits, and is submitted."""
+"""SLURM: makes a batch script of a run, which goes on after time limits, and submits it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What ``sgool submit`` does with its options, and what it prints."""
+"""The command ``sgool submit``: what it does with its options, and what it prints."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def submit_command(
 
     Args:
         overrides: As for ``sgool fit``.
-        gpus_per_task: GPUs of an array task on each node.
+        gpus_per_task: GPUs of each array task on each node.
         sbatch_option: More options of sbatch.
         setup: Lines of shell before the run.
         dry_run: Print the script, and do nothing else.
@@ -45,10 +45,10 @@ def submit_command(
     Raises:
         SgoolError: The job cannot be submitted.
     """
-    asked = Resources(gpus=gpus_per_task, options=tuple(sbatch_option or ()), setup=tuple(setup or ()), **resources)
+    wanted = Resources(gpus=gpus_per_task, options=tuple(sbatch_option or ()), setup=tuple(setup or ()), **resources)
     job = prepare(
         list(overrides or ()),
-        asked,
+        wanted,
         config_dir=config_dir,
         accept_changes=resume_with_changes,
         tasks_per_node=tasks_per_node,

@@ -1,4 +1,4 @@
-"""The batch script: what SLURM is asked for, the command, and what happens when the command is interrupted."""
+"""Makes the batch script: the resources, the command, and what happens when the command is interrupted."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ class Resources:
         cpus_per_task: Processors of each process.
         mem: Memory on each node as SLURM writes it, for example ``16G``.
         time: Time limit as SLURM writes it, for example ``04:00:00``.
-        partition: Partition.
-        account: Account.
-        job_name: Name of the job.
+        partition: SLURM's partition; None: the cluster's default.
+        account: SLURM's account; None: the user's default.
+        job_name: The name of the job.
         signal_before: Seconds before the time limit at which the work is saved and the job requeued.
         requeue: Whether the job goes back into the queue when it is interrupted.
-        max_requeues: How often.
+        max_requeues: How often it goes back at most.
         options: More options of sbatch, ``KEY=VALUE`` or ``KEY``; they win over those above.
         setup: Lines of shell before the command.
     """
@@ -61,27 +61,27 @@ class Resources:
 
     @property
     def ranks(self) -> int:
-        """Processes of each array task."""
+        """How many processes each array task has."""
         return self.nodes * self.tasks_per_node
 
     @property
     def file_name(self) -> str:
-        """Name of the script's file."""
+        """The name of the script's file."""
         return re.sub(r"[^A-Za-z0-9._-]+", "-", self.job_name).strip("-.") + ".sbatch"
 
 
 def batch_script(resources: Resources, arguments: Sequence[str], *, python: str, chdir: Path, logs: Path) -> str:
-    """The text of the script.
+    """Returns the text of the batch script.
 
     Args:
-        resources: What to ask for.
-        arguments: Of ``python -m sgool``, as they are, unquoted, the command first.
-        python: The interpreter in the job.
-        chdir: Where the job runs; relative paths in the arguments start there.
-        logs: Folder of the logs.
+        resources: What the job asks of SLURM.
+        arguments: The arguments of ``python -m sgool``, unquoted, with the command first.
+        python: The path of the interpreter that the job uses.
+        chdir: The folder in which the job runs; relative paths in the arguments start there.
+        logs: The folder of the job's output.
 
     Raises:
-        ConfigError: All that is wrong with the resources, or paths that an ``#SBATCH`` line cannot hold.
+        ConfigError: The resources are wrong, or an ``#SBATCH`` line cannot hold a path; all problems are listed.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -104,14 +104,14 @@ def batch_script(resources: Resources, arguments: Sequence[str], *, python: str,
         job=resources,
         command=[f"{shlex.quote(python)} -m sgool {arguments[0]}", *(shlex.quote(word) for word in arguments[1:])],
         chdir=str(chdir),
-        # SLURM replaces %j and the like in this path, wherever they stand.
+        # SLURM replaces %j and the like anywhere in this path, so a folder's own % is doubled.
         output=f"{str(logs).replace('%', '%%')}/{name}",
         options=[_option(option) for option in resources.options],
     )
 
 
 def _problems(job: Resources) -> list[str]:
-    """What is wrong, a sentence each."""
+    """Returns a sentence for each thing that is wrong with the resources."""
     found = []
     for option in ("array", "max_running", "nodes", "tasks_per_node", "cpus_per_task"):
         value = getattr(job, option)
@@ -160,7 +160,7 @@ def _time_problems(job: Resources) -> list[str]:
 
 
 def seconds_of(time: str) -> int | None:
-    """A time limit as SLURM writes it, in seconds; None if it cannot be read."""
+    """Converts a time limit as SLURM writes it to seconds; None if it cannot be read."""
     match = _TIME.fullmatch(time.strip())
     if match is None:
         return None
@@ -177,15 +177,15 @@ def _flag(name: str) -> str:
 
 
 def _odd(path: Path) -> str:
-    """What of a path sbatch would not take literally, or nothing."""
+    """Returns what sbatch would not take literally in a path; empty if there is nothing."""
     text = str(path)
     if "\\" in text:
-        return "a backslash"  # turns off %j in file names
+        return "a backslash"  # it would turn off %j in file names
     return "" if text.isprintable() else "characters that cannot be printed"
 
 
 def _sbatch_quoted(value: Any) -> str:
-    """A value as an ``#SBATCH`` line takes it: double quotes where a space or quote needs them."""
+    """Quotes a value for an ``#SBATCH`` line, where a space or a quote needs it."""
     text = str(value)
     if re.fullmatch(r"[\w@%+=:,./^-]+", text):
         return text

@@ -1,4 +1,4 @@
-"""``sgool submit``: check everything that a job would trip over, write its script, hand it to sbatch."""
+"""``sgool submit``: checks what a job could fail on, writes its script and hands it to sbatch."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from sgool.run.slurm.script import Resources, batch_script
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-#: How long sbatch may take to answer.
+#: How many seconds sbatch may take to answer.
 ANSWER_SECONDS = 60.0
 
 
@@ -31,12 +31,12 @@ class Submission:
     """A job that is ready to be submitted.
 
     Attributes:
-        run_dir: The run folder, absolute.
-        path: Where its script goes.
-        text: The script.
-        pairs: Number of prompt-seed pairs.
-        methods: Methods that run on each.
-        notes: What the user should know, a sentence each.
+        run_dir: The absolute path of the run folder.
+        path: The path of the script.
+        text: The text of the script.
+        pairs: How many pairs the run has.
+        methods: The methods that run on each pair.
+        notes: Sentences that the user should know.
     """
 
     run_dir: Path
@@ -57,19 +57,19 @@ def prepare(
     nodes: int | None = None,
     job_name: str | None = None,
 ) -> Submission:
-    """Checks the configuration, prompts, resources and run folder, and makes the script. Writes nothing.
+    """Checks the configuration, prompts, resources and run folder, and makes the script without writing it.
 
     Args:
         overrides: As for ``sgool fit``.
-        resources: What to ask of SLURM; its processes, nodes and name are replaced by the following.
+        resources: What the job asks of SLURM; the last three arguments replace its processes, nodes and name.
         config_dir: As for ``sgool fit``.
-        accept_changes: Go on in a run folder of another configuration.
+        accept_changes: Whether the run may go on in a run folder of another configuration.
         tasks_per_node: Processes on each node; None: one for each GPU, else as `trainer.devices` says.
         nodes: Nodes; None: as `trainer.num_nodes` says.
-        job_name: Name of the job; None: that of the run.
+        job_name: Name of the job; None: sgool-NAME of the run.
 
     Raises:
-        SgoolError: Whatever would make the job fail at once, as far as it can be known here.
+        SgoolError: The job would fail at once, as far as that can be known here.
     """
     config = load_config(overrides, config_dir)
     devices = config.trainer.devices
@@ -101,10 +101,14 @@ def prepare(
 
 
 def submit(submission: Submission, *, seconds: float = ANSWER_SECONDS) -> str:
-    """Writes the script and submits it.
+    """Writes a job's script and submits it.
+
+    Args:
+        submission: From `prepare`.
+        seconds: How long sbatch may take to answer.
 
     Returns:
-        The job's number.
+        The job's number, as text.
 
     Raises:
         SgoolError: The folder cannot be written, there is no sbatch, it refuses, or the cluster does not answer.
@@ -112,7 +116,7 @@ def submit(submission: Submission, *, seconds: float = ANSWER_SECONDS) -> str:
     with explain_os_errors(f"write {submission.path}", "Use a run_dir where you may write."):
         submission.path.parent.mkdir(parents=True, exist_ok=True)
         atomic_write(submission.path, submission.text.encode())
-    # Variables of a job that this may run in would be taken for the new job's; which cluster is meant stays.
+    # If this runs inside a job, sbatch would take that job's variables for the new job. SLURM_CONF names the cluster.
     environment = {k: v for k, v in os.environ.items() if not k.startswith("SLURM_") or k == "SLURM_CONF"}
     kept = f"The script is {submission.path}."
     try:
@@ -140,7 +144,7 @@ def submit(submission: Submission, *, seconds: float = ANSWER_SECONDS) -> str:
 
 
 def _own_overrides(overrides: Sequence[str], config: DictConfig, resources: Resources, run_dir: Path) -> dict[str, str]:
-    """What the job needs, by key, in Hydra's grammar; replaces the user's overrides of the same keys."""
+    """Returns the job's own overrides by key, in Hydra's grammar; they replace the user's for the same keys."""
     given = {_key(line) for line in overrides}
     trainer, own, problems = config.trainer, {}, []
     for name, flag, value in (
@@ -170,7 +174,7 @@ def _key(override: str) -> str:
 
 
 def _hydra_quoted(path: Path) -> str:
-    """A path as Hydra's grammar takes any text."""
+    """Quotes a path for Hydra's grammar."""
     text = str(path)
     if "\\" in text or "${" in text:
         raise ConfigError([f"`run_dir`: expected a path without backslashes and ${{, got {text}"])
@@ -179,7 +183,7 @@ def _hydra_quoted(path: Path) -> str:
 
 
 def _check_folder(run_dir: Path, config: dict[str, Any], accept_changes: bool) -> None:
-    """Refuses a folder that the job would refuse."""
+    """Raises an error for a run folder that the job would refuse."""
     if run_dir.exists() and not run_dir.is_dir():
         raise SgoolError(f"run_dir must be a folder, but {run_dir} is a file. Use another run_dir.")
     folder = RunFolder(run_dir)
