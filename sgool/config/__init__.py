@@ -1,5 +1,4 @@
-"""What every configuration needs: composition, rules for values, components by name or dotted path, places of files.
+"""Tools for all configurations: composition, rules for values, components by name or dotted path, paths of files.
 
-What the keys of a run may hold stands in `sgool.run.config`; what a component may hold, in the ``options.py`` of its
-room.
+The rules for the keys of a run are in `sgool.run.config`, and those for a component in the ``options.py`` of its room.
 """

@@ -24,7 +24,7 @@ from sgool.types import Denoised
 
 
 class Chain:
-    """From first latents to images, differentiable with respect to the latents.
+    """The denoising chain of a model, from first latents to images and differentiable with respect to the latents.
 
     A chain is made once for a model and shared. `with_prompts` returns a chain of the same parts that has prompts and
     counts its own network calls:

@@ -107,7 +107,7 @@ class Ssim(ChangeScore):
 
 
 class LatentNorm(MeanScore):
-    """Mean ratio of the kept latents' norm to that of the first latents; 1 with `optimization.renormalize`."""
+    """Mean ratio of the final latents' norm to that of the first latents; 1 with `optimization.renormalize`."""
 
     key, title, place = "latent_norm", "latent norm against the first", 100
 

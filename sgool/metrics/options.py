@@ -166,7 +166,7 @@ class PixelsJudgeOptions(JudgeOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class LatentsJudgeOptions(JudgeOptions):
-    """Options of the ratio of the kept latents' norm to that of the first latents; there are none."""
+    """Options of the ratio of the final latents' norm to that of the first latents; there are none."""
 
     builder = "sgool.metrics.change.build_latents_judge"
 

@@ -20,7 +20,7 @@ from sgool.types import PromptSeed
 
 #: The end of a metric's name if it belongs to a pair's first image.
 INITIAL = "_initial"
-#: A pair's first latents and its kept latents, each (S, C, h, w).
+#: A pair's first latents and its final latents, each (S, C, h, w).
 Latents = tuple[Tensor, Tensor]
 
 
@@ -120,7 +120,7 @@ class JudgePanel(nn.Module):
                 metrics that compare both.
             final: The pairs' final images, of the same shape.
             pairs: The B pairs.
-            latents: Each pair's first and kept latents; None: there is no latent norm.
+            latents: Each pair's first and final latents; None: there is no latent norm.
             counted: Whether each pair counts in the means, for example because it ended well; None: all count. Every
                 pair has a row.
 

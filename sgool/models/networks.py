@@ -39,11 +39,9 @@ class Networks:
         wanted = str(self._options["device"])
         if wanted != "auto":
             if wanted.startswith("cuda") and not torch.cuda.is_available():
-                raise SgoolError(
-                    f"`models.device`: {wanted!r} was asked for, but torch sees no CUDA device; use auto or cpu"
-                )
+                raise SgoolError(f"`models.device`: got {wanted!r}, but torch sees no CUDA device; use auto or cpu")
             if wanted == "mps" and not torch.backends.mps.is_available():
-                raise SgoolError("`models.device`: 'mps' was asked for, but torch sees no MPS device; use auto or cpu")
+                raise SgoolError("`models.device`: got 'mps', but torch sees no MPS device; use auto or cpu")
             return self._numbered(torch.device(wanted))
         if torch.cuda.is_available():
             return self._numbered(torch.device("cuda"))

@@ -27,7 +27,7 @@ def _no_device(monkeypatch: pytest.MonkeyPatch) -> None:
     ("device", "words"), [("cuda", "no CUDA device"), ("cuda:1", "CUDA"), ("mps", "no MPS device")]
 )
 def test_a_device_that_is_not_there(device: str, words: str) -> None:
-    with pytest.raises(SgoolError, match=f"`models.device`: '{device}' was asked for, but torch sees .*{words}"):
+    with pytest.raises(SgoolError, match=f"`models.device`: got '{device}', but torch sees .*{words}"):
         _parts(device).device  # noqa: B018 - the access is the test
 
 
