@@ -20,6 +20,7 @@ from sgool.errors import SgoolError
 from sgool.methods.starts import network_prompts, start_latents
 from sgool.methods.trainer_checks import check_trainer
 from sgool.metrics.panel import JudgePanel
+from sgool.objectives import Objective
 from sgool.prompts.batches import PairBatch, PairLoader
 from sgool.types import PairResult, PromptSeed
 
@@ -43,6 +44,8 @@ class PairModule(L.LightningModule):
         batch_chain: The chain for the prompts of the batch; it counts the batch's network calls.
         seconds_before: Wall seconds that earlier, interrupted starts of the batch took.
         results: Those of the last batch that is done.
+        compared_with: For a method without an objective: that of the methods beside it, which may not read all of a
+            prompt either (`unread`).
     """
 
     method: str = ""
@@ -68,6 +71,7 @@ class PairModule(L.LightningModule):
         self.batch_chain = chain
         self.seconds_before = 0.0
         self.results: list[PairResult] = []
+        self.compared_with: Objective | None = None
         self._began = time.perf_counter()
 
     # Where pairs come from
@@ -182,7 +186,7 @@ class PairModule(L.LightningModule):
         """
         (cut,) = self.chain.truncated([prompt])
         row = {"truncated": float(len(cut))} if cut else {}
-        objective = getattr(self, "objective", None)
+        objective = self.compared_with or getattr(self, "objective", None)
         if objective is not None:
             said = [] if self.panel is None else [text for (text,) in self.panel.truncated([prompt]).values()]
             for name, (text,) in objective.truncated([prompt]).items():

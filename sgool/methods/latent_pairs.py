@@ -216,7 +216,7 @@ class LatentPairModule(PairModule):
             in_bar = name in ("loss", "selection")
             self.log(name, value, prog_bar=in_bar, on_step=True, on_epoch=False, batch_size=len(self.pairs))
 
-    def curves(self) -> dict[str, float]:
+    def curves(self) -> dict[str, Any]:
         """Name -> what this update logs, in float64; empty where all pairs have failed or stopped."""
         seen = self.evaluation
         assert seen is not None and self.batch is not None

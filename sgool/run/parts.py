@@ -69,6 +69,11 @@ class Parts:
         towers = {name: self.networks.clip(clip["model"], clip["pretrained"]) for name, clip in clips.items()}
         return {**towers, "guide": self.networks.clip(**options["guide"])}
 
+    @property
+    def _optimised(self) -> bool:
+        """Whether a method of the run has an objective."""
+        return any(self._config["method"][name]["kind"] != "vanilla" for name in self._config["methods"])
+
     def truncations(self, prompts: Iterable[str]) -> list[str]:
         """One sentence per prompt that the pipeline, a CLIP or a term of the objective cuts off, with what is lost."""
         unique = list(dict.fromkeys(prompts))
@@ -76,7 +81,7 @@ class Parts:
         readers = {f"{name} CLIP": tower.truncated(unique) for name, tower in self.towers.items()}
         others = {name: cut for name, cut in self.judges.truncated(unique).items() if name not in self.towers}
         readers |= {f"the judge {name}": cut for name, cut in others.items() if any(cut)}
-        if any(self._config["method"][name]["kind"] != "vanilla" for name in self._config["methods"]):
+        if self._optimised:
             terms = build_objective(self._config["objective"], self.networks).truncated(unique)
             known = list(readers.values())
             # Most terms read with a CLIP that has spoken already.
@@ -114,7 +119,10 @@ class Parts:
             settings,
             on_note,
         )
-        return build_method(name, options, given)
+        module, callbacks = build_method(name, options, given)
+        if options["kind"] == "vanilla" and self._optimised:
+            module.compared_with = build_objective(self._config["objective"], self.networks)
+        return module, callbacks
 
     def _objective(self, options: Mapping[str, Any], held_out: str | None) -> Objective:
         objective = dict(self._config["objective"])
