@@ -32,8 +32,8 @@ class RunObserver(PairCallback):
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """An update is done."""
-        # Lightning logs after all callbacks. A process that is killed before that, when a checkpoint holds the update or
-        # its pairs are recorded, would leave it out for good.
+        # Lightning logs after all callbacks: a process that is killed before that, when a checkpoint holds the update
+        # or its pairs are recorded, would leave it out for good.
         self._logs.update(pl_module.curves())
         seen = pl_module.evaluation
         loss, score = float(seen.loss.mean()), float(seen.selection.mean())
