@@ -70,6 +70,7 @@ PLACES = [
     At("open", r"doodl/updates\.csv$", "kill"),
     At("os.rename", r"checkpoints/doodl/.*\.json$", "kill"),
     At("os.rename", r"checkpoints/doodl/.*\.ckpt$", "kill", 2),
+    At("os.rename", r"checkpoints/doodl/three-00000.*\.json$", "kill"),  # when the checkpoint beside it is written
     At("os.rename", r"doodl/three-00000.*/final\.png$", "kill"),
     At("os.rename", r"doodl/three-00001.*/record\.json$", "kill"),  # its mate has one
     At("open", r"doodl/pairs\.csv$", "kill"),  # of a batch that is recorded
