@@ -75,7 +75,7 @@ class RunLogs:
         for logger in self.loggers:
             logger.begin(pairs)
 
-    def update(self, values: Mapping[str, float]) -> None:
+    def update(self, values: Mapping[str, Any]) -> None:
         """Logs an update now, before Lightning does; each value of each update is logged once."""
         for logger in self.loggers:
             logger.log_metrics(values)

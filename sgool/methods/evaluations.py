@@ -37,4 +37,4 @@ def means_over_pairs(seen: Evaluation, shown: Sequence[int], gradient_norms: Ten
     if gradient_norms is not None:
         columns["gradient_norm"] = gradient_norms
     table = torch.stack([column.double() for column in columns.values()]).cpu()[:, list(shown)]
-    return dict(zip(columns, table.mean(dim=1).tolist(), strict=True))
+    return dict(zip(columns, table.mean(dim=1), strict=True))

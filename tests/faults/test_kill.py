@@ -8,7 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from sgool.results.claims import read_claims
 from sgool.run.status import run_status
@@ -68,6 +70,7 @@ PLACES = [
     At("open", r"doodl/updates\.csv$", "kill"),
     At("os.rename", r"checkpoints/doodl/.*\.json$", "kill"),
     At("os.rename", r"checkpoints/doodl/.*\.ckpt$", "kill", 2),
+    At("os.rename", r"checkpoints/doodl/three-00000.*\.json$", "kill"),  # when the checkpoint beside it is written
     At("os.rename", r"doodl/three-00000.*/final\.png$", "kill"),
     At("os.rename", r"doodl/three-00001.*/record\.json$", "kill"),  # its mate has one
     At("open", r"doodl/pairs\.csv$", "kill"),  # of a batch that is recorded
@@ -91,3 +94,35 @@ def test_killed_at_chosen_places(server: Server, fit: Run, undisturbed: Undistur
     assert code == 0, output
     assert content(tmp_path) == undisturbed()
     assert leftovers(tmp_path) == []
+
+
+#: The same for an edit, which is a pair that starts from a photo.
+PLACES_OF_AN_EDIT = [
+    At("os.rename", r"config\.yaml$", "kill"),
+    At("open", r"locks/doodl/photo-.*\.lock$", "kill"),
+    At("os.rename", r"checkpoints/doodl/photo-.*\.ckpt$", "kill", 2),
+    At("os.rename", r"doodl/photo-.*/record\.json$", "kill"),
+    At("open", r"doodl/pairs\.csv$", "kill"),  # of a pair that is recorded
+    At("os.rename", r"results\.csv$", "kill"),
+]
+
+
+def test_an_edit_killed_at_chosen_places(server: Server, options: list[str], tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(tmp_path / "photo.png")
+    own = [*options, "sampler=edict_edit", "sampler.num_inference_steps=2", "trainer.save_every_n_updates=2"]
+
+    def edit(name: str) -> list[str]:
+        return ["edit", str(tmp_path / "photo.png"), "--text", "a cat", *own, f"run_dir={tmp_path / name}"]
+
+    code, output = server.run(*edit("undisturbed"))
+    assert code == 0, output
+    for place in PLACES_OF_AN_EDIT:
+        code, output = server.run(*edit("killed"), at=place)
+        assert code == -9, f"{place}: {output}"
+        assert damaged_records(tmp_path / "killed") == []
+    code, output = server.run(*edit("killed"))
+    assert code == 0, output
+    found, expected = content(tmp_path / "killed"), content(tmp_path / "undisturbed")
+    assert found == expected and len(found["logs/doodl/updates.csv"]) == 6
+    assert leftovers(tmp_path / "killed") == []

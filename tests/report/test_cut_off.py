@@ -15,7 +15,8 @@ from sgool.run.rescore import rescore
 from tests.report.reading import Page
 
 LONG = "a red cat to the left of a blue house and two green trees above a large orange car, " * 4 + "all in a row"
-KEYS = {"truncated", "guide/truncated", "judge/truncated", "objective/text_alignment/truncated"}
+OF_THE_OBJECTIVE = "objective/text_alignment/truncated"
+KEYS = {"truncated", "guide/truncated", "judge/truncated", OF_THE_OBJECTIVE}
 
 
 @pytest.fixture(scope="module")
@@ -42,18 +43,20 @@ def outcome(tmp_path_factory: pytest.TempPathFactory, pipeline_folder: Path, cli
 def test_records_tell_how_much_was_not_read(outcome: Outcome) -> None:
     for record in outcome.records:
         found = {name: value for name, value in record.metrics.items() if name.endswith("truncated")}
-        assert set(found) == (KEYS if record.prompt == LONG else set())
+        # No objective takes part in vanilla.
+        own = KEYS - {OF_THE_OBJECTIVE} if record.method == "vanilla" else KEYS
+        assert set(found) == (own if record.prompt == LONG else set())
         assert all(0 < value < len(LONG) and value == int(value) for value in found.values())
         assert not any(name.endswith("truncated_initial") for name in record.metrics)
 
 
 def test_the_report_lists_them_and_takes_them_for_no_scores(outcome: Outcome) -> None:
     page = Page(build_report([outcome.run_dir]))
-    lost = next(record.metrics for record in outcome.records if record.prompt == LONG)
+    lost = next(r.metrics for r in outcome.records if r.prompt == LONG and r.method == "doodl")
     for reader, key in [
         ("the diffusion model", "truncated"),
         ("guide", "guide/truncated"),
-        ("the objective's term text_alignment", "objective/text_alignment/truncated"),
+        ("the objective's term text_alignment", OF_THE_OBJECTIVE),
     ]:
         assert f"{reader}: 1 prompt, at most {lost[key]:.0f} characters of {LONG[:30]}" in page.text
     assert "runcated" not in " ".join(metric["title"] for metric in page.data["metrics"])
