@@ -10,13 +10,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from sgool.diffusion import Chain, GuidedModel, build_engine, build_sampler
+from sgool.diffusion import Chain, GuidedModel
 from sgool.errors import SgoolError
 from sgool.methods.latent_pairs import LatentPairModule
 from sgool.models.autoencoder import decode_latents
 from sgool.models.clip import ClipTower
 from sgool.models.stable_diffusion import StableDiffusion
 from sgool.objectives import CropSettings, Objective, TextAlignment
+from sgool.prompts.batches import PairBatch
 from sgool.types import PromptSeed
 from tests import reference
 from tests.diffusion.problem import Problem, counted, off, randn
@@ -225,22 +226,20 @@ def test_decode_in_half_precision_gives_float32(models: StableDiffusion) -> None
 def test_decode_first_only(models64: StableDiffusion, clip64: ClipTower, engine: str) -> None:
     """One image and one objective a pair; both of EDICT's streams still get the gradient of x's image."""
     objective = Objective({"text": TextAlignment(clip64)}, {"text": 1.0}, CropSettings(num=2))
-    models = replace(models64, scheduler=scheduler64())
+    family = replace(models64, scheduler=scheduler64())
     pairs = [PromptSeed("a red cat", 1), PromptSeed("trees", 2)]
-    settings: dict[str, Any] = {"num_inference_steps": 3, "sampler": build_sampler("edict")}
 
-    def built(engine: str) -> LatentPairModule:
-        return LatentPairModule(
-            models, pairs, objective, engine=build_engine(engine), decode_first_only=True, **settings
-        )
+    def built(engine: str, decode: str = "x") -> LatentPairModule:
+        chain = Chain(family, sampler="edict", engine=engine, num_inference_steps=3, decode=decode)
+        return LatentPairModule(chain, objective, pairs=pairs)
 
     gradients = []
     for module in (built(engine), built("direct")):
         assert len(module.objectives) == 1
         assert module().images.shape == (1, 2, 3, 32, 32) and module().latents.shape == (2, 2, 4, 8, 8)
-        module.training_step(None, 0).backward()
+        module.training_step(PairBatch(pairs), 0).backward()
         assert module.latents.grad is not None
         gradients.append(module.latents.grad)
         assert all(float(stream.abs().max()) > 1e-6 for stream in module.latents.grad)
     assert off(gradients[0], gradients[1]) <= 1e-9
-    assert len(LatentPairModule(models, pairs, objective, **settings).objectives) == 2
+    assert len(built("checkpoint", "both").objectives) == 2
