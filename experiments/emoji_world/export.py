@@ -74,6 +74,11 @@ def _export_pipeline(work: Path, assets: Path) -> None:
         feature_extractor=None,
         requires_safety_checker=False,
     )
+    save_pipeline(pipeline, assets)
+
+
+def save_pipeline(pipeline: StableDiffusionPipeline, assets: Path) -> None:
+    """A pipeline as float16 safetensors that loads in float32."""
     pipeline.to(torch.float16).save_pretrained(assets, safe_serialization=True)
     # transformers loads in the type that the configuration names: with float16 there, the text encoder and the float32
     # UNet of `StableDiffusionPipeline.from_pretrained` do not fit together.
