@@ -143,12 +143,16 @@ class Painter:
 
     def sprite(self, thing: Thing, size: int) -> np.ndarray:
         """Premultiplied RGBA (h, w, 4) float32 in [0, 1] whose longer side is ``size``."""
-        key = (thing, size)
+        return self.file_sprite(words.NOUNS[thing.noun], thing.tint, size)
+
+    def file_sprite(self, file: str, tint: str | None, size: int) -> np.ndarray:
+        """The sprite of any file of the folder."""
+        key = (file, tint, size)
         if key not in self._cache:
-            image = Image.open(self._folder / words.NOUNS[thing.noun]).convert("RGBA")
+            image = Image.open(self._folder / file).convert("RGBA")
             image = image.crop(image.getchannel("A").getbbox())
             rgba = np.asarray(image, dtype=np.float32) / 255
-            rgba = np.concatenate([_tint(rgba[..., :3], thing.tint), rgba[..., 3:]], axis=-1)
+            rgba = np.concatenate([_tint(rgba[..., :3], tint), rgba[..., 3:]], axis=-1)
             rgba[..., :3] *= rgba[..., 3:]
             scale = size / max(image.size)
             shape = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))

@@ -41,41 +41,47 @@ def parser() -> argparse.ArgumentParser:
         "--turbo", type=Path, default=ASSETS.with_name("emoji_world_turbo"), help="the student's assets"
     )
     result.add_argument("--results", type=Path, default=HERE / "results", help="where metrics and logs go")
-    result.add_argument("--steps", type=_positive, help="of each training stage, for trials")
+    result.add_argument("--steps", type=positive, help="of each training stage, for trials")
     result.add_argument("--seed-offset", type=int, default=0, help="added to the seeds of training")
     result.add_argument("--init", type=Path, help="exported models of an earlier edition to train further")
-    result.add_argument("--threads", type=_positive, default=1, help="of PyTorch; two processes beat two threads")
-    result.add_argument("--number", type=_positive, default=400, help="scenes per measurement of `evaluate`")
-    result.add_argument("--prompts", type=_positive, help="held-out prompts that `evaluate` samples (default: all)")
+    result.add_argument("--threads", type=positive, default=1, help="of PyTorch; two processes beat two threads")
+    result.add_argument("--number", type=positive, default=400, help="scenes per measurement of `evaluate`")
+    result.add_argument("--prompts", type=positive, help="held-out prompts that `evaluate` samples (default: all)")
     return result
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
+    """A number of at least 1 on a command line."""
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"expected a positive number, got {text}")
     return value
 
 
-def run(arguments: argparse.Namespace) -> None:
-    """Runs the stages in order; with "all", finished ones are skipped.
+def run_stages(wanted: Sequence[str], known: Sequence[str], work: Path, act: Callable[[str], object]) -> None:
+    """Calls ``act(stage)`` for the stages in order; with "all", those whose marker lies in ``work/done`` are skipped.
 
     A stage that is named is run again: training ones then go on from their last checkpoint, if steps are left.
     """
-    from experiments.emoji_world.stages import Setup
-
-    work = arguments.work.resolve()
-    setup = Setup(work, arguments.emoji, arguments.steps, arguments.seed_offset, arguments.init)
-    everything = "all" in arguments.stages
-    for stage in STAGES if everything else tuple(dict.fromkeys(arguments.stages)):
+    everything = "all" in wanted
+    for stage in known if everything else tuple(dict.fromkeys(wanted)):
         marker = work / "done" / stage
         if everything and marker.is_file():
             logging.info("%s: done before (%s)", stage, marker)
             continue
         logging.info("%s: begins", stage)
-        _function(stage, setup, arguments)()
+        act(stage)
         marker.parent.mkdir(parents=True, exist_ok=True)
         marker.touch()
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Runs the stages that the command line names."""
+    from experiments.emoji_world.stages import Setup
+
+    work = arguments.work.resolve()
+    setup = Setup(work, arguments.emoji, arguments.steps, arguments.seed_offset, arguments.init)
+    run_stages(arguments.stages, STAGES, work, lambda stage: _function(stage, setup, arguments)())
 
 
 def _function(stage: str, setup: Setup, arguments: argparse.Namespace) -> Callable[[], object]:
