@@ -147,6 +147,63 @@ def test_the_autoencoder_stage_trains_and_its_latents_are_scaled(painter: Painte
     assert abs(float(latents.mean())) < 1e-3 and abs(float(latents.std()) - 1) < 1e-2
 
 
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> tuple:
+    """A tiny CLIPTextModelWithProjection and a tokenizer of a few words."""
+    from transformers import CLIPTextConfig, CLIPTextModelWithProjection
+
+    from experiments.emoji_world.tokenizers import new_clip_tokenizer
+
+    torch.manual_seed(1)
+    texts = [caption(random_scene(rng(i)), rng(i)).text for i in range(50)]
+    tokenizer = new_clip_tokenizer(tmp_path_factory.mktemp("tokenizer"), texts)
+    ids = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
+    sizes = {"hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = CLIPTextConfig(
+        vocab_size=len(tokenizer), max_position_embeddings=32, projection_dim=4, pad_token_id=0, **sizes, **ids
+    )
+    return CLIPTextModelWithProjection(config).eval().requires_grad_(False), tokenizer
+
+
+def test_flow_stage_and_pipeline_agree_on_prompts_and_velocity(encoder: tuple) -> None:
+    from diffusers import StableDiffusion3Pipeline
+
+    from experiments.emoji_scenes.autoencoder import new_autoencoder
+    from experiments.emoji_scenes.denoiser import T5_TOKENS, FlowStage, encode_prompts, new_scheduler, new_transformer
+
+    text_encoder, tokenizer = encoder
+    torch.manual_seed(2)
+    scenes = [training_scene(rng(i)) for i in range(8)]
+    settings = {"max_steps": 2, "lr": 1e-3, "seed": 0, "batch_size": 4, "compile": False}
+    stage = FlowStage(
+        scenes, torch.randn(8, 16, 16, 16), text_encoder, tokenizer, transformer=new_transformer(8, 4), **settings
+    )
+    assert stage.batch(rng())[3].shape == (4, 32 + T5_TOKENS, 16)
+    stage.step = 1
+    batch = stage.batch(rng())
+    assert batch[3].shape == (4, 32, 16) and batch[4].shape == (4, 8)
+    stage.loss(*batch)["loss"].backward()
+    assert all(p.grad is not None for p in stage.transformer.parameters())
+    pipeline = StableDiffusion3Pipeline(
+        transformer=stage.transformer.eval(),
+        scheduler=new_scheduler(),
+        vae=new_autoencoder(),
+        text_encoder=text_encoder,
+        tokenizer=tokenizer,
+        text_encoder_2=text_encoder,
+        tokenizer_2=tokenizer,
+        text_encoder_3=None,
+        tokenizer_3=None,
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    embeds, pooled = encode_prompts(text_encoder, tokenizer, ["a red cat by the sea"])
+    expected = pipeline.encode_prompt("a red cat by the sea", None, None, max_sequence_length=0)
+    torch.testing.assert_close(embeds, expected[0])
+    torch.testing.assert_close(pooled, expected[2])
+    image = pipeline("a red cat by the sea", num_inference_steps=2, output_type="pt", generator=torch.manual_seed(0))
+    assert image.images.shape == (1, 3, SIZE, SIZE)
+
+
 def test_the_command_line_names_what_is_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from experiments.emoji_scenes.train import main
 
