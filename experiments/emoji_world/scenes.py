@@ -120,15 +120,18 @@ def mutate(scene: Scene, kind: str, rng: np.random.Generator) -> Scene | None:
             return None
         others = [name for name in ("single", "two", "three", "four") if name != scene.layout]
         return replace(scene, layout=others[rng.integers(len(others))])
-    if kind == "colour":
-        tints = [t for t in [None, *words.allowed_tints(thing.noun)] if t != thing.tint]
-        changed = Thing(thing.noun, tints[rng.integers(len(tints))])
-    else:
-        taken = {t.noun for t in scene.objects}
-        nouns = [n for n in words.NOUNS if n not in taken and thing.tint in (None, *words.allowed_tints(n))]
-        changed = Thing(nouns[rng.integers(len(nouns))], thing.tint)
+    changed = changed_thing(thing, kind, {t.noun for t in scene.objects}, rng)
     objects = tuple(changed if i == index else t for i, t in enumerate(scene.objects))
     return replace(scene, objects=objects)
+
+
+def changed_thing(thing: Thing, kind: str, taken: set[str], rng: np.random.Generator) -> Thing:
+    """The thing in another ``colour``, or another ``object`` (none of ``taken``) that may have its tint."""
+    if kind == "colour":
+        tints = [t for t in [None, *words.allowed_tints(thing.noun)] if t != thing.tint]
+        return Thing(thing.noun, tints[rng.integers(len(tints))])
+    nouns = [n for n in words.NOUNS if n not in taken and thing.tint in (None, *words.allowed_tints(n))]
+    return Thing(nouns[rng.integers(len(nouns))], thing.tint)
 
 
 class Painter:

@@ -147,6 +147,64 @@ def test_the_autoencoder_stage_trains_and_its_latents_are_scaled(painter: Painte
     assert abs(float(latents.mean())) < 1e-3 and abs(float(latents.std()) - 1) < 1e-2
 
 
+@pytest.mark.parametrize("kind", ["position", "colour", "count", "object"])
+def test_mutations_swap_the_named_fact(kind: str) -> None:
+    from experiments.emoji_scenes.clip import attributes, mutate
+
+    generator = rng(5)
+    columns = {"position": {1, 2, 3, 4, 6}, "colour": {2, 4}, "count": {0, 6}, "object": {1, 3}}[kind]
+    found = 0
+    for _ in range(60):
+        scene = random_scene(generator)
+        other = mutate(scene, kind, generator)
+        if other is None:
+            assert (kind == "count" and scene.layout == "beside") or (
+                kind == "position" and scene.layout in ("two", "three")
+            )
+            continue
+        pairs = zip(attributes(scene), attributes(other), strict=True)
+        changed = {i for i, (a, b) in enumerate(pairs) if a != b}
+        assert changed and changed <= columns
+        assert (other.place is not None) == (other.layout == "one")
+        found += 1
+    assert found > 20
+
+
+def test_crops_show_the_whole_subject_at_its_own_resolution(painter: Painter) -> None:
+    from experiments.emoji_scenes.clip import subject_crop
+
+    generator = rng(6)
+    for _ in range(20):
+        scene = Scene("one", (Thing("cat", "red"),), "white", "right")
+        painted = painter.paint(scene, generator)
+        seen = subject_crop(painted, 0, generator)
+        assert seen.shape == (SIZE, SIZE, 3)
+        background = painted.image[painted.masks[0] == 0][0]
+        share = (np.abs(seen.astype(int) - background) > 40).any(-1).sum() / (painted.masks[0] > 0.5).sum()
+        assert 1.8 < share < 18  # pixels of the subject, in a crop that is two to four times as large as it was
+
+
+@pytest.mark.parametrize(("name", "kind", "half"), [("guide", "clip", 0), ("judge", "wordpiece", 1)])
+def test_clip_stages_train_on_whole_scenes_and_crops(
+    painter: Painter, tmp_path: Path, name: str, kind: str, half: int
+) -> None:
+    from open_clip.tokenizer import HFTokenizer
+
+    from experiments.emoji_scenes.clip import SceneClipStage
+    from tests.tiny import tiny_clip_folder
+
+    folder = tiny_clip_folder(tmp_path / "clip", kind)  # type: ignore[arg-type]
+    tokenizer = HFTokenizer(str(folder), context_length=32)
+    sizes = {"groups": 6, "singles": 6, "crops": 4}
+    stage = SceneClipStage(name, tokenizer, painter, half=half, max_steps=2, lr=1e-3, seed=0, **sizes)
+    images, tokens, facts, flags = stage.batch(rng())
+    assert images.shape[1:] == (3, 64, 64) and facts.shape == flags.shape == (len(images), 7)
+    assert len(tokens) == len(images) and (facts[-4:, 6] == -1).all()
+    values = stage.loss(images, tokens, facts, flags)
+    values["loss"].backward()
+    assert torch.isfinite(values["loss"])
+
+
 @pytest.fixture(scope="module")
 def encoder(tmp_path_factory: pytest.TempPathFactory) -> tuple:
     """A tiny CLIPTextModelWithProjection and a tokenizer of a few words."""

@@ -499,6 +499,10 @@ def test_text_encoder_has_the_hidden_states_of_the_clip_tower(clip_folder: Path)
     encoder = text_encoder_from_clip(clip.state_dict(), tokenizer, head_width=width // heads)
     # float32, two layers of 16 channels after a layer norm.
     torch.testing.assert_close(encoder(tokens).last_hidden_state, expected, rtol=1e-4, atol=1e-5)
+    projected = text_encoder_from_clip(clip.state_dict(), tokenizer, head_width=width // heads, projection=True)
+    with torch.no_grad():
+        pooled = clip.encode_text(tokens)
+    torch.testing.assert_close(projected(tokens).text_embeds, pooled, rtol=1e-4, atol=1e-5)
 
 
 # Stages
