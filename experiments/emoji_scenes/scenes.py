@@ -41,6 +41,16 @@ class Scene:
         return {"one": 1, "three": 3}.get(self.layout, 2)
 
     @property
+    def is_pair(self) -> bool:
+        """Two objects in a spatial relation."""
+        return self.layout == "beside"
+
+    @property
+    def background(self) -> str:
+        """The ground, by the emoji world's name."""
+        return self.ground
+
+    @property
     def is_busy(self) -> bool:
         """Whether the ground is a drawn one, with distractors."""
         return self.ground in scene_words.GROUNDS

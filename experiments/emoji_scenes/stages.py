@@ -1,6 +1,6 @@
 """The training stages of the emoji scenes; each goes on from its last checkpoint in the work folder.
 
-Work folder: ``tok_clip``, ``tok_wp``, ``vae``, ``guide``, ``transformer``, ``judge`` (checkpoints and logs),
+Work folder: ``tok_clip``, ``tok_wp``, ``vae``, ``guide``, ``transformer``, ``reader``, ``judge`` (checkpoints, logs),
 ``pipeline`` (finished parts in diffusers' layout), ``latents.pt``. Settings of the stages behind ``vae`` are guesses:
 they have only been run for a few steps.
 """
@@ -14,23 +14,27 @@ from diffusers import AutoencoderKL
 from open_clip.tokenizer import HFTokenizer
 from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 
+from experiments.emoji_scenes import words as scene_words
 from experiments.emoji_scenes.autoencoder import fold_latent_statistics, new_autoencoder
 from experiments.emoji_scenes.captions import caption
 from experiments.emoji_scenes.clip import SceneClipStage
 from experiments.emoji_scenes.denoiser import FlowStage
 from experiments.emoji_scenes.scenes import Painter, random_scene, training_scene
 from experiments.emoji_world import fetch as emoji
+from experiments.emoji_world import words
 from experiments.emoji_world.autoencoder import AutoencoderStage
 from experiments.emoji_world.common import fit, load_checkpoint, scenes_batch, trained_state
 from experiments.emoji_world.denoiser import encode_scenes
+from experiments.emoji_world.reader import TINTS, ReaderStage
 from experiments.emoji_world.stages import Setup as WorldSetup
 from experiments.emoji_world.stages import fetch as fetch  # the same stage
 from experiments.emoji_world.stages import finished_vae
 from experiments.emoji_world.text_encoder import text_encoder_from_clip
 from experiments.emoji_world.tokenizers import CONTEXT_LENGTH, new_clip_tokenizer, new_wordpiece_tokenizer
+from sgool.metrics import SceneReader
 
 #: Steps of each training stage.
-STEPS = {"vae": 12_000, "guide": 6000, "denoiser": 20_000, "judge": 5000}
+STEPS = {"vae": 12_000, "guide": 6000, "denoiser": 20_000, "reader": 5000, "judge": 5000}
 #: Of the guide's steps: those before the text encoder is taken and the autoencoder's distortions begin.
 GUIDE_EARLY = 4000
 #: Of the judge's steps: those before the autoencoder's distortions begin.
@@ -109,6 +113,15 @@ def denoiser(setup: Setup) -> None:
 def judge(setup: Setup) -> None:
     """The judge CLIP on half 1."""
     fit(_clip(setup, "judge", 1, setup.part("judge", JUDGE_PAINTED), 3), setup.work / "judge")
+
+
+def reader(setup: Setup) -> None:
+    """The scene reader on half 1, colours exchanged in a quarter of the images."""
+    grounds = [*scene_words.GROUNDS, *words.BACKGROUNDS]
+    network = SceneReader(nouns=list(words.NOUNS), tints=list(TINTS), backgrounds=grounds)
+    settings = setup.settings("reader", 2e-3, 6, batch_size=24)
+    stage = ReaderStage(setup.painter(), reader=network, sample=training_scene, vae=finished_vae(setup), **settings)
+    fit(stage, setup.work / "reader")
 
 
 def _clip(setup: Setup, name: str, half: int, vae_from: int, seed: int) -> SceneClipStage:

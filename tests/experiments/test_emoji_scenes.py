@@ -205,6 +205,23 @@ def test_clip_stages_train_on_whole_scenes_and_crops(
     assert torch.isfinite(values["loss"])
 
 
+def test_the_reader_stage_has_a_peak_at_each_subject(painter: Painter) -> None:
+    from experiments.emoji_world.reader import TINTS, ReaderStage
+    from sgool.metrics import SceneReader
+
+    grounds = [*scene_words.GROUNDS, *words.BACKGROUNDS]
+    network = SceneReader(nouns=list(words.NOUNS), tints=list(TINTS), backgrounds=grounds, width=8)
+    settings = {"max_steps": 2, "lr": 1e-3, "seed": 0, "batch_size": 8}
+    stage = ReaderStage(painter, reader=network, sample=training_scene, recolour=False, **settings)
+    images, heat, tints, backgrounds = stage.batch(rng())
+    assert images.shape == (8, 3, SIZE, SIZE) and heat.shape == (8, 16, 32, 32) and tints.shape == (8, 32, 32)
+    peaks = (heat == 1).sum((1, 2, 3))
+    assert peaks.min() >= 1 and peaks.max() <= 3 and backgrounds.max() >= 5
+    loss = stage.loss(images, heat, tints, backgrounds)["loss"]
+    loss.backward()
+    assert torch.isfinite(loss)
+
+
 @pytest.fixture(scope="module")
 def encoder(tmp_path_factory: pytest.TempPathFactory) -> tuple:
     """A tiny CLIPTextModelWithProjection and a tokenizer of a few words."""
