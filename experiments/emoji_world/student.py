@@ -1,8 +1,9 @@
 """The few-step student of the emoji world's denoiser: two ways to distil it, guidance folded in.
 
-The student has the denoiser's shape and predicts v = alpha eps - sigma x0 (Salimans & Ho 2022, "Progressive
-distillation"): at the noisiest step, where the image is read from noise alone, x0 = alpha x - sigma v stays as exact as
-the network is, while x0 = (x - sigma eps) / alpha would enlarge its error by 15.
+The student has the denoiser's shape, begins as it and predicts noise, too. At the noisiest step x0 = (x - sigma eps) /
+alpha enlarges the network's error by 15, and a student that predicts v (Salimans & Ho 2022) would not; but turning one
+prediction into the other took longer than everything else: in a trial the error of x0 there was 1.7 after 80 steps for
+v, and 0.8 after 40 steps for noise.
 
 `ConsistencyStage` teaches it to name, at each of `GRID` times, the end of the guided teacher's trajectory;
 `MatchingStage` then moves its images towards the teacher's distribution.
@@ -40,7 +41,7 @@ def new_turbo_scheduler() -> LCMScheduler:
         original_inference_steps=GRID,
         clip_sample=False,
         set_alpha_to_one=True,
-        prediction_type="v_prediction",
+        prediction_type="epsilon",
     )
 
 
@@ -110,7 +111,7 @@ class StudentStage(Stage):
     def denoised(self, noisy: Tensor, times: Tensor, prompt_embeds: Tensor) -> Tensor:
         """The student's x0."""
         alpha, sigma = self._signal(times)
-        return alpha * noisy - sigma * self._student(noisy, 50 * times - 1, prompt_embeds).float()
+        return (noisy - sigma * self._student(noisy, 50 * times - 1, prompt_embeds).float()) / alpha
 
     @torch.no_grad()
     def taught(self, noisy: Tensor, alphas: Tensor, timesteps: Tensor, prompt_embeds: Tensor) -> tuple[Tensor, Tensor]:
@@ -135,8 +136,8 @@ class ConsistencyStage(StudentStage):
     """Consistency distillation (Song et al. 2023; in latents, with guidance: Luo et al. 2023, LCM) with falling hops.
 
     The teacher makes one DDIM step down the grid, and the student must say of both ends the same x0. At first that
-    step goes to x0 itself, which turns the noise prediction into a guided v prediction; then it is halved again and
-    again (after the schedule of Geng et al. 2024, "Consistency models made easy").
+    step goes to x0 itself, which folds the guidance in; then it is halved again and again (after the schedule of Geng et
+    al. 2024, "Consistency models made easy").
     """
 
     #: Share of the steps from which on a hop has this many grid times.
