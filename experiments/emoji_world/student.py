@@ -12,6 +12,7 @@ v, and 0.8 after 40 steps for noise.
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -108,10 +109,12 @@ class StudentStage(Stage):
         noisy = torch.where((times == GRID).view(-1, 1, 1, 1), noise, alpha * clean + sigma * noise)
         return noisy.contiguous(memory_format=torch.channels_last)
 
-    def denoised(self, noisy: Tensor, times: Tensor, prompt_embeds: Tensor) -> Tensor:
-        """The student's x0."""
+    def denoised(
+        self, noisy: Tensor, times: Tensor, prompt_embeds: Tensor, network: Callable[..., Tensor] | None = None
+    ) -> Tensor:
+        """The student's x0; ``network`` instead of the compiled one (of which each mode is compiled for minutes)."""
         alpha, sigma = self._signal(times)
-        return (noisy - sigma * self._student(noisy, 50 * times - 1, prompt_embeds).float()) / alpha
+        return (noisy - sigma * (network or self._student)(noisy, 50 * times - 1, prompt_embeds).float()) / alpha
 
     @torch.no_grad()
     def taught(self, noisy: Tensor, alphas: Tensor, timesteps: Tensor, prompt_embeds: Tensor) -> tuple[Tensor, Tensor]:
@@ -136,8 +139,8 @@ class ConsistencyStage(StudentStage):
     """Consistency distillation (Song et al. 2023; in latents, with guidance: Luo et al. 2023, LCM) with falling hops.
 
     The teacher makes one DDIM step down the grid, and the student must say of both ends the same x0. At first that
-    step goes to x0 itself, which folds the guidance in; then it is halved again and again (after the schedule of Geng et
-    al. 2024, "Consistency models made easy").
+    step goes to x0 itself, which folds the guidance in; then it is halved again and again (after the schedule of Geng
+    et al. 2024, "Consistency models made easy").
     """
 
     #: Share of the steps from which on a hop has this many grid times.
@@ -159,7 +162,7 @@ class ConsistencyStage(StudentStage):
         if bool((lower > 0).any()):
             with torch.no_grad():
                 moved = (alpha * x0 + sigma * eps).contiguous(memory_format=torch.channels_last)
-                named = self.denoised(moved, lower.clamp_min(1), prompt_embeds)
+                named = self.denoised(moved, lower.clamp_min(1), prompt_embeds, self._predict)
             target = torch.where((lower > 0).view(-1, 1, 1, 1), named, x0)
         error = (self.denoised(noisy, times, prompt_embeds) - target).square().flatten(1).mean(1)
         values = {"loss": ((error + 1e-4).sqrt() - 1e-2).mean(), "mse": error.mean()}
