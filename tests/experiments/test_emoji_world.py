@@ -707,6 +707,24 @@ def test_the_card_states_numbers_bars_and_failures() -> None:
     assert "29.9 MiB" in text and "| vae | 5500 | 19 |" in text
 
 
+def test_export_keeps_what_was_not_trained(tmp_path: Path) -> None:
+    from experiments.emoji_world.export import export
+    from experiments.emoji_world.reader import new_reader
+    from sgool.errors import SgoolError
+
+    work, assets = tmp_path / "work", tmp_path / "assets"
+    for name in ("vae", "text_encoder", "unet", "guide", "judge"):
+        (assets / name).mkdir(parents=True)
+        (assets / name / "config.json").write_text("{}")
+    with pytest.raises(SgoolError, match="nothing of reader"):
+        export(work, assets)
+    (work / "reader").mkdir(parents=True)
+    torch.save({f"reader.{k}": v for k, v in new_reader().state_dict().items()}, work / "reader" / "refreshed.pt")
+    export(work, assets)
+    assert (assets / "reader" / "model.safetensors").is_file()
+    assert (assets / "unet" / "config.json").read_text() == "{}"
+
+
 def test_export_refuses_more_than_the_limit(tmp_path: Path) -> None:
     from experiments.emoji_world.export import check_size
     from sgool.errors import SgoolError
