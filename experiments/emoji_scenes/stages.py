@@ -1,8 +1,8 @@
 """The training stages of the emoji scenes; each goes on from its last checkpoint in the work folder.
 
-Work folder: ``tok_clip``, ``tok_wp``, ``vae``, ``guide``, ``transformer``, ``reader``, ``judge`` (checkpoints, logs),
-``pipeline`` (finished parts in diffusers' layout), ``latents.pt``. Settings of the stages behind ``vae`` are guesses:
-they have only been run for a few steps.
+Work folder: ``tok_clip``, ``tok_wp``, ``vae``, ``guide``, ``transformer``, ``reader``, ``judge``, ``saliency``
+(checkpoints, logs), ``pipeline`` (finished parts in diffusers' layout), ``latents.pt``. Settings of the stages behind
+``vae`` are guesses: they have only been run for a few steps.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from diffusers import AutoencoderKL
 from open_clip.tokenizer import HFTokenizer
 from transformers import CLIPTextModelWithProjection, CLIPTokenizer
@@ -31,10 +32,11 @@ from experiments.emoji_world.stages import fetch as fetch  # the same stage
 from experiments.emoji_world.stages import finished_vae
 from experiments.emoji_world.text_encoder import text_encoder_from_clip
 from experiments.emoji_world.tokenizers import CONTEXT_LENGTH, new_clip_tokenizer, new_wordpiece_tokenizer
+from experiments.saliency_emoji.train import SaliencyStage
 from sgool.metrics import SceneReader
 
 #: Steps of each training stage.
-STEPS = {"vae": 12_000, "guide": 6000, "denoiser": 20_000, "reader": 5000, "judge": 5000}
+STEPS = {"vae": 12_000, "guide": 6000, "denoiser": 20_000, "reader": 5000, "judge": 5000, "saliency": 1500}
 #: Of the guide's steps: those before the text encoder is taken and the autoencoder's distortions begin.
 GUIDE_EARLY = 4000
 #: Of the judge's steps: those before the autoencoder's distortions begin.
@@ -122,6 +124,14 @@ def reader(setup: Setup) -> None:
     settings = setup.settings("reader", 2e-3, 6, batch_size=24)
     stage = ReaderStage(setup.painter(), reader=network, sample=training_scene, vae=finished_vae(setup), **settings)
     fit(stage, setup.work / "reader")
+
+
+def saliency(setup: Setup) -> None:
+    """A small TranSalNet on the subjects' masks."""
+    torch.manual_seed(8 + setup.seed_offset)  # of the first weights
+    settings = setup.settings("saliency", 2e-3, 8, batch_size=16)
+    stage = SaliencyStage(setup.painter(), sample=training_scene, vae=finished_vae(setup), **settings)
+    fit(stage, setup.work / "saliency", ema=0.99)
 
 
 def _clip(setup: Setup, name: str, half: int, vae_from: int, seed: int) -> SceneClipStage:

@@ -1,6 +1,6 @@
 """Trains the models of the emoji scenes: ``python -m experiments.emoji_scenes.train all``.
 
-Stages in order, so far: fetch, tokenizers, vae, guide, text_encoder, denoiser, reader, judge.
+Stages in order, so far: fetch, tokenizers, vae, guide, text_encoder, denoiser, reader, judge, saliency.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from experiments.emoji_world.train import positive, run_stages
 from sgool.errors import SgoolError
 
-STAGES = ("fetch", "tokenizers", "vae", "guide", "text_encoder", "denoiser", "reader", "judge")
+STAGES = ("fetch", "tokenizers", "vae", "guide", "text_encoder", "denoiser", "reader", "judge", "saliency")
 
 
 def parser() -> argparse.ArgumentParser:

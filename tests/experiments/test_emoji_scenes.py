@@ -222,6 +222,17 @@ def test_the_reader_stage_has_a_peak_at_each_subject(painter: Painter) -> None:
     assert torch.isfinite(loss)
 
 
+def test_the_saliency_stage_has_its_maximum_in_a_subject(painter: Painter) -> None:
+    from experiments.saliency_emoji.train import SaliencyStage
+
+    settings = {"max_steps": 2, "lr": 1e-3, "seed": 0, "batch_size": 2}
+    stage = SaliencyStage(painter, sample=training_scene, vae=None, **settings)
+    images, target = stage.batch(rng())
+    assert images.shape == (2, 3, SIZE, SIZE) and target.shape == (2, 1, SIZE, SIZE)
+    assert target.amax((1, 2, 3)).tolist() == [1, 1] and target.mean() < 0.3
+    assert torch.isfinite(stage.loss(images, target)["loss"])
+
+
 @pytest.fixture(scope="module")
 def encoder(tmp_path_factory: pytest.TempPathFactory) -> tuple:
     """A tiny CLIPTextModelWithProjection and a tokenizer of a few words."""
