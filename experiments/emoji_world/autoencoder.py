@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -9,7 +12,7 @@ from diffusers import AutoencoderKL
 from torch import Tensor
 
 from experiments.emoji_world.common import Stage, psnr, scenes_batch
-from experiments.emoji_world.scenes import Painter, training_scene
+from experiments.emoji_world.scenes import training_scene
 
 
 def new_autoencoder() -> AutoencoderKL:
@@ -31,26 +34,50 @@ def new_autoencoder() -> AutoencoderKL:
 
 
 class AutoencoderStage(Stage):
-    """Mean squared error with a little L1, a small KL term, and noise on the latents for a smooth decoder."""
+    """Mean squared error with a little L1, a small KL term, and noise on the latents for a smooth decoder.
 
-    def __init__(self, painter: Painter, *, batch_size: int = 8, compile: bool = True, **kwargs: object) -> None:
+    Args:
+        painter: Paints the scenes.
+        vae: What to train; by default this world's.
+        sample: Random scenes for the painter.
+        batch_size: Images in a step.
+        compile: Whether to compile the network.
+        kwargs: Of `Stage`.
+    """
+
+    def __init__(
+        self,
+        painter: Any,
+        *,
+        vae: AutoencoderKL | None = None,
+        sample: Callable[[np.random.Generator], Any] = training_scene,
+        batch_size: int = 8,
+        compile: bool = True,
+        **kwargs: object,
+    ) -> None:
         super().__init__(**kwargs)  # type: ignore[arg-type]
-        self.painter, self.batch_size = painter, batch_size
-        self.vae = new_autoencoder().to(memory_format=torch.channels_last)
+        self.painter, self.sample, self.batch_size = painter, sample, batch_size
+        self.vae = (vae or new_autoencoder()).to(memory_format=torch.channels_last)
+        config = self.vae.config
+        side = config.sample_size // 2 ** (len(config.block_out_channels) - 1)
+        self._shape = (2, batch_size, config.latent_channels, side, side)
         self._forward = torch.compile(self._reconstruct) if compile else self._reconstruct
 
     def batch(self, rng: np.random.Generator) -> tuple:
         """Training scenes in [-1, 1] and the noise of their latents."""
-        _, images = scenes_batch(self.painter, rng, self.batch_size, training_scene)
-        noise = torch.from_numpy(rng.standard_normal((2, self.batch_size, 4, 16, 16), dtype=np.float32))
+        _, images = scenes_batch(self.painter, rng, self.batch_size, self.sample)
+        noise = torch.from_numpy(rng.standard_normal(self._shape, dtype=np.float32))
         return images * 2 - 1, noise
 
     def _reconstruct(self, images: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        mean, logvar = self.vae.quant_conv(self.vae.encoder(images)).float().chunk(2, dim=1)
+        moments = self.vae.encoder(images)
+        moments = moments if self.vae.quant_conv is None else self.vae.quant_conv(moments)
+        mean, logvar = moments.float().chunk(2, dim=1)
         logvar = logvar.clamp(-30, 20)
         latents = mean + torch.exp(0.5 * logvar) * noise[0]
         latents = latents + 0.02 * noise[1] * latents.detach().std()
-        return self.vae.decoder(self.vae.post_quant_conv(latents)).float(), mean, logvar
+        latents = latents if self.vae.post_quant_conv is None else self.vae.post_quant_conv(latents)
+        return self.vae.decoder(latents).float(), mean, logvar
 
     def loss(self, images: Tensor, noise: Tensor) -> dict[str, Tensor]:  # type: ignore[override]
         """Reconstruction loss and, for the log, PSNR in dB."""

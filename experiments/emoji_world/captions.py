@@ -9,7 +9,7 @@ import numpy as np
 from experiments.emoji_world import words
 from experiments.emoji_world.scenes import Scene, Thing
 
-_PREFIXES = ("", "", "", "", "a picture of ", "an image of ", "a drawing of ", "there is ", "here is ")
+PREFIXES = ("", "", "", "", "a picture of ", "an image of ", "a drawing of ", "there is ", "here is ")
 _RELATIONS = {
     ("left_right", False): ("to the left of", "on the left of", "left of"),
     ("left_right", True): ("to the right of", "on the right of", "right of"),
@@ -60,7 +60,7 @@ def caption(
         text = f"{a} {phrases[rng.integers(3)]} {b}" if with_relation else f"{a} and {b}"
     else:
         text = describe(scene.objects[0], scene.count, with_colours)
-    prefix = _PREFIXES[rng.integers(len(_PREFIXES))]
+    prefix = PREFIXES[rng.integers(len(PREFIXES))]
     if prefix.startswith("there") and scene.count > 1 and not scene.is_pair:
         prefix = "there are "
     ending = f" on a {scene.background} background" if with_background else ""

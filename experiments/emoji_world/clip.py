@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import numpy as np
 import open_clip
 import torch
@@ -13,7 +16,7 @@ from experiments.emoji_world import words
 from experiments.emoji_world.augment import augment
 from experiments.emoji_world.captions import Caption, caption
 from experiments.emoji_world.common import Stage, images_to_tensor
-from experiments.emoji_world.scenes import Painter, Scene, Thing, mutate, training_scene
+from experiments.emoji_world.scenes import Painted, Scene, Thing, mutate, training_scene
 
 KINDS = ("position", "colour", "count", "object")
 _TINTS = (None, *words.TINTS)
@@ -104,12 +107,15 @@ def matches(facts: Tensor, flags: Tensor) -> Tensor:
     return (same | ~keep[None]).all(dim=-1)
 
 
+#: How many values each of `attributes` has.
+SIZES = (len(words.LAYOUTS), *2 * (len(words.NOUNS), len(_TINTS)), len(words.BACKGROUNDS))
+
+
 class AttributeHeads(nn.Module):
     """Linear classifiers of `attributes` on CLIP embeddings; they speed up learning and are thrown away."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, sizes: Sequence[int]) -> None:
         super().__init__()
-        sizes = (6, len(words.NOUNS), len(_TINTS), len(words.NOUNS), len(_TINTS), len(words.BACKGROUNDS))
         self.heads = nn.ModuleList([nn.Linear(width, size) for size in sizes])
 
     def forward(self, embeds: Tensor, facts: Tensor, flags: Tensor | None = None) -> Tensor:
@@ -124,6 +130,9 @@ class AttributeHeads(nn.Module):
 class ClipStage(Stage):
     """Contrastive learning on groups of four scenes that differ in one fact, random scenes and crops of objects.
 
+    Another world's CLIPs derive from it: what is special to this world's scenes is in `attributes`, `sizes` and the
+    methods that begin with ``new_``.
+
     Args:
         name: "guide" or "judge".
         tokenizer: open_clip's wrapper of its tokenizer.
@@ -137,11 +146,15 @@ class ClipStage(Stage):
         kwargs: Of `Stage`.
     """
 
+    sizes = SIZES
+    attributes = staticmethod(attributes)
+    stated = staticmethod(stated)
+
     def __init__(
         self,
         name: str,
         tokenizer: HFTokenizer,
-        painter: Painter,
+        painter: Any,
         *,
         half: int,
         groups: int = 20,
@@ -153,8 +166,8 @@ class ClipStage(Stage):
     ) -> None:
         super().__init__(**kwargs)  # type: ignore[arg-type]
         self.clip = new_clip(name, len(tokenizer.tokenizer)).to(memory_format=torch.channels_last)
-        self.heads_image = AttributeHeads(CONFIGS[name]["model_cfg"]["embed_dim"])
-        self.heads_text = AttributeHeads(CONFIGS[name]["model_cfg"]["embed_dim"])
+        self.heads_image = AttributeHeads(CONFIGS[name]["model_cfg"]["embed_dim"], self.sizes)
+        self.heads_text = AttributeHeads(CONFIGS[name]["model_cfg"]["embed_dim"], self.sizes)
         self.tokenizer, self.painter, self.scene_half = tokenizer, painter, half
         self.groups, self.singles, self.crops = groups, singles, crops
         self.size = CONFIGS[name]["model_cfg"]["vision_cfg"]["image_size"]
@@ -163,44 +176,41 @@ class ClipStage(Stage):
         self.register_buffer("std", torch.tensor(pre["std"]).view(1, 3, 1, 1), persistent=False)
         self._vae, self._vae_from = (vae,), vae_from  # in a tuple: its weights are frozen and not this module's
 
-    def _group(self, rng: np.random.Generator) -> list[tuple[Scene, Caption]]:
-        scene = training_scene(rng, half=self.scene_half, weights=(3, 3, 3, 1, 1, 1))
-        scenes = [scene]
-        for _ in range(20):
-            kind = KINDS[rng.integers(4)]
-            other = mutate(scenes[rng.integers(len(scenes))], kind, rng)
-            if other and other not in scenes and not other.is_held_out():
-                scenes.append(other)
-            if len(scenes) == 4:
-                break
-        return [(s, caption(s, rng, relation=0.95, colours=0.97)) for s in scenes]
+    def new_scene(self, rng: np.random.Generator) -> Any:
+        """A random scene of the half."""
+        return training_scene(rng, half=self.scene_half)
 
-    def _object_crop(self, rng: np.random.Generator) -> tuple[Scene, Caption, np.ndarray]:
+    def new_group(self, rng: np.random.Generator) -> list[tuple[Any, Caption]]:
+        """Up to four scenes that differ in one fact each, with captions."""
+        scene = training_scene(rng, half=self.scene_half, weights=(3, 3, 3, 1, 1, 1))
+        return [(s, caption(s, rng, relation=0.95, colours=0.97)) for s in variants(scene, mutate, rng)]
+
+    def new_caption(self, scene: Any, rng: np.random.Generator) -> Caption:
+        """A random caption."""
+        return caption(scene, rng)
+
+    def new_crop(self, rng: np.random.Generator) -> tuple[Any, Caption, np.ndarray]:
+        """A crop of one object of several: what it shows, its caption, and it."""
         scene = training_scene(rng, half=self.scene_half, weights=(0, 1, 1, 1, 1, 1))
         painted = self.painter.paint(scene, rng)
         index = int(rng.integers(len(painted.masks)))
         thing = scene.objects[index] if scene.is_pair else scene.objects[0]
         single = Scene("single", (Thing(thing.noun, thing.tint),), scene.background)
-        rows, columns = np.nonzero(painted.masks[index] > 0.5)
-        side = int(min(64, max(np.ptp(rows), np.ptp(columns)) + rng.integers(3, 10)))
-        top = int(np.clip((rows.min() + rows.max() - side) // 2, 0, 64 - side))
-        left = int(np.clip((columns.min() + columns.max() - side) // 2, 0, 64 - side))
-        crop = torch.from_numpy(painted.image[top : top + side, left : left + side]).permute(2, 0, 1)[None]
-        crop = F.interpolate(crop.float(), size=64, mode="bilinear", antialias=True)[0].permute(1, 2, 0)
-        return single, caption(single, rng), crop.round().to(torch.uint8).numpy()
+        crop = object_crop(painted, index, int(rng.integers(3, 10)))
+        return single, caption(single, rng), crop
 
     def batch(self, rng: np.random.Generator) -> tuple:
-        """Images (B, 3, 64, 64), token ids (B, 32), facts (B, 6), stated flags (B, 6)."""
-        pairs = [pair for _ in range(self.groups) for pair in self._group(rng)]
-        singles = [training_scene(rng, half=self.scene_half) for _ in range(self.singles)]
-        pairs += [(scene, caption(scene, rng)) for scene in singles]
+        """Images (B, 3, S, S), token ids (B, 32), facts (B, F), stated flags (B, F)."""
+        pairs = [pair for _ in range(self.groups) for pair in self.new_group(rng)]
+        singles = [self.new_scene(rng) for _ in range(self.singles)]
+        pairs += [(scene, self.new_caption(scene, rng)) for scene in singles]
         images = [self.painter.paint(scene, rng).image for scene, _ in pairs]
         for _ in range(self.crops):
-            scene, text, image = self._object_crop(rng)
+            scene, text, image = self.new_crop(rng)
             pairs.append((scene, text))
             images.append(image)
-        facts = torch.tensor([attributes(scene) for scene, _ in pairs])
-        flags = torch.tensor([stated(text) for _, text in pairs])
+        facts = torch.tensor([self.attributes(scene) for scene, _ in pairs])
+        flags = torch.tensor([self.stated(text) for _, text in pairs])
         vae = self._vae[0] if self.step >= self._vae_from else None
         tensor = augment(images_to_tensor(images), rng, self.size, vae)
         tokens = self.tokenizer([text.text for _, text in pairs])
@@ -223,6 +233,33 @@ class ClipStage(Stage):
         hard = torch.stack([group[i, 4 * i : 4 * i + 4].argmax(0) for i in range(len(group))])
         correct = (hard == torch.arange(4)).float().mean()
         return {"loss": contrastive + extra, "contrastive": contrastive, "extra": extra, "hard": correct}
+
+
+def variants(
+    scene: Any, change: Callable[[Any, str, np.random.Generator], Any | None], rng: np.random.Generator
+) -> list[Any]:
+    """The scene and up to three that ``change(scene, kind, rng)`` made of it or of one another, none held out."""
+    scenes = [scene]
+    for _ in range(20):
+        kind = KINDS[rng.integers(4)]
+        other = change(scenes[rng.integers(len(scenes))], kind, rng)
+        if other and other not in scenes and not other.is_held_out():
+            scenes.append(other)
+        if len(scenes) == 4:
+            break
+    return scenes
+
+
+def object_crop(painted: Painted, index: int, border: int) -> np.ndarray:
+    """The square around one object, ``border`` pixels larger than it, resized to the size of the whole image."""
+    size = painted.image.shape[0]
+    rows, columns = np.nonzero(painted.masks[index] > 0.5)
+    side = int(min(size, max(np.ptp(rows), np.ptp(columns)) + border))
+    top = int(np.clip((rows.min() + rows.max() - side) // 2, 0, size - side))
+    left = int(np.clip((columns.min() + columns.max() - side) // 2, 0, size - side))
+    crop = torch.from_numpy(painted.image[top : top + side, left : left + side]).permute(2, 0, 1)[None]
+    crop = F.interpolate(crop.float(), size=size, mode="bilinear", antialias=True)[0].permute(1, 2, 0)
+    return crop.round().to(torch.uint8).numpy()
 
 
 def four_way(scene: Scene, kind: str, rng: np.random.Generator) -> list[Scene] | None:

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import lightning as L
 import numpy as np
@@ -17,9 +17,6 @@ from lightning.pytorch.loggers import CSVLogger
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.data import DataLoader, Dataset
-
-if TYPE_CHECKING:
-    from experiments.emoji_world.scenes import Painter, Scene
 
 CHECKPOINT = "last.ckpt"
 REFRESHED = "refreshed.pt"
@@ -220,8 +217,8 @@ def psnr(image: Tensor, target: Tensor) -> Tensor:
 
 
 def scenes_batch(
-    painter: Painter, rng: np.random.Generator, number: int, sample: Callable[[np.random.Generator], Scene]
-) -> tuple[list[Scene], Tensor]:
-    """``number`` scenes from ``sample(rng)`` and their images (B, 3, 64, 64)."""
+    painter: Any, rng: np.random.Generator, number: int, sample: Callable[[np.random.Generator], Any]
+) -> tuple[list, Tensor]:
+    """``number`` scenes from ``sample(rng)`` and their images (B, 3, H, W) by ``painter.paint(scene, rng)``."""
     scenes = [sample(rng) for _ in range(number)]
     return scenes, images_to_tensor([painter.paint(scene, rng).image for scene in scenes])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,7 +14,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from experiments.emoji_world.captions import caption
 from experiments.emoji_world.common import Stage, save_atomically, scenes_batch
-from experiments.emoji_world.scenes import Painter, Scene, training_scene
+from experiments.emoji_world.scenes import Scene, training_scene
 
 
 def new_unet() -> UNet2DConditionModel:
@@ -47,9 +49,14 @@ def new_scheduler() -> DDIMScheduler:
 
 @torch.no_grad()
 def encode_scenes(
-    vae: AutoencoderKL, painter: Painter, number: int, seed: int, file: Path
-) -> tuple[list[Scene], Tensor]:
-    """Training scenes and their latents (N, 4, 16, 16) in float16; cached in ``file``."""
+    vae: AutoencoderKL,
+    painter: Any,
+    number: int,
+    seed: int,
+    file: Path,
+    sample: Callable[[np.random.Generator], Any] = training_scene,
+) -> tuple[list, Tensor]:
+    """Scenes of ``sample(rng)`` and their latents (N, C, 16, 16) in float16; cached in ``file``."""
     rng = np.random.default_rng(seed)
     if file.is_file():
         saved = torch.load(file, weights_only=False)  # written by this function on this machine
@@ -57,7 +64,7 @@ def encode_scenes(
     scenes: list[Scene] = []
     latents: list[Tensor] = []
     while len(scenes) < number:
-        batch, images = scenes_batch(painter, rng, 100, training_scene)
+        batch, images = scenes_batch(painter, rng, 100, sample)
         with torch.autocast("cpu", torch.bfloat16):
             latents.append(vae.encode(images * 2 - 1).latent_dist.mean.half())
         scenes += batch

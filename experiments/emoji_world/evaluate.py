@@ -8,14 +8,14 @@ from __future__ import annotations
 import csv
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import DiffusionPipeline, StableDiffusionPipeline
 from PIL import Image
 from torch import Tensor
 
@@ -81,17 +81,28 @@ def reader_accuracy(reader: SceneReader, painter: Painter, number: int) -> dict[
 
 
 @torch.no_grad()
-def vanilla_samples(pipeline: StableDiffusionPipeline, prompts: list[str], batch_size: int = 24) -> Tensor:
-    """Images (N, 3, 64, 64) by DDIM with 50 steps and guidance 4; prompt i has seed i, whatever its batch."""
+def vanilla_samples(
+    pipeline: DiffusionPipeline,
+    prompts: list[str],
+    batch_size: int = 24,
+    sampling: Mapping[str, float] = SAMPLING,
+) -> Tensor:
+    """Images (N, 3, H, W), by default with 50 steps and guidance 4; prompt i has seed i, whatever its batch."""
     pipeline.set_progress_bar_config(disable=True)
     images = []
     for start in range(0, len(prompts), batch_size):
         part = prompts[start : start + batch_size]
         generators = [torch.Generator().manual_seed(start + i) for i in range(len(part))]
-        output = pipeline(part, generator=generators, output_type="pt", **SAMPLING)
+        output = pipeline(part, generator=generators, output_type="pt", **sampling)
         images.append(output.images.float())
         logger.info("sampled %d of %d prompts", start + len(part), len(prompts))
     return torch.cat(images)
+
+
+def held_out_prompts(folder: Path) -> list[dict[str, str]]:
+    """The rows of ``heldout.csv``, the categories in turn."""
+    with (folder / "heldout.csv").open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
 
 
 def sample_accuracy(rows: list[dict], images: Tensor, reader: SceneReader) -> dict[str, dict[str, float]]:
@@ -134,8 +145,7 @@ def evaluate(
     reader = SceneReader.from_pretrained(assets / "reader")
     metrics["reader"] = reader_accuracy(reader, painter, number)
     logger.info("reader %s", metrics["reader"])
-    with (assets / "prompts" / "heldout.csv").open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))[:prompts]
+    rows = held_out_prompts(assets / "prompts")[:prompts]
     images = vanilla_samples(pipeline, [row["prompt"] for row in rows])
     metrics["samples"] = sample_accuracy(rows, images, reader)
     metrics["settings"] = {"scenes": number, "prompts": len(rows), **SAMPLING}

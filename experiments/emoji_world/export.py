@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline
@@ -20,8 +21,27 @@ from sgool.errors import SgoolError
 LIMIT_MIB = 64
 
 
+class Part(NamedTuple):
+    """What a stage made in the work folder, and where it goes in the assets."""
+
+    made: str
+    to: str
+
+
+_PARTS = {
+    "vae": Part("pipeline/vae", "vae"),
+    "text_encoder": Part("pipeline/text_encoder", "text_encoder"),
+    "denoiser": Part("unet/last.ckpt", "unet"),
+    "guide": Part("guide/last.ckpt", "guide"),
+    "judge": Part("judge/last.ckpt", "judge"),
+    "reader": Part("reader/refreshed.pt", "reader"),
+}
+
+
 def export(work: Path, assets: Path) -> float:
     """Writes everything that is to be committed (the model card apart) as float16 safetensors.
+
+    What has not been trained in the work folder (`--init` trains only some of it) stays as it is in ``assets``.
 
     Args:
         work: Work folder with finished stages.
@@ -31,15 +51,21 @@ def export(work: Path, assets: Path) -> float:
         The size of ``assets`` in MiB, prompts and card included.
 
     Raises:
-        SgoolError: It is more than 64 MiB, or a stage has not been trained.
+        SgoolError: It is more than 64 MiB, or something is in neither folder.
     """
-    _require(work)
-    _export_pipeline(work, assets)
-    _export_clip(work, assets, "guide", "tok_clip")
-    _export_clip(work, assets, "judge", "tok_wp")
-    reader = new_reader()
-    reader.load_state_dict(trained_state(work / "reader", "reader."))
-    reader.save_pretrained(assets / "reader")
+    found = {stage: (work / part.made).exists() or (assets / part.to).exists() for stage, part in _PARTS.items()}
+    missing = [stage for stage in _PARTS if not found[stage]]
+    if missing:
+        raise SgoolError(f"{work}: expected all stages to be finished, got nothing of {', '.join(missing)}; run these")
+    if (work / _PARTS["denoiser"].made).exists():
+        _export_pipeline(work, assets)
+    for name, tokenizer in (("guide", "tok_clip"), ("judge", "tok_wp")):
+        if (work / _PARTS[name].made).exists():
+            _export_clip(work, assets, name, tokenizer)
+    if (work / _PARTS["reader"].made).exists():
+        reader = new_reader()
+        reader.load_state_dict(trained_state(work / "reader", "reader."))
+        reader.save_pretrained(assets / "reader")
     return check_size(assets)
 
 
@@ -49,15 +75,6 @@ def check_size(assets: Path) -> float:
     if size > LIMIT_MIB:
         raise SgoolError(f"{assets}: expected at most {LIMIT_MIB} MiB, got {size:.1f} MiB; make the networks smaller")
     return size
-
-
-def _require(work: Path) -> None:
-    parts = {"vae": "pipeline/vae", "text_encoder": "pipeline/text_encoder", "tokenizers": "tok_wp"}
-    parts |= {"guide": "guide/last.ckpt", "denoiser": "unet/last.ckpt", "judge": "judge/last.ckpt"}
-    parts |= {"reader": "reader/refreshed.pt"}
-    missing = [stage for stage, path in parts.items() if not (work / path).exists()]
-    if missing:
-        raise SgoolError(f"{work}: expected all stages to be finished, got nothing of {', '.join(missing)}; run these")
 
 
 def _export_pipeline(work: Path, assets: Path) -> None:
@@ -74,6 +91,11 @@ def _export_pipeline(work: Path, assets: Path) -> None:
         feature_extractor=None,
         requires_safety_checker=False,
     )
+    save_pipeline(pipeline, assets)
+
+
+def save_pipeline(pipeline: StableDiffusionPipeline, assets: Path) -> None:
+    """A pipeline as float16 safetensors that loads in float32."""
     pipeline.to(torch.float16).save_pretrained(assets, safe_serialization=True)
     # transformers loads in the type that the configuration names: with float16 there, the text encoder and the float32
     # UNet of `StableDiffusionPipeline.from_pretrained` do not fit together.

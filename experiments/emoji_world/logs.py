@@ -17,6 +17,8 @@ FOLDERS = {
     "reader_shapes": "reader/shapes",
     "reader_recolour": "reader/recolour",
     "judge": "judge",
+    "consistency": "consistency",
+    "matching": "matching",
 }
 MAX_ROWS = 200
 #: Steps between two rows of a Lightning log, doubled: a log that begins later has lost its first piece.
@@ -85,8 +87,8 @@ def _write(file: Path, rows: list[dict[str, float]]) -> None:
 def _plot(tables: dict[str, list[dict[str, float]]], file: Path) -> None:
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9, 5), layout="constrained")
-    axes = list(figure.subplots(2, 3).flat)
+    figure = Figure(figsize=(9, 7), layout="constrained")
+    axes = list(figure.subplots(3, 3).flat)
     for axis, (name, rows) in zip(axes, tables.items(), strict=False):
         axis.plot([row["step"] for row in rows], [row["loss"] for row in rows], linewidth=1)
         axis.set(title=name, yscale="log", xlabel="step")

@@ -120,15 +120,18 @@ def mutate(scene: Scene, kind: str, rng: np.random.Generator) -> Scene | None:
             return None
         others = [name for name in ("single", "two", "three", "four") if name != scene.layout]
         return replace(scene, layout=others[rng.integers(len(others))])
-    if kind == "colour":
-        tints = [t for t in [None, *words.allowed_tints(thing.noun)] if t != thing.tint]
-        changed = Thing(thing.noun, tints[rng.integers(len(tints))])
-    else:
-        taken = {t.noun for t in scene.objects}
-        nouns = [n for n in words.NOUNS if n not in taken and thing.tint in (None, *words.allowed_tints(n))]
-        changed = Thing(nouns[rng.integers(len(nouns))], thing.tint)
+    changed = changed_thing(thing, kind, {t.noun for t in scene.objects}, rng)
     objects = tuple(changed if i == index else t for i, t in enumerate(scene.objects))
     return replace(scene, objects=objects)
+
+
+def changed_thing(thing: Thing, kind: str, taken: set[str], rng: np.random.Generator) -> Thing:
+    """The thing in another ``colour``, or another ``object`` (none of ``taken``) that may have its tint."""
+    if kind == "colour":
+        tints = [t for t in [None, *words.allowed_tints(thing.noun)] if t != thing.tint]
+        return Thing(thing.noun, tints[rng.integers(len(tints))])
+    nouns = [n for n in words.NOUNS if n not in taken and thing.tint in (None, *words.allowed_tints(n))]
+    return Thing(nouns[rng.integers(len(nouns))], thing.tint)
 
 
 class Painter:
@@ -143,12 +146,16 @@ class Painter:
 
     def sprite(self, thing: Thing, size: int) -> np.ndarray:
         """Premultiplied RGBA (h, w, 4) float32 in [0, 1] whose longer side is ``size``."""
-        key = (thing, size)
+        return self.file_sprite(words.NOUNS[thing.noun], thing.tint, size)
+
+    def file_sprite(self, file: str, tint: str | None, size: int) -> np.ndarray:
+        """The sprite of any file of the folder."""
+        key = (file, tint, size)
         if key not in self._cache:
-            image = Image.open(self._folder / words.NOUNS[thing.noun]).convert("RGBA")
+            image = Image.open(self._folder / file).convert("RGBA")
             image = image.crop(image.getchannel("A").getbbox())
             rgba = np.asarray(image, dtype=np.float32) / 255
-            rgba = np.concatenate([_tint(rgba[..., :3], thing.tint), rgba[..., 3:]], axis=-1)
+            rgba = np.concatenate([_tint(rgba[..., :3], tint), rgba[..., 3:]], axis=-1)
             rgba[..., :3] *= rgba[..., 3:]
             scale = size / max(image.size)
             shape = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))

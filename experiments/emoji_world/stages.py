@@ -6,12 +6,13 @@ Work folder: ``tok_clip``, ``tok_wp``, ``vae``, ``guide``, ``unet``, ``reader``,
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL
+from diffusers import AutoencoderKL, UNet2DConditionModel
 from open_clip.tokenizer import HFTokenizer
 from transformers import CLIPTextModel, CLIPTokenizer
 
@@ -27,7 +28,8 @@ from experiments.emoji_world.tokenizers import CONTEXT_LENGTH, new_clip_tokenize
 from sgool.errors import SgoolError
 
 #: Steps of each training stage.
-STEPS = {"vae": 5500, "guide": 2300, "denoiser": 4400, "reader": 2200, "judge": 2000}
+STEPS = {"vae": 10_000, "guide": 2300, "denoiser": 13_400, "reader": 2200, "judge": 2000}
+STEPS |= {"consistency": 2000, "matching": 600}
 #: Of the guide's steps: those before the text encoder is taken and the autoencoder's distortions begin.
 GUIDE_EARLY = 1697
 #: Of the reader's steps: those before colour channels are exchanged, at half the learning rate.
@@ -46,12 +48,15 @@ class Setup:
         emoji: Folder of the emoji, if it is not the work folder.
         steps: Steps of each training stage instead of `STEPS`, for trials.
         seed_offset: Added to the seeds of training.
+        init: Exported models of an earlier edition whose autoencoder and denoiser are trained further, and whose text
+            encoder is kept.
     """
 
     work: Path
     emoji: Path | None = None
     steps: int | None = None
     seed_offset: int = 0
+    init: Path | None = None
 
     def painter(self) -> Painter:
         """Paints with the emoji of this setup."""
@@ -98,7 +103,10 @@ def tokenizers(setup: Setup) -> None:
 def vae(setup: Setup) -> None:
     """The autoencoder, its latents scaled to unit variance per channel."""
     painter, folder = setup.painter(), setup.work / "vae"
-    fit(AutoencoderStage(painter, batch_size=8, **setup.settings("vae", 2e-3, 1)), folder)
+    stage = AutoencoderStage(painter, batch_size=8, **setup.settings("vae", 2e-3 if setup.init is None else 1e-3, 1))
+    if setup.init is not None:
+        stage.vae.load_state_dict(AutoencoderKL.from_pretrained(setup.init / "vae").state_dict())
+    fit(stage, folder)
     model = new_autoencoder().eval()
     model.load_state_dict(trained_state(folder, "vae."))
     _, images = scenes_batch(painter, np.random.default_rng(5 + setup.seed_offset), 512, training_scene)
@@ -111,12 +119,16 @@ def guide(setup: Setup) -> None:
     early = setup.part("guide", GUIDE_EARLY)
     settings = setup.settings("guide", 1.2e-3, 2)
     tokenizer = _tokenizer(setup, "tok_clip")
-    stage = ClipStage("guide", tokenizer, setup.painter(), half=0, vae=_vae(setup), vae_from=early, **settings)
+    stage = ClipStage("guide", tokenizer, setup.painter(), half=0, vae=finished_vae(setup), vae_from=early, **settings)
     fit(stage, setup.work / "guide", snapshots={early: "early.ckpt"})
 
 
 def text_encoder(setup: Setup) -> None:
-    """The guide's text tower, as it was at the snapshot, and its tokenizer."""
+    """The guide's text tower, as it was at the snapshot, and its tokenizer; with --init, those of that edition."""
+    if setup.init is not None:
+        for part in ("text_encoder", "tokenizer"):
+            shutil.copytree(setup.init / part, setup.work / "pipeline" / part, dirs_exist_ok=True)
+        return
     state = load_checkpoint(setup.needed("guide/early.ckpt", "guide"))["state_dict"]
     tower = {k.removeprefix("clip."): v for k, v in state.items() if k.startswith("clip.")}
     tokenizer = CLIPTokenizer.from_pretrained(str(setup.needed("tok_clip", "tokenizers")))
@@ -129,10 +141,12 @@ def denoiser(setup: Setup) -> None:
     text = CLIPTextModel.from_pretrained(setup.needed("pipeline/text_encoder", "text_encoder"))
     tokenizer = CLIPTokenizer.from_pretrained(str(setup.needed("pipeline/tokenizer", "text_encoder")))
     file, seed = setup.work / "latents.pt", 11 + setup.seed_offset
-    scenes, latents = encode_scenes(_vae(setup), setup.painter(), LATENTS, seed, file)
+    scenes, latents = encode_scenes(finished_vae(setup), setup.painter(), LATENTS, seed, file)
     settings = setup.settings("denoiser", 1e-3, 4, warmup=300, batch_size=32)
     stage = DenoiserStage(scenes, latents, text.eval().requires_grad_(False), tokenizer, **settings)
-    fit(stage, setup.work / "unet", ema=0.995)
+    if setup.init is not None:
+        stage.unet.load_state_dict(UNet2DConditionModel.from_pretrained(setup.init / "unet").state_dict())
+    fit(stage, setup.work / "unet", ema=0.998)
 
 
 def reader(setup: Setup) -> None:
@@ -140,10 +154,10 @@ def reader(setup: Setup) -> None:
     painter, folder = setup.painter(), setup.work / "reader"
     settings = setup.settings("reader", 2e-3, 6)
     shapes = setup.part("reader", READER_SHAPES)
-    first = ReaderStage(painter, vae=_vae(setup), recolour=False, **{**settings, "max_steps": shapes})
+    first = ReaderStage(painter, vae=finished_vae(setup), recolour=False, **{**settings, "max_steps": shapes})
     fit(first, folder / "shapes")
     rest = max(1, settings["max_steps"] - shapes)
-    second = ReaderStage(painter, vae=_vae(setup), **{**settings, "max_steps": rest, "lr": 1e-3})
+    second = ReaderStage(painter, vae=finished_vae(setup), **{**settings, "max_steps": rest, "lr": 1e-3})
     second.load_state_dict(load_checkpoint(folder / "shapes" / "last.ckpt")["state_dict"])
     fit(second, folder / "recolour")
     save_atomically(second.state_dict(), folder / REFRESHED)
@@ -154,7 +168,7 @@ def judge(setup: Setup) -> None:
     settings = setup.settings("judge", 1.2e-3, 3, warmup=200)
     late = setup.part("judge", JUDGE_PAINTED)
     tokenizer = _tokenizer(setup, "tok_wp")
-    stage = ClipStage("judge", tokenizer, setup.painter(), half=1, vae=_vae(setup), vae_from=late, **settings)
+    stage = ClipStage("judge", tokenizer, setup.painter(), half=1, vae=finished_vae(setup), vae_from=late, **settings)
     fit(stage, setup.work / "judge")
 
 
@@ -162,7 +176,7 @@ def _tokenizer(setup: Setup, name: str) -> HFTokenizer:
     return HFTokenizer(str(setup.needed(name, "tokenizers")), context_length=CONTEXT_LENGTH)
 
 
-def _vae(setup: Setup) -> AutoencoderKL:
+def finished_vae(setup: Setup) -> AutoencoderKL:
     """The finished autoencoder, frozen."""
     model = AutoencoderKL.from_pretrained(setup.needed("pipeline/vae", "vae")).eval().requires_grad_(False)
     return model.to(memory_format=torch.channels_last)

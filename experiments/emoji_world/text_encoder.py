@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from torch import Tensor
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 #: open_clip's name -> transformers' name, within a layer and outside of the layers.
 _LAYER = {"attn.out_proj": "self_attn.out_proj", "ln_1": "layer_norm1", "ln_2": "layer_norm2"} | {
@@ -21,23 +21,26 @@ _OUTSIDE = {
 
 
 def text_encoder_from_clip(
-    state: Mapping[str, Tensor], tokenizer: CLIPTokenizer, *, head_width: int = 32
-) -> CLIPTextModel:
-    """Converts the text tower of an open_clip model into transformers' CLIPTextModel (without the projection).
+    state: Mapping[str, Tensor], tokenizer: CLIPTokenizer, *, head_width: int = 32, projection: bool = False
+) -> CLIPTextModel | CLIPTextModelWithProjection:
+    """Converts the text tower of an open_clip model into transformers' CLIPTextModel, or the one with a projection.
 
     Args:
         state: State dict of an `open_clip.CLIP`; its image tower is left out.
         tokenizer: The model's own, for the special tokens.
         head_width: Width of an attention head, which the weights do not tell.
+        projection: Whether the projection into the common space belongs to it, as Stable Diffusion 3 wants.
 
     Raises:
         RuntimeError: The weights' names or shapes are not those that transformers expects.
     """
     layers = 1 + max(int(k.split(".")[2]) for k in state if k.startswith("transformer.resblocks."))
-    model = CLIPTextModel(_config(state, tokenizer, layers, head_width))
-    renamed = _renamed(state, layers)
+    config = _config(state, tokenizer, layers, head_width)
+    model = CLIPTextModelWithProjection(config) if projection else CLIPTextModel(config)
     prefix = "text_model." if any(k.startswith("text_model.") for k in model.state_dict()) else ""
-    problem = model.load_state_dict({prefix + k: v for k, v in renamed.items()}, strict=False)
+    renamed = {prefix + k: v for k, v in _renamed(state, layers).items()}
+    renamed |= {"text_projection.weight": state["text_projection"].T} if projection else {}
+    problem = model.load_state_dict(renamed, strict=False)
     unexpected = [k for k in problem.missing_keys if "position_ids" not in k] + problem.unexpected_keys
     if unexpected:
         raise RuntimeError(f"text encoder keys do not match: {unexpected}")
@@ -54,7 +57,7 @@ def _config(state: Mapping[str, Tensor], tokenizer: CLIPTokenizer, layers: int, 
         num_attention_heads=width // head_width,
         max_position_embeddings=state["positional_embedding"].shape[0],
         hidden_act="gelu",
-        projection_dim=width,
+        projection_dim=state["text_projection"].shape[1] if "text_projection" in state else width,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,

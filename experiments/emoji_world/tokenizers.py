@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -23,8 +23,8 @@ def corpus(number: int = 40_000, seed: int = 0) -> Iterator[str]:
         yield caption(random_scene(rng), rng).text
 
 
-def new_clip_tokenizer(folder: Path) -> CLIPTokenizer:
-    """Learns a byte-pair encoding of the captions and returns it as a CLIPTokenizer of 32 tokens."""
+def new_clip_tokenizer(folder: Path, texts: Iterable[str] | None = None) -> CLIPTokenizer:
+    """Learns a byte-pair encoding of ``texts`` (this world's captions) and returns a CLIPTokenizer of 32 tokens."""
     tokenizer = Tokenizer(models.BPE(end_of_word_suffix="</w>", unk_token="<|endoftext|>"))
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -34,7 +34,7 @@ def new_clip_tokenizer(folder: Path) -> CLIPTokenizer:
     trainer = trainers.BpeTrainer(
         vocab_size=1000, initial_alphabet=alphabet, end_of_word_suffix="</w>", show_progress=False
     )
-    tokenizer.train_from_iterator(corpus(), trainer)
+    tokenizer.train_from_iterator(corpus() if texts is None else texts, trainer)
     merges = [tuple(pair) for pair in json.loads(tokenizer.to_str())["model"]["merges"]]
     letters = alphabet + [letter + "</w>" for letter in alphabet]
     tokens = letters + ["".join(pair) for pair in merges] + ["<|startoftext|>", "<|endoftext|>"]
@@ -47,15 +47,15 @@ def new_clip_tokenizer(folder: Path) -> CLIPTokenizer:
     return result
 
 
-def new_wordpiece_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
-    """Learns a WordPiece vocabulary with [CLS] first, in BERT's layout."""
+def new_wordpiece_tokenizer(folder: Path, texts: Iterable[str] | None = None) -> PreTrainedTokenizerFast:
+    """Learns a WordPiece vocabulary of ``texts`` (this world's captions) with [CLS] first, in BERT's layout."""
     tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece()
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
     trainer = trainers.WordPieceTrainer(vocab_size=400, special_tokens=special, show_progress=False)
-    tokenizer.train_from_iterator(corpus(), trainer)
+    tokenizer.train_from_iterator(corpus() if texts is None else texts, trainer)
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
     )

@@ -1,6 +1,7 @@
 """Trains, exports and measures the embedded models: ``python -m experiments.emoji_world.train all``.
 
-Stages in order: fetch, tokenizers, vae, guide, text_encoder, denoiser, reader, judge, export, evaluate, logs, card.
+Stages in order: fetch, tokenizers, vae, guide, text_encoder, denoiser, reader, judge, export, evaluate, consistency,
+matching, export_turbo, measure_turbo, logs, card.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ HERE = Path(__file__).resolve().parent
 ASSETS = HERE.parents[1] / "sgool" / "assets" / "emoji_world"
 #: What `experiments.emoji_world.stages` does.
 TRAINING = ("fetch", "tokenizers", "vae", "guide", "text_encoder", "denoiser", "reader", "judge")
-STAGES = (*TRAINING, "export", "evaluate", "logs", "card")
+#: What `experiments.emoji_world.turbo` does.
+TURBO = ("consistency", "matching", "export_turbo", "measure_turbo")
+STAGES = (*TRAINING, "export", "evaluate", *TURBO, "logs", "card")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -34,50 +37,65 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--work", type=Path, default=Path("runs/emoji_world"), help="checkpoints and logs")
     result.add_argument("--emoji", type=Path, help="an unpacked emoji-datasource-google instead of a download")
     result.add_argument("--assets", type=Path, default=ASSETS, help="where `export` writes")
+    result.add_argument(
+        "--turbo", type=Path, default=ASSETS.with_name("emoji_world_turbo"), help="the student's assets"
+    )
     result.add_argument("--results", type=Path, default=HERE / "results", help="where metrics and logs go")
-    result.add_argument("--steps", type=_positive, help="of each training stage, for trials")
+    result.add_argument("--steps", type=positive, help="of each training stage, for trials")
     result.add_argument("--seed-offset", type=int, default=0, help="added to the seeds of training")
-    result.add_argument("--threads", type=_positive, default=1, help="of PyTorch; two processes beat two threads")
-    result.add_argument("--number", type=_positive, default=400, help="scenes per measurement of `evaluate`")
-    result.add_argument("--prompts", type=_positive, help="held-out prompts that `evaluate` samples (default: all)")
+    result.add_argument("--init", type=Path, help="exported models of an earlier edition to train further")
+    result.add_argument("--threads", type=positive, default=1, help="of PyTorch; two processes beat two threads")
+    result.add_argument("--number", type=positive, default=400, help="scenes per measurement of `evaluate`")
+    result.add_argument("--prompts", type=positive, help="held-out prompts that `evaluate` samples (default: all)")
     return result
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
+    """A number of at least 1 on a command line."""
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"expected a positive number, got {text}")
     return value
 
 
-def run(arguments: argparse.Namespace) -> None:
-    """Runs the stages in order; with "all", finished ones are skipped.
+def run_stages(wanted: Sequence[str], known: Sequence[str], work: Path, act: Callable[[str], object]) -> None:
+    """Calls ``act(stage)`` for the stages in order; with "all", those whose marker lies in ``work/done`` are skipped.
 
     A stage that is named is run again: training ones then go on from their last checkpoint, if steps are left.
     """
-    from experiments.emoji_world.stages import Setup
-
-    work = arguments.work.resolve()
-    setup = Setup(work, arguments.emoji, arguments.steps, arguments.seed_offset)
-    everything = "all" in arguments.stages
-    for stage in STAGES if everything else tuple(dict.fromkeys(arguments.stages)):
+    everything = "all" in wanted
+    for stage in known if everything else tuple(dict.fromkeys(wanted)):
         marker = work / "done" / stage
         if everything and marker.is_file():
             logging.info("%s: done before (%s)", stage, marker)
             continue
         logging.info("%s: begins", stage)
-        _function(stage, setup, arguments)()
+        act(stage)
         marker.parent.mkdir(parents=True, exist_ok=True)
         marker.touch()
 
 
+def run(arguments: argparse.Namespace) -> None:
+    """Runs the stages that the command line names."""
+    from experiments.emoji_world.stages import Setup
+
+    work = arguments.work.resolve()
+    setup = Setup(work, arguments.emoji, arguments.steps, arguments.seed_offset, arguments.init)
+    run_stages(arguments.stages, STAGES, work, lambda stage: _function(stage, setup, arguments)())
+
+
 def _function(stage: str, setup: Setup, arguments: argparse.Namespace) -> Callable[[], object]:
     """What a stage does; imports only what it needs."""
-    module = importlib.import_module(f"experiments.emoji_world.{'stages' if stage in TRAINING else stage}")
+    name = "stages" if stage in TRAINING else "turbo" if stage in TURBO else stage
+    module = importlib.import_module(f"experiments.emoji_world.{name}")
     actions: dict[str, Callable[[], object]] = {
         "export": lambda: module.export(setup.work, arguments.assets),
         "evaluate": lambda: module.evaluate(
             arguments.assets, setup.painter(), arguments.results, number=arguments.number, prompts=arguments.prompts
+        ),
+        "export_turbo": lambda: module.export(setup.work, arguments.turbo),
+        "measure_turbo": lambda: module.measure(
+            arguments.assets, arguments.turbo, arguments.results, arguments.prompts
         ),
         "logs": lambda: module.collect(setup.work, arguments.results / "logs"),
         "card": lambda: module.write_card(arguments.results, arguments.assets),

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from experiments.emoji_world.common import images_to_tensor
-from experiments.emoji_world.scenes import Painted, Painter, Scene
+from experiments.emoji_world.scenes import Painted
 from sgool.saliency.spectral_residual import gaussian_blur
 
 #: Standard deviation in pixels of 64 of the blur that makes a mask a density.
@@ -17,16 +18,16 @@ BLUR = 2.0
 
 
 def painted_scenes(
-    painter: Painter, rng: np.random.Generator, number: int, sample: Callable[[np.random.Generator], Scene]
-) -> tuple[list[Scene], Tensor, Tensor]:
-    """Scenes, their images (B, 3, 64, 64) in [0, 1] and their objects' opacity (B, 1, 64, 64) in [0, 1]."""
+    painter: Any, rng: np.random.Generator, number: int, sample: Callable[[np.random.Generator], Any]
+) -> tuple[list, Tensor, Tensor]:
+    """Scenes, their images (B, 3, H, H) in [0, 1] and their objects' opacity (B, 1, H, H) in [0, 1]."""
     scenes = [sample(rng) for _ in range(number)]
     painted = [painter.paint(scene, rng) for scene in scenes]
     return scenes, images_to_tensor([p.image for p in painted]), object_masks(painted)
 
 
 def object_masks(painted: Sequence[Painted]) -> Tensor:
-    """(B, 1, 64, 64) in [0, 1]: opacity of what stands before the background."""
+    """(B, 1, H, H) in [0, 1]: opacity of what stands before the background."""
     masks = np.stack([p.masks.sum(0, keepdims=True).clip(0, 1) for p in painted])
     return torch.from_numpy(masks.astype(np.float32))
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ from torch import Tensor
 from experiments.emoji_world.augment import augment
 from experiments.emoji_world.common import Stage, fit
 from experiments.emoji_world.fetch import find_emoji
-from experiments.emoji_world.scenes import SIZE, Painter, training_scene
+from experiments.emoji_world.scenes import Painter, training_scene
 from experiments.saliency_emoji.scenes import density, painted_scenes
 from sgool.config.paths import ASSETS
 from sgool.errors import SgoolError
@@ -32,24 +33,33 @@ STEPS = 600
 class SaliencyStage(Stage):
     """Cross-entropy, divergence and correlation between the network's map and the blurred masks.
 
-    Training scenes of both halves of the emoji world, distorted as its other networks' images are.
+    Training scenes of both halves of the emoji world (or what ``sample(rng)`` gives), distorted as its other networks'
+    images are.
     """
 
-    def __init__(self, painter: Painter, *, batch_size: int, vae: torch.nn.Module | None, **kwargs: object) -> None:
+    def __init__(
+        self,
+        painter: Any,
+        *,
+        batch_size: int,
+        vae: torch.nn.Module | None,
+        sample: Callable[[np.random.Generator], Any] = training_scene,
+        **kwargs: object,
+    ) -> None:
         super().__init__(**kwargs)  # type: ignore[arg-type]
         self.network = TranSalNet(ARCHITECTURES[BACKBONE])
-        self.painter, self.batch_size = painter, batch_size
+        self.painter, self.batch_size, self.sample = painter, batch_size, sample
         self._vae = (vae,)  # in a tuple: no part of this network
 
     def batch(self, rng: np.random.Generator) -> tuple:
-        """Images (B, 3, 64, 64) and their densities (B, 1, 64, 64)."""
-        _, images, masks = painted_scenes(self.painter, rng, self.batch_size, training_scene)
-        return augment(images, rng, SIZE, self._vae[0], move=0), density(masks)
+        """Images (B, 3, H, H) and their densities (B, 1, H, H)."""
+        _, images, masks = painted_scenes(self.painter, rng, self.batch_size, self.sample)
+        return augment(images, rng, images.shape[-1], self._vae[0], move=0), density(masks)
 
     def loss(self, images: Tensor, target: Tensor) -> dict[str, Tensor]:  # type: ignore[override]
         """The three parts and their sum."""
         size = ARCHITECTURES[BACKBONE].input_size
-        maps = cut_back(self.network(fit_into(images, size)).float(), (SIZE, SIZE))
+        maps = cut_back(self.network(fit_into(images, size)).float(), tuple(images.shape[-2:]))
         entropy = F.binary_cross_entropy(maps.clamp(1e-6, 1 - 1e-6), target)
         divergence, correlation = _divergence(maps, target), _correlation(maps, target)
         total = entropy + divergence + (1 - correlation)

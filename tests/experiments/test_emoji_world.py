@@ -499,6 +499,10 @@ def test_text_encoder_has_the_hidden_states_of_the_clip_tower(clip_folder: Path)
     encoder = text_encoder_from_clip(clip.state_dict(), tokenizer, head_width=width // heads)
     # float32, two layers of 16 channels after a layer norm.
     torch.testing.assert_close(encoder(tokens).last_hidden_state, expected, rtol=1e-4, atol=1e-5)
+    projected = text_encoder_from_clip(clip.state_dict(), tokenizer, head_width=width // heads, projection=True)
+    with torch.no_grad():
+        pooled = clip.encode_text(tokens)
+    torch.testing.assert_close(projected(tokens).text_embeds, pooled, rtol=1e-4, atol=1e-5)
 
 
 # Stages
@@ -701,6 +705,24 @@ def test_the_card_states_numbers_bars_and_failures() -> None:
     assert "- guide, hard choices: count: 0.850 instead of 0.9." in text
     assert "Positional (0.10), Single objects (0.75)" in text
     assert "29.9 MiB" in text and "| vae | 5500 | 19 |" in text
+
+
+def test_export_keeps_what_was_not_trained(tmp_path: Path) -> None:
+    from experiments.emoji_world.export import export
+    from experiments.emoji_world.reader import new_reader
+    from sgool.errors import SgoolError
+
+    work, assets = tmp_path / "work", tmp_path / "assets"
+    for name in ("vae", "text_encoder", "unet", "guide", "judge"):
+        (assets / name).mkdir(parents=True)
+        (assets / name / "config.json").write_text("{}")
+    with pytest.raises(SgoolError, match="nothing of reader"):
+        export(work, assets)
+    (work / "reader").mkdir(parents=True)
+    torch.save({f"reader.{k}": v for k, v in new_reader().state_dict().items()}, work / "reader" / "refreshed.pt")
+    export(work, assets)
+    assert (assets / "reader" / "model.safetensors").is_file()
+    assert (assets / "unet" / "config.json").read_text() == "{}"
 
 
 def test_export_refuses_more_than_the_limit(tmp_path: Path) -> None:

@@ -1,0 +1,100 @@
+"""The few-step student's stages: both ways to distil it, its pipeline, its numbers.
+
+Work folder: ``consistency``, ``matching`` (checkpoints and logs; `experiments.emoji_world.student`).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, StableDiffusionPipeline
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from experiments.emoji_world.common import fit, trained_state
+from experiments.emoji_world.denoiser import encode_scenes, new_unet
+from experiments.emoji_world.export import save_pipeline
+from experiments.emoji_world.sheet import accuracy, draw
+from experiments.emoji_world.stages import LATENTS, Setup, finished_vae
+from experiments.emoji_world.student import ConsistencyStage, Lesson, MatchingStage, new_turbo_scheduler
+from sgool.errors import SgoolError
+
+#: Stage -> folder of its checkpoints; the first that is there is exported.
+STUDENTS = ("matching", "consistency")
+#: Steps and guidance of the measurements: the base as it is used, the student in 1, 2 and 4 steps.
+BASE = {"num_inference_steps": 50, "guidance_scale": 4.0}
+FEW = (1, 2, 4)
+
+logger = logging.getLogger(__name__)
+
+
+def lesson(setup: Setup) -> Lesson:
+    """The finished denoiser, and what it learnt from."""
+    teacher = new_unet()
+    setup.needed("unet/last.ckpt", "denoiser")
+    teacher.load_state_dict(trained_state(setup.work / "unet", "unet."))
+    text = CLIPTextModel.from_pretrained(setup.needed("pipeline/text_encoder", "text_encoder"))
+    tokenizer = CLIPTokenizer.from_pretrained(str(setup.needed("pipeline/tokenizer", "text_encoder")))
+    scenes, latents = encode_scenes(
+        finished_vae(setup), setup.painter(), LATENTS, 11 + setup.seed_offset, setup.work / "latents.pt"
+    )
+    teacher = teacher.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+    return Lesson(scenes, latents, teacher, text.eval().requires_grad_(False), tokenizer)
+
+
+def consistency(setup: Setup) -> None:
+    """The student by consistency distillation."""
+    stage = ConsistencyStage(lesson(setup), **setup.settings("consistency", 5e-4, 21))
+    fit(stage, setup.work / "consistency", ema=0.99)
+
+
+def matching(setup: Setup) -> None:
+    """The student of `consistency`, moved towards the teacher's distribution."""
+    stage = MatchingStage(lesson(setup), **setup.settings("matching", 1e-4, 22))
+    setup.needed("consistency/last.ckpt", "consistency")
+    stage.unet.load_state_dict(trained_state(setup.work / "consistency", "unet."))
+    fit(stage, setup.work / "matching", ema=0.98)
+
+
+def export(work: Path, assets: Path, student: str | None = None) -> None:
+    """Writes the student as a diffusers pipeline that needs no arguments but few steps and guidance 1.
+
+    Args:
+        work: Work folder.
+        assets: ``sgool/assets/emoji_world_turbo``.
+        student: "consistency" or "matching"; by default the latter, if it has been trained.
+
+    Raises:
+        SgoolError: No student has been trained.
+    """
+    found = [name for name in ([student] if student else STUDENTS) if (work / name / "last.ckpt").is_file()]
+    if not found:
+        raise SgoolError(f"{work}: expected a trained student; run the stage `consistency` first")
+    unet = new_unet()
+    unet.load_state_dict(trained_state(work / found[0], "unet."))
+    folder = work / "pipeline"
+    pipeline = StableDiffusionPipeline(
+        vae=AutoencoderKL.from_pretrained(folder / "vae"),
+        text_encoder=CLIPTextModel.from_pretrained(folder / "text_encoder"),
+        tokenizer=CLIPTokenizer.from_pretrained(str(folder / "tokenizer")),
+        unet=unet,
+        scheduler=new_turbo_scheduler(),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    save_pipeline(pipeline, assets)
+
+
+def measure(base: Path, student: Path, results: Path, prompts: int | None = None) -> dict[str, dict]:
+    """Scene accuracy of base and student on the held-out prompts; ``turbo.json`` and contact sheets in ``results``."""
+    table: dict[str, dict] = {"base, 50 steps": accuracy(base, BASE, prompts)}
+    for steps in FEW:
+        table[f"student, {steps}"] = accuracy(student, {"num_inference_steps": steps, "guidance_scale": 1.0}, prompts)
+        logger.info("student, %d: %s", steps, table[f"student, {steps}"]["all"])
+    results.mkdir(parents=True, exist_ok=True)
+    (results / "turbo.json").write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
+    draw(student, {"num_inference_steps": 4, "guidance_scale": 1.0}, results / "turbo.png")
+    return table
