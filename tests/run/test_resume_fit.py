@@ -7,7 +7,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ from sgool.results.checkpoint import eight_bit, pack_image, unpack_image
 from sgool.run.train import train
 from sgool.saliency import SpectralResidual
 from sgool.types import PairResult, PromptSeed, Start
+from tests.fits import assert_same
 
 PAIRS = (PromptSeed("a red cat", 1), PromptSeed("two green trees", 2, negative_prompt="blue"), PromptSeed("a panda", 3))
 STEPS = 2
@@ -160,33 +161,6 @@ class Networks:
 @pytest.fixture(scope="module")
 def networks(models: StableDiffusion, clip_tower: ClipTower, wordpiece_tower: ClipTower) -> Networks:
     return Networks(models, clip_tower, wordpiece_tower)
-
-
-def assert_same(found: Sequence[PairResult], expected: Sequence[PairResult]) -> None:
-    """Every field of every result, to the last bit."""
-    assert len(found) == len(expected) > 0
-    for one, other in zip(found, expected, strict=True):
-        for field in fields(PairResult):
-            if field.name == "seconds":  # the machine's, not the fit's
-                continue
-            assert_equal(getattr(one, field.name), getattr(other, field.name), field.name)
-
-
-def assert_equal(one: Any, other: Any, name: str) -> None:
-    assert type(one) is type(other), name
-    if isinstance(one, Tensor):
-        assert one.dtype == other.dtype
-        torch.testing.assert_close(one, other, rtol=0, atol=0, equal_nan=True, msg=lambda text: f"{name}: {text}")
-    elif isinstance(one, (list, tuple)):
-        assert len(one) == len(other), name
-        for index, pair in enumerate(zip(one, other, strict=True)):
-            assert_equal(*pair, f"{name}[{index}]")
-    elif isinstance(one, dict):
-        assert list(one) == list(other), name
-        for key in one:
-            assert_equal(one[key], other[key], f"{name}.{key}")
-    else:
-        assert one == other or (one != one and other != other), f"{name}: {one} is not {other}"
 
 
 def after(*polls: int) -> Callable[[], bool]:
