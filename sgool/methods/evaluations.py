@@ -23,7 +23,7 @@ def without_graph(output: ObjectiveOutput) -> ObjectiveOutput:
     )
 
 
-def means_over_pairs(seen: Evaluation, shown: Sequence[int], gradient_norms: Tensor | None) -> dict[str, float]:
+def means_over_pairs(seen: Evaluation, shown: Sequence[int], gradient_norms: Tensor | None) -> dict[str, Tensor]:
     """Returns the values that are logged at an update by name, in float64, as means over some of the pairs.
 
     Args:

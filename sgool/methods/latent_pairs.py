@@ -221,11 +221,13 @@ class LatentPairModule(PairModule):
         """Logs what this update saw before its step."""
         for name, value in self.curves().items():
             in_bar = name in ("loss", "selection")
-            exact = torch.tensor(value, dtype=torch.float64)  # Lightning would make a float32 of a number
-            self.log(name, exact, prog_bar=in_bar, on_step=True, on_epoch=False, batch_size=len(self.pairs))
+            self.log(name, value, prog_bar=in_bar, on_step=True, on_epoch=False, batch_size=len(self.pairs))
 
-    def curves(self) -> dict[str, float]:
-        """Returns what this update logs by name, in float64; empty where all pairs have failed or stopped."""
+    def curves(self) -> dict[str, Any]:
+        """Returns what this update logs by name; empty where all pairs have failed or stopped.
+
+        Values are tensors in float64, since Lightning makes float32 of numbers.
+        """
         seen = self.evaluation
         assert seen is not None and self.batch is not None
         pairs = range(len(self.pairs))
