@@ -125,7 +125,7 @@ class Killer:
         until, looked = time.monotonic() + limit, 0.0
         while True:
             assert time.monotonic() < until, f"{self.killed} kills\n{self.cluster.last_words()}"
-            for process in _processes(self.job) - self._dead:
+            for process in _processes(self.cluster, self.job) - self._dead:
                 ends = self._ends.setdefault(process, time.monotonic() + self.moments.uniform(0, self.seconds))
                 if self.killed < self.most and time.monotonic() > ends:
                     self._kill(process, run)
@@ -153,15 +153,18 @@ class Killer:
         return dict(line.split() for line in lines.splitlines())
 
 
-def _processes(job: str) -> set[tuple[int, str]]:
+def _processes(cluster: Cluster, job: str) -> set[tuple[int, str]]:
     """(pid, when it started) of the processes of an array that run ``sgool fit``."""
-    mark, found = f"SLURM_ARRAY_JOB_ID={job}".encode(), set()
+    # Job numbers are small: another cluster on this machine has the same ones.
+    marks, found = {f"SLURM_ARRAY_JOB_ID={job}".encode(), f"SLURM_CONF={cluster.config}".encode()}, set()
     for folder in Path("/proc").iterdir():
         if not folder.name.isdigit():
             continue
         try:
             words = (folder / "cmdline").read_bytes().split(b"\0")
-            if words[1:4] != [b"-m", b"sgool", b"fit"] or mark not in (folder / "environ").read_bytes().split(b"\0"):
+            if words[1:4] != [b"-m", b"sgool", b"fit"]:
+                continue
+            if not marks <= set((folder / "environ").read_bytes().split(b"\0")):
                 continue
             found.add((int(folder.name), (folder / "stat").read_text().rpartition(")")[2].split()[19]))
         except OSError:  # it has ended
@@ -172,7 +175,7 @@ def _processes(job: str) -> set[tuple[int, str]]:
 def _seconds_of_a_start(cluster: Cluster, setting: Setting, run: Path) -> float:
     """From four processes' beginning to their first claims, on this machine now; the array is cancelled then."""
     job = setting.submit(cluster, run)
-    cluster.poll(lambda: len(_processes(job)) == TASKS, "the first processes")
+    cluster.poll(lambda: len(_processes(cluster, job)) == TASKS, "the first processes")
     began = time.monotonic()
     cluster.poll(lambda: len({claim.pid for claim in active_claims(run)}) == TASKS, "the first claims", 240)
     seconds = time.monotonic() - began
