@@ -32,7 +32,8 @@ class BatchCheckpoint(PairCallback):
         on_done: Told once a batch's results are handed over, so that its file may go.
     """
 
-    order = 95
+    #: The last one: it holds what all others have done, and restores their state after they have begun anew.
+    order = 1000
 
     def __init__(
         self,
@@ -80,6 +81,12 @@ class BatchCheckpoint(PairCallback):
         """
         if self._after_round(trainer, pl_module, batch):
             raise Interrupted(f"stopped after {batch.update + 1} of {batch.updates}, as it was asked to")
+
+    def on_test_batch_end(
+        self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Does what `on_predict_batch_end` does."""
+        self.on_predict_batch_end(trainer, pl_module, outputs, batch, batch_idx, dataloader_idx)
 
     def on_denoising_step(self, trainer: L.Trainer, pl_module: Any, step: int, total: int) -> None:
         """Ends the prediction where the run has to end, but not after the last step.

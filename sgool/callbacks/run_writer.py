@@ -27,8 +27,6 @@ class RunWriter(PairCallback):
     Args:
         run_dir: The run folder, or its path; made if it is missing.
         method: Name of the method in the folder; by default the module's own.
-        config: What the folder's ``config.yaml`` says; by default what the module knows of itself. None where the
-            folder was opened already.
         wanted: Which pairs to write; by default all.
         on_record: Told each record once it is written.
     """
@@ -75,7 +73,12 @@ class RunWriter(PairCallback):
                     self._on_record(record)
 
     def teardown(self, trainer: L.Trainer, pl_module: Any, stage: str) -> None:
-        """Collates ``results.csv``, however the Trainer ends."""
+        """Collates ``results.csv`` at the Trainer's end."""
+        if self._own:
+            self.folder.collate()
+
+    def on_exception(self, trainer: L.Trainer, pl_module: Any, exception: BaseException) -> None:
+        """Collates ``results.csv`` where an exception ends the Trainer: what is recorded is kept."""
         if self._own:
             self.folder.collate()
 

@@ -86,7 +86,7 @@ class Chain:
         cls,
         path: str | Path = "emoji_world",
         *,
-        device: str | torch.device = "cpu",
+        device: str | torch.device | None = None,
         dtype: torch.dtype = torch.float32,
         channels_last: bool = False,
         compile: bool = False,
@@ -96,7 +96,7 @@ class Chain:
 
         Args:
             path: A folder written by ``save_pretrained``, a hub id, or "emoji_world" for the embedded model.
-            device: Where the networks go.
+            device: Where the networks go; None: the accelerator if there is one.
             dtype: Data type of the networks' weights.
             channels_last: Whether convolutions work in that memory format.
             compile: Whether torch.compile translates the denoising network at its first calls.

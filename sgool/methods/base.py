@@ -64,6 +64,8 @@ class PairModule(ScoredModule):
         self.batch_chain = chain
         self.seconds_before = 0.0
         self.results: list[PairResult] = []
+        #: Whether callbacks are being given results: an error then is not the pairs' own.
+        self.handing_over = False
         self._began = time.perf_counter()
 
     def setup(self, stage: str) -> None:
@@ -75,10 +77,13 @@ class PairModule(ScoredModule):
         if self._own is not None and self._data_module() is not None:
             raise SgoolError(
                 f"`pairs`: {type(self).__name__} was made with {len(self._own)} pairs of its own, and the Trainer got "
-                "a data module as well; leave one of them out"
+                "a data module as well, in this call or an earlier one; leave one of them out, or use a new Trainer"
             )
+        if stage == "fit" and not self.makes_updates:
+            raise SgoolError(f"{type(self).__name__} makes no updates: expected Trainer.predict or test, got fit")
         check_trainer(self.trainer, stage, self.chain.device)
         self.reset_means()
+        self.handing_over = False
         callbacks: list[L.Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
         own = (callback for callback in callbacks if isinstance(callback, PairCallback))
         ordered = iter(sorted(own, key=lambda callback: callback.order))
@@ -141,15 +146,19 @@ class PairModule(ScoredModule):
 
     def deliver(self, results: Sequence[PairResult]) -> None:
         """Hands over the results of the batch: judges score them, then callbacks get them."""
-        rows = self.score(results)
+        # A prediction works under the Trainer's autocast, a fit's end does not: judges see the same in both.
+        with torch.autocast(self.chain.device.type, enabled=False):
+            rows = self.score(results)
         seconds = self.seconds / len(results)
         calls = [0 if pair.start is None else pair.start.calls for pair in self.pairs]
         self.results = [
             replace(result, metrics=row, seconds=seconds, network_evaluations=result.network_evaluations + spent)
             for result, row, spent in zip(results, rows, calls, strict=True)
         ]
+        self.handing_over = True
         for callback in self.pair_callbacks():
             callback.on_pairs_end(self.trainer, self, self.results)
+        self.handing_over = False
 
     def first_images(self, latents: Tensor) -> Tensor:
         """Images (B, 3, H, W) in [0, 1] of the first stream of latents (S, B, C, h, w); the others are not decoded."""
@@ -201,15 +210,24 @@ class PairModule(ScoredModule):
 
     def batch_state(self) -> dict[str, Any]:
         """All that is needed to go on with the batch under way, in plain values and tensors on the CPU."""
-        states = {type(callback).__name__: callback.batch_state() for callback in self.pair_callbacks()}
+        states = {name: callback.batch_state() for name, callback in self._named_callbacks().items()}
         return {"network_calls": self.batch_chain.calls, "callbacks": {k: v for k, v in states.items() if v}}
 
     def load_batch_state(self, state: Mapping[str, Any]) -> None:
         """Restores a `batch_state` of the same pairs."""
         self.batch_chain.calls = state["network_calls"]
-        for callback in self.pair_callbacks():
-            if found := state["callbacks"].get(type(callback).__name__):
+        for name, callback in self._named_callbacks().items():
+            if found := state["callbacks"].get(name):
                 callback.load_batch_state(found)
+
+    def _named_callbacks(self) -> dict[str, PairCallback]:
+        """The callbacks by the names of their classes; the second one of a class gets a number, and so on."""
+        named: dict[str, PairCallback] = {}
+        for callback in self.pair_callbacks():
+            name = type(callback).__name__
+            number = sum(known.partition("#")[0] == name for known in named)
+            named[f"{name}#{number + 1}" if number else name] = callback
+        return named
 
     def checkpoint_settings(self) -> list[Any]:
         """All settings that the batch's results depend on, so that a checkpoint of other settings is not taken up."""

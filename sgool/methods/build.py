@@ -13,7 +13,6 @@ from sgool.config.kinds import CUSTOM
 from sgool.diffusion import Chain
 from sgool.errors import SgoolError
 from sgool.methods.base import PairModule
-from sgool.methods.latent_pairs import LatentPairModule
 from sgool.methods.options import METHODS
 from sgool.metrics.panel import JudgePanel
 from sgool.objectives import Objective, Term
@@ -76,7 +75,7 @@ def build_method(name: str, entry: Mapping[str, Any], given: Ingredients) -> tup
             "docs/methods.md)"
         )
     module.method = name
-    return module, _rules(settings, given) if isinstance(module, LatentPairModule) else []
+    return module, _rules(settings, given) if module.makes_updates else []
 
 
 def _rules(settings: dict[str, Any], given: Ingredients) -> list[L.Callback]:

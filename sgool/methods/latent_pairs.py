@@ -42,7 +42,8 @@ class LatentPairModule(PairModule):
 
     Logged at each update, as means over the pairs of the batch that have neither failed nor stopped: ``loss``,
     ``selection`` (the objective on the whole image, without random crops), ``term/NAME``, ``latent_norm``,
-    ``gradient_norm`` (before clipping), with ``update`` and ``batch``; at the end of the epoch the judges' means.
+    ``gradient_norm`` (before clipping), with ``update`` and ``batch``; at the end of the epoch the judges' means. On
+    several devices the curves are those of the first rank's batches, and the means those of all pairs.
 
     Args:
         chain: The denoising chain.
@@ -211,6 +212,10 @@ class LatentPairModule(PairModule):
         self.in_update = True
         if batch is not self.batch:
             self.begin(batch)
+
+    def on_train_end(self) -> None:
+        """Warns of pairs that a switch of the Trainer (``limit_train_batches``, ...) has left without a result."""
+        resume.warn_of_unfinished(self)
 
     def on_after_backward(self) -> None:
         """Takes the gradient's norms before any callback changes it."""

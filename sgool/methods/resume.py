@@ -6,6 +6,9 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any
 
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+
+from sgool.callbacks import BatchCheckpoint
 from sgool.errors import SgoolError
 
 _SAME = "use the same prompts, seeds, pairs_per_fit and num_optimization_steps, or start without a checkpoint"
@@ -65,6 +68,18 @@ def check_batch(state: Mapping[str, Any], module: Any) -> None:
             f"`ckpt_path`: the checkpoint is of the pairs {', '.join(state['pairs'])} after {state['update']} updates, "
             f"and the data module serves {', '.join(expected)} at update {module.update}; {_SAME}"
         )
+
+
+def warn_of_unfinished(module: Any) -> None:
+    """Warns where a fit ends in the middle of a batch and keeps no checkpoint of that batch itself."""
+    batch, trainer = module.batch, module.trainer
+    kept = any(isinstance(callback, BatchCheckpoint) for callback in trainer.callbacks)
+    if batch is None or batch.is_over or kept or trainer.fast_dev_run:
+        return
+    rank_zero_warn(
+        f"the fit ended after update {batch.update + 1} of {batch.updates} of {len(batch.pairs)} pairs, which have no "
+        "result yet: go on with ckpt_path, or let the fit make a multiple of num_optimization_steps"
+    )
 
 
 def _data_of(module: Any) -> dict[str, Any]:

@@ -29,8 +29,8 @@ def start_latents(chain: Chain, pairs: Sequence[PromptSeed]) -> Tensor:
         streams.append(given if whole else given.expand(chain.num_streams, *shape))
     if len({len(stream) for stream in streams}) > 1:
         raise SgoolError("`start.latents`: expected the same number of streams for all pairs of a batch")
-    # A copy: a caller's tensor must not change with the updates.
-    return torch.stack(streams, dim=1).to(device=chain.device, dtype=chain.latents_dtype).clone()
+    # Stacking copies: a caller's tensor does not change with the updates.
+    return torch.stack(streams, dim=1).to(device=chain.device, dtype=chain.latents_dtype)
 
 
 def network_prompts(pairs: Sequence[PromptSeed]) -> list[str]:

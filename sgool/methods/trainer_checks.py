@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import GradientAccumulationScheduler, StochasticWeightAveraging
 
 from sgool.errors import SgoolError
 from sgool.methods.strategy import PairParallelStrategy
@@ -95,6 +96,12 @@ def _problems_of_fits(trainer: Trainer) -> list[str]:
             f"`gradient_clip_val`: expected None, got {trainer.gradient_clip_val}: it would clip all pairs of a batch "
             "together; use default_callbacks(grad_clip_value=...) or grad_clip_norm, which clip each pair"
         )
+    couplers = (GradientAccumulationScheduler, StochasticWeightAveraging)
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, couplers):
+            problems.append(
+                f"`callbacks`: expected no {type(callback).__name__}, which would mix the updates of different pairs"
+            )
     if torch.is_inference_mode_enabled():
         problems.append("expected a fit outside of torch.inference_mode")
     return problems

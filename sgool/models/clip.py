@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from sgool.errors import SgoolError
 from sgool.models.clip_sources import ClipSource, resolve_clip
+from sgool.models.devices import best_device
 from sgool.models.fingerprint import fingerprint
 
 _RESIZE_MODES = ("shortest", "longest", "squash")
@@ -143,7 +144,7 @@ class ClipTower(nn.Module):
 def load_clip(
     model: str,
     pretrained: str | None = None,
-    device: str | torch.device = "cpu",
+    device: str | torch.device | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> ClipTower:
     """Loads a frozen CLIP.
@@ -155,12 +156,13 @@ def load_clip(
             ``pretrained``; ``hf-hub:OWNER/NAME``.
         pretrained: For registry names, a tag (``laion2b_s34b_b79k``) or a checkpoint file. A file does not say its
             mean and standard deviation, so OpenAI's are used, which is wrong for a few models; a folder says them.
-        device: Device of the network.
+        device: Device of the network; None: the accelerator if there is one.
         dtype: Data type of the weights. They are read in float32 first, so the fingerprint does not depend on it.
 
     Raises:
         SgoolError: The model is not found, incomplete or unreadable, has no weights, or those of another model.
     """
+    device = best_device() if device is None else device
     source = resolve_clip(model, pretrained)
     network, tokenizer = _read(source)
     return ClipTower(network, tokenizer, name=source.name).to(device=device, dtype=dtype)

@@ -11,6 +11,7 @@ import torch
 
 from sgool.errors import SgoolError
 from sgool.models.assets import resolve_asset
+from sgool.models.devices import best_device
 from sgool.models.family import Family
 from sgool.models.stable_diffusion import StableDiffusion
 
@@ -18,7 +19,7 @@ from sgool.models.stable_diffusion import StableDiffusion
 def load_models(
     path: str | Path = "emoji_world",
     *,
-    device: str | torch.device = "cpu",
+    device: str | torch.device | None = None,
     dtype: torch.dtype = torch.float32,
     channels_last: bool = False,
     compile: bool = False,
@@ -30,7 +31,7 @@ def load_models(
 
     Args:
         path: A folder written by ``save_pretrained``, a hub id, or "emoji_world" for the embedded model.
-        device: Device of the networks.
+        device: Device of the networks; None: the accelerator if there is one.
         dtype: Data type of the networks' weights.
         channels_last: Whether convolutions work in that memory format.
         compile: Whether torch.compile translates the denoising network at its first calls.
@@ -38,6 +39,7 @@ def load_models(
     Raises:
         SgoolError: The folder is not a pipeline, or the hub cannot be reached.
     """
+    device = best_device() if device is None else torch.device(device)
     resolved = resolve_asset(str(path))
     local = bool(resolved) and Path(resolved).is_dir()
     _check_folder(str(path), Path(resolved), local)
@@ -59,7 +61,7 @@ def load_models(
     if channels_last:
         for network in (models.vae, models.unet, models.text_encoder):
             network.to(memory_format=torch.channels_last)
-    if torch.device(device).type == "cpu" and _is_small(models):
+    if device.type == "cpu" and _is_small(models):
         _use_plain_attention(models)
     models.to(device)
     if compile:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -31,6 +32,7 @@ class PairQueue:
     Attributes:
         method: As given.
         current: The batch that is claimed, or None.
+        began: When it was served, by ``time.perf_counter``.
         taken: Batches that another runner works on.
         under_way: Checkpoints of the method's batches.
     """
@@ -49,6 +51,7 @@ class PairQueue:
         self._claim = ExitStack()
         self.under_way = BatchesUnderWay(folder.path, method)
         self.current: Batch | None = None
+        self.began = time.perf_counter()
         self.taken: list[Batch] = []
         left = [batch for batch in batches if self.left(batch)]
         # Pairs that failed before come last, so that they keep nobody waiting.
@@ -62,7 +65,7 @@ class PairQueue:
         while self._waiting and not self._stop_requested():
             batch = self._waiting.popleft()
             if pairs := self._claimed(batch):
-                self.current = pairs
+                self.current, self.began = pairs, time.perf_counter()
                 yield pairs
 
     @property

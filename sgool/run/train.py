@@ -10,7 +10,6 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.utilities.exceptions import SIGTERMException
-from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from sgool.errors import Interrupted
 from sgool.methods.base import PairModule
@@ -40,7 +39,7 @@ def train(module: PairModule, data: PromptDataModule, **options: Any) -> None:
             log_every_n_steps=1,
             **options,
         )
-        if is_overridden("training_step", module):
+        if module.makes_updates:
             trainer.fit(module, datamodule=data)
         else:
             trainer.predict(module, datamodule=data, return_predictions=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 import warnings
 from collections.abc import Sequence
@@ -33,6 +34,7 @@ from sgool.types import PairRecord
 _PATIENCE = 2.0
 #: Prompts that may end in an exception, before any ends well, until that is no longer taken for a pair's own trouble.
 _MOST_CRASHES = 3
+_OUT_OF_MEMORY = "out of memory"
 
 
 @dataclass
@@ -78,8 +80,6 @@ class Worker:
             return []
         self.stop_if_interrupted()
         module, rules = self.parts.method(name, self.progress.note)
-        if module.panel is not None:
-            module.panel.reset()
         with self._logs(name, queue.number_left) as logs:
             for note in logs.notes:
                 self.progress.note(note)
@@ -117,23 +117,26 @@ class Worker:
     def _train(self, module: PairModule, callbacks: list[L.Callback], queue: PairQueue, logs: RunLogs) -> None:
         """One Trainer over the queue, until it is empty, somebody asks to stop, or a batch breaks."""
         data = PromptDataModule([pair for batch in queue.waiting for pair in batch], sampler=queue)
-        began = time.perf_counter()
+        trouble: str | None = None
         try:
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", message="prompt over")  # said once, when the run began
                 train(module, data, callbacks=callbacks, logger=list(logs.loggers), **self.parts.trainer_options())
         except SgoolError:
+            queue.release()
             raise
         except Exception as error:
-            # Only what concerns a batch can be mended by leaving that batch.
-            if self.config["debug"] or queue.current is None:
+            # What concerns a batch can be mended by leaving that batch; writing its results is no concern of the batch.
+            if self.config["debug"] or queue.current is None or module.handing_over:
+                queue.release()
                 raise
-            if _is_out_of_memory(error):
-                self._out_of_memory(queue)
-            else:
-                self._broken(queue, f"{type(error).__name__}: {error}".strip(), began, logs)
-        finally:
-            queue.release()
+            trouble = _OUT_OF_MEMORY if _is_out_of_memory(error) else f"{type(error).__name__}: {error}".strip()
+        # Only here, where the error no longer holds the fit's tensors, can memory be given back.
+        if trouble == _OUT_OF_MEMORY:
+            self._out_of_memory(queue)
+        elif trouble is not None:
+            self._broken(queue, trouble, logs)
+        queue.release()
 
     def _callbacks(self, name: str, queue: PairQueue, logs: RunLogs) -> list[PairCallback]:
         def done() -> None:
@@ -164,8 +167,8 @@ class Worker:
         found = [self.folder.record(queue.method, pair.pair_id) for pair in queue.current or ()]
         logs.end([record for record in found if record is not None])
 
-    def _broken(self, queue: PairQueue, error: str, began: float, logs: RunLogs) -> None:
-        """A batch broke: each pair by itself, so that one cannot take its mates along; a single one is recorded."""
+    def _broken(self, queue: PairQueue, error: str, logs: RunLogs) -> None:
+        """Does each pair of a broken batch alone, so that one does not fail the others; one that breaks is recorded."""
         batch = queue.current or ()
         if len(batch) > 1:
             queue.give_up()
@@ -173,7 +176,7 @@ class Worker:
             queue.put_back([(pair,) for pair in queue.left(batch)])
             return
         (pair,) = batch
-        record = write_failure(self.folder, queue.method, pair, error, time.perf_counter() - began)
+        record = write_failure(self.folder, queue.method, pair, error, time.perf_counter() - queue.began)
         self._recorded(queue, record)
         self._end_logs(queue, logs)
         queue.done()
@@ -192,6 +195,7 @@ class Worker:
             SgoolError: One pair is too much already.
         """
         batch = queue.give_up()
+        gc.collect()  # Trainer and module refer to each other
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         if len(batch) == 1:

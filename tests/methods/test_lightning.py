@@ -14,7 +14,13 @@ from typing import Any
 import lightning as L
 import pytest
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint, ModelSummary, RichProgressBar, Timer
+from lightning.pytorch.callbacks import (
+    GradientAccumulationScheduler,
+    ModelCheckpoint,
+    ModelSummary,
+    RichProgressBar,
+    Timer,
+)
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.plugins import MixedPrecision
 from torch import Tensor
@@ -24,6 +30,7 @@ from sgool import Chain, Objective, PromptDataModule, RunWriter
 from sgool.callbacks import EarlyStop, PairCallback, default_callbacks
 from sgool.errors import SgoolError
 from sgool.methods import BestOfN, ClipGuidance, LatentPairModule, PairModule, Vanilla
+from sgool.metrics import JudgePanel
 from sgool.models.clip import ClipTower
 from sgool.models.stable_diffusion import StableDiffusion
 from sgool.objectives import CropSettings, SaliencySettings, TextAlignment
@@ -271,7 +278,7 @@ def test_switches_that_are_refused(parts: Parts, switches: dict[str, Any], messa
 
 
 def test_pairs_come_from_one_place(parts: Parts) -> None:
-    with pytest.raises(SgoolError, match="made with 5 pairs of its own, and the Trainer got a data module as well; le"):
+    with pytest.raises(SgoolError, match="made with 5 pairs of its own, and the Trainer got a data module as well, in"):
         quiet_trainer().fit(parts.module(pairs=PAIRS), datamodule=data())
     with pytest.raises(SgoolError, match="Vanilla was made with 1 pairs of its own, and the Trainer got a data module"):
         quiet_trainer().predict(Vanilla(parts.chain, pairs=PAIRS[:1]), datamodule=data())
@@ -542,3 +549,63 @@ def test_pairs_of_a_methods_own(parts: Parts) -> None:
     chain = parts.chain
     (found,) = quiet_trainer().predict(Vanilla(chain, pairs=PAIRS[:2]))  # type: ignore[misc]
     assert_same(found, run(Vanilla(chain), PAIRS[:2]))  # type: ignore[arg-type]
+
+
+def test_judges_see_the_same_under_every_precision(parts: Parts) -> None:
+    """A prediction works under the Trainer's autocast; a record's scores are those of its images all the same."""
+    panel = JudgePanel({"judge": parts.judge})
+    for module in parts.methods():
+        kept = Results()
+        quiet_trainer([kept], precision="bf16-mixed").predict(module, datamodule=data(PAIRS[:2]))
+        first, final = (
+            torch.stack([getattr(result, name) for result in kept.all]) for name in ("initial_image", "final_image")
+        )
+        expected = panel.judge(first, final, [result.pair for result in kept.all])
+        for result, row in zip(kept.all, expected, strict=True):
+            assert {name: result.metrics[name] for name in row} == row
+
+
+def test_a_fit_that_ends_in_the_middle_of_a_batch_says_so(parts: Parts) -> None:
+    with pytest.warns(UserWarning, match=rf"the fit ended after update 1 of {UPDATES} of \d pairs"):
+        quiet_trainer(parts.callbacks(), limit_train_batches=UPDATES + 1).fit(parts.module(), datamodule=data())
+
+
+def test_what_is_recorded_is_collated_where_an_exception_ends_the_trainer(parts: Parts, tmp_path: Path) -> None:
+    class Broken(PairCallback):
+        def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, index: int) -> None:
+            if batch.index == 1:
+                raise KeyError("oops")
+
+    with pytest.raises(KeyError, match="oops"):
+        quiet_trainer([*parts.callbacks(), RunWriter(tmp_path), Broken()]).fit(parts.module(), datamodule=data())
+    assert len((tmp_path / "results.csv").read_text().splitlines()) == 1 + PER_FIT
+
+
+def test_two_callbacks_of_one_class_keep_their_own_state(parts: Parts) -> None:
+    class Counter(PairCallback):
+        def __init__(self, count: int) -> None:
+            self.count = count
+
+        def batch_state(self) -> dict[str, Any]:
+            return {"count": self.count}
+
+        def load_batch_state(self, state: dict[str, Any]) -> None:
+            self.count = state["count"]
+
+    counters = [Counter(1), Counter(2)]
+    trainer, module = quiet_trainer(counters, limit_train_batches=1), parts.module()
+    trainer.fit(module, datamodule=data())
+    state = module.batch_state()
+    counters[0].count = counters[1].count = 0
+    module.load_batch_state(state)
+    assert [counter.count for counter in counters] == [1, 2]
+
+
+def test_what_must_not_be_trained_is_refused(parts: Parts) -> None:
+    class Forgetful(LatentPairModule):
+        makes_updates = False
+
+    with pytest.raises(SgoolError, match=r"Forgetful makes no updates: expected Trainer\.predict or test, got fit"):
+        quiet_trainer().fit(Forgetful(parts.chain, parts.objective), datamodule=data())
+    with pytest.raises(SgoolError, match="expected no GradientAccumulationScheduler, which would mix the updates"):
+        quiet_trainer([GradientAccumulationScheduler({0: 2})]).fit(parts.module(), datamodule=data())

@@ -284,3 +284,30 @@ def test_a_signal_while_waiting_for_others(
         outcome = run(options, tmp_path, notes=Impatient())
     assert outcome.exit_code == 75 and outcome.missing == 4
     assert time.monotonic() - began < 250  # it ended: what it waited for never does
+
+
+def test_what_breaks_while_results_are_handed_over_is_no_fault_of_a_pair(options: list[str], tmp_path: Path) -> None:
+    class Deaf(Notes):
+        def done(self, records: Sequence[PairRecord]) -> None:
+            raise BrokenPipeError("nobody listens")
+
+    with pytest.raises(BrokenPipeError, match="nobody listens"):
+        run(options, tmp_path, "data.limit=1", notes=Deaf())
+    (record,) = tmp_path.glob("pairs/doodl/*/record.json")
+    assert json.loads(record.read_text())["status"] == "done" and (record.parent / "final.png").is_file()
+    assert run(options, tmp_path, "data.limit=1").exit_code == 0
+
+
+def test_the_seconds_of_a_failed_pair_are_its_own(
+    options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _failing(monkeypatch, lambda number, prompts: KeyError("oops") if prompts == ["two trees"] else None)
+
+    class Slow(Notes):
+        def done(self, records: Sequence[PairRecord]) -> None:
+            super().done(records)
+            time.sleep(1)
+
+    outcome = run(options, tmp_path, "trainer.pairs_per_fit=1", notes=Slow())
+    assert [record.prompt for record in outcome.failed] == ["two trees"]
+    assert outcome.failed[0].seconds < 3  # three seconds were slept between the pairs before it
