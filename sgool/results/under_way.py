@@ -135,6 +135,7 @@ def remove_stale_files(folder: RunFolder) -> None:
     """
     with explain_os_errors(f"remove what is left over in {folder.path}", "Use a run_dir where you may write."):
         found = list(folder.path.glob("checkpoints/*/*"))  # also hidden files
+        found += [*folder.path.glob("logs/.*.tmp"), *folder.path.glob("logs/*/.*.tmp")]
         if not remove_dead_claims(folder.path):
             return
         # All files are looked at before the first is removed: the note beside a checkpoint names its pairs.

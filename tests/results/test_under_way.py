@@ -87,3 +87,12 @@ def test_a_damaged_note_is_passed_over(text: str, tmp_path: Path) -> None:
     assert batches_under_way(tmp_path) == []
     under_way.begin((A, B))
     assert under_way.batch_to_continue((A, B), (B,)) == (A, B)
+
+
+def test_half_written_means_of_a_killed_process_go(tmp_path: Path) -> None:
+    half, whole = tmp_path / "logs" / ".doodl.means.json.1-2.tmp", tmp_path / "logs" / "doodl.means.json"
+    half.parent.mkdir()
+    for path in (half, whole):
+        path.write_text("{}")
+    remove_stale_files(RunFolder(tmp_path))
+    assert not half.exists() and whole.exists()
