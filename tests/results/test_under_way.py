@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from sgool.results.under_way import BatchesUnderWay, BatchNote, batches_under_way
+from sgool.results import RunFolder
+from sgool.results.under_way import BatchesUnderWay, BatchNote, batches_under_way, remove_stale_files
 from sgool.types import PromptSeed
 
 A, B, C, D = (PromptSeed(name) for name in ("a", "b", "c", "d"))
