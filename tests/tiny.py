@@ -13,6 +13,8 @@ _CORPUS = (
     "three purple butterflies above a large orange car",
     "an elephant and a panda beside a heart",
 )
+#: So many that some words of the corpus are one token and others are several.
+_MERGES = 90
 _CONFIGS: dict[str, dict[str, Any]] = {
     # A convolutional tower with batch normalisation and OpenAI's mean, as the embedded guide.
     "clip": {
@@ -81,21 +83,12 @@ def tiny_clip_folder(path: Path, kind: Literal["clip", "wordpiece"] = "clip", *,
 
 
 def _byte_pair_tokenizer(folder: Path) -> Any:
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+    from tokenizers import pre_tokenizers
     from transformers import CLIPTokenizer
 
-    tokenizer = Tokenizer(models.BPE(end_of_word_suffix="</w>", unk_token="<|endoftext|>"))
-    tokenizer.normalizer = normalizers.Lowercase()
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Whitespace(), pre_tokenizers.ByteLevel(add_prefix_space=False)]
-    )
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    trainer = trainers.BpeTrainer(
-        vocab_size=400, initial_alphabet=alphabet, end_of_word_suffix="</w>", show_progress=False
-    )
-    tokenizer.train_from_iterator(_CORPUS, trainer)
-    merges = [tuple(pair) for pair in json.loads(tokenizer.to_str())["model"]["merges"]]
     letters = alphabet + [letter + "</w>" for letter in alphabet]
+    merges = list(dict.fromkeys(pair for word in _words() for pair in _merges_of(word)))[:_MERGES]
     # The end token last: open_clip finds it as the largest id.
     tokens = [*letters, *("".join(pair) for pair in merges), "<|startoftext|>", "<|endoftext|>"]
     vocabulary = {token: index for index, token in enumerate(dict.fromkeys(tokens))}
@@ -104,18 +97,27 @@ def _byte_pair_tokenizer(folder: Path) -> Any:
     return CLIPTokenizer.from_pretrained(str(folder), model_max_length=CONTEXT_LENGTH)
 
 
+def _words() -> list[str]:
+    return list(dict.fromkeys(word for line in _CORPUS for word in line.split()))
+
+
+def _merges_of(word: str) -> list[tuple[str, str]]:
+    """From the left. A trainer of `tokenizers` breaks ties by chance: each process would have other tokens."""
+    letters = [*word[:-1], word[-1] + "</w>"]
+    return [("".join(letters[:i]), letters[i]) for i in range(1, len(letters))]
+
+
 def _wordpiece_tokenizer() -> Any:
-    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    letters = sorted({letter for word in _words() for letter in word})
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *letters, *(f"##{letter}" for letter in letters), *_words()]
+    vocabulary = {piece: index for index, piece in enumerate(dict.fromkeys(pieces))}
+    tokenizer = Tokenizer(models.WordPiece(vocab=vocabulary, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece()
-    trainer = trainers.WordPieceTrainer(
-        vocab_size=200, special_tokens=["[PAD]", "[UNK]", "[CLS]", "[SEP]"], show_progress=False
-    )
-    tokenizer.train_from_iterator(_CORPUS, trainer)
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
     )

@@ -27,6 +27,11 @@ def models16(pipeline_folder: Path) -> StableDiffusion:
     return load_models(pipeline_folder, dtype=BFLOAT16)
 
 
+def norm_off(got: Tensor, expected: Tensor) -> float:
+    """Norm of the difference, relative to the norm expected."""
+    return float((got - expected).norm() / expected.norm())
+
+
 def autocast() -> torch.autocast:
     return torch.autocast("cpu", BFLOAT16)
 
@@ -107,11 +112,12 @@ def test_checkpoint_with_bfloat16_weights(
     exact = Problem(models64, sampler, 4).gradient("direct")
     assert direct.dtype == checkpoint.dtype == latents
     assert problem.value(problem.leaf(), "checkpoint").equal(problem.value(problem.leaf(), "direct"))
-    # Cotangents that differ by float32's rounding may round to other bfloat16 numbers: 3e-2 seen. Both are as far from
-    # the exact gradient, 0.1 to 0.6, which is what bfloat16 does to four steps of this network.
-    error = off(direct.double(), exact)
-    assert off(checkpoint.double(), direct.double()) <= 0.5 * error
-    assert off(checkpoint.double(), exact) <= 1.3 * error
+    # Cotangents that differ by float32's rounding may round to other bfloat16 numbers. Both gradients are as far from
+    # the exact one, 0.07 to 0.5, which is what bfloat16 does to four steps of this network: 0.95 to 1.05 seen, and a
+    # third of that between them. Norms, since a single entry may be half as far again in one of the two.
+    error = norm_off(direct.double(), exact)
+    assert norm_off(checkpoint.double(), direct.double()) <= 0.5 * error
+    assert norm_off(checkpoint.double(), exact) <= 1.2 * error
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
