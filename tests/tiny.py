@@ -13,8 +13,6 @@ _CORPUS = (
     "three purple butterflies above a large orange car",
     "an elephant and a panda beside a heart",
 )
-#: So many that some words of the corpus are one token and others are several.
-_MERGES = 90
 _CONFIGS: dict[str, dict[str, Any]] = {
     # A convolutional tower with batch normalisation and OpenAI's mean, as the embedded guide.
     "clip": {
@@ -88,7 +86,7 @@ def _byte_pair_tokenizer(folder: Path) -> Any:
 
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     letters = alphabet + [letter + "</w>" for letter in alphabet]
-    merges = list(dict.fromkeys(pair for word in _words() for pair in _merges_of(word)))[:_MERGES]
+    merges = _merges()
     # The end token last: open_clip finds it as the largest id.
     tokens = [*letters, *("".join(pair) for pair in merges), "<|startoftext|>", "<|endoftext|>"]
     vocabulary = {token: index for index, token in enumerate(dict.fromkeys(tokens))}
@@ -101,10 +99,31 @@ def _words() -> list[str]:
     return list(dict.fromkeys(word for line in _CORPUS for word in line.split()))
 
 
-def _merges_of(word: str) -> list[tuple[str, str]]:
-    """From the left. A trainer of `tokenizers` breaks ties by chance: each process would have other tokens."""
-    letters = [*word[:-1], word[-1] + "</w>"]
-    return [("".join(letters[:i]), letters[i]) for i in range(1, len(letters))]
+def _merges() -> list[tuple[str, str]]:
+    """Returns merges that make each word of the corpus one token.
+
+    The trainers of `tokenizers` break ties by chance: with them each process would have other tokens.
+    """
+    merges: list[tuple[str, str]] = []
+    for word in _words():
+        pieces = [*word[:-1], word[-1] + "</w>"]
+        for pair in merges:
+            pieces = _merged(pieces, pair)
+        while len(pieces) > 1:
+            merges.append((pieces[0], pieces[1]))
+            pieces = _merged(pieces, merges[-1])
+    return merges
+
+
+def _merged(pieces: list[str], pair: tuple[str, str]) -> list[str]:
+    done: list[str] = []
+    for piece in pieces:
+        # A merged piece may be merged again only by a later pair.
+        if done and (done[-1], piece) == pair:
+            done[-1] += piece
+        else:
+            done.append(piece)
+    return done
 
 
 def _wordpiece_tokenizer() -> Any:

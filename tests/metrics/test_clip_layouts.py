@@ -45,7 +45,7 @@ def _model(tokenizer: Any) -> CLIPModel:
     }
     vision = {**shared, "image_size": SIZE, "patch_size": PATCH}
     with torch.random.fork_rng():
-        torch.manual_seed(0)
+        torch.manual_seed(3)
         model = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=DIM)).eval()
         # A fresh network's norms are 1 and 0, its biases 0: in training they are not.
         for name, parameter in model.named_parameters():
