@@ -69,7 +69,9 @@ def test_every_exif_orientation_comes_out_upright(tmp_path: Path, orientation: i
         camera = camera.transpose(turn)
     exif = Image.Exif()
     exif[0x0112] = orientation
-    options = {"JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"lossless": True}, "AVIF": {"quality": 100}}.get(kind, {})
+    options = {"JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"lossless": True}, "AVIF": {"quality": 100}}.get(
+        kind, {}
+    )
     photo = open_photo(saved(camera, tmp_path / "a", format=kind, exif=exif, **options))
     assert photo.size == upright.size
     for place in ((8, 8), (56, 8), (8, 24), (56, 24)):
@@ -186,7 +188,9 @@ def test_heic_with_its_plug_in(tmp_path: Path) -> None:
 @pytest.mark.skipif(importlib.util.find_spec("pillow_heif") is not None, reason="the plug-in reads it")
 def test_heic_without_its_plug_in(tmp_path: Path) -> None:
     (tmp_path / "a.heic").write_bytes(b"\0\0\0\x1cftypheic\0\0\0\0mif1heicmiaf" + b"\0" * 400)
-    with pytest.raises(SgoolError, match=r"is of the format HEIC, .* \(pip install pillow-heif\), or convert it to PNG"):
+    with pytest.raises(
+        SgoolError, match=r"is of the format HEIC, .* \(pip install pillow-heif\), or convert it to PNG"
+    ):
         open_photo(tmp_path / "a.heic")
 
 
