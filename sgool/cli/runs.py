@@ -72,12 +72,12 @@ def edit(
     with user_errors(debug):
         config = load_config(lines if chosen else ["experiment=edit", *lines], config_dir)
     with user_errors(config.debug):
-        from sgool.cli.console import ConsoleProgress
+        from sgool.cli.console import ConsoleProgress, next_command
         from sgool.run.edit import Edit, edit_image, summary
 
         with ConsoleProgress() as progress:
             outcome = edit_image(config, Edit(image, text.strip(), prompt.strip(), fit, max_error), progress)
-        for line in summary(outcome):
+        for line in filter(None, [*summary(outcome), next_command(outcome)]):
             progress.console.print(line, markup=False, soft_wrap=True)
     raise typer.Exit(outcome.exit_code)
 
