@@ -40,6 +40,7 @@ class ConsoleProgress(Progress):
         self.as_rank(rank, world_size)
         self._bars: Bars | None = None
         self._ended = self._left = 0
+        self._model = ""
 
     def as_rank(self, rank: int, world_size: int) -> None:
         """Sets which process this is; called before ``start``."""
@@ -57,8 +58,9 @@ class ConsoleProgress(Progress):
             self._print("stopped at once; the same command goes on with what is left")
 
     def model(self, text: str) -> None:
-        """Prints which model runs; the first rank speaks for all."""
-        if self._is_first:
+        """Prints which model runs, once; the first rank speaks for all."""
+        if self._is_first and text != self._model:
+            self._model = text
             self._print(f"model: {text}")
 
     def start(self, pairs: int, methods: Sequence[str], left: int, work: Sequence[Work] = ()) -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from sgool.config.paths import ASSETS, asset_path
 
-#: File in a model's folder with all words of the captions that it was trained on, one a line, in lower case. Models that
-#: were trained on the web have none: there is hardly a word that they have never seen.
+#: File in a model's folder with all words of the captions that it was trained on, one a line, in lower case. Models
+#: that were trained on the web have none: there is hardly a word that they have never seen.
 WORDS = "words.txt"
 _WORD = re.compile(r"[^\W_]+")
 _MOST_SHOWN = 12

@@ -253,6 +253,10 @@ class Run:
     def _number_left(self, batches: Sequence[Sequence[PromptSeed]]) -> int:
         return sum(self._left_of(method, batches) for method in self.methods)
 
+    def is_left(self, pair: PromptSeed) -> bool:
+        """Whether a method has still to be run on a pair."""
+        return self._number_left([[pair]]) > 0
+
     def _left_of(self, method: str, batches: Sequence[Sequence[PromptSeed]]) -> int:
         if not self.config["resume"]:
             return sum(map(len, batches))
