@@ -24,7 +24,7 @@ ARTIFACTS = ("initial.png", "final.png", "saliency.png", "history.csv", "latents
 """The files of a pair beside its record."""
 
 _NOT_GENERATED = ("input",)
-_OF_THE_START = ("initial", "reconstruction")
+_OF_THE_START = ("initial", "reconstruction", "0000")
 
 
 def encode_artifacts(
@@ -79,7 +79,7 @@ def encode_pictures(
     """
     files = {}
     for name, image in images.items():
-        update = int(name) if name.isdecimal() else 0 if name in _OF_THE_START else record.best_step
+        update = None if name in _OF_THE_START else int(name) if name.isdecimal() else record.best_step
         texts = {} if name in _NOT_GENERATED else picture_texts(record, update, tuple(image.shape[-2:]), origin)
         files[f"{name}.png"] = encode_image(image, texts)
     return files

@@ -14,13 +14,15 @@ from sgool.types import PairRecord
 
 #: Each key of its own starts with this: the plain key `prompt` is where ComfyUI expects a graph in JSON.
 PREFIX = "sgool_"
+#: What the first image of every method says: plain sampling makes it.
+PLAIN_SAMPLING = "vanilla"
 #: Names of samplers that other tools know by another name.
 _SAMPLERS = {"ddim": "DDIM", "dpm_solver": "DPM++ 2M"}
 _QUOTED = re.compile(r'[,:"\n]')
 
 
 def picture_texts(
-    record: PairRecord, update: int, size: tuple[int, ...], origin: Mapping[str, Any] | None = None
+    record: PairRecord, update: int | None, size: tuple[int, ...], origin: Mapping[str, Any] | None = None
 ) -> dict[str, str]:
     """Returns the texts of one picture of a pair, by their keys.
 
@@ -30,7 +32,8 @@ def picture_texts(
 
     Args:
         record: The pair's record.
-        update: The update whose latents give the picture.
+        update: The update whose latents give the picture; None: it is that of the pair's first latents, which every
+            method begins with, so it is the same file in each of them: update 0 of ``vanilla``.
         size: (H, W) in pixels.
         origin: What a record does not hold, as far as it is known: ``negative_prompt``, ``model``, ``sampler``,
             ``num_inference_steps``, ``guidance_scale``.
@@ -38,6 +41,7 @@ def picture_texts(
     known = {name: value for name, value in (origin or {}).items() if value is not None}
     negative, model = _clean(known.get("negative_prompt", "")), _model_name(str(known.get("model", "")))
     sampler = str(known.get("sampler", ""))
+    method, update = (PLAIN_SAMPLING, 0) if update is None else (record.method, update)
     settings = {
         "Steps": known.get("num_inference_steps"),
         "Sampler": _SAMPLERS.get(sampler, sampler) or None,
@@ -45,7 +49,7 @@ def picture_texts(
         "Seed": record.seed,
         "Size": "x".join(map(str, reversed(size))),
         "Model": model or None,
-        "Method": record.method,
+        "Method": method,
         "Update": update,
         "Version": f"sgool {__version__}",
     }
@@ -55,7 +59,7 @@ def picture_texts(
         "prompt": _clean(record.prompt),
         "negative_prompt": negative,
         "seed": str(record.seed),
-        "method": record.method,
+        "method": method,
         "update": str(update),
         "model": model,
         "version": __version__,

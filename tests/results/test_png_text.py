@@ -67,9 +67,14 @@ def test_each_fact_has_a_key_and_parameters_is_as_automatic1111_writes_it(tmp_pa
     assert dict(re.findall(pattern, texts["parameters"].split("\n")[-1]))["Seed"] == "7"
 
 
-@pytest.mark.parametrize(("name", "update"), [("initial", "0"), ("final", "5"), ("snapshots/0003", "3")])
-def test_each_picture_says_its_update(tmp_path: Path, name: str, update: str) -> None:
-    assert chunks(written(tmp_path, "a cat") / f"{name}.png")["sgool_update"] == ("tEXt", update)
+@pytest.mark.parametrize(
+    ("name", "update", "method"),
+    [("initial", "0", "vanilla"), ("final", "5", "sgool"), ("snapshots/0003", "3", "sgool")],
+)
+def test_each_picture_says_its_update(tmp_path: Path, name: str, update: str, method: str) -> None:
+    """The first image is plain sampling's: the same file in every method."""
+    texts = chunks(written(tmp_path, "a cat") / f"{name}.png")
+    assert (texts["sgool_update"], texts["sgool_method"]) == (("tEXt", update), ("tEXt", method))
 
 
 @pytest.mark.parametrize("prompt", ["une maison à côté", "猫と🐟", "two\nlines"])
