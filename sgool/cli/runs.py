@@ -72,28 +72,10 @@ def edit(
     debug: Debug = False,
 ) -> None:
     """Invert real images exactly and optimise them (experiment=edit unless you choose another)."""
-    from sgool.run.config import load_config
-    from sgool.run.photos import find_photos, split_arguments
+    from sgool.cli.photos import edit_photos
 
-    with user_errors(debug):
-        given, overrides = split_arguments(images or [])
-        photos, notes = find_photos(given, captions)
-        lines = [*overrides, *(["debug=true"] if debug else [])]
-        chosen = any(line.startswith("experiment=") for line in lines)
-        config = load_config(lines if chosen else ["experiment=edit", *lines], config_dir)
-    with user_errors(config.debug):
-        from sgool.cli.console import ConsoleProgress, next_command
-        from sgool.run.edit import Edit, edit_images
-        from sgool.run.edit_summary import summary
-
-        edits = [Edit(photo.path, photo.text or text.strip(), prompt.strip(), fit, max_error) for photo in photos]
-        with ConsoleProgress() as progress:
-            for note in notes:
-                progress.note(note)
-            outcome = edit_images(config, edits, progress)
-        for line in filter(None, [*summary(outcome), next_command(outcome)]):
-            progress.console.print(line, markup=False, soft_wrap=True)
-    raise typer.Exit(outcome.exit_code)
+    told = {"text": text.strip(), "prompt": prompt.strip(), "fit": fit, "max_error": max_error}
+    raise typer.Exit(edit_photos(images or [], captions, told, config_dir, debug))
 
 
 _SignalBefore = Annotated[
