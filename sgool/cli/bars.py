@@ -75,7 +75,7 @@ class Bars(Progress):
 
     def batch(self, method: str, pairs: Sequence[PromptSeed]) -> None:
         """Says which pairs are worked on."""
-        prompt = " ".join(pairs[0].prompt.split())
+        prompt = " ".join(pairs[0].prompt.split()) or pairs[0].dataset  # an edited photo may have no text
         more = f"{len(pairs)} pairs, the first: " if len(pairs) > 1 else ""
         self._headline = f"{method}: {more}{prompt}"
         self._first = None
