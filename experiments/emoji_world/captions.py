@@ -28,6 +28,14 @@ class Caption:
     background: bool
 
 
+def all_words() -> list[str]:
+    """Every word of any caption, sorted: what a network that learnt from captions has seen."""
+    fixed = ("a", "an", "and", "there", "are", "on", "background")
+    texts = [*PREFIXES, *(phrase for phrases in _RELATIONS.values() for phrase in phrases), *fixed]
+    things = [*words.NOUNS, *map(words.plural, words.NOUNS), *words.TINTS, *words.BACKGROUNDS, *words.COUNTS.values()]
+    return sorted({word for text in [*texts, *things] for word in text.split()})
+
+
 def article(phrase: str) -> str:
     """The phrase behind "a" or "an"."""
     return ("an " if phrase[0] in "aeiou" else "a ") + phrase

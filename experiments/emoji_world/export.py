@@ -12,11 +12,13 @@ from diffusers import AutoencoderKL, StableDiffusionPipeline
 from safetensors.torch import save_file
 from transformers import AutoTokenizer, CLIPTextModel, CLIPTokenizer
 
+from experiments.emoji_world.captions import all_words
 from experiments.emoji_world.clip import CONFIGS, new_clip
 from experiments.emoji_world.common import trained_state
 from experiments.emoji_world.denoiser import new_scheduler, new_unet
 from experiments.emoji_world.reader import new_reader
 from sgool.errors import SgoolError
+from sgool.models.vocabulary import WORDS
 
 LIMIT_MIB = 64
 
@@ -95,13 +97,14 @@ def _export_pipeline(work: Path, assets: Path) -> None:
 
 
 def save_pipeline(pipeline: StableDiffusionPipeline, assets: Path) -> None:
-    """A pipeline as float16 safetensors that loads in float32."""
+    """A pipeline as float16 safetensors that loads in float32, with the list of words that it has seen."""
     pipeline.to(torch.float16).save_pretrained(assets, safe_serialization=True)
     # transformers loads in the type that the configuration names: with float16 there, the text encoder and the float32
     # UNet of `StableDiffusionPipeline.from_pretrained` do not fit together.
     file = assets / "text_encoder" / "config.json"
     config = json.loads(file.read_text(encoding="utf-8")) | {"dtype": "float32"}
     file.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    (assets / WORDS).write_text("".join(f"{word}\n" for word in all_words()), encoding="utf-8")
 
 
 def _export_clip(work: Path, assets: Path, name: str, tokenizer_folder: str) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from sgool.callbacks.base import PairCallback
 from sgool.callbacks.stopping import EarlyStop
+from sgool.diffusion import Chain
 from sgool.results import RunFolder
 from sgool.types import PairRecord, PairResult, PromptSeed
 
@@ -68,7 +69,7 @@ class RunWriter(PairCallback):
         """Writes the files and the record of each pair of the batch."""
         for result in results:
             if self._wanted is None or self._wanted(result.pair):
-                record = write_result(self.folder, self._method or pl_module.method, result)
+                record = write_result(self.folder, self._method or pl_module.method, result, pl_module.chain)
                 if self._on_record is not None:
                     self._on_record(record)
 
@@ -83,8 +84,8 @@ class RunWriter(PairCallback):
             self.folder.collate()
 
 
-def write_result(folder: RunFolder, method: str, result: PairResult) -> PairRecord:
-    """Writes a pair's files and its record, which it returns."""
+def write_result(folder: RunFolder, method: str, result: PairResult, chain: Chain | None = None) -> PairRecord:
+    """Writes a pair's files and its record, which it returns; the chain's model and settings go into the PNG files."""
     record = PairRecord(
         pair_id=result.pair.pair_id,
         method=method,
@@ -105,7 +106,8 @@ def write_result(folder: RunFolder, method: str, result: PairResult) -> PairReco
     latents = {"initial": result.initial_latents, "best": result.final_latents}
     saliency_map = result.saliency_map if finite else None
     snapshots = [(update, image) for update, image in result.snapshots if _is_finite(image)]
-    folder.write(record, images, saliency_map, result.history, latents, snapshots, _further_images(result))
+    origin = _origin(result.pair, chain)
+    folder.write(record, images, saliency_map, result.history, latents, snapshots, _further_images(result), origin)
     return record
 
 
@@ -128,6 +130,13 @@ def write_failure(folder: RunFolder, method: str, pair: PromptSeed, error: str, 
     )
     folder.write(record)
     return record
+
+
+def _origin(pair: PromptSeed, chain: Chain | None) -> dict[str, Any]:
+    """What a picture's file says beside the record."""
+    known = {} if chain is None else {"model": chain.name, "sampler": chain.sampler.name}
+    names = ("num_inference_steps", "guidance_scale") if chain is not None else ()
+    return {"negative_prompt": pair.negative_prompt, **known, **{name: getattr(chain, name) for name in names}}
 
 
 def _further_images(result: PairResult) -> dict[str, Tensor]:

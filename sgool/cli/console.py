@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from sgool.cli.bars import Bars, from_to
 from sgool.report import summary_rows
 from sgool.results import RunFacts
 from sgool.results.compare import read_config
 from sgool.run.fit import Outcome
-from sgool.run.progress import Progress as RunProgress
+from sgool.run.progress import Progress, Work
 from sgool.types import PairRecord, PromptSeed
 
-_PROMPT_LENGTH = 40
+_STOPPING = (
+    "{by}: the run stops after the present update and saves where it is; the same command goes on from there. {again}"
+)
 
-_SPEED_SECONDS = 6 * 3600.0
-"""How far back speed is measured for the time left; in rich's default of half a minute no pair of a real run ends."""
 
-
-class ConsoleProgress(RunProgress):
-    """Shows a bar of pairs with the time left, and a bar of the current batch's updates with its loss and score.
+class ConsoleProgress(Progress):
+    """Shows a bar of pairs with the time left, and a bar of the current batch's updates with the objective.
 
     Without a terminal there are no bars; then a line is printed for each pair, as with bars for each pair that failed.
     Among several ranks only the first shows bars; the others print lines, each with its rank.
@@ -37,42 +38,40 @@ class ConsoleProgress(RunProgress):
     def __init__(self, console: Console | None = None, rank: int = 0, world_size: int = 1) -> None:
         self.console = console or Console(highlight=False)
         self.as_rank(rank, world_size)
-        self._bars: Progress | None = None
+        self._bars: Bars | None = None
         self._ended = self._left = 0
+        self._model = ""
 
     def as_rank(self, rank: int, world_size: int) -> None:
         """Sets which process this is; called before ``start``."""
+        self._is_first = rank == 0
         self._prefix = f"rank {rank}: " if world_size > 1 else ""
-        self._has_bars = self.console.is_terminal and rank == 0
+        self._has_bars = self.console.is_terminal and self._is_first
 
     def __enter__(self) -> ConsoleProgress:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if self._bars is not None:
             self._bars.stop()
+        if kind is not None and issubclass(kind, KeyboardInterrupt) and self._is_first:
+            self._print("stopped at once; the same command goes on with what is left")
 
-    def start(self, pairs: int, methods: Sequence[str], left: int) -> None:
+    def model(self, text: str) -> None:
+        """Prints which model runs, once; the first rank speaks for all."""
+        if self._is_first and text != self._model:
+            self._model = text
+            self._print(f"model: {text}")
+
+    def start(self, pairs: int, methods: Sequence[str], left: int, work: Sequence[Work] = ()) -> None:
         """Prints how many pairs there are and how many are left, and shows the bars."""
         total = pairs * len(methods)
         finished = f", {total - left} done already" if left < total else ""
         self._print(f"{pairs} pairs × {', '.join(methods)}: {left} to do{finished}")
         self._left = left
-        if not self._has_bars or not left:
-            return
-        self._bars = Progress(
-            TextColumn("{task.description}", markup=False),  # prompts may hold [brackets]
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[values]}", markup=False),
-            console=self.console,
-            speed_estimate_period=_SPEED_SECONDS,
-        )
-        self._all = self._bars.add_task("pairs", total=left, values="")
-        self._updates = self._bars.add_task("updates", total=None, visible=False, values="")
-        self._bars.start()
+        if self._has_bars and left:
+            self._bars = Bars(self.console, left, work)
+            self._bars.start()
 
     def note(self, text: str) -> None:
         """Prints a note on a line of its own."""
@@ -80,37 +79,41 @@ class ConsoleProgress(RunProgress):
 
     def batch(self, method: str, pairs: Sequence[PromptSeed]) -> None:
         """Shows the batch's method and first prompt."""
-        if self._bars is None:
-            return
-        prompt = " ".join(pairs[0].prompt.split())
-        short = prompt if len(prompt) <= _PROMPT_LENGTH else f"{prompt[: _PROMPT_LENGTH - 1]}…"
-        more = f" and {len(pairs) - 1} more" if len(pairs) > 1 else ""
-        self._bars.update(self._all, description=f"{method}: {short}{more}")
-        self._bars.reset(self._updates, total=None, visible=False, values="")
+        if self._bars is not None:
+            self._bars.batch(method, pairs)
 
-    def update(self, update: int, total: int, loss: float | None = None, score: float | None = None) -> None:
-        """Moves the updates' bar.
-
-        Args:
-            update: How many updates are done.
-            total: How many updates the batch takes.
-            loss: The loss, as a mean over the batch's pairs.
-            score: The selection score, as a mean over the batch's pairs.
-        """
-        if self._bars is None:
-            return
-        named = (("loss", loss), ("score", score))
-        values = "  ".join(f"{name} {value:.4g}" for name, value in named if value is not None)
-        self._bars.update(self._updates, completed=update, total=total, visible=True, values=values)
+    def update(self, update: int, total: int, loss: float | None = None, objective: float | None = None) -> None:
+        """Moves the updates' bar, see `sgool.run.progress.Progress.update`."""
+        if self._bars is not None:
+            self._bars.moved(update, total, loss, objective)
 
     def done(self, records: Sequence[PairRecord]) -> None:
         """Moves the pairs' bar; prints a line for each pair that failed, or for every pair if there are no bars."""
-        if self._bars is not None:
-            self._bars.advance(self._all, len(records))
         for record in records:
             self._ended += 1
+            if self._bars is not None:
+                self._bars.ended(record.method)
             if self._bars is None or record.status != "done":
                 self._print(f"[{self._ended}/{self._left}] {record.method} {record.pair_id}: {_result(record)}")
+
+    def stopping(self, signal: str) -> None:
+        """Says at once that the run will stop; with bars, their own thread draws it.
+
+        A signal's handler calls this, perhaps in the middle of a print: so nothing here goes through the console.
+        """
+        if not self._is_first:
+            return
+        by_hand = signal == "SIGINT"
+        again = "Ctrl+C again stops now." if by_hand else "A Ctrl+C stops now."
+        text = _STOPPING.format(by="Ctrl+C" if by_hand else signal, again=again)
+        if self._bars is not None:
+            self._bars.stopping(text)
+            return
+        line = f"{text}\n"
+        try:
+            os.write(self.console.file.fileno(), line.encode())
+        except (OSError, ValueError, AttributeError):  # no file of the system, as in a notebook
+            self.console.file.write(line)
 
     def _print(self, text: str) -> None:
         self.console.print(f"{self._prefix}{text}", markup=False, soft_wrap=True)
@@ -124,7 +127,7 @@ def _result(record: PairRecord) -> str:
     for name, after in record.metrics.items():
         before = record.metrics.get(f"{name}_initial")
         if before is not None:
-            parts.append(f"{name} {before:.4g} → {after:.4g}")
+            parts.append(f"{name} {from_to(before, after)}")
             break
     return ", ".join(parts)
 
@@ -132,7 +135,21 @@ def _result(record: PairRecord) -> str:
 def print_outcome(outcome: Outcome, console: Console | None = None) -> None:
     """Prints the summary table, the failed pairs, and where the results are."""
     console = console or Console(highlight=False)
-    table = Table(title="judge CLIP score (0-100) and scene accuracy: first image → final image, means over pairs")
+    if outcome.records:
+        console.print(_table(outcome))
+    for record in outcome.failed:
+        console.print(f"failed: {record.method} {record.pair_id}: {record.error}", markup=False, soft_wrap=True)
+    texts = [outcome.what_is_left(), f"results: {outcome.run_dir / 'results.csv'}", next_command(outcome)]
+    for text in filter(None, texts):
+        console.print(text, markup=False, soft_wrap=True)
+
+
+def _table(outcome: Outcome) -> Table:
+    """A row a method."""
+    table = Table(
+        title="judge CLIP score (0-100) and scene accuracy, higher is better: first image → final image, means over "
+        "pairs"
+    )
     for name in ("method", "pairs", "failed", "judge", "scene accuracy", "network calls", "seconds"):
         table.add_column(name, justify="left" if name == "method" else "right")
     configs = [read_config(file) for file in sorted(outcome.run_dir.glob("config*.yaml"))]
@@ -147,12 +164,12 @@ def print_outcome(outcome: Outcome, console: Console | None = None) -> None:
             _number(row["network_evaluations"], "{:.0f}"),
             _number(row["seconds"], "{:.1f}"),
         )
-    console.print(table)
-    for record in outcome.failed:
-        console.print(f"failed: {record.method} {record.pair_id}: {record.error}", markup=False, soft_wrap=True)
-    if text := outcome.what_is_left():
-        console.print(text, markup=False, soft_wrap=True)
-    console.print(f"results: {outcome.run_dir / 'results.csv'}", markup=False, soft_wrap=True)
+    return table
+
+
+def next_command(outcome: Outcome) -> str:
+    """Returns a line that names the command to look at the results with; empty where there are none."""
+    return f"next: sgool report {shlex.quote(str(outcome.run_dir))}" if outcome.records else ""
 
 
 def _number(value: Any, form: str) -> str:
@@ -160,6 +177,5 @@ def _number(value: Any, form: str) -> str:
 
 
 def _change(before: Any, after: Any, form: str) -> str:
-    if before is None or after is None or before == after:
-        return _number(after, form)
-    return f"{form.format(before)} → {form.format(after)}"
+    shown = _number(before, form), _number(after, form)
+    return shown[1] if None in (before, after) or shown[0] == shown[1] else " → ".join(shown)

@@ -46,12 +46,19 @@ def fit(
 
 @app.command()
 def edit(
-    image: Annotated[Path, typer.Argument(metavar="IMAGE", help="A PNG, JPEG or WebP file.")],
-    overrides: Annotated[
+    images: Annotated[
         list[str] | None,
-        typer.Argument(metavar="OVERRIDES", help="As for fit, e.g. objective=color run_dir=runs/edit sampler=belm."),
+        typer.Argument(
+            metavar="IMAGE... [OVERRIDES]...",
+            help="Photos, folders of photos or patterns such as 'photos/*.jpg', in any format that Pillow reads; then "
+            "overrides as for fit, e.g. objective=color run_dir=runs/edit sampler=belm.",
+        ),
     ] = None,
     text: Annotated[str, typer.Option("--text", help="What objectives that read a text are told.")] = "",
+    captions: Annotated[
+        Path | None,
+        typer.Option("--captions", help="A text for each photo: a CSV file with columns image and text."),
+    ] = None,
     prompt: Annotated[
         str, typer.Option("--prompt", help="What the denoising network is told; best empty for inversion.")
     ] = "",
@@ -64,22 +71,11 @@ def edit(
     ] = None,
     debug: Debug = False,
 ) -> None:
-    """Invert a real image exactly and optimise it (experiment=edit unless you choose another)."""
-    from sgool.run.config import load_config
+    """Invert real images exactly and optimise them (experiment=edit unless you choose another)."""
+    from sgool.cli.photos import edit_photos
 
-    lines = [*(overrides or []), *(["debug=true"] if debug else [])]
-    chosen = any(line.startswith("experiment=") for line in lines)
-    with user_errors(debug):
-        config = load_config(lines if chosen else ["experiment=edit", *lines], config_dir)
-    with user_errors(config.debug):
-        from sgool.cli.console import ConsoleProgress
-        from sgool.run.edit import Edit, edit_image, summary
-
-        with ConsoleProgress() as progress:
-            outcome = edit_image(config, Edit(image, text.strip(), prompt.strip(), fit, max_error), progress)
-        for line in summary(outcome):
-            progress.console.print(line, markup=False, soft_wrap=True)
-    raise typer.Exit(outcome.exit_code)
+    told = {"text": text.strip(), "prompt": prompt.strip(), "fit": fit, "max_error": max_error}
+    raise typer.Exit(edit_photos(images or [], captions, told, config_dir, debug))
 
 
 _SignalBefore = Annotated[

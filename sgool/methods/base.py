@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
@@ -18,6 +19,7 @@ from sgool.methods.scores import ScoredModule
 from sgool.methods.starts import network_prompts, start_latents
 from sgool.methods.trainer_checks import check_loader, check_trainer
 from sgool.metrics.panel import JudgePanel
+from sgool.models.vocabulary import note_on_words
 from sgool.prompts.batches import PairBatch, PairLoader
 from sgool.types import PairResult, PromptSeed
 
@@ -71,6 +73,8 @@ class PairModule(ScoredModule):
     def setup(self, stage: str) -> None:
         """Refuses what cannot work, before any network call; puts the callbacks in their order.
 
+        It warns of words in the prompts that the model has never seen, where its folder says which ones it has.
+
         Raises:
             SgoolError: Pairs from two places or from none, or switches of the Trainer that do not fit.
         """
@@ -82,6 +86,8 @@ class PairModule(ScoredModule):
         if stage == "fit" and not self.makes_updates:
             raise SgoolError(f"{type(self).__name__} makes no updates: expected Trainer.predict or test, got fit")
         check_trainer(self.trainer, stage, self.chain.device)
+        if words := note_on_words(self.chain.name, [pair.prompt for pair in self.all_pairs]):
+            warnings.warn(words, stacklevel=2)
         self.reset_means()
         self.handing_over = False
         callbacks: list[L.Callback] = self.trainer.callbacks  # type: ignore[attr-defined]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from PIL import Image, ImageOps
 
 from sgool.config.paths import asset_path
 from sgool.errors import SgoolError
+from sgool.models.formats import READABLE, formats, note_on_frames, to_rgb, unknown_format
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -18,46 +20,54 @@ if TYPE_CHECKING:
 FITS = ("crop", "squash", "pad")
 #: Fewest pixels of a side; a smaller side would have less than two of an autoencoder's latents.
 SMALLEST_SIDE = 16
-_FORMATS = ("JPEG", "PNG", "WEBP")
 #: Errors that Pillow raises for files that are cut off or broken, beside its own classes of errors.
 _BROKEN = (OSError, ValueError, SyntaxError, EOFError, IndexError, KeyError, TypeError, struct.error)
 
 
-def open_photo(path: str | Path, key: str = "IMAGE", smallest_side: int = SMALLEST_SIDE) -> Image.Image:
-    """Reads a PNG, JPEG or WebP file as 8-bit RGB.
+def open_photo(
+    path: str | Path,
+    key: str = "IMAGE",
+    smallest_side: int = SMALLEST_SIDE,
+    on_note: Callable[[str], None] | None = None,
+) -> Image.Image:
+    """Reads an image file as 8-bit RGB, in any format that Pillow or an installed plug-in of it reads.
 
-    The image is turned upright by its EXIF mark, grey becomes RGB, and transparency is put on white. The first frame
-    of an animation is used. Colour profiles are not applied.
+    The image is turned upright by its EXIF mark, `sgool.models.formats.to_rgb` converts its pixels, and the first frame
+    of an animation is used.
 
     Args:
         path: The file; "emoji_world/references/panda.png" is an embedded one.
         key: Name of the file in messages: the command's argument, or a key of the configuration.
         smallest_side: Fewest pixels of a side.
+        on_note: Told in a sentence what of the file is left out: all frames but the first.
 
     Raises:
-        SgoolError: The file is missing, empty, no image of these formats, damaged, too small, or has so many pixels
-            that Pillow takes it for an attack.
+        SgoolError: The file is missing, empty, no image of these formats, damaged, of a kind of pixels without a
+            meaning, too small, or has so many pixels that Pillow takes it for an attack.
     """
     file = Path(asset_path(str(path))).expanduser()
     if not file.is_file():
         what = "is a folder" if file.is_dir() else f"does not exist (relative paths start at {Path.cwd()})"
-        raise SgoolError(f"{key}: expected a PNG, JPEG or WebP file, but {str(path)!r} {what}")
+        raise SgoolError(f"{key}: expected an image file, but {str(path)!r} {what}")
     try:
         if not file.stat().st_size:
-            raise SgoolError(f"{key}: {str(path)!r} is empty (0 bytes)")
+            raise SgoolError(f"{key}: {str(path)!r} is empty (0 bytes); expected an image ({READABLE})")
         with warnings.catch_warnings():
-            # Pillow warns at half the size at which it refuses: a large photo is not the user's mistake.
+            # Pillow warns at half the size at which it refuses: a large photo is not the user's mistake. What is odd
+            # in a file's EXIF does not concern its pixels.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            return _read(file, key, smallest_side)
+            warnings.filterwarnings("ignore", module=r"PIL\..*")
+            image, note = _read(file, key, smallest_side)
     except Image.DecompressionBombError as error:
         most = 2 * (Image.MAX_IMAGE_PIXELS or 0)
         raise SgoolError(f"{key}: {str(path)!r} has more than {most} pixels; scale it down first") from error
     except Image.UnidentifiedImageError as error:
-        raise SgoolError(
-            f"{key}: {str(path)!r} is not a PNG, JPEG or WebP image; convert it to one of these"
-        ) from error
+        raise SgoolError(f"{key}: {str(path)!r} {unknown_format(file)}") from error
     except _BROKEN as error:
         raise SgoolError(f"{key}: cannot read {str(path)!r}, it is damaged or cut off: {error}") from error
+    if note and on_note is not None:
+        on_note(f"{str(path)!r} {note}")
+    return image
 
 
 def fit_photo(photo: Image.Image, height: int, width: int, fit: str = "crop") -> Image.Image:
@@ -100,26 +110,25 @@ def to_tensor(photo: Image.Image) -> Tensor:
     return torch.from_numpy(np.array(photo.convert("RGB"))).permute(2, 0, 1).float() / 255
 
 
-def _read(file: Path, key: str, smallest_side: int) -> Image.Image:
-    with Image.open(file, formats=_FORMATS) as opened:
+def _read(file: Path, key: str, smallest_side: int) -> tuple[Image.Image, str]:
+    """The image, and a sentence on what is left out."""
+    with Image.open(file, formats=formats()) as opened:
         if min(opened.size) < smallest_side:
             raise SgoolError(
                 f"{key}: expected at least {smallest_side} pixels a side, got {opened.width} x {opened.height} in "
                 f"{str(file)!r}"
             )
-        opened.load()
+        note = note_on_frames(opened)
+        try:
+            opened.load()
+        except OSError as error:
+            if "not available" not in str(error):  # a decoder that this Pillow was built without
+                raise
+            raise SgoolError(
+                f"{key}: {str(file)!r} is packed in a way that this Pillow cannot unpack ({error}); save it as PNG"
+            ) from error
         image = ImageOps.exif_transpose(opened)
-    if image.mode.startswith("I"):
-        return _from_16_bits(image)
-    if image.mode not in ("P", "PA", "LA", "La", "RGBA", "RGBa") and "transparency" not in image.info:
-        return image.convert("RGB")
-    image = image.convert("RGBA")
-    white = Image.new("RGBA", image.size, "white")
-    return Image.alpha_composite(white, image).convert("RGB")
-
-
-def _from_16_bits(image: Image.Image) -> Image.Image:
-    """Scales a grey image of 16 bits to 8 bits; Pillow's own conversion would cut values off at 255."""
-    import numpy as np
-
-    return Image.fromarray((np.asarray(image) / 257).round().clip(0, 255).astype(np.uint8)).convert("RGB")
+    try:
+        return to_rgb(image), note
+    except ValueError as error:
+        raise SgoolError(f"{key}: cannot use {str(file)!r}: {error}") from error

@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
+from sgool.results.png_text import picture_texts, png_info
+from sgool.types import PairRecord
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
@@ -20,14 +23,27 @@ if TYPE_CHECKING:
 ARTIFACTS = ("initial.png", "final.png", "saliency.png", "history.csv", "latents.safetensors")
 """The files of a pair beside its record."""
 
+_NOT_GENERATED = ("input",)
+_OF_THE_START = ("initial", "reconstruction", "0000")
+
 
 def encode_artifacts(
+    record: PairRecord,
     images: Mapping[str, Array],
     saliency_map: Array | None,
     history: Sequence[Mapping[str, float]],
     latents: Mapping[str, Array],
+    origin: Mapping[str, Any] | None = None,
 ) -> dict[str, bytes]:
     """Encodes a pair's files in memory, so that bad values are found before a folder is touched.
+
+    Args:
+        record: The pair's record.
+        images: ``initial`` and ``final``, each (3, H, W), nominally in [0, 1].
+        saliency_map: (H, W) or (1, H, W) in [0, 1], or None.
+        history: One mapping of name to number per update.
+        latents: Any arrays by name.
+        origin: As for `encode_pictures`.
 
     Returns:
         File name -> content.
@@ -35,7 +51,7 @@ def encode_artifacts(
     Raises:
         ValueError: A shape or name is wrong, or a value is not finite.
     """
-    files = {f"{name}.png": encode_image(image) for name, image in images.items()}
+    files = encode_pictures(record, images, origin)
     if unknown := sorted(files.keys() - set(ARTIFACTS)):
         raise ValueError(f"images must be named initial and final, got {', '.join(unknown)}")
     if saliency_map is not None:
@@ -48,6 +64,27 @@ def encode_artifacts(
     return files
 
 
+def encode_pictures(
+    record: PairRecord, images: Mapping[str, Array], origin: Mapping[str, Any] | None = None
+) -> dict[str, bytes]:
+    """Encodes a pair's images by name as ``NAME.png``; all but a photo that was given say where they come from.
+
+    Args:
+        record: The pair's record.
+        images: (3, H, W) by name: ``initial``, ``final``, ..., and snapshots by their update, such as ``0005``.
+        origin: What the record does not hold, see `sgool.results.png_text.picture_texts`.
+
+    Raises:
+        ValueError: A shape is wrong, or a value is not finite.
+    """
+    files = {}
+    for name, image in images.items():
+        update = None if name in _OF_THE_START else int(name) if name.isdecimal() else record.best_step
+        texts = {} if name in _NOT_GENERATED else picture_texts(record, update, tuple(image.shape[-2:]), origin)
+        files[f"{name}.png"] = encode_image(image, texts)
+    return files
+
+
 def to_float32(value: Array) -> NDArray[np.float32]:
     """Converts a tensor (any device, any float dtype, with or without gradient) or an array to a float32 array."""
     if hasattr(value, "detach"):
@@ -55,11 +92,12 @@ def to_float32(value: Array) -> NDArray[np.float32]:
     return np.asarray(value, dtype=np.float32)
 
 
-def encode_image(image: Array) -> bytes:
-    """Encodes an image as an 8-bit RGB PNG.
+def encode_image(image: Array, texts: Mapping[str, str] | None = None) -> bytes:
+    """Encodes an image as an 8-bit RGB PNG; the same image and texts give the same bytes.
 
     Args:
         image: (3, H, W), nominally in [0, 1]; values outside are clamped.
+        texts: What the file says of itself, by the keys of its text chunks.
 
     Raises:
         ValueError: The shape is another one, or a value is not finite.
@@ -67,7 +105,7 @@ def encode_image(image: Array) -> bytes:
     pixels = to_float32(image)
     if pixels.ndim != 3 or pixels.shape[0] != 3:
         raise ValueError(f"an image must be (3, H, W), got {pixels.shape}")
-    return _png(_to_uint8(pixels).transpose(1, 2, 0))
+    return _png(_to_uint8(pixels).transpose(1, 2, 0), texts=texts)
 
 
 def encode_saliency(saliency_map: Array, size: tuple[int, int] | None = None) -> bytes:
@@ -113,12 +151,14 @@ def _to_uint8(pixels: NDArray[np.float32]) -> NDArray[np.uint8]:
     return (pixels.clip(0.0, 1.0) * 255.0).round().astype(np.uint8)
 
 
-def _png(pixels: NDArray[np.uint8], size: tuple[int, int] | None = None) -> bytes:
+def _png(
+    pixels: NDArray[np.uint8], size: tuple[int, int] | None = None, texts: Mapping[str, str] | None = None
+) -> bytes:
     picture = Image.fromarray(np.ascontiguousarray(pixels))
     if size is not None and size != (picture.height, picture.width):
         picture = picture.resize((size[1], size[0]), Image.Resampling.BILINEAR)
     stream = io.BytesIO()
-    picture.save(stream, "PNG")
+    picture.save(stream, "PNG", pnginfo=png_info(texts or {}))
     return stream.getvalue()
 
 

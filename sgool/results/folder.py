@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sgool.errors import SgoolError
-from sgool.results.artifacts import ARTIFACTS, encode_artifacts, encode_image
+from sgool.results.artifacts import ARTIFACTS, encode_artifacts, encode_pictures
 from sgool.results.atomic import atomic_write, explain_os_errors, remove_leftovers, sync_folder
 from sgool.results.claims import has_active_runner, sole_writer
 from sgool.results.collate import collate
@@ -167,10 +167,11 @@ class RunFolder(RunFacts):
         latents: Mapping[str, Array] | None = None,
         snapshots: Sequence[tuple[int, Array]] = (),
         further: Mapping[str, Array] | None = None,
+        origin: Mapping[str, Any] | None = None,
     ) -> Path:
         """Write a pair's results, with ``record.json`` last: after a crash at any point the pair counts as not done.
 
-        An earlier result of the same pair and method is replaced.
+        An earlier result of the same pair and method is replaced. Returns the pair's folder.
 
         Args:
             record: What becomes ``record.json``.
@@ -180,18 +181,16 @@ class RunFolder(RunFacts):
             latents: ``initial``, ``best``, ``last``, any shape; stored in float32.
             snapshots: (update, image) along the trajectory, for ``snapshots/UPDATE.png``.
             further: More images, by the names of their files without ``.png``.
-
-        Returns:
-            The pair's folder.
+            origin: For the PNG files' texts, what the record lacks; see `sgool.results.png_text.picture_texts`.
 
         Raises:
             SgoolError: The file system refuses (no space, no permission).
             ValueError: A shape is wrong, a value is not finite, or a name is unknown.
         """
         folder = self.pair_folder(record.method, record.pair_id)
-        files = encode_artifacts(images or {}, saliency_map, history, latents or {})
-        files |= {f"{name}.png": encode_image(image) for name, image in (further or {}).items()}
-        pictures = {f"{update:04d}.png": encode_image(image) for update, image in snapshots}
+        files = encode_artifacts(record, images or {}, saliency_map, history, latents or {}, origin)
+        files |= encode_pictures(record, further or {}, origin)
+        pictures = encode_pictures(record, {f"{update:04d}": image for update, image in snapshots}, origin)
         text = encode_record(record)  # before anything is touched: a bad record must not cost the old one
         with explain_os_errors(f"write the results of {record.method}/{record.pair_id} to {folder}", _KEPT):
             folder.mkdir(parents=True, exist_ok=True)

@@ -1,10 +1,11 @@
-"""Editing of a real image: inverted exactly, then optimised from the latents that were found."""
+"""Editing of real images: inverted exactly, then optimised from the latents that were found."""
 
 from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,8 +22,9 @@ from sgool.results.claims import announce_runner
 from sgool.run.config import to_plain
 from sgool.run.fit import Outcome, Run, device_name, limit_threads
 from sgool.run.interrupt import Interrupt
+from sgool.run.notes import model_line
 from sgool.run.progress import Progress
-from sgool.types import PromptSeed, Start
+from sgool.types import PairRecord, PromptSeed, Start
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -78,38 +80,94 @@ class Inverted:
 
 
 def edit_image(config: DictConfig, edit: Edit, progress: Progress | None = None) -> Outcome:
-    """Inverts an image and runs ``config.methods`` from there; what the run folder has already is skipped.
+    """Inverts one image and optimises it, see `edit_images`."""
+    return edit_images(config, [edit], progress)
 
-    The image is a pair that starts at the latents that were found; it goes the way of every pair, so an edit can be
+
+def edit_images(config: DictConfig, edits: Sequence[Edit], progress: Progress | None = None) -> Outcome:
+    """Inverts images and runs ``config.methods`` from there; what the run folder has already is skipped.
+
+    Each image is a pair that starts at the latents that were found; it goes the way of every pair, so an edit can be
     interrupted, continued and logged as any run. The objective, the sampler and the optimisation are the
     configuration's; ``experiment=edit`` has the settings that `sgool edit` starts from. Of ``config.data``, the first
     seed (of crops) and the negative prompt count.
 
+    Args:
+        config: As `sgool.run.config.load_config` composes it.
+        edits: At least one; they share ``prompt``, ``fit`` and ``max_error``. Equal ones are made once.
+        progress: Is told what happens.
+
     Raises:
         SgoolError: Anything that the user can mend: before a network loads where it can be known, and before the
-            optimisation starts where the inversion is too far off.
+            optimisation starts where the inversion of a single image is too far off; among several images, such a one
+            is recorded as failed and the others go on.
     """
     progress, plain = progress or Progress(), to_plain(config)
-    _check(plain, edit)
+    _check(plain, edits)
     check_logger(plain["logger"])
-    pair, photo = _pair(plain, edit), open_photo(edit.image)
-    settings = {"fit": edit.fit, "prompt": edit.prompt, "max_error": edit.max_error}
+    jobs = _jobs(plain, edits, progress)
+    settings = {"fit": edits[0].fit, "prompt": edits[0].prompt, "max_error": edits[0].max_error}
     plain["trainer"] = {**plain["trainer"], "devices": _one(plain["trainer"]["devices"]), "num_nodes": 1}
     folder = RunFolder(plain["run_dir"]).open(
         plain | {"edit": settings}, device=device_name(plain), not_compared=_MAY_CHANGE
     )
     with Interrupt() as interrupt, announce_runner(folder.path):
-        run = Run(plain, [pair], (1, 1), folder, progress, interrupt)
+        run = Run(plain, [pair for pair, _ in jobs], (1, 1), folder, progress, interrupt)
+        failures: list[PairRecord] = []
         if run.number_left:
             limit_threads(plain["trainer"]["threads"])
             from sgool.run.parts import Parts
 
+            progress.model(model_line(plain["models"]))
             run.parts = Parts(plain, judged=False)
-            inverted = invert_image(run.parts, photo, pair, edit)
-            progress.note(describe(inverted.metrics, edit.max_error))
-            _refuse_bad(inverted.metrics["inversion_error"], edit)
-            run.begin_with([replace(pair, start=_start(inverted, edit))])
-        return run.outcome()
+            run.begin_with(list(_inverted(run, jobs, failures)))
+        outcome = run.outcome()
+        return replace(outcome, records=(*outcome.records, *failures))
+
+
+def _jobs(config: Mapping[str, Any], edits: Sequence[Edit], progress: Progress) -> list[tuple[PromptSeed, Edit]]:
+    """A pair for each edit; each image is read once, so that all that cannot be used are said together."""
+    jobs: dict[str, tuple[PromptSeed, Edit]] = {}
+    problems = []
+    for edit in edits:
+        try:
+            open_photo(edit.image, on_note=progress.note)
+        except SgoolError as error:
+            problems.append(str(error))
+            continue
+        pair = _pair(config, edit)
+        jobs.setdefault(pair.pair_id, (pair, edit))
+    if len(problems) == 1:
+        raise SgoolError(problems[0])
+    if problems:
+        raise ConfigError(problems)
+    return list(jobs.values())
+
+
+def _inverted(run: Run, jobs: Sequence[tuple[PromptSeed, Edit]], failures: list[PairRecord]) -> Iterator[PromptSeed]:
+    """Yields the pairs with their first latents; where a signal asks to stop, the rest as they are: nobody begins them.
+
+    Among several images, those whose inversion is too far off go into ``failures``.
+    """
+    assert run.parts is not None
+    for number, (pair, edit) in enumerate(jobs, start=1):
+        if run.interrupt() or not run.is_left(pair):
+            yield pair
+            continue
+        began = time.perf_counter()
+        inverted = invert_image(run.parts, open_photo(edit.image), pair, edit)
+        whose = f"[{number}/{len(jobs)}] {Path(edit.image).name}: " if len(jobs) > 1 else ""
+        run.progress.note(whose + describe(inverted.metrics, edit.max_error))
+        trouble = _too_far_off(inverted.metrics["inversion_error"], edit)
+        if trouble and len(jobs) == 1:
+            raise SgoolError(trouble)
+        if trouble:
+            from sgool.callbacks.run_writer import write_failure
+
+            seconds = time.perf_counter() - began
+            failures += [write_failure(run.folder, method, pair, trouble, seconds) for method in run.methods]
+            continue
+        yield replace(pair, start=_start(inverted, edit))
 
 
 def _one(devices: int | list[int]) -> int | list[int]:
@@ -120,22 +178,6 @@ def _one(devices: int | list[int]) -> int | list[int]:
 def _start(inverted: Inverted, edit: Edit) -> Start:
     images = {"input": inverted.image, "reconstruction": inverted.reconstruction}
     return Start(inverted.latents[:, 0], edit.prompt, inverted.calls, inverted.metrics, images)
-
-
-def summary(outcome: Outcome) -> list[str]:
-    """Returns a line per method, where its images lie, and what is left to do."""
-    lines: list[str] = []
-    for record in outcome.records:
-        if record.status != "done":
-            lines.append(f"failed: {record.method} {record.pair_id}: {record.error}")
-            continue
-        before, after = record.metrics["objective_initial"], record.metrics["objective"]
-        lines.append(
-            f"{record.method}: objective {before:.4g} → {after:.4g} at update {record.best_step} of "
-            f"{record.num_optimization_steps} ({record.network_evaluations} network calls, {record.seconds:.0f} s)"
-        )
-        lines.append(f"images: {outcome.run_dir / 'pairs' / record.method / record.pair_id}")
-    return [*lines, *filter(None, [outcome.what_is_left()])]
 
 
 def describe(metrics: Mapping[str, float], max_error: float) -> str:
@@ -186,12 +228,15 @@ def _pair(config: Mapping[str, Any], edit: Edit) -> PromptSeed:
     )
 
 
-def _check(config: Mapping[str, Any], edit: Edit) -> None:
+def _check(config: Mapping[str, Any], edits: Sequence[Edit]) -> None:
     """What needs no network and no image.
 
     Raises:
         ConfigError: All problems at once.
     """
+    if not edits:
+        raise SgoolError("IMAGE: expected at least one photo, got none")
+    edit = edits[0]
     check_fit(edit.fit)
     problems = []
     if not (math.isfinite(edit.max_error) and edit.max_error > 0):
@@ -211,19 +256,24 @@ def _check(config: Mapping[str, Any], edit: Edit) -> None:
         )
     terms = config["objective"]["terms"].items()
     blind = [name for name, term in terms if TERMS.options(term).needs_text and term["weight"]]
-    if blind and not (edit.text or edit.prompt):
+    mute = [str(edit.image) for edit in edits if not (edit.text or edit.prompt)]
+    if blind and mute:
+        whose = f" ({len(mute)} of {len(edits)} photos have none, such as {mute[0]!r})" if len(edits) > 1 else ""
         problems.append(
-            f"`objective`: {', '.join(blind)} compares the image with a text: give one with --text, or choose another "
-            "objective, such as objective=aesthetic, image_alignment, color or symmetry"
+            f"`objective`: {', '.join(blind)} compares the image with a text: give one with --text, or one for each "
+            f"photo with --captions{whose}, or choose another objective, such as objective=aesthetic, "
+            "image_alignment, color or symmetry"
         )
     if problems:
         raise ConfigError(problems)
 
 
-def _refuse_bad(error: float, edit: Edit) -> None:
-    if not error <= edit.max_error:
-        raise SgoolError(
-            f"IMAGE: the inversion of {str(edit.image)!r} does not lead back to it: relative error {error:.2g}, limit "
-            f"{edit.max_error:g}. Use sampler=edict or sampler=belm, sampler.guidance_scale=1, "
-            "trainer.precision=32-true, or more sampler.num_inference_steps; or raise --max-error"
-        )
+def _too_far_off(error: float, edit: Edit) -> str:
+    """Why an inversion cannot be used; empty where it can."""
+    if error <= edit.max_error:
+        return ""
+    return (
+        f"IMAGE: the inversion of {str(edit.image)!r} does not lead back to it: relative error {error:.2g}, limit "
+        f"{edit.max_error:g}. Use sampler=edict or sampler=belm, sampler.guidance_scale=1, "
+        "trainer.precision=32-true, or more sampler.num_inference_steps; or raise --max-error"
+    )

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from sgool.errors import Interrupted
 from sgool.loggers import check_logger
+from sgool.models.vocabulary import note_on_words
 from sgool.prompts import load_pairs
 from sgool.prompts.batches import in_batches, share
 from sgool.results import RunFolder
@@ -23,6 +24,7 @@ from sgool.results.under_way import remove_stale_files
 from sgool.run.config import to_plain
 from sgool.run.interrupt import INTERRUPTED, Interrupt
 from sgool.run.means import Means
+from sgool.run.notes import model_line, work_left
 from sgool.run.progress import Progress
 from sgool.types import PairRecord, PromptSeed
 
@@ -70,7 +72,8 @@ class Outcome:
     def what_is_left(self) -> str:
         """A sentence on pairs without a result; empty where there are none."""
         if self.interrupted:
-            return f"interrupted by {self.interrupted}: the same command goes on with the {self.missing} pairs left"
+            by = "SIGINT (Ctrl+C)" if self.interrupted == "SIGINT" else self.interrupted
+            return f"interrupted by {by}: the same command goes on with the {self.missing} pairs left"
         return f"{self.missing} pairs have no result: the same command makes them" if self.missing else ""
 
 
@@ -119,6 +122,7 @@ class Run:
 
     def __post_init__(self) -> None:
         self.methods = list(self.config["methods"])
+        self.interrupt.on_request = self.progress.stopping
         self.begin_with(self.pairs)
 
     def begin_with(self, pairs: list[PromptSeed]) -> None:
@@ -136,7 +140,7 @@ class Run:
         """Does the work, in several processes where `trainer.devices` or `num_nodes` say so."""
         left = self.number_left
         if not self._several and not left:
-            self.progress.start(sum(map(len, self.batches)), self.methods, 0)
+            self._announce(self.batches)
             return self._end(self.batches, 0)
         from sgool.run.world import World, is_launched
 
@@ -179,8 +183,7 @@ class Run:
 
     def _work(self, world: World, mine: Sequence[Batch]) -> None:
         """Makes this process's records, or those until a signal."""
-        left = self._number_left(mine)
-        self.progress.start(sum(map(len, mine)), self.methods, left)
+        left = self._announce(mine)
         if self.part[1] > 1:
             whose = f"part {self.part[0]} of {self.part[1]}"
             number = sum(map(len, self.batches))
@@ -191,6 +194,14 @@ class Run:
             worker = self._worker(world, mine)
             worker.wait({method: worker.run(method, mine) for method in self.methods})
 
+    def _announce(self, mine: Sequence[Batch]) -> int:
+        """Says which model runs on what, and returns how many problems are left of it."""
+        work = work_left(self.config, lambda method: self._left_of(method, mine))
+        left = sum(part.pairs for part in work)
+        self.progress.model(model_line(self.config["models"]))
+        self.progress.start(sum(map(len, mine)), self.methods, left, work)
+        return left
+
     def _worker(self, world: World, mine: Sequence[Batch]) -> Worker:
         from sgool.loggers import Process
         from sgool.run.parts import Parts
@@ -198,7 +209,9 @@ class Run:
 
         limit_threads(self.config["trainer"]["threads"], world.size // self.config["trainer"]["num_nodes"])
         parts = self.parts or Parts(self.config, world)
-        for text in parts.truncations(pair.prompt for batch in mine for pair in batch):
+        prompts = [pair.prompt for batch in mine for pair in batch]
+        words = note_on_words(self.config["models"]["path"], prompts)
+        for text in filter(None, [words, *parts.truncations(prompts)]):
             self.progress.note(text)
         process = Process(world.rank, world.size, *self.part)
         environment = (self.folder.environments() or [{}])[-1]
@@ -238,14 +251,17 @@ class Run:
                 self.progress.note(f"the process of local rank {rank} ended with exit code {code}; its pairs are left")
 
     def _number_left(self, batches: Sequence[Sequence[PromptSeed]]) -> int:
+        return sum(self._left_of(method, batches) for method in self.methods)
+
+    def is_left(self, pair: PromptSeed) -> bool:
+        """Whether a method has still to be run on a pair."""
+        return self._number_left([[pair]]) > 0
+
+    def _left_of(self, method: str, batches: Sequence[Sequence[PromptSeed]]) -> int:
         if not self.config["resume"]:
-            return len(self.methods) * sum(map(len, batches))
-        return sum(
-            not self.folder.is_done(method, pair.pair_id, retry_failed=True)
-            for method in self.methods
-            for batch in batches
-            for pair in batch
-        )
+            return sum(map(len, batches))
+        pairs = (pair for batch in batches for pair in batch)
+        return sum(not self.folder.is_done(method, pair.pair_id, retry_failed=True) for pair in pairs)
 
     def _end(self, batches: Sequence[Batch], left: int, rank: int = 0) -> Outcome:
         """With the records of these batches, in the order of the configuration."""

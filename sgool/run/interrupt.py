@@ -29,6 +29,8 @@ class Interrupt:
         self.signal: str | None = None
         #: Called with each signal's number, to pass it on to processes that this one started.
         self.forward: Callable[[int], Any] | None = None
+        #: Called with the name of the first signal, while it is handled: it may not wait for anything.
+        self.on_request: Callable[[str], Any] | None = None
         self._since = 0.0
         self._before: dict[int, Any] = {}
 
@@ -57,6 +59,8 @@ class Interrupt:
             raise KeyboardInterrupt
         if self.signal is None:
             self.signal, self._since = signal.Signals(number).name, time.monotonic()
+            if self.on_request is not None:
+                self.on_request(self.signal)
 
 
 def _numbers(names: Sequence[str]) -> list[int]:

@@ -36,8 +36,8 @@ class RunObserver(PairCallback):
         # its pairs are recorded, would leave it out for good.
         self._logs.update(pl_module.curves())
         seen = pl_module.evaluation
-        loss, score = float(seen.loss.mean()), float(seen.selection.mean())
-        self._progress.update(batch.update + 1, batch.updates, loss, score)
+        loss, objective = float(seen.loss.mean()), float(seen.selection.mean())
+        self._progress.update(batch.update + 1, batch.updates, loss, objective)
 
     def on_predict_batch_end(
         self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0

@@ -19,6 +19,7 @@ from sgool.models.assets import resolve_asset
 from sgool.models.clip import ClipTower
 from sgool.models.networks import Networks
 from sgool.objectives import Objective, SaliencySettings, Term, build_objective, build_term
+from sgool.run.notes import cut_off
 from sgool.run.world import World, accelerator_of
 from sgool.saliency import build_detector
 
@@ -70,10 +71,10 @@ class Parts:
         return {**towers, "guide": self.networks.clip(**options["guide"])}
 
     def truncations(self, prompts: Iterable[str]) -> list[str]:
-        """Returns a sentence for each prompt that the pipeline, a CLIP or a term cuts off, with what is lost."""
+        """Returns a sentence for each prompt that the pipeline, a CLIP or a term cuts off: who does not see what."""
         unique = list(dict.fromkeys(prompts))
         cuts = {"the pipeline": self.chain.truncated(unique)}
-        readers = {f"{name} CLIP": tower.truncated(unique) for name, tower in self.towers.items()}
+        readers = {f"the {name} CLIP": tower.truncated(unique) for name, tower in self.towers.items()}
         others = {name: cut for name, cut in self.judges.truncated(unique).items() if name not in self.towers}
         readers |= {f"the judge {name}": cut for name, cut in others.items() if any(cut)}
         methods = [METHODS.options(self._config["method"][name]) for name in self._config["methods"]]
@@ -84,12 +85,7 @@ class Parts:
             for name, cut in ((name, cut) for name, cut in terms.items() if cut not in known):
                 readers[f"the objective's term {name}"] = cut
         cuts |= {reader: [cut or "" for cut in texts] for reader, texts in readers.items()}
-        return [
-            f"over-long prompt {prompt!r}: {reader} does not see {cut!r}"
-            for reader, texts in cuts.items()
-            for prompt, cut in zip(unique, texts, strict=True)
-            if cut
-        ]
+        return cut_off(unique, cuts)
 
     @cached_property
     def judges(self) -> JudgePanel:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.machinery
+import importlib.util
 import io
+import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +15,7 @@ import torch
 from PIL import Image
 
 from sgool.errors import SgoolError
+from sgool.models.formats import suffixes
 from sgool.models.images import fit_photo, open_photo, to_tensor
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
@@ -28,9 +33,12 @@ def saved(image: Image.Image, path: Path, **options: object) -> Path:
     return path
 
 
-@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.webp", "a.PNG", "no_suffix"])
+KINDS = {"jpg": "JPEG", "webp": "WEBP", "tif": "TIFF", "avif": "AVIF", "bmp": "BMP", "jp2": "JPEG2000", "tga": "TGA"}
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.PNG", "no_suffix", "a.ppm", "a.gif", *(f"a.{end}" for end in KINDS)])
 def test_formats(tmp_path: Path, name: str) -> None:
-    kind = {"jpg": "JPEG", "webp": "WEBP"}.get(name.rpartition(".")[2], "PNG")
+    kind = KINDS.get(end := name.rpartition(".")[2], {"ppm": "PPM", "gif": "GIF"}.get(end, "PNG"))
     photo = open_photo(saved(picture(), tmp_path / name, format=kind))
     assert (photo.mode, photo.size) == ("RGB", (40, 20))
     # Lossy formats may be off by some of 255 steps away from the edge between the colours.
@@ -39,7 +47,7 @@ def test_formats(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF"])
 def test_every_exif_orientation_comes_out_upright(tmp_path: Path, orientation: int, kind: str) -> None:
     """What the camera stored is the scene turned the other way; each corner shows where it went."""
     upright = Image.new("RGB", (64, 32), WHITE)
@@ -61,7 +69,9 @@ def test_every_exif_orientation_comes_out_upright(tmp_path: Path, orientation: i
         camera = camera.transpose(turn)
     exif = Image.Exif()
     exif[0x0112] = orientation
-    options = {"JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"lossless": True}}.get(kind, {})
+    options = {"JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"lossless": True}, "AVIF": {"quality": 100}}.get(
+        kind, {}
+    )
     photo = open_photo(saved(camera, tmp_path / "a", format=kind, exif=exif, **options))
     assert photo.size == upright.size
     for place in ((8, 8), (56, 8), (8, 24), (56, 24)):
@@ -107,10 +117,91 @@ def test_grey_of_16_bits_is_scaled_not_cut_off(tmp_path: Path) -> None:
     assert np.abs(np.asarray(photo)[..., 0] - expected).max() == 0
 
 
-def test_of_an_animation_the_first_frame_counts(tmp_path: Path) -> None:
-    frames = [Image.new("RGB", (16, 16), colour) for colour in (GREEN, RED)]
-    frames[0].save(tmp_path / "a.webp", save_all=True, append_images=frames[1:], lossless=True)
-    assert open_photo(tmp_path / "a.webp").getpixel((4, 4)) == GREEN
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "TIFF", "AVIF"])
+def test_of_an_animation_the_first_frame_counts_and_that_is_said(tmp_path: Path, kind: str) -> None:
+    frames = [Image.new("RGB", (16, 16), colour) for colour in (GREEN, RED, BLUE)]
+    more = {"lossless": True} if kind == "WEBP" else {}
+    frames[0].save(tmp_path / "a", kind, save_all=True, append_images=frames[1:], **more)
+    notes: list[str] = []
+    photo = open_photo(tmp_path / "a", on_note=notes.append)
+    assert np.abs(np.subtract(photo.getpixel((4, 4)), GREEN)).max() <= 2  # AVIF is lossy
+    assert notes == [f"{str(tmp_path / 'a')!r} has 3 frames or pages; the first one is used"]
+    open_photo(saved(frames[0], tmp_path / "b", format=kind), on_note=notes.append)
+    assert len(notes) == 1
+
+
+def test_a_gif_with_a_transparent_colour_is_put_on_white(tmp_path: Path) -> None:
+    image = Image.new("RGBA", (32, 32), (0, 0, 0, 0))
+    image.paste((*RED, 255), (0, 0, 16, 32))
+    photo = open_photo(saved(image, tmp_path / "a.gif"))
+    assert (photo.getpixel((8, 16)), photo.getpixel((24, 16))) == (RED, WHITE)
+
+
+@pytest.mark.parametrize("mode", ["CMYK", "RGBA", "LA", "YCbCr"])
+def test_the_modes_of_a_tiff(tmp_path: Path, mode: str) -> None:
+    """By their definitions: CMYK ink of 40 % magenta leaves 60 % of green; half of a colour lies on white."""
+    fill, expected = {
+        "CMYK": ((0, 102, 0, 0), (255, 153, 255)),
+        "RGBA": ((200, 0, 0, 128), (227, 127, 127)),
+        "LA": ((0, 128), (127, 127, 127)),
+        "YCbCr": ((128, 128, 128), (128, 128, 128)),
+    }[mode]
+    photo = open_photo(saved(Image.new(mode, (16, 16), fill), tmp_path / "a.tif"))
+    assert photo.mode == "RGB" and np.abs(np.subtract(photo.getpixel((3, 3)), expected)).max() <= 1
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_a_tiff_of_16_bits_is_scaled(tmp_path: Path, order: str) -> None:
+    ramp = np.linspace(0, 65535, 256 * 16).astype(np.uint16).reshape(16, 256)
+    stored = Image.frombytes("I;16" if order == "<" else "I;16B", (256, 16), ramp.astype(f"{order}u2").tobytes())
+    photo = open_photo(saved(stored, tmp_path / "a.tif"))
+    assert np.abs(np.asarray(photo)[..., 1] - np.round(ramp / 257.0)).max() == 0
+
+
+@pytest.mark.parametrize(("top", "sound"), [(1.0, True), (255.0, False), (np.nan, False)])
+def test_a_tiff_of_floats(tmp_path: Path, top: float, sound: bool) -> None:
+    values = np.linspace(0, 1, 256 * 16, dtype=np.float32).reshape(16, 256)
+    values[-1, -1] = top
+    path = saved(Image.fromarray(values), tmp_path / "a.tif")
+    if sound:
+        assert np.abs(np.asarray(open_photo(path))[..., 0] - np.round(values * 255)).max() <= 1
+    else:
+        with pytest.raises(SgoolError, match=r"its values go from .* expected 0 to 1; save it with 8 or 16 bits"):
+            open_photo(path)
+
+
+def test_integers_of_32_bits_have_no_known_range(tmp_path: Path) -> None:
+    path = saved(Image.fromarray(np.full((16, 16), 70000, np.int32)), tmp_path / "a.tif")
+    with pytest.raises(SgoolError, match=r"its values go from 70000 to 70000, expected 0 to 65535"):
+        open_photo(path)
+
+
+def test_heic_with_its_plug_in(tmp_path: Path) -> None:
+    heif = pytest.importorskip("pillow_heif")
+    heif.register_heif_opener()
+    image = picture(64, 32)
+    photo = open_photo(saved(image, tmp_path / "a.heic", format="HEIF", quality=-1))
+    assert photo.size == (64, 32) and np.abs(np.subtract(photo.getpixel((5, 10)), RED)).max() <= 6
+    assert ".heic" in suffixes()
+
+
+@pytest.mark.skipif(importlib.util.find_spec("pillow_heif") is not None, reason="the plug-in reads it")
+def test_heic_without_its_plug_in(tmp_path: Path) -> None:
+    (tmp_path / "a.heic").write_bytes(b"\0\0\0\x1cftypheic\0\0\0\0mif1heicmiaf" + b"\0" * 400)
+    with pytest.raises(
+        SgoolError, match=r"is of the format HEIC, .* \(pip install pillow-heif\), or convert it to PNG"
+    ):
+        open_photo(tmp_path / "a.heic")
+
+
+def test_a_plug_in_of_pillow_is_asked_for_its_formats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    plug_in = types.ModuleType("pillow_heif")
+    plug_in.__spec__ = importlib.machinery.ModuleSpec("pillow_heif", None)
+    plug_in.register_heif_opener = lambda: asked.append("heif")  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "pillow_heif", plug_in)
+    open_photo(saved(picture(), tmp_path / "a.png"))
+    assert asked == ["heif"]
 
 
 @pytest.mark.parametrize("size", [(40, 20), (20, 40), (33, 100), (16, 4000), (4000, 16)])
@@ -155,13 +246,15 @@ def _png() -> bytes:
     ("content", "words"),
     [
         (b"", r"is empty \(0 bytes\)"),
-        (b"hello, this is text" * 20, "is not a PNG, JPEG or WebP image"),
-        (b"\x89PNG\r\n\x1a\n", "not a PNG, JPEG or WebP image|damaged or cut off"),
+        (b"hello, this is text" * 20, "is not an image of a format that can be read"),
+        (b"\x89PNG\r\n\x1a\n", "not an image of a format|damaged or cut off"),
         (_png()[: len(_png()) // 2], "is damaged or cut off"),
         (_png()[:2000] + b"\0" * 3000 + _png()[5000:], "is damaged or cut off"),
-        (b"GIF89a" + b"\0" * 40, "is not a PNG, JPEG or WebP image"),
+        (b"GIF89a" + b"\0" * 40, "expected at least 16 pixels|not an image of a format|damaged or cut off"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 40 40\n", "is a drawing or document, not a photo"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "is a drawing or document, not a photo"),
     ],
-    ids=["empty", "text", "signature only", "truncated", "overwritten", "another format"],
+    ids=["empty", "text", "signature only", "truncated", "overwritten", "no gif", "eps", "svg"],
 )
 def test_files_that_are_no_sound_image(tmp_path: Path, content: bytes, words: str) -> None:
     (tmp_path / "a.png").write_bytes(content)
@@ -170,7 +263,7 @@ def test_files_that_are_no_sound_image(tmp_path: Path, content: bytes, words: st
 
 
 def test_a_missing_file_and_a_folder(tmp_path: Path) -> None:
-    with pytest.raises(SgoolError, match=r"expected a PNG, JPEG or WebP file, but '.*none.png' does not exist"):
+    with pytest.raises(SgoolError, match=r"expected an image file, but '.*none.png' does not exist"):
         open_photo(tmp_path / "none.png")
     with pytest.raises(SgoolError, match="is a folder"):
         open_photo(tmp_path)

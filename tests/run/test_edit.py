@@ -31,9 +31,12 @@ from sgool.objectives import Objective, TextAlignment
 from sgool.prompts.seeding import first_latents
 from sgool.results.claims import Claims, read_claims
 from sgool.run.config import load_config
-from sgool.run.edit import Edit, edit_image
+from sgool.run.edit import Edit, edit_image, edit_images
+from sgool.run.edit_summary import summary
+from sgool.run.fit import Outcome
 from sgool.run.progress import Progress
 from sgool.types import PromptSeed, Start
+from tests.fake_run import fake_pairs, fake_record
 from tests.faults.folders import content, leftovers, rows
 
 
@@ -190,6 +193,144 @@ def test_a_text_and_several_images_in_one_folder(tiny: Sequence[str], photo: Pat
     first, second = (np.asarray(Image.open(folder / "reconstruction.png")) for folder in folders[1:])
     assert (first == second).all()
     assert len((tmp_path / "run" / "results.csv").read_text().splitlines()) == 4
+
+
+@pytest.fixture
+def photos(photo: Path, tmp_path: Path) -> Path:
+    """A folder of three photos in three formats, and a file that is none."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    image = Image.open(photo)
+    image.save(folder / "first.png")
+    image.rotate(180).save(folder / "second.tif")
+    image.convert("CMYK").save(folder / "third.jpg")
+    (folder / "captions.csv").write_text("image,text\nfirst.png,a cat\nsecond.tif,a dog\n")
+    return folder
+
+
+def records(run_dir: Path, method: str = "doodl") -> dict[str, dict[str, Any]]:
+    """Name of the photo -> its record."""
+    found = (json.loads(path.read_text()) for path in (run_dir / "pairs" / method).glob("*/record.json"))
+    return {record["pair_id"].partition("-")[0]: record for record in found}
+
+
+def test_several_photos_are_as_many_pairs_with_their_own_texts(
+    tiny: Sequence[str], photos: Path, tmp_path: Path
+) -> None:
+    tiny = [*tiny, "trainer.pairs_per_fit=1"]  # in float32 the bits depend on the size of a batch
+    more = ["--captions", photos / "captions.csv", "--text", "a house"]
+    result = run(photos, *tiny, *more, f"run_dir={tmp_path / 'run'}", "methods=[doodl,sgool]")
+    assert result.exit_code == 0, result.output
+    for method in ("doodl", "sgool"):
+        texts = {name: record["prompt"] for name, record in records(tmp_path / "run", method).items()}
+        assert texts == {"first": "a cat", "second": "a dog", "third": "a house"}
+    assert len((tmp_path / "run" / "results.csv").read_text().splitlines()) == 1 + 6
+    assert "[2/3] second.tif: inversion error" in result.stdout and "1 of 4 files in the folder" in result.stdout
+    assert result.stdout.splitlines()[-1] == f"next: sgool report {tmp_path / 'run'}"
+    # Each photo gives what it gives alone.
+    alone = run(photos / "second.tif", *tiny, "--text", "a dog", f"run_dir={tmp_path / 'alone'}")
+    assert alone.exit_code == 0, alone.output
+    name = records(tmp_path / "alone")["second"]["pair_id"]
+    found = [
+        load_file(tmp_path / where / "pairs" / "doodl" / name / "latents.safetensors") for where in ("run", "alone")
+    ]
+    assert all(torch.equal(found[0][which], found[1][which]) for which in ("initial", "best"))
+
+
+def test_a_photo_more_leaves_the_finished_ones_alone(tiny: Sequence[str], photos: Path, tmp_path: Path) -> None:
+    args = (*tiny, "objective=color", f"run_dir={tmp_path / 'run'}")
+    assert run(photos / "first.png", *args).exit_code == 0
+    before = content(tmp_path / "run")
+    result = run(photos / "first.png", photos / "third.jpg", *args)
+    assert result.exit_code == 0 and "1 to do, 1 done already" in result.stdout
+    assert "first.png: inversion error" not in result.stdout
+    after = content(tmp_path / "run")
+    same = [path for path in before if path.startswith("pairs")]
+    assert same and all(after[path] == before[path] for path in same)
+    assert records(tmp_path / "run").keys() == {"first", "third"}
+
+
+def test_one_photo_with_a_bad_inversion_does_not_keep_the_others(
+    tiny: Sequence[str], photos: Path, tmp_path: Path
+) -> None:
+    from sgool.run import edit as module
+
+    config = load_config(["experiment=edit", "objective=color", *tiny, f"run_dir={tmp_path / 'run'}"])
+    edits = [Edit(photos / "first.png"), Edit(photos / "second.tif")]
+    with pytest.MonkeyPatch.context() as patch:
+        bad = lambda error, edit: "too far" if edit.image.name == "first.png" else ""  # noqa: E731
+        patch.setattr(module, "_too_far_off", bad)
+        outcome = edit_images(config, edits)
+    assert outcome.exit_code == 1
+    assert {name: record["error"] for name, record in records(tmp_path / "run").items()} == {
+        "first": "too far",
+        "second": None,
+    }
+    outcome = edit_images(config, edits)  # the failed one is tried again
+    assert outcome.exit_code == 0 and {record["status"] for record in records(tmp_path / "run").values()} == {"done"}
+
+
+def test_a_signal_between_two_inversions(tiny: Sequence[str], photos: Path, tmp_path: Path) -> None:
+    class AtOnce(Notes):
+        def note(self, text: str) -> None:
+            super().note(text)
+            if text.startswith("[1/2]"):
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    edits = [Edit(photos / "first.png"), Edit(photos / "second.tif")]
+
+    def config(name: str) -> Any:
+        return load_config(["experiment=edit", "objective=color", *tiny, f"run_dir={tmp_path / name}"])
+
+    stopped = AtOnce()
+    outcome = edit_images(config("run"), edits, stopped)
+    assert (outcome.exit_code, outcome.missing, stopped.updates) == (75, 2, [])
+    assert not any(text.startswith("[2/2]") for text in stopped.notes)
+    assert edit_images(config("run"), edits).exit_code == 0
+    assert edit_images(config("other"), edits).exit_code == 0
+    found, expected = content(tmp_path / "run"), content(tmp_path / "other")
+    assert {k: v for k, v in found.items() if k.startswith("pairs")} == {
+        k: v for k, v in expected.items() if k.startswith("pairs")
+    }
+
+
+def test_all_photos_that_cannot_be_read_are_said_together(photos: Path, tmp_path: Path) -> None:
+    (photos / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n no more")
+    (photos / "empty.gif").write_bytes(b"")
+    result = run(photos, "objective=color", f"run_dir={tmp_path / 'run'}")
+    assert result.exit_code == 2 and not (tmp_path / "run").exists()
+    assert "broken.png" in result.stderr and "empty.gif" in result.stderr and "Traceback" not in result.stderr
+    result = run(photos, "--captions", photos / "captions.csv", f"run_dir={tmp_path / 'run'}")
+    assert result.exit_code == 2 and "or one for each photo with --captions (3 of 5 photos have none" in result.stderr
+
+
+def test_an_edit_that_changed_nothing_says_so(tiny: Sequence[str], photo: Path, tmp_path: Path) -> None:
+    """Steps below the resolution of float32: the photo as it came back stays the best image."""
+    result = run(photo, *tiny, "optimization.grad_clip_value=1e-12", "objective=color", f"run_dir={tmp_path}")
+    assert result.exit_code == 0, result.output
+    assert json.loads((the_folder(tmp_path) / "record.json").read_text())["best_step"] == 0
+    assert "which none of 2 updates made lower, so final.png is the starting point" in result.stdout
+    assert "→" not in result.stdout.split("doodl: objective")[1]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "best", "words"),
+    [
+        (
+            0.1002,
+            0.1002,
+            0,
+            "objective 0.1002, which none of 25 updates made lower, so final.png is the starting point",
+        ),
+        (0.10021, 0.10019, 3, "objective 0.10021 → 0.10019 (lower is better) at update 3 of 25"),
+        (0.1002, 0.05, 3, "objective 0.1002 → 0.05 (lower is better) at update 3 of 25"),
+    ],
+)
+def test_the_summary_of_an_edit(before: float, after: float, best: int, words: str, tmp_path: Path) -> None:
+    metrics = {"objective_initial": before, "objective": after}
+    record = replace(fake_record(fake_pairs()[0], "doodl", best_step=best), metrics=metrics)
+    (line, _) = summary(Outcome(tmp_path, (record,), 1))
+    assert line.startswith(f"doodl: {words}")
 
 
 def test_a_bad_inversion_stops_before_the_optimisation(tiny: Sequence[str], photo: Path, tmp_path: Path) -> None:

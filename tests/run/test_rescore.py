@@ -207,7 +207,8 @@ def test_over_long_prompts_of_other_judges_are_said(
     ]
     long = "a red cat to the left of a blue house and two green trees above a large orange car beside a heart"
     texts = Parts(to_plain(load_config(overrides))).truncations([long, "a cat"])
-    assert sum("the judge pick does not see" in text and long in text for text in texts) == 1
+    (text,) = texts
+    assert text.count(long) == 1 and "the judge pick" in text
 
 
 # --- sets of images -------------------------------------------------------------------------------------------------

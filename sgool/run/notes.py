@@ -1,0 +1,77 @@
+"""What a run says before it begins: which model it takes, what that model cannot read, and how much work is left."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from sgool.methods.options import METHODS, method_optimization
+from sgool.models.vocabulary import is_embedded
+from sgool.run.progress import Work
+
+#: Passes of the network that an update costs, in units of plain sampling: forward, recomputation, backward.
+_PASSES_OF_AN_UPDATE = 3.0
+
+
+def model_line(models: Mapping[str, Any]) -> str:
+    """Returns which model runs, and for the embedded one what it is good for.
+
+    Args:
+        models: The configuration's ``models``.
+    """
+    path, sides = str(models["path"]), (models["width"], models["height"])
+    size = "" if None in sides else f" at {sides[0]} x {sides[1]} pixels"
+    if not is_embedded(path):
+        return f"{path}{size}"
+    return (
+        f"{path}{size or ' (64 x 64 pixels)'}, the small model that ships with sgool and draws emoji only; "
+        "models=sd14 takes Stable Diffusion"
+    )
+
+
+def work_left(config: Mapping[str, Any], count: Callable[[str], int]) -> list[Work]:
+    """Returns what is left of each method, with what a pair is expected to cost; vanilla is 1.
+
+    Args:
+        config: The plain configuration.
+        count: Method -> how many of its pairs are left.
+    """
+    return [Work(name, count(name), _cost(config, name)) for name in config["methods"]]
+
+
+def cut_off(prompts: Sequence[str], cuts: Mapping[str, Sequence[str]]) -> list[str]:
+    """Returns one sentence for each prompt of which somebody does not read the end.
+
+    Args:
+        prompts: Different prompts.
+        cuts: Reader -> for each prompt the text that it does not read, empty where it reads all.
+    """
+    sentences = []
+    for number, prompt in enumerate(prompts):
+        readers: dict[str, list[str]] = {}
+        for reader, texts in cuts.items():
+            if texts[number]:
+                readers.setdefault(texts[number], []).append(reader)
+        if readers:
+            parts = [f"{_listed(names)} {_does(names)} not see {text!r}" for text, names in readers.items()]
+            sentences.append(f"over-long prompt {prompt!r}: {'; '.join(parts)}")
+    return sentences
+
+
+def _cost(config: Mapping[str, Any], name: str) -> float:
+    method = config["method"][name]
+    options = METHODS.options(method)
+    updates = float(method_optimization(config, name)["num_optimization_steps"])
+    if options.optimizes:
+        return _PASSES_OF_AN_UPDATE * updates + 1
+    if "num_candidates" in method:  # else as many as the calls of an optimisation allow, two of them an update
+        return float(method["num_candidates"] or 2 * updates + 1)
+    return 1.0 if options.needs_objective is False else _PASSES_OF_AN_UPDATE
+
+
+def _listed(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def _does(names: Sequence[str]) -> str:
+    return "does" if len(names) == 1 else "do"

@@ -1,0 +1,81 @@
+"""What a run says before it begins."""
+
+from __future__ import annotations
+
+import os
+import signal
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from sgool import Chain, PromptSeed, Vanilla
+from sgool.cli import app
+from sgool.run.config import load_config, to_plain
+from sgool.run.interrupt import Interrupt
+from sgool.run.notes import cut_off, model_line, work_left
+
+
+@pytest.mark.parametrize(
+    ("models", "words"),
+    [
+        ({"path": "emoji_world", "width": None, "height": None}, "emoji_world (64 x 64 pixels), the small model that"),
+        (
+            {"path": "CompVis/stable-diffusion-v1-4", "width": 256, "height": 320},
+            "CompVis/stable-diffusion-v1-4 at 256 x 320 pixels",
+        ),
+        ({"path": "/models/mine", "width": None, "height": None}, "/models/mine"),
+    ],
+)
+def test_which_model_runs(models: dict[str, Any], words: str) -> None:
+    line = model_line(models)
+    assert line.startswith(words) and ("models=sd14" in line) == (models["path"] == "emoji_world")
+
+
+def test_the_first_line_names_the_model_and_a_note_the_unknown_words(tmp_path: Path) -> None:
+    (tmp_path / "prompts.txt").write_text("an astronaut riding a horse\na green cat\n")
+    fast = ["sampler.num_inference_steps=2", "models.device=cpu", "methods=[vanilla]", "logger=none"]
+    where = [f"data.prompts={tmp_path / 'prompts.txt'}", f"run_dir={tmp_path / 'run'}"]
+    lines = CliRunner().invoke(app, ["fit", *fast, *where]).stdout.splitlines()
+    assert lines[0].startswith("model: emoji_world (64 x 64 pixels), the small model that ships with sgool")
+    noted = [line for line in lines if "has never seen" in line]
+    assert len(noted) == 1 and "astronaut, riding, horse (in 1 of 2 prompts)" in noted[0]
+    assert lines[-1] == f"next: sgool report {tmp_path / 'run'}"
+
+
+def test_a_trainer_warns_of_words_that_the_model_has_never_seen() -> None:
+    import lightning as L
+
+    chain = Chain.from_pretrained("emoji_world", num_inference_steps=1, guidance_scale=1)
+    trainer = L.Trainer(logger=False, accelerator="cpu", enable_progress_bar=False, enable_checkpointing=False)
+    with pytest.warns(UserWarning, match="words that emoji_world has never seen: astronaut"):
+        trainer.predict(Vanilla(chain, pairs=[PromptSeed("an astronaut")]))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="words that")
+        trainer.predict(Vanilla(chain, pairs=[PromptSeed("a green cat")]))
+
+
+def test_costs_of_the_methods_in_units_of_plain_sampling() -> None:
+    config = to_plain(load_config(["methods=[vanilla,doodl,clip_guidance,best_of_n]"]))
+    updates = config["optimization"]["num_optimization_steps"]
+    costs = {part.method: part.cost for part in work_left(config, lambda method: 2)}
+    assert costs == {"vanilla": 1, "doodl": 3 * updates + 1, "clip_guidance": 3, "best_of_n": 2 * updates + 1}
+
+
+def test_one_sentence_for_a_prompt_with_each_text_that_is_lost_once() -> None:
+    cuts = {"the pipeline": ["c d", ""], "the judge CLIP": ["d", ""], "the guide CLIP": ["c d", ""]}
+    assert cut_off(["a b c d", "a"], cuts) == [
+        "over-long prompt 'a b c d': the pipeline and the guide CLIP do not see 'c d'; the judge CLIP does not see 'd'"
+    ]
+
+
+def test_a_signal_is_acknowledged_while_it_is_handled_and_once() -> None:
+    told: list[str] = []
+    with Interrupt() as interrupt:
+        interrupt.on_request = told.append
+        os.kill(os.getpid(), signal.SIGINT)
+        assert told == ["SIGINT"]
+        os.kill(os.getpid(), signal.SIGINT)
+    assert told == ["SIGINT"]
