@@ -30,10 +30,10 @@
     if (box.firstElementChild) sizes.observe(box.firstElementChild);
   }
 
-  // On paper nothing can be opened.
+  // On paper nothing can be opened. The whole configuration is pages long, and a file of the run.
   let opened = [];
   addEventListener("beforeprint", () => {
-    opened = [...document.querySelectorAll("main details:not([open], .columns)")];
+    opened = [...document.querySelectorAll("main details:not([open], .columns, .long)")];
     for (const fold of opened) fold.open = true;
   });
   addEventListener("afterprint", () => {
