@@ -79,8 +79,7 @@ def _relative(source: Source, metric: Metric) -> Drawn | None:
     if not drawn:
         return None
     axes.axvline(0, color=SOFT, linewidth=0.9, zorder=0.5)
-    for position in range(1, len(categories)):
-        axes.axhline(position + 0.5, color=GRID, linewidth=0.8, zorder=0.4)
+    axes.hlines(np.arange(1, len(categories)) + 0.5, 0, 1, transform=axes.get_yaxis_transform(), color=GRID)
     counts = [int(source.frame.loc[source.frame["category"] == name, "pair_id"].nunique()) for name in categories]
     axis_of_names(axes, list(zip(range(1, len(categories) + 1), categories, counts, strict=True)))
     axes.set_xlabel(f"improvement of mean {metric.name} over the baseline (%)")

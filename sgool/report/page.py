@@ -20,7 +20,7 @@ from sgool.report.curves import curve_figures
 from sgool.report.examples import make_examples
 from sgool.report.figures import score_figures
 from sgool.report.gallery import make_gallery, to_script
-from sgool.report.history import read_histories
+from sgool.report.history import Histories, read_histories
 from sgool.report.latex import to_latex
 from sgool.report.load import Run, baseline_labels, compared_with, load_runs, to_frame
 from sgool.report.metrics import Metric, shown_metrics
@@ -29,9 +29,9 @@ from sgool.report.palette import COLOURS, Look, method_looks
 from sgool.report.panel import make_panel
 from sgool.report.problems import differing_settings, find_problems
 from sgool.report.provenance import caveats, describe_run, facts
-from sgool.report.saliency import maps_by_label, together
+from sgool.report.saliency import Maps, maps_by_label, together
 from sgool.report.source import Source
-from sgool.report.summary import Comparison, category_rows, compare, statement_rows
+from sgool.report.summary import category_rows, compare, statement_rows
 from sgool.report.tables import Table, all_tables, results_csv, score_table, to_markdown
 
 _SCRIPTS = ("state.js", "values.js", "cells.js", "gallery.js", "viewer.js", "keys.js", "page.js")
@@ -72,15 +72,12 @@ def write_report(runs: Sequence[Run], folder: Path, against: Sequence[str]) -> N
     baselines = comparisons[0].baselines
     looks = method_looks(baselines)
     categories, statements = category_rows(frame, metrics, baselines), statement_rows(frame, baselines)
-    with style():
-        scores = score_figures(Source(frame, metrics, comparisons, looks))
-        curves = curve_figures(histories, looks)
+    scores, curves = _draw(Source(frame, metrics, comparisons, looks), histories)
     figures = [*(drawn for found in scores.values() for drawn in found), *curves]
     tables = all_tables(comparisons, categories, statements, metrics)
     gallery = make_gallery(frame, metrics, baselines, folder / "images")
     maps = maps_by_label(runs)
-    with_maps = [label for at, label in enumerate(baselines) if _has_overlay(gallery.data, at)]
-    kinds = [maps[label] for label in with_maps]
+    overlays = _overlays(gallery.data, maps)
     content = {
         "title": " + ".join(run.name for run in runs),
         "facts": _facts(runs, frame),
@@ -96,17 +93,23 @@ def write_report(runs: Sequence[Run], folder: Path, against: Sequence[str]) -> N
         "groups": _figure_groups(scores, curves, metrics),
         "problems": find_problems(runs, frame, metrics, histories, gallery.missing),
         "settings": differing_settings(runs),
-        "caveats": caveats(runs, metrics, kinds),
-        "maps": together(kinds) if kinds else None,
+        "caveats": caveats(runs, metrics, overlays),
+        "maps": together(overlays),
         "runs": [describe_run(run) for run in runs],
         "checksum": _write_files(folder, runs, frame, tables, figures),
         "results": len(frame),
         "swatches": _swatches(looks),
         "plain_rows": gallery.data["rows"][:_WITHOUT_SCRIPT],
-        "data": Markup(to_script(gallery.data | {"swatches": _swatches(looks), "maps": [maps[name].title for name in looks]})),
+        "data": _script_data(gallery.data, looks, maps),
     }
     page = _environment().get_template("index.html.j2").render(content)
     (folder / "index.html").write_text(page, encoding="utf-8")
+
+
+def _draw(source: Source, histories: Histories) -> tuple[dict[str, list[Drawn]], list[Drawn]]:
+    """Draw the figures of each metric, by its key, and the curves."""
+    with style():
+        return score_figures(source), curve_figures(histories, source.looks)
 
 
 def _metrics(runs: Sequence[Run], frame: pd.DataFrame) -> list[Metric]:
@@ -141,9 +144,16 @@ class FigureView:
     svg: Markup
 
 
-def _has_overlay(data: Mapping[str, Any], method: int) -> bool:
-    """Whether a method of the gallery has a saliency overlay."""
-    return any(row[5][method] and row[5][method][2] for row in data["rows"])
+def _overlays(data: Mapping[str, Any], maps: Mapping[str, Maps]) -> list[Maps]:
+    """Return what the saliency overlays show, of each method that has some in the gallery."""
+    labels = [label for label, _ in data["methods"]]
+    return [maps[label] for at, label in enumerate(labels) if any(row[5][at] and row[5][at][2] for row in data["rows"])]
+
+
+def _script_data(data: Mapping[str, Any], looks: Mapping[str, Look], maps: Mapping[str, Maps]) -> Markup:
+    """Return the data of the page's script: that of the gallery, and each method's looks and maps."""
+    titles = [maps[label].title for label, _ in data["methods"]]
+    return Markup(to_script({**data, "swatches": _swatches(looks), "maps": titles}))
 
 
 @dataclass(frozen=True)

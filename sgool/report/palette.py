@@ -24,8 +24,8 @@ class Colour:
     marker: str
 
 
-#: All colours, in the order in which methods without a colour of their own take them. The markers have outlines that are
-#: told apart also where they are small: no square beside the same square on its corner, no plus beside a star.
+#: All colours, in the order in which methods without a colour of their own take them. Small markers are told apart by
+#: their outlines too: there is no square beside the same square on its corner, and no plus beside a diagonal cross.
 COLOURS: tuple[Colour, ...] = (
     Colour("#40434b", "#9095a1", "o"),  # grey
     Colour("#0067a8", "#75b2df", "s"),  # blue

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -200,7 +201,7 @@ class TestAxis:
         for table in page.locator("table.results").all():
             boxes = [tick.bounding_box() for tick in table.locator("thead .tick").all()]
             assert len(boxes) >= 2
-            for left, right in zip(boxes, boxes[1:], strict=False):
+            for left, right in pairwise(boxes):
                 assert left["x"] + left["width"] + 2 < right["x"]
 
 
