@@ -24,6 +24,7 @@ SOFT = "#5c5f67"
 GRID = "#e2e2de"
 WIDTH = 6.0
 _DPI = 200
+_MOST_WRAPS = 3  # letters differ in width, so the first guess may be too long by some
 _LONGEST = 80  # letters of a file's name without its end
 _VARIABLES = [
     *((INK, "ink"), (SOFT, "soft"), (GRID, "line")),
@@ -107,7 +108,9 @@ class Figure:
             warnings.simplefilter("ignore")  # glyphs that the font lacks: the PNG shows boxes, the SVG has the text
             # The layout is computed once here: else each saving would compute it again and draw everything twice.
             self.figure.draw_without_rendering()
-            if _wrap_titles(self.figure):
+            for _ in range(_MOST_WRAPS):
+                if not _wrap_titles(self.figure):
+                    break
                 self.figure.draw_without_rendering()
             self.figure.set_layout_engine("none")
             # The ground is white: by itself on a dark page, a file without a ground would show dark text on dark.
@@ -127,12 +130,13 @@ def _wrap_titles(figure: MatplotlibFigure) -> bool:
             box = label.get_window_extent()
             start, end = getattr(box, f"interval{along}")
             low, high = getattr(edges, f"interval{along}")
-            if start >= low and end <= high:
+            text = label.get_text()
+            if not text or (start >= low and end <= high):
                 continue
             # The title is centred on its axis, so the nearer end of the figure decides how long a line may be.
             room = 2 * min((start + end) / 2 - low, high - (start + end) / 2)
-            text = label.get_text()
-            width = max(8, int(len(text) * room / (end - start)) - 1)
+            longest = max(map(len, text.split("\n")))
+            width = max(8, int(longest * room / (end - start)) - 1)
             label.set_text("\n".join(textwrap.wrap(text, width)))
             wrapped = True
     return wrapped
