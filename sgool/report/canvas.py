@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import re
+import textwrap
 import unicodedata
 import warnings
 from collections.abc import Iterator, Sequence
@@ -23,6 +24,7 @@ SOFT = "#5c5f67"
 GRID = "#e2e2de"
 WIDTH = 6.0
 _DPI = 200
+_MOST_WRAPS = 3  # letters differ in width, so the first guess may be too long by some
 _LONGEST = 80  # letters of a file's name without its end
 _VARIABLES = [
     *((INK, "ink"), (SOFT, "soft"), (GRID, "line")),
@@ -106,6 +108,10 @@ class Figure:
             warnings.simplefilter("ignore")  # glyphs that the font lacks: the PNG shows boxes, the SVG has the text
             # The layout is computed once here: else each saving would compute it again and draw everything twice.
             self.figure.draw_without_rendering()
+            for _ in range(_MOST_WRAPS):
+                if not _wrap_titles(self.figure):
+                    break
+                self.figure.draw_without_rendering()
             self.figure.set_layout_engine("none")
             # The ground is white: by itself on a dark page, a file without a ground would show dark text on dark.
             about = {"Date": None, "Creator": None, "Title": title}
@@ -113,6 +119,27 @@ class Figure:
             self.figure.savefig(png, format="png", dpi=_DPI, facecolor="white", metadata={"Software": None})
         text = svg.getvalue().replace("'DejaVu Sans'", _FONTS)
         return Drawn(self.name, title, caption, alt, text, png.getvalue())
+
+
+def _wrap_titles(figure: MatplotlibFigure) -> bool:
+    """Wrap the axes' titles that stick out of the figure, which the layout does not prevent; return whether any did."""
+    edges = figure.bbox
+    wrapped = False
+    for axes in figure.axes:
+        for label, along in ((axes.xaxis.label, "x"), (axes.yaxis.label, "y")):
+            box = label.get_window_extent()
+            start, end = getattr(box, f"interval{along}")
+            low, high = getattr(edges, f"interval{along}")
+            text = label.get_text()
+            if not text or (start >= low and end <= high):
+                continue
+            # The title is centred on its axis, so the nearer end of the figure decides how long a line may be.
+            room = 2 * min((start + end) / 2 - low, high - (start + end) / 2)
+            longest = max(map(len, text.split("\n")))
+            width = max(8, int(longest * room / (end - start)) - 1)
+            label.set_text("\n".join(textwrap.wrap(text, width)))
+            wrapped = True
+    return wrapped
 
 
 def _columns(labels: Sequence[str]) -> int:

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from PIL import Image
 from sgool.report import format as text
 from sgool.report.canvas import style
 from sgool.report.metrics import Metric
+from sgool.report.saliency import UNKNOWN, Maps
 from sgool.report.stats import DRAW
 
 MOST = 6
@@ -49,11 +51,12 @@ class Cell:
 
 @dataclass(frozen=True)
 class Line:
-    """A row of pictures: a method's final images, or with ``saliency`` one method's saliency overlays."""
+    """A row of pictures: a method's final images, or with ``saliency`` its overlays, which show what ``maps`` says."""
 
     label: str
     saliency: bool
     cells: tuple[Cell, ...]
+    maps: Maps = UNKNOWN
 
 
 @dataclass(frozen=True)
@@ -85,12 +88,13 @@ def make_examples(
     baselines: Mapping[str, str | None],
     data: Mapping[str, Any],
     folder: Path,
+    maps: Mapping[str, Maps],
 ) -> Examples | None:
     """Chooses examples and writes them as ``figures/examples.png`` in the report's folder.
 
     Arguments and result are those of ``choose_examples``; ``folder`` is the report's folder.
     """
-    examples = choose_examples(frame, metrics, baselines, data)
+    examples = choose_examples(frame, metrics, baselines, data, maps)
     if examples:
         with style(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # glyphs that the font lacks are shown as boxes
@@ -99,7 +103,11 @@ def make_examples(
 
 
 def choose_examples(
-    frame: pd.DataFrame, metrics: Sequence[Metric], baselines: Mapping[str, str | None], data: Mapping[str, Any]
+    frame: pd.DataFrame,
+    metrics: Sequence[Metric],
+    baselines: Mapping[str, str | None],
+    data: Mapping[str, Any],
+    maps: Mapping[str, Maps] = MappingProxyType({}),
 ) -> Examples | None:
     """Chooses pairs at equal distances in the order of their gain, averaged over the methods.
 
@@ -108,6 +116,7 @@ def choose_examples(
         metrics: From ``shown_metrics``. The first that is evidence and has more than two values orders the pairs.
         baselines: From ``baseline_labels``.
         data: From ``gallery_data``.
+        maps: From ``maps_by_label``: what each method's saliency maps show.
 
     Returns:
         The examples, or None if no pair has a gain and a picture.
@@ -127,7 +136,7 @@ def choose_examples(
     rows = {row[0]: row for row in data["rows"]}
     chosen = [rows[order.index[place]] for place in places]
     known = gains.set_index(["label", "pair_id"])["gain"]
-    lines = _lines(chosen, metric, list(metrics).index(metric), list(baselines), known)
+    lines = _lines(chosen, metric, list(metrics).index(metric), list(baselines), known, maps)
     if not any(cell.file for line in lines for cell in line.cells):
         return None
     ranks, prompts = tuple(int(place) + 1 for place in places), tuple(row[1] for row in chosen)
@@ -155,7 +164,12 @@ def _gains(frame: pd.DataFrame, metric: Metric, baselines: Mapping[str, str | No
 
 
 def _lines(
-    chosen: Sequence[Sequence[Any]], metric: Metric, position: int, labels: Sequence[str], gains: pd.Series
+    chosen: Sequence[Sequence[Any]],
+    metric: Metric,
+    position: int,
+    labels: Sequence[str],
+    gains: pd.Series,
+    maps: Mapping[str, Maps],
 ) -> tuple[Line, ...]:
     lines = []
     for at, label in enumerate(labels):
@@ -166,7 +180,7 @@ def _lines(
     for at, label in reversed(list(enumerate(labels))):
         cells = [row[5][at] for row in chosen]
         if any(cell and cell[_OVERLAY] for cell in cells):
-            return (*lines, Line(label, True, tuple(_overlay(cell) for cell in cells)))
+            return (*lines, Line(label, True, tuple(map(_overlay, cells)), maps.get(label, UNKNOWN)))
     return tuple(lines)
 
 
@@ -211,7 +225,7 @@ def examples_png(examples: Examples, images: Path, target: Path) -> None:
         figure.text(*place, "\n".join(wrapped), size=8, ha="center", va="bottom", parse_math=False)
     for row, line in enumerate(examples.lines):
         bottom = 1 - (head + (row + 1) * cell / ratio) / height
-        label = "where people\nlook" if line.saliency else textwrap.shorten(line.label, 40)
+        label = "\n".join(textwrap.wrap(line.maps.shows, 14)) if line.saliency else textwrap.shorten(line.label, 40)
         middle = bottom + cell / ratio / 2 / height
         figure.text((side - 0.1) / width, middle, label, size=8.5, ha="right", va="center", parse_math=False)
         for at, picture in enumerate(line.cells):

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -19,19 +20,21 @@ from sgool.report.curves import curve_figures
 from sgool.report.examples import make_examples
 from sgool.report.figures import score_figures
 from sgool.report.gallery import make_gallery, to_script
-from sgool.report.history import read_histories
+from sgool.report.history import Histories, read_histories
 from sgool.report.latex import to_latex
 from sgool.report.load import Run, baseline_labels, compared_with, load_runs, to_frame
 from sgool.report.metrics import Metric, shown_metrics
 from sgool.report.output import MARK, report_folder
 from sgool.report.palette import COLOURS, Look, method_looks
+from sgool.report.panel import make_panel
 from sgool.report.problems import differing_settings, find_problems
 from sgool.report.provenance import caveats, describe_run, facts
+from sgool.report.saliency import Maps, maps_by_label, together
 from sgool.report.source import Source
-from sgool.report.summary import Comparison, category_rows, compare, statement_rows
+from sgool.report.summary import category_rows, compare, statement_rows
 from sgool.report.tables import Table, all_tables, results_csv, score_table, to_markdown
 
-_SCRIPTS = ("state.js", "values.js", "cells.js", "gallery.js", "viewer.js", "keys.js")
+_SCRIPTS = ("state.js", "values.js", "cells.js", "gallery.js", "viewer.js", "keys.js", "page.js")
 _WITHOUT_SCRIPT = 60
 """How many pairs a browser without JavaScript shows."""
 
@@ -69,21 +72,20 @@ def write_report(runs: Sequence[Run], folder: Path, against: Sequence[str]) -> N
     baselines = comparisons[0].baselines
     looks = method_looks(baselines)
     categories, statements = category_rows(frame, metrics, baselines), statement_rows(frame, baselines)
-    with style():
-        scores = score_figures(Source(frame, metrics, comparisons, looks))
-        curves = curve_figures(histories, looks)
+    scores, curves = _draw(Source(frame, metrics, comparisons, looks), histories)
     figures = [*(drawn for found in scores.values() for drawn in found), *curves]
     tables = all_tables(comparisons, categories, statements, metrics)
     gallery = make_gallery(frame, metrics, baselines, folder / "images")
-    has_overlay = any(cell and cell[2] for row in gallery.data["rows"] for cell in row[5])
+    maps = maps_by_label(runs)
+    overlays = _overlays(gallery.data, maps)
     content = {
         "title": " + ".join(run.name for run in runs),
         "facts": _facts(runs, frame),
         "metrics": metrics,
-        "examples": make_examples(frame, metrics, baselines, gallery.data, folder),
+        "examples": make_examples(frame, metrics, baselines, gallery.data, folder, maps),
         "overall": comparisons[0].overall,
         "comparisons": comparisons,
-        "panels": [_panel(metric, at, comparisons) for at, metric in enumerate(metrics)],
+        "panels": [make_panel(metric, at, comparisons) for at, metric in enumerate(metrics)],
         "combined": score_table(comparisons[0], metrics),
         "categories": categories,
         "statements": statements,
@@ -91,16 +93,23 @@ def write_report(runs: Sequence[Run], folder: Path, against: Sequence[str]) -> N
         "groups": _figure_groups(scores, curves, metrics),
         "problems": find_problems(runs, frame, metrics, histories, gallery.missing),
         "settings": differing_settings(runs),
-        "caveats": caveats(runs, metrics, has_overlay),
+        "caveats": caveats(runs, metrics, overlays),
+        "maps": together(overlays),
         "runs": [describe_run(run) for run in runs],
         "checksum": _write_files(folder, runs, frame, tables, figures),
         "results": len(frame),
         "swatches": _swatches(looks),
         "plain_rows": gallery.data["rows"][:_WITHOUT_SCRIPT],
-        "data": Markup(to_script(gallery.data | {"swatches": _swatches(looks)})),
+        "data": _script_data(gallery.data, looks, maps),
     }
     page = _environment().get_template("index.html.j2").render(content)
     (folder / "index.html").write_text(page, encoding="utf-8")
+
+
+def _draw(source: Source, histories: Histories) -> tuple[dict[str, list[Drawn]], list[Drawn]]:
+    """Draw the figures of each metric, by its key, and the curves."""
+    with style():
+        return score_figures(source), curve_figures(histories, source.looks)
 
 
 def _metrics(runs: Sequence[Run], frame: pd.DataFrame) -> list[Metric]:
@@ -135,37 +144,38 @@ class FigureView:
     svg: Markup
 
 
+def _overlays(data: Mapping[str, Any], maps: Mapping[str, Maps]) -> list[Maps]:
+    """Return what the saliency overlays show, of each method that has some in the gallery."""
+    labels = [label for label, _ in data["methods"]]
+    return [maps[label] for at, label in enumerate(labels) if any(row[5][at] and row[5][at][2] for row in data["rows"])]
+
+
+def _script_data(data: Mapping[str, Any], looks: Mapping[str, Look], maps: Mapping[str, Maps]) -> Markup:
+    """Return the data of the page's script: that of the gallery, and each method's looks and maps."""
+    titles = [maps[label].title for label, _ in data["methods"]]
+    return Markup(to_script({**data, "swatches": _swatches(looks), "maps": titles}))
+
+
 @dataclass(frozen=True)
-class Panel:
-    """A metric's table: its rows per data set, and the scale on which their intervals are drawn."""
+class FigureGroup:
+    """Figures that are folded away together: their heading, their names, and a line that says what they show."""
 
-    metric: Metric
-    position: int
-    low: float
-    high: float
-
-    def place(self, value: float) -> float:
-        """Return a value's place on the scale, in per cent of its length."""
-        return round(100.0 * (value - self.low) / (self.high - self.low), 2)
-
-
-def _panel(metric: Metric, position: int, comparisons: Sequence[Comparison]) -> Panel:
-    """Make a metric's panel, with a scale that holds zero and every interval."""
-    found = [row for comparison in comparisons for dataset in comparison.datasets for row in dataset.methods]
-    ends = [0.0]
-    for difference in (row.cells[position].difference for row in found):
-        if difference is not None and difference.pairs:
-            ends += [difference.difference, difference.low or 0.0, difference.high or 0.0]
-    margin = 0.06 * (max(ends) - min(ends)) or 1.0
-    return Panel(metric, position, min(ends) - margin, max(ends) + margin)
+    heading: str
+    names: tuple[str, ...]
+    about: str
 
 
 def _figure_groups(
     scores: Mapping[str, Sequence[Drawn]], curves: Sequence[Drawn], metrics: Sequence[Metric]
-) -> list[tuple[str, list[str]]]:
-    """Group the figures as (heading, names): one group per metric, then the curves."""
+) -> list[FigureGroup]:
+    """Group the figures: one group per metric, then the curves."""
     named = [(metric.name, scores.get(metric.key, [])) for metric in metrics] + [("Over the updates", curves)]
-    return [(heading, [drawn.name for drawn in found]) for heading, found in named if found]
+    groups = []
+    for heading, found in named:
+        # The heading has the metric's name already.
+        titles = [drawn.title.replace(heading, "").strip(": ").lower() for drawn in found]
+        groups.append(FigureGroup(heading, tuple(drawn.name for drawn in found), ", ".join(titles)))
+    return [group for group in groups if group.names]
 
 
 def _swatches(looks: Mapping[str, Look]) -> dict[str, tuple[int, int]]:

@@ -24,15 +24,16 @@ class Colour:
     marker: str
 
 
-#: All colours, in the order in which methods without a colour of their own take them.
+#: All colours, in the order in which methods without a colour of their own take them. Small markers are told apart by
+#: their outlines too: there is no square beside the same square on its corner, and no plus beside a diagonal cross.
 COLOURS: tuple[Colour, ...] = (
     Colour("#40434b", "#9095a1", "o"),  # grey
     Colour("#0067a8", "#75b2df", "s"),  # blue
-    Colour("#862300", "#f2935a", "D"),  # vermilion, dark
-    Colour("#017757", "#3fc49c", "^"),  # bluish green
-    Colour("#a23b78", "#f8b4d3", "v"),  # reddish purple
-    Colour("#85650a", "#dcb339", "P"),  # ochre
-    Colour("#4b3fb0", "#a9a0f5", "X"),  # indigo
+    Colour("#862300", "#f2935a", "^"),  # vermilion, dark
+    Colour("#017757", "#3fc49c", "v"),  # bluish green
+    Colour("#a23b78", "#f8b4d3", "d"),  # reddish purple
+    Colour("#85650a", "#dcb339", "X"),  # ochre
+    Colour("#4b3fb0", "#a9a0f5", "*"),  # indigo
     Colour("#7a4a2b", "#c59876", "<"),  # brown
 )
 _PLACES = {"vanilla": 0, "doodl": 1, "sgool": 2, "best_of_n": 3, "reno": 4, "clip_guidance": 5}

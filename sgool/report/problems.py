@@ -11,7 +11,7 @@ import pandas as pd
 
 from sgool.report.history import Histories
 from sgool.report.load import Run, writable
-from sgool.report.metrics import Metric, judge_networks, objective_networks
+from sgool.report.metrics import Metric
 from sgool.results.compare import NOT_COMPARED, changed_keys, flatten
 
 _NON_FINITE = re.compile(r"non-?finite|\bnan\b|\binf(?:inity|inite)?\b", re.IGNORECASE)
@@ -44,18 +44,20 @@ def find_problems(
     histories: Histories,
     missing: Iterable[tuple[str, str, str]],
 ) -> list[Problem]:
-    """Return all problems that the records show, the worst first."""
+    """Return all problems that the records show, the worst first; of a run in which all went well, none.
+
+    What is usual and should only be known, such as a judge that was optimised against, is no problem: that stands in
+    ``provenance.caveats``.
+    """
     found = [
         _failed(frame),
         _non_finite(frame, metrics, histories),
-        _shared_weights(runs, metrics),
         _changed_settings(runs),
         _unfinished(runs),
         _invalid(runs),
         _not_run(frame),
         _truncated(frame),
         _files(histories, missing),
-        _environments(runs),
     ]
     return [problem for problem in found if problem]
 
@@ -109,22 +111,6 @@ def _non_finite(frame: pd.DataFrame, metrics: Sequence[Metric], histories: Histo
         return None
     lines = tuple(f"{text} ({_named(pairs)})" for text, pairs in groups.items())
     return Problem("Numbers that were not finite", "NaN or infinite losses, gradients or scores.", lines)
-
-
-def _shared_weights(runs: Sequence[Run], metrics: Sequence[Metric]) -> Problem | None:
-    configs = [config for run in runs for config in run.configs]
-    lines = []
-    for metric in metrics:
-        if metric.optimised:
-            judge = metric.key.rpartition("/")[0] or metric.key
-            networks = {judge_networks(config).get(judge) for config in configs} - {None}
-            used = networks or set().union(*(objective_networks(config) for config in configs))
-            lines.append(f"{metric.title}: {', '.join(sorted(map(str, used))) or 'the guide'}")
-    text = (
-        "An objective of the run used these weights, so their scores show how far the optimiser got and are no "
-        "evidence of quality. They are marked “optimised against” wherever they appear."
-    )
-    return Problem("Judges that were optimised against", text, tuple(map(writable, lines))) if lines else None
 
 
 def _changed_settings(runs: Sequence[Run]) -> Problem | None:
@@ -188,16 +174,6 @@ def _files(histories: Histories, missing: Iterable[tuple[str, str, str]]) -> Pro
     lines = tuple(f"{text} ({_named(pairs)})" for text, pairs in groups.items())
     text = "The records count all the same; the picture or curve is left out."
     return Problem("Missing or unreadable files", text, lines) if lines else None
-
-
-def _environments(runs: Sequence[Run]) -> Problem | None:
-    lines = []
-    for run in runs:
-        if len(run.environments) > 1:
-            devices = dict.fromkeys(str(environment.get("device")) for environment in run.environments)
-            lines.append(writable(f"{run.name}: {len(run.environments)} environments, on {', '.join(devices)}"))
-    text = "Other kernels give other last digits. The seconds of pairs made on different machines do not compare."
-    return Problem("A run made in several environments", text, tuple(lines)) if lines else None
 
 
 def _named(names: Mapping | Sequence[str]) -> str:

@@ -11,7 +11,8 @@ from typing import Any
 from sgool.config.judges import saliency_judges
 from sgool.report.format import number
 from sgool.report.load import Run, writable
-from sgool.report.metrics import Metric, judge_networks
+from sgool.report.metrics import Metric, judge_networks, objective_networks
+from sgool.report.saliency import Maps, about
 from sgool.report.stats import FEWEST_GROUPS
 from sgool.results.compare import config_text, flatten
 
@@ -81,8 +82,14 @@ def facts(run: Run) -> dict[str, str]:
     return {name: value for name, value in known.items() if value}
 
 
-def caveats(runs: Sequence[Run], metrics: Sequence[Metric], has_overlay: bool) -> list[tuple[str, str]]:
-    """Return (heading, text) of everything that a reader must know before believing the numbers."""
+def caveats(runs: Sequence[Run], metrics: Sequence[Metric], maps: Sequence[Maps] = ()) -> list[tuple[str, str]]:
+    """Return (heading, text) of everything that a reader must know before believing the numbers.
+
+    Args:
+        runs: The report's runs.
+        metrics: The metrics that it shows.
+        maps: What the saliency overlays show that stand in the report; empty: it has none.
+    """
     notes = [_judge_note(runs, metric) for metric in metrics if metric.key != "scene_accuracy"]
     if any(metric.key == "scene_accuracy" for metric in metrics):
         notes.append(
@@ -105,14 +112,20 @@ def caveats(runs: Sequence[Run], metrics: Sequence[Metric], has_overlay: bool) -
         )
     )
     notes.append(_choice_note(runs))
-    if has_overlay:
-        notes.append(
-            (
-                "Where people look is a prediction",
-                "The overlay is the saliency map that the detector made for the run. Nobody's eyes were tracked.",
-            )
-        )
+    notes += [about(kind) for kind in dict.fromkeys(maps)]
+    notes += _environments_note(runs)
     return notes
+
+
+def _environments_note(runs: Sequence[Run]) -> list[tuple[str, str]]:
+    """Name the runs that were made in several environments: nothing went wrong there, but it should be known."""
+    lines = []
+    for run in runs:
+        if len(run.environments) > 1:
+            devices = dict.fromkeys(str(environment.get("device")) for environment in run.environments)
+            lines.append(writable(f"{run.name}: {len(run.environments)} environments, on {', '.join(devices)}."))
+    text = "Other kernels give other last digits. The seconds of pairs made on different machines do not compare."
+    return [("A run made in several environments", " ".join([text, *lines]))] if lines else []
 
 
 def _choice_note(runs: Sequence[Run]) -> tuple[str, str]:
@@ -130,12 +143,15 @@ def _judge_note(runs: Sequence[Run], metric: Metric) -> tuple[str, str]:
     judge = metric.key.rpartition("/")[0] or metric.key
     configs = [config for run in runs for config in run.configs]
     networks = sorted({judge_networks(config).get(judge, "") for config in configs} - {""})
+    if metric.optimised and not networks:
+        networks = sorted(map(writable, set().union(*(objective_networks(config) for config in configs))))
     which = f" ({', '.join(networks)})" if networks else ""
     if metric.optimised:
         return (
             f"{metric.title} was optimised against",
             f"The objective used this network{which}. Its score shows how far the optimiser got, not whether the "
-            "images are better: expect it to rise in any case, also by tricks that fool it alone.",
+            "images are better: expect it to rise in any case, also by tricks that fool it alone. It is marked "
+            "“optimised against” wherever it appears.",
         )
     if metric.direction == 0:
         return (

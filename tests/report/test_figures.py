@@ -6,12 +6,15 @@ import io
 import re
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from sgool.report import canvas
 from sgool.report.canvas import Drawn, file_name, for_page, new_figure, shorten, style
 from sgool.report.curves import curve_figures
 from sgool.report.figures import _file_endings, score_figures
@@ -27,10 +30,12 @@ EVIL = "<b>&amp; $x_1$ \\frac{"
 EIGHT = [(f"prompt {number}", EVIL if number % 2 else "plain") for number in range(14)]
 
 
-def figures_of(*paths: Path, against: Sequence[str] = ("vanilla",)) -> dict[str, Drawn]:
+def figures_of(*paths: Path, against: Sequence[str] = ("vanilla",), title: str | None = None) -> dict[str, Drawn]:
     runs = load_runs(paths)
     frame = to_frame(runs)
     metrics = shown_metrics(frame.columns, [run.config for run in runs])
+    if title:
+        metrics = [replace(metrics[0], title=title)]
     comparisons = [compare(frame, metrics, name, baseline_labels(runs, name)) for name in against]
     looks = method_looks(comparisons[0].baselines)
     with style():
@@ -221,3 +226,61 @@ def test_a_figure_without_a_legend_or_values() -> None:
         figure, axes = new_figure("empty", rows=1)
         drawn = figure.done("t", "c", "a")
     assert drawn.name == "empty" and axes.get_legend() is None
+
+
+TITLES = [
+    "Score",
+    "Guide CLIP score (optimised against)",
+    "A name of a score that someone made very long " * 2,
+    "X" * 120,
+]
+
+
+@pytest.mark.parametrize("title", TITLES)
+def test_no_title_of_an_axis_is_cut_off(run: Path, monkeypatch: pytest.MonkeyPatch, title: str) -> None:
+    seen: list[str] = []
+    plain = canvas.Figure.done
+
+    def measured(self: canvas.Figure, *texts: str) -> Drawn:
+        drawn = plain(self, *texts)
+        self.figure.draw_without_rendering()  # in dots of the figure, and not of the PNG
+        for axes in self.figure.axes:
+            for label in (axes.xaxis.label, axes.yaxis.label):
+                box, edges = label.get_window_extent(), self.figure.bbox
+                if not label.get_text():
+                    continue
+                assert box.x0 >= edges.x0 and box.x1 <= edges.x1, f"{self.name}: {label.get_text()}"
+                assert box.y0 >= edges.y0 and box.y1 <= edges.y1, f"{self.name}: {label.get_text()}"
+                seen.append(label.get_text())
+        return drawn
+
+    monkeypatch.setattr(canvas.Figure, "done", measured)
+    figures_of(run, title=title)
+    assert len([text for text in seen if "mean" in text or "difference" in text]) >= 3
+
+
+def test_of_every_mark_in_the_relative_improvement_method_and_category_are_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The legend names each method with its own marker, and a category's marks keep away from its neighbours'."""
+    kept: dict[str, canvas.Figure] = {}
+    plain = canvas.Figure.done
+    monkeypatch.setattr(
+        canvas.Figure, "done", lambda self, *texts: kept.update({self.name: self}) or plain(self, *texts)
+    )
+    methods = ("vanilla", "doodl", "sgool", "best_of_n", "reno", "clip_guidance")
+    pairs = fake_pairs([(f"prompt {k}", "abc"[k % 3]) for k in range(6)], (0,))
+    figures_of(make_fake_run(tmp_path / "run", methods=methods, pairs=pairs).path)
+    figure = kept["improvement-judge-clip-score"].figure
+    (legend,), (axes,) = figure.legends, figure.axes
+    assert [text.get_text() for text in legend.get_texts()] == list(methods[1:])
+    marks = [line for line in axes.lines if line.get_marker() not in ("None", None, "")]
+    markers = {line.get_label(): line.get_marker() for line in marks if line.get_label() in methods}
+    assert len(set(markers.values())) == 5
+    assert not {"s", "D"} <= set(markers.values())  # a square and the same square on its corner
+    heights = sorted(float(line.get_ydata()[0]) for line in marks)
+    groups = [[height for height in heights if round(height) == place] for place in (1, 2, 3)]
+    assert [len(group) for group in groups] == [5, 5, 5]
+    assert all(after[0] - before[-1] > 2 * (after[1] - after[0]) for before, after in pairwise(groups))
+    low, high = axes.get_xlim()
+    assert low < 0 < high

@@ -103,6 +103,14 @@ def test_hostile_names_of_folders(tmp_path: Path, name: str) -> None:
     assert len(page.images()) == 3
 
 
+def test_a_flawless_run_counts_nothing_that_went_wrong(tmp_path: Path) -> None:
+    """Its judges hold the guide, which every objective uses: usual, and told where the judges are explained."""
+    page = Page(build_report([make_fake_run(tmp_path / "run").path]))
+    assert page.all("span", class_="count") == [{"class": "count", "role": "status"}]  # that of the viewer
+    assert "Nothing that the records show: all 18 results ended well." in page.text
+    assert "Guide CLIP score was optimised against" in page.text
+
+
 def test_failed_pairs_are_visible(tmp_path: Path) -> None:
     run = make_fake_run(tmp_path / "run", failed={("doodl", 1): "the loss became NaN at update 3"})
     page = Page(build_report([run.path]))

@@ -116,7 +116,7 @@ def test_judge_equal_to_guide_is_marked(tmp_path: Path) -> None:
     text = Page(path).text
     assert "Judge CLIP score optimised against" in text
     assert "Judge CLIP score was optimised against The objective used this network (emoji_world/guide)" in text
-    assert "Judge CLIP score: emoji_world/guide" in text
+    assert "Judges that were optimised against" not in text  # usual, and told among the cautions
     for name in ("tables.md", "tables.tex"):
         assert "Judge CLIP score (optimised against)" in (path.parent / name).read_text()
     assert "Judge CLIP score (optimised against)" in (path.parent / "figures/bars-judge-clip-score.svg").read_text()

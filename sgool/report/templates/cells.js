@@ -3,6 +3,8 @@
 (() => {
   const { data, CELL } = report;
   const LONGEST_ALT = 160;
+  const FEW_ROWS = 24; // whose pictures may load at once
+  const FEW = 3; // methods: beside small pictures there is room for what is written about them
 
   report.element = (tag, attributes = {}, ...children) => {
     const made = document.createElement(tag);
@@ -24,7 +26,7 @@
   function strip(cell, frames, alt) {
     const count = cell[CELL.FRAMES].length + cell[CELL.OVERLAY];
     return element("img", {
-      class: "strip", src: `images/${cell[CELL.FILE]}`, alt, loading: "lazy", decoding: "async", draggable: "false",
+      class: "strip", src: `images/${cell[CELL.FILE]}`, alt, loading: data.rows.length > FEW_ROWS ? "lazy" : "eager", decoding: data.rows.length > FEW_ROWS ? "async" : "auto", draggable: "false",
       style: { "--n": count, "--k": frames },
     });
   }
@@ -42,17 +44,19 @@
     over.classList.add("over");
     return element(
       "button",
-      { class: "frame has-over", type: "button", style, "aria-pressed": "false", title: "where people look",
-        "aria-label": `${label}: show where people look` },
+      { class: "frame has-over", type: "button", style, "aria-pressed": "false", title: data.maps[report.labels.indexOf(label)],
+        "aria-label": `${label}: show the saliency map (${data.maps[report.labels.indexOf(label)]})` },
       image, over,
     );
   }
+
+  const chosen = (metric) => (metric === report.state.metric ? " chosen" : "");
 
   function scores(row, cell, method) {
     return data.metrics.map((metric, position) => {
       const { text, gain, tone } = cell && !report.failed(cell) ? report.score(row, method, position) : { text: "", gain: "" };
       return element(
-        "span", { class: metric.optimised ? "score quiet" : "score" },
+        "span", { class: `score${metric.optimised ? " quiet" : ""}${chosen(position)}` },
         element("span", { class: "what" }, metric.title, metric.optimised && element("small", {}, " optimised against")), element("b", {}, text), gain && element("em", { class: tone }, gain),
       );
     });
@@ -141,16 +145,16 @@
         element("h3", { dir: "auto" }, row[1] || "(empty prompt)"),
         element("p", { class: "tags" },
           category && element("span", { class: "tag", dir: "auto" }, category),
-          element("span", { class: "seed", title: row[0] }, `seed ${row[4]}`)),
-        element("button", { type: "button", class: "plain enlarge" }, "Enlarge")),
+          element("span", { class: "seed", title: row[0] }, `seed ${row[4]}`),
+          element("button", { type: "button", class: "plain enlarge" }, "Enlarge"))),
       element("div", { class: "labels" },
         element("span", { class: "name" }, steps > 1 ? slider(row, methods, steps) : null),
-        ...data.metrics.map((metric) => element("span", { class: metric.optimised ? "quiet" : "" }, metric.title,
+        ...data.metrics.map((metric, at) => element("span", { class: (metric.optimised ? "quiet" : "") + chosen(at) }, metric.title,
           metric.optimised && element("small", {}, "optimised against"))),
-        data.parts.length ? element("span", {}, "Scene") : null),
+        data.parts.length ? element("span", { class: "scene" }, "Scene") : null),
     );
     const article = element(
-      "article", { class: "pair", role: "listitem", tabindex: "-1", "data-row": position, "aria-posinset": place[0],
+      "article", { class: methods.length <= FEW ? "pair few" : "pair", role: "listitem", tabindex: "-1", "data-row": position, "aria-posinset": place[0],
         "aria-setsize": place[1], "aria-label": row[1].slice(0, LONGEST_ALT) || "empty prompt",
         style: { "--columns": methods.length, "--lines": 1 + data.metrics.length + (data.parts.length ? 1 : 0) } },
       head, ...methods.map((method) => cellOf(row, method)),

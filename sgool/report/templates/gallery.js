@@ -3,6 +3,7 @@
 (() => {
   const { data } = report;
   const BLOCK = 6; // rows that come and go together
+  const STAYING = 24; // so few rows all stay
   const gallery = document.getElementById("gallery");
   const controls = document.getElementById("controls");
   const field = (name) => controls.elements.namedItem(name);
@@ -19,7 +20,7 @@
   }
 
   function clear(block) {
-    if (!block.firstChild || block.contains(document.activeElement)) return;
+    if (!block.firstChild || selected.length <= STAYING || block.contains(document.activeElement)) return;
     const tall = block.getBoundingClientRect().height;
     height = tall / block.childElementCount;
     block.style.minHeight = `${tall}px`;
@@ -42,10 +43,10 @@
       blocks.push(block);
     }
     gallery.append(...blocks);
-    if (blocks.length) fill(blocks[0]);
+    for (const block of selected.length <= STAYING ? blocks : blocks.slice(0, 1)) fill(block);
     if (!height && blocks.length) {
       height = blocks[0].getBoundingClientRect().height / blocks[0].childElementCount;
-      for (const block of blocks.slice(1)) block.style.minHeight = `${BLOCK * height}px`;
+      for (const block of blocks) if (!block.firstChild) block.style.minHeight = `${BLOCK * height}px`;
     }
     for (const block of blocks) watcher.observe(block);
   }
@@ -58,7 +59,7 @@
     const names = data.metrics[metric]?.direction ? ["better", "equal", "worse"] : ["higher", "equal", "lower"];
     const whom = b === report.FIRST ? "its first image" : report.labels[b];
     const tally = data.metrics.length && a !== b
-      ? ` · ${report.labels[a]} against ${whom}: ${counts.win} ${names[0]}, ${counts.draw} ${names[1]}, ${counts.loss} ${names[2]}`
+      ? ` · ${report.labels[a]} against ${whom} on ${data.metrics[metric].title}: ${counts.win} ${names[0]}, ${counts.draw} ${names[1]}, ${counts.loss} ${names[2]}.`
       : "";
     document.getElementById("shown").textContent = many + tally;
     document.getElementById("nothing").hidden = selected.length > 0;
@@ -86,6 +87,18 @@
     document.body.dataset.view = view;
     for (const article of document.querySelectorAll(".pair")) report.steer(article, view === "first" ? 0 : Infinity);
   }
+
+  // The rows are made anew, and the one that the reader looked at stays on the screen.
+  report.setSize = (size) => {
+    const first = [...gallery.querySelectorAll(".pair")].find((article) => article.getBoundingClientRect().bottom > 60);
+    const place = first ? report.placeOf(first) : 0;
+    const reading = first && first.getBoundingClientRect().top < 0;
+    report.keepSize(size);
+    field("size").value = size;
+    height = 0;
+    list();
+    if (reading) gallery.children[Math.floor(place / BLOCK)]?.scrollIntoView({ block: "start" });
+  };
 
   report.change = (changes) => {
     Object.assign(report.state, changes);
@@ -118,9 +131,11 @@
   report.count = () => selected.length;
 
   controls.hidden = false;
+  field("size").value = report.size();
   controls.addEventListener("submit", (event) => event.preventDefault());
   let waiting = 0;
   controls.addEventListener("input", (event) => {
+    if (event.target.name === "size") return report.setSize(event.target.value);
     clearTimeout(waiting);
     waiting = setTimeout(read, event.target.name === "q" ? 120 : 0);
   });
@@ -131,6 +146,22 @@
   document.addEventListener("click", (event) => {
     const frame = event.target.closest?.(".has-over");
     if (frame) frame.setAttribute("aria-pressed", String(frame.getAttribute("aria-pressed") !== "true"));
+  });
+  // On paper there is no scrolling: all rows, but no more of them than anyone would print.
+  const MOST_PRINTED = 200;
+  addEventListener("beforeprint", () => {
+    watcher.disconnect();
+    [...gallery.children].forEach((block, at) => {
+      if (at * BLOCK < MOST_PRINTED) fill(block);
+      else block.hidden = true;
+    });
+    for (const image of gallery.querySelectorAll("img")) image.loading = "eager";
+  });
+  addEventListener("afterprint", () => {
+    for (const block of gallery.children) {
+      block.hidden = false;
+      watcher.observe(block);
+    }
   });
   addEventListener("hashchange", () => {
     report.readAddress();

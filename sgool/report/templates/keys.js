@@ -9,6 +9,11 @@
   const here = () => report.enlarged() ?? report.current();
   const order = (name) => report.change({ order: report.state.order === name ? "run" : name });
 
+  const resize = (by) => {
+    const size = report.SIZES[report.SIZES.indexOf(report.size()) + by];
+    if (size) report.setSize(size);
+  };
+
   const KEYS = [
     [["j", "ArrowDown"], "next pair", () => next(1)],
     [["k", "ArrowUp"], "previous pair", () => next(-1)],
@@ -16,7 +21,9 @@
     [["End"], "last pair", () => report.goTo(report.count() - 1)],
     [["ArrowLeft"], "back along the trajectory of this pair", () => report.step(here(), -1)],
     [["ArrowRight"], "on along the trajectory", () => report.step(here(), 1)],
-    [["s"], "where people look, in all pictures", () => {
+    [["+", "="], "larger pictures", () => resize(1)],
+    [["-"], "smaller pictures", () => resize(-1)],
+    [["s"], "saliency maps, in all pictures", () => {
       report.change({ view: report.state.view === "saliency" ? "final" : "saliency" });
     }],
     [["Enter"], "this pair in large", () => report.current() && report.enlarge(report.current())],

@@ -78,14 +78,19 @@ const report = {};
     if (hash !== location.hash) history.replaceState(null, "", hash || location.pathname + location.search);
   };
 
-  report.setTheme = (theme) => {
-    document.documentElement.dataset.theme = theme;
+  // A choice that belongs to the reader and not to what is shown, so it is kept here and not in the address.
+  function keep(name, value) {
+    document.documentElement.dataset[name] = value;
     try {
-      localStorage.setItem("sgool-theme", theme);
+      localStorage.setItem(`sgool-${name}`, value);
     } catch {
       // It holds until the page is closed.
     }
-  };
+  }
+  report.setTheme = (theme) => keep("theme", theme);
+  report.SIZES = ["small", "medium", "large"];
+  report.size = () => document.documentElement.dataset.size;
+  report.keepSize = (size) => keep("size", size);
   report.isDark = () => {
     const chosen = document.documentElement.dataset.theme;
     return chosen ? chosen === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;

@@ -29,7 +29,7 @@
   document.addEventListener("click", (event) => {
     const target = event.target;
     if (target.closest?.(".enlarge")) report.enlarge(target.closest(".pair"));
-    else if (target.closest?.("[data-turn]")) report.turn(Number(target.closest("[data-turn]").dataset.turn));
+    else if (target.closest?.("button[data-turn]")) report.turn(Number(target.closest("button").dataset.turn));
     else if (target.closest?.("[data-close]") || target.tagName === "DIALOG") target.closest("dialog").close();
     else if (target.closest?.("[data-help]")) report.help();
     else if (target.closest?.("[data-theme-switch]")) report.setTheme(report.isDark() ? "light" : "dark");

@@ -291,7 +291,10 @@
     step = 2 * steps.length;
     back();
   });
-  $("leave").addEventListener("click", welcome);
+  $("leave").addEventListener("click", () => {
+    welcome();
+    $("welcome-title").focus({ preventScroll: true });
+  });
   for (const button of document.querySelectorAll(".export")) button.addEventListener("click", download);
 
   // Another tab of the same rater.
@@ -333,7 +336,8 @@
     turn += 1;
     $("how-many").textContent = study.forms[0].length;
     $("agree").checked = false; // the next one may be someone else
-    $("rater").focus();
+    // The instructions come first: a focus on the field below them would scroll past them, and open a phone's keyboard.
+    window.scrollTo(0, 0);
   }
 
   $("start").addEventListener("submit", (event) => {
