@@ -43,9 +43,10 @@ class Preprocess(nn.Module):
         super().__init__()
         self.size = size
         self.resize = Resize(size=size, interpolation=interpolation) if resize is None else resize
-        # float64 here, so that a network moved to float64 has the exact constants.
-        for name, values in (("mean", mean), ("std", std)):
-            value = torch.tensor(list(values), dtype=torch.float64).view(1, 3, 1, 1)
+        # Plain numbers beside the buffers, which a network moved to a narrow type would round.
+        self._constants = tuple(map(float, mean)), tuple(map(float, std))
+        for name, values in zip(("mean", "std"), self._constants, strict=True):
+            value = torch.tensor(values, dtype=torch.float64).view(1, 3, 1, 1)
             self.register_buffer(name, value, persistent=False)
 
     def forward(self, images: Tensor, dtype: torch.dtype) -> Tensor:
@@ -69,9 +70,9 @@ class Preprocess(nn.Module):
 
         It computes in at least float32, since a narrower type would lose levels.
         """
-        precise = torch.promote_types(dtype, torch.float32)
-        images = images.to(self.mean.device, precise)
-        return ((images - self.mean.to(precise)) / self.std.to(precise)).to(dtype)
+        device, precise = self.mean.device, torch.promote_types(dtype, torch.float32)
+        mean, std = (torch.tensor(v, dtype=precise, device=device).view(1, 3, 1, 1) for v in self._constants)
+        return ((images.to(device, precise) - mean) / std).to(dtype)
 
 
 def frozen(network: nn.Module) -> nn.Module:
