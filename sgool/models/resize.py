@@ -1,4 +1,4 @@
-"""Brings whole images to the square that a network sees: differentiably, or pixel by pixel as its authors' code does."""
+"""Brings whole images to the square that a network sees: differentiably, or exactly as published code does."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Resize:
 
     Attributes:
         size: Side in pixels of the square that the network sees.
-        interpolation: Interpolation of the resize, which is anti-aliased.
+        interpolation: Interpolation of the resize.
         resize_size: Side in pixels that images are resized to before the crop; None: ``size``.
         mode: Which side gets ``resize_size`` pixels: "shortest" or "longest" (the proportions are kept), or "squash"
             (both). "max_size" is "longest" as HPS's code rounds it; the two differ by a pixel for a few sizes.
@@ -32,6 +32,7 @@ class Resize:
         round_crop: Whether the crop's corner is rounded, as torchvision, timm and open_clip do; False: rounded down,
             as transformers does.
         on_tensors: Whether the published code resizes float tensors (HPS) and not 8-bit images with Pillow.
+        antialias: Whether the resize of tensors is anti-aliased, as Pillow's always is.
     """
 
     size: int
@@ -41,6 +42,7 @@ class Resize:
     fill: tuple[float, float, float] = (0.0, 0.0, 0.0)
     round_crop: bool = True
     on_tensors: bool = False
+    antialias: bool = True
 
     def __call__(self, images: Tensor) -> Tensor:
         """Returns images (N, 3, h, w), nominally in [0, 1] (not clamped), as (N, 3, size, size), differentiably.
@@ -50,7 +52,8 @@ class Resize:
         images = images.to(torch.promote_types(images.dtype, torch.float32))
         target = self._target(images)
         if target != tuple(images.shape[-2:]):
-            images = F.interpolate(images, target, mode=self.interpolation, align_corners=False, antialias=True)
+            mode = self.interpolation
+            images = F.interpolate(images, target, mode=mode, align_corners=False, antialias=self.antialias)
         return self._centre(images)
 
     @torch.no_grad()

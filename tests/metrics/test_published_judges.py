@@ -77,7 +77,9 @@ def test_clip_score_with_every_resize_mode_of_open_clip(
     reference, others = as_batch(photo(40, 70, 1)), torch.cat([as_batch(photo(33, 47, seed)) for seed in range(3)])
     with torch.no_grad():
         w = network.encode_image(preprocess(photo(40, 70, 1))[None], normalize=True)
-        z = torch.cat([network.encode_image(preprocess(photo(33, 47, seed))[None], normalize=True) for seed in range(3)])
+        z = torch.cat(
+            [network.encode_image(preprocess(photo(33, 47, seed))[None], normalize=True) for seed in range(3)]
+        )
     likeness = [float(ImageSimilarity(tower, [reference[0]]).score(as_batch(photo(*size)))[0]) for size in SIZES]
     assert likeness == pytest.approx([100 * float(u[0] @ w[0]) for u in shown], rel=1e-5, abs=1e-5)
     pairs = [1 - float(z[i].double() @ z[j].double()) for i in range(3) for j in range(i)]
@@ -119,7 +121,9 @@ def test_hps_pads_to_the_longest_side(hps_file: Path) -> None:
     expected = [float(u[0] @ text[0]) for u in shown]
     assert scores(judge("hps", options)) == pytest.approx(expected, rel=1e-5, abs=1e-6)
     # Its objective sees the same, with gradient: the published resize is one of floats.
-    term = build_term("t", {"type": "hps", "goal": "maximize", "views": "whole", **options}, Networks({"device": "cpu"}))
+    term = build_term(
+        "t", {"type": "hps", "goal": "maximize", "views": "whole", **options}, Networks({"device": "cpu"})
+    )
     targets = term.targets([PromptSeed(PROMPT, 0)])
     for size, value in zip(SIZES, expected, strict=True):
         batch = as_batch(photo(*size)).requires_grad_()
@@ -148,11 +152,9 @@ def test_pick_score_rounds_the_crop_down(pick_folder: Path, tmp_path: Path, shor
     sizes = (*SIZES, FLOORED, (24, 31), (512, 519), (519, 512))
     metric = judge("pickscore", {"model": str(folder), "processor": str(folder)})
     with torch.no_grad():
-        expected = [
-            float(network(**tokenizer([PROMPT], return_tensors="pt"), **processor(images=photo(*size), return_tensors="pt")
-            ).logits_per_image)
-            for size in sizes
-        ]  # fmt: skip
+        words = tokenizer([PROMPT], return_tensors="pt")
+        shown = [processor(images=photo(*size), return_tensors="pt") for size in sizes]
+        expected = [float(network(**words, **pixels).logits_per_image) for pixels in shown]
     assert scores(metric, sizes=sizes) == pytest.approx(expected, rel=1e-5, abs=1e-5)
     # The objective crops at the same pixel; where nothing is resized it sees the same pixels.
     options = {"type": "pickscore", "model": str(folder), "processor": str(folder)}

@@ -1,4 +1,4 @@
-"""Whole images in classifiers: the resize and crop of timm, torchvision and WS-DAN, on the libraries' own transforms."""
+"""Whole images in classifiers, against the transforms of timm, torchvision and WS-DAN."""
 
 from __future__ import annotations
 
@@ -132,7 +132,9 @@ def test_a_term_of_wsdan_squashes_and_crops(trunk: Inception3, tmp_path: Path, l
         assert found == pytest.approx(expected, rel=1e-3, abs=1e-3)
 
 
-@pytest.mark.parametrize("settings", [{}, {"crop_pct": 0.8, "crop_mode": "border"}, {"pretrained_cfg": {"crop_pct": 1}}])
+@pytest.mark.parametrize(
+    "settings", [{}, {"crop_pct": 0.8, "crop_mode": "border"}, {"pretrained_cfg": {"crop_pct": 1}}]
+)
 def test_a_local_folder_says_its_crop_or_has_timm_s(tmp_path: Path, settings: dict[str, Any]) -> None:
     folder, network = local_folder(tmp_path / "own", input_size=[3, 32, 32], **settings)
     given = settings.get("pretrained_cfg", settings)

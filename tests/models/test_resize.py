@@ -16,7 +16,7 @@ import torch
 from open_clip.transform import image_transform
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Normalize, ToTensor
+from torchvision.transforms import CenterCrop, Compose, InterpolationMode, ToTensor
 from torchvision.transforms import Resize as TorchvisionResize
 
 from sgool.models.preprocess import IMAGENET_MEAN, IMAGENET_STD, OPENAI_MEAN, OPENAI_STD, Preprocess
@@ -105,7 +105,9 @@ def test_images_are_rounded_and_stay_apart() -> None:
     shown = resize.as_published(batch)
     noise = torch.rand(batch.shape, generator=torch.Generator().manual_seed(0)) - 0.5
     assert torch.equal(resize.as_published(batch + 0.9 / 255 * noise), shown)
-    assert torch.equal(resize.as_published(torch.cat([batch * 3 - 1])), resize.as_published((batch * 3 - 1).clamp(0, 1)))
+    assert torch.equal(
+        resize.as_published(torch.cat([batch * 3 - 1])), resize.as_published((batch * 3 - 1).clamp(0, 1))
+    )
     assert torch.equal(resize.as_published(batch[1:2])[0], shown[1])
     broken = batch.clone()
     broken[0, 1, 2, 3] = torch.nan
