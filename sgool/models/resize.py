@@ -64,15 +64,15 @@ class Resize:
         the images' device and at least float32. An image that is not finite is NaN everywhere.
         """
         images = images.to(torch.promote_types(images.dtype, torch.float32))
-        finite = images.isfinite().flatten(1).all(dim=1).view(-1, 1, 1, 1)
-        levels = (torch.where(finite, images, 0).clamp(0, 1) * 255).round()
+        broken = ~images.isfinite().flatten(1).all(dim=1).view(-1, 1, 1, 1)
+        levels = (images.masked_fill(broken, 0).clamp(0, 1) * 255).round()
         target = self._target(images)
         if self.on_tensors or target == tuple(images.shape[-2:]):
             pixels = self(levels / 255)
         else:
             resized = _resize_with_pillow(levels, target, self.interpolation)
             pixels = self._centre(resized.to(images.device, images.dtype) / 255)
-        return torch.where(finite, pixels, torch.nan)
+        return pixels.masked_fill(broken, torch.nan)
 
     def _target(self, images: Tensor) -> tuple[int, int]:
         """Returns the height and width that images are resized to; each mode rounds as the published code does."""
