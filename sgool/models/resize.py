@@ -61,18 +61,18 @@ class Resize:
         """Returns images (N, 3, h, w), rounded to 8 bits, as (N, 3, size, size), without gradient.
 
         The resize is Pillow's, which rounds to 8 bits again, or that of float tensors if ``on_tensors``. The result has
-        the images' device and at least float32. An image that is not finite is NaN everywhere.
+        the images' device and at least float32. NaN stays NaN: Pillow's resize would hide it, so all of such an image
+        is NaN then.
         """
-        images = images.to(torch.promote_types(images.dtype, torch.float32))
-        broken = ~images.isfinite().flatten(1).all(dim=1).view(-1, 1, 1, 1)
-        levels = (images.masked_fill(broken, 0).clamp(0, 1) * 255).round()
+        # Contiguous, as published code makes its tensors: the rounding of convolutions depends on the memory's layout.
+        images = images.to(torch.promote_types(images.dtype, torch.float32)).contiguous()
+        levels = (images.clamp(0, 1) * 255).round()
         target = self._target(images)
         if self.on_tensors or target == tuple(images.shape[-2:]):
-            pixels = self(levels / 255)
-        else:
-            resized = _resize_with_pillow(levels, target, self.interpolation)
-            pixels = self._centre(resized.to(images.device, images.dtype) / 255)
-        return pixels.masked_fill(broken, torch.nan)
+            return self(levels / 255)
+        resized = _resize_with_pillow(levels.nan_to_num(), target, self.interpolation)
+        pixels = self._centre(resized.to(images.device, images.dtype) / 255)
+        return pixels.masked_fill(levels.isnan().flatten(1).any(dim=1).view(-1, 1, 1, 1), torch.nan)
 
     def _target(self, images: Tensor) -> tuple[int, int]:
         """Returns the height and width that images are resized to; each mode rounds as the published code does."""

@@ -99,7 +99,7 @@ def test_references_are_resized_as_doodl_does(clip_tower: ClipTower, antialias: 
     target = torch.nn.functional.normalize(embeds.mean(dim=0), dim=0)
     # The same pixels through the same network.
     torch.testing.assert_close(term.targets(PAIRS)[0], target, atol=1e-6, rtol=0)
-    assert not torch.allclose(ImageAlignment(clip_tower, images).targets(PAIRS)[0], target, atol=1e-3)
+    assert not torch.allclose(ImageAlignment(clip_tower, images).targets(PAIRS)[0], target, atol=1e-5)
 
 
 def test_image_alignment_wants_images(clip_tower: ClipTower) -> None:
