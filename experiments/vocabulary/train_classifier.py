@@ -35,6 +35,7 @@ CONFIG = {
     "mean": [0.5, 0.5, 0.5],
     "std": [0.5, 0.5, 0.5],
     "interpolation": "bilinear",
+    "crop_pct": 1.0,  # the network was trained on whole images
     "labels": NOUNS,
 }
 STEPS = 900

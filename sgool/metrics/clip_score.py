@@ -11,6 +11,7 @@ from torch import Tensor
 from sgool.metrics.base import TextScore
 from sgool.models.clip import ClipTower
 from sgool.models.networks import Networks
+from sgool.models.resize import published_images
 
 
 class ClipScore(TextScore):
@@ -19,7 +20,7 @@ class ClipScore(TextScore):
     Hessel et al. 2021 have the factor 2.5 instead of 100. As in that paper, each image counts at least 0, so that the
     mean of the images' scores is the score of the set; torchmetrics sets only a negative *mean* to 0. ``update`` takes
     images (B, 3, H, W) in [0, 1] and B prompts. A prompt is cut to the network's context, and its end token is kept,
-    as in CLIP's training.
+    as in CLIP's training. Images are rounded to 8 bits and resized by Pillow, as open_clip's own code does.
     """
 
     key, title, place = "clip_score", "CLIP score", 0
@@ -42,7 +43,8 @@ class ClipScore(TextScore):
         """
         check_number(images, prompts)
         clip = self._clip[0]
-        cosine = (clip.encode_image(images.clamp(0, 1)) * clip.encode_text(list(prompts))).sum(dim=-1)
+        embeds = clip.encode_image(published_images(clip, images))
+        cosine = (embeds * clip.encode_text(list(prompts))).sum(dim=-1)
         return 100 * cosine.clamp_min(0)
 
 

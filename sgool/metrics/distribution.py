@@ -16,6 +16,7 @@ from torchmetrics.image.kid import KernelInceptionDistance
 from sgool.errors import SgoolError
 from sgool.models.classifier import ImageClassifier
 from sgool.models.clip import ClipTower
+from sgool.models.resize import published_images
 
 #: Usual number of images for an FID. With fewer images, or fewer than there are features, its bias is large.
 ENOUGH = 2048
@@ -101,7 +102,8 @@ class ClassifierFeatures(nn.Module):
         """Returns the pooled features (N, D) before the linear layer, of images (N, 3, h, w) in [0, 1]."""
         classifier = self._classifier[0]
         network: Any = classifier.network
-        maps = network.forward_features(classifier.preprocess(images, classifier.dtype))
+        pixels = classifier.preprocess.normalise(published_images(classifier, images), classifier.dtype)
+        maps = network.forward_features(pixels)
         return network.forward_head(maps, pre_logits=True).flatten(1)
 
 
@@ -119,14 +121,15 @@ class ClipFeatures(nn.Module):
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
         """Returns embeddings (N, D) of images (N, 3, h, w) in [0, 1]."""
-        embeds = self._clip[0].encode_image(images)
+        embeds = self._clip[0].encode_image(published_images(self._clip[0], images))
         return embeds * math.sqrt(embeds.shape[1])
 
 
 class InceptionFeatures(nn.Module):
     """A network that returns InceptionV3's 2048 features, with the weights that published FIDs use.
 
-    The weights are those of torch-fidelity, through torchmetrics.
+    The weights are those of torch-fidelity, through torchmetrics. Images are resized as TensorFlow 1 did it, without
+    anti-aliasing, as in torch-fidelity and published FIDs.
 
     Raises:
         SgoolError: torch-fidelity is not installed, or the weights are missing and cannot be fetched.
@@ -145,6 +148,9 @@ class InceptionFeatures(nn.Module):
 
         try:
             self.network = NoTrainInceptionV3("inception-v3-compat", ["2048"]).requires_grad_(False)
+            # Since torchmetrics 1.8 this network's resize is anti-aliased unless told otherwise. Earlier releases have
+            # no such argument, and do not look at the attribute.
+            self.network.use_antialias = False
         except (OSError, RuntimeError) as error:
             from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
 
@@ -157,7 +163,7 @@ class InceptionFeatures(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Returns features (N, 2048) of images (N, 3, h, w) in [0, 1]; the network itself resizes to 299 pixels."""
         device = next(self.network.parameters()).device
-        return self.network((images.to(device) * 255).round().byte())
+        return self.network((images.to(device).clamp(0, 1) * 255).round().byte())
 
 
 def features_of(network: nn.Module, batches: Iterable[Tensor]) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor
 from sgool.metrics.base import TextScore
 from sgool.metrics.clip_score import check_number
 from sgool.models.networks import Networks
+from sgool.models.resize import published_images
 from sgool.objectives.build import build_term
 from sgool.objectives.scores import Score, Scorer
 
@@ -26,8 +27,12 @@ _KNOWN = {
 class PreferenceScore(TextScore):
     """Mean score of images for their prompts by a frozen scorer, on the scorer's own scale.
 
+    Images are rounded to 8 bits and resized as the scorer's published code does, so that the number is the published
+    one. The terms of objectives, which need gradients, resize in floating point.
+
     Args:
-        scorer: HPS, PickScore, ImageReward or an aesthetic predictor (which does not look at the prompts).
+        scorer: HPS, PickScore, ImageReward or an aesthetic predictor (which does not look at the prompts). One of your
+            own may have a method ``as_published(images)``, which returns the images as its call is to see them.
         key: The end of the metric's name in records.
         title: Name in reports; None: the title of a shipped scorer, or else the key.
     """
@@ -56,7 +61,7 @@ class PreferenceScore(TextScore):
         check_number(images, prompts)
         # Each prompt is encoded by itself, as in objectives: padding must not depend on the other prompts of a batch.
         encoded = torch.cat([self._scorer[0].encode_prompts([prompt]) for prompt in prompts])
-        return self._scorer[0](images.clamp(0, 1), encoded)
+        return self._scorer[0](published_images(self._scorer[0], images), encoded)
 
 
 def build_hps_judge(clip: Mapping[str, Any], name: str, networks: Networks) -> list[PreferenceScore]:

@@ -14,6 +14,7 @@ from sgool.metrics.options import reference_images
 from sgool.models.clip import ClipTower
 from sgool.models.images import open_photo, to_tensor
 from sgool.models.networks import Networks
+from sgool.models.resize import published_images
 
 
 class ImageSimilarity(ImageScore):
@@ -39,12 +40,13 @@ class ImageSimilarity(ImageScore):
         self._clip = (clip,)
         with torch.no_grad():
             # A cosine is linear in the reference of norm 1, so the mean of the cosines is that with their mean.
-            self._mean = (torch.cat([clip.encode_image(image[None]) for image in references]).mean(dim=0),)
+            embeds = [clip.encode_image(published_images(clip, image[None])) for image in references]
+            self._mean = (torch.cat(embeds).mean(dim=0),)
 
     @torch.no_grad()
     def score(self, images: Tensor) -> Tensor:
         """Returns scores (B,) of images (B, 3, H, W) in [0, 1]."""
-        return 100 * self._clip[0].encode_image(images.clamp(0, 1)) @ self._mean[0]
+        return 100 * self._clip[0].encode_image(published_images(self._clip[0], images)) @ self._mean[0]
 
 
 class Diversity(MeanScore):
@@ -68,7 +70,7 @@ class Diversity(MeanScore):
         number = len(images)
         if number < 2:
             return images.new_zeros(0)
-        features = self._clip[0].encode_image(images.clamp(0, 1)).double()
+        features = self._clip[0].encode_image(published_images(self._clip[0], images)).double()
         cosines = features @ features.T
         # The matrix has every two images twice, and each image with itself on its diagonal.
         between = (cosines.sum() - cosines.diagonal().sum()) / (number * (number - 1))

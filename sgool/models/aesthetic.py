@@ -86,6 +86,10 @@ class AestheticPredictor(nn.Module):
         weight = next(self.head.parameters())
         return self.head(features.to(weight.dtype))[:, 0].to(features.dtype)
 
+    def as_published(self, images: Tensor) -> Tensor:
+        """Returns images (N, 3, h, w) as the CLIP's own code shows them to it: in 8 bits, resized by Pillow."""
+        return self.clip.as_published(images)
+
 
 def load_aesthetic(clip: ClipTower, checkpoint: str) -> AestheticPredictor:
     """Loads a predictor from ``sa_0_4_vit_*_linear.pth`` (v1) or ``sac+logos+ava1-l14-linearMSE.pth`` (v2).

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +15,7 @@ from sgool.errors import SgoolError
 from sgool.models.assets import resolve_asset
 from sgool.models.checkpoints import State, first_tensor, load_strictly, read_state
 from sgool.models.fingerprint import fingerprints
+from sgool.models.image_settings import timm_preprocess, torchvision_preprocess, torchvision_weights
 from sgool.models.preprocess import Preprocess, frozen
 from sgool.models.wsdan import build_wsdan
 
@@ -57,8 +58,26 @@ class ImageClassifier(nn.Module):
         return fingerprints([self.network, getattr(self.network, "features", None)])
 
     def forward(self, images: Tensor) -> Tensor:
-        """Returns logits (N, classes), at least float32, of images (N, 3, h, w), nominally in [0, 1]."""
-        logits = self.network(self.preprocess(images, self.dtype))
+        """Returns logits (N, classes), at least float32, of images (N, 3, h, w), nominally in [0, 1].
+
+        Images of ``input_size`` a side are views, which are only normalised; others are whole images, see `whole`.
+        """
+        if tuple(images.shape[-2:]) != (self.input_size, self.input_size):
+            return self.whole(images)
+        return self._logits(self.preprocess(images, self.dtype))
+
+    def whole(self, images: Tensor) -> Tensor:
+        """Returns the logits of whole images (N, 3, h, w), which the model's own preprocessing resizes and crops."""
+        precise = torch.promote_types(self.dtype, torch.float32)
+        resized = self.preprocess.resize(images.to(self.preprocess.mean.device, precise))
+        return self._logits(self.preprocess.normalise(resized, self.dtype))
+
+    def as_published(self, images: Tensor) -> Tensor:
+        """Returns whole images (N, 3, h, w) as the model's own code shows them: in 8 bits, resized by Pillow."""
+        return self.preprocess.resize.as_published(images)
+
+    def _logits(self, pixels: Tensor) -> Tensor:
+        logits = self.network(pixels)
         return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
     def class_index(self, target: int | str, key: str = "target") -> int:
@@ -112,8 +131,9 @@ def load_classifier(
         source: Library or layout that the classifier comes from; the other arguments depend on it.
         model: Name of the network in timm (without a checkpoint its published weights are fetched) or torchvision.
         checkpoint: Weights file; for ``local`` a folder, or an embedded one (``emoji_world/classifier``), with
-            ``config.json`` (``architecture`` of timm, ``labels``, optionally ``model_args``, ``input_size``, ``mean``,
-            ``std``) and ``model.safetensors``.
+            ``config.json`` (``architecture`` of timm, ``labels``, optionally ``model_args``, and ``input_size``,
+            ``mean``, ``std``, ``interpolation``, ``crop_pct`` and ``crop_mode``, which timm has for the architecture,
+            too) and ``model.safetensors``.
         labels: File with one class name a line, in place of the source's own labels.
         device: Device of the network.
 
@@ -159,7 +179,7 @@ def _timm(model: str, state: State | None, path: str) -> tuple[nn.Module, Prepro
     else:
         network = timm.create_model(model, pretrained=False, num_classes=_num_classes(_timm_blank(model), state, path))
         load_strictly(network, state, path)
-    return network, _timm_preprocess(network), _timm_labels(network, model)
+    return network, timm_preprocess(network, model), _timm_labels(network, model)
 
 
 def _timm_blank(model: str) -> nn.Module:
@@ -168,16 +188,6 @@ def _timm_blank(model: str) -> nn.Module:
 
     with torch.device("meta"):
         return timm.create_model(model, pretrained=False)
-
-
-def _timm_preprocess(network: nn.Module, config: Mapping[str, Any] | None = None) -> Preprocess:
-    from timm.data import resolve_model_data_config
-
-    data = {**resolve_model_data_config(network), **(config or {})}
-    size = data["input_size"]
-    return Preprocess(
-        int(size if isinstance(size, int) else size[-1]), data["mean"], data["std"], _mode(data["interpolation"])
-    )
 
 
 def _timm_labels(network: nn.Module, model: str) -> Sequence[str]:
@@ -193,7 +203,7 @@ def _timm_labels(network: nn.Module, model: str) -> Sequence[str]:
 
 
 def _torchvision(model: str, state: State | None, path: str) -> tuple[nn.Module, Preprocess, Sequence[str]]:
-    from torchvision.models import get_model, get_model_weights, list_models
+    from torchvision.models import get_model, list_models
 
     known = list_models()
     if model not in known or "." in model:
@@ -201,8 +211,7 @@ def _torchvision(model: str, state: State | None, path: str) -> tuple[nn.Module,
         raise SgoolError(f"Unknown torchvision model {model!r}. Close names: {', '.join(near) or 'none'}.")
     if state is None:
         raise SgoolError(f"torchvision's {model} needs a `checkpoint`: its weights file.")
-    published = get_model_weights(model).DEFAULT
-    transforms = published.transforms()
+    published = torchvision_weights(model, path)
     options: dict[str, Any] = {}
     if model in ("inception_v3", "googlenet"):
         # The public weights expect mean and std 0.5, which transform_input makes from ImageNet's; the auxiliary heads
@@ -213,13 +222,9 @@ def _torchvision(model: str, state: State | None, path: str) -> tuple[nn.Module,
         blank = get_model(model, weights=None, **options)
     network = get_model(model, weights=None, num_classes=_num_classes(blank, state, path), **options)
     load_strictly(network, state, path)
-    preprocess = Preprocess(transforms.crop_size[0], transforms.mean, transforms.std, _mode(transforms.interpolation))
     labels = published.meta["categories"]
+    preprocess = torchvision_preprocess(published, model)
     return network, preprocess, labels if _num_classes(blank, state, path) == len(labels) else ()
-
-
-def _mode(interpolation: object) -> Literal["bilinear", "bicubic"]:
-    return "bilinear" if "bilinear" in str(interpolation).lower() else "bicubic"
 
 
 def _num_classes(blank: nn.Module, state: State, path: str) -> int:
@@ -248,8 +253,9 @@ def _local(folder: Path) -> tuple[nn.Module, Preprocess, Sequence[str]]:
     network = timm.create_model(architecture, pretrained=False, num_classes=len(labels), **config.get("model_args", {}))
     load_strictly(network, read_state(weights), weights)
     given = {**config.get("pretrained_cfg", {}), **config}
-    data = {key: given[key] for key in ("input_size", "mean", "std", "interpolation") if key in given}
-    return network, _timm_preprocess(network, data), labels
+    keys = ("input_size", "mean", "std", "interpolation", "crop_pct", "crop_mode")
+    data = {key: given[key] for key in keys if given.get(key)}
+    return network, timm_preprocess(network, str(folder), data), labels
 
 
 def _read_labels(path: str) -> tuple[str, ...]:

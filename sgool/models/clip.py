@@ -13,8 +13,10 @@ from sgool.errors import SgoolError
 from sgool.models.clip_sources import ClipSource, resolve_clip
 from sgool.models.devices import best_device
 from sgool.models.fingerprint import fingerprint
+from sgool.models.preprocess import Preprocess
+from sgool.models.resize import Resize, ResizeMode
 
-_RESIZE_MODES = ("shortest", "longest", "squash")
+_RESIZE_MODES: tuple[ResizeMode, ...] = ("shortest", "longest", "squash")
 
 
 class ClipTower(nn.Module):
@@ -31,15 +33,13 @@ class ClipTower(nn.Module):
         name: Short name for tables.
         fingerprint: 16 hexadecimal digits that depend only on the image and text weights. Two towers with the same
             fingerprint are the same network, whatever their names (a judge must differ from what was optimised).
+        preprocess: Preprocessing of its images.
         input_size: Side in pixels of the square images that the network sees.
         context_length: Number of tokens that the network reads, special ones included.
 
     Raises:
         SgoolError: The model's input is not square.
     """
-
-    mean: Tensor
-    std: Tensor
 
     def __init__(self, model: nn.Module, tokenizer: Any, *, name: str) -> None:
         super().__init__()
@@ -51,15 +51,25 @@ class ClipTower(nn.Module):
         self.context_length = int(tokenizer.context_length)
         self.fingerprint = fingerprint(model)
         self._tokenizer = tokenizer
-        self._resize_mode = config["resize_mode"] if config["resize_mode"] in _RESIZE_MODES else "shortest"
-        self._interpolation = "bilinear" if config["interpolation"] == "bilinear" else "bicubic"
-        self._fill = float(config.get("fill_color") or 0) / 255
+        resize = Resize(
+            size=self.input_size,
+            interpolation="bilinear" if config["interpolation"] == "bilinear" else "bicubic",
+            mode=config["resize_mode"] if config["resize_mode"] in _RESIZE_MODES else "shortest",
+            fill=(float(config.get("fill_color") or 0) / 255,) * 3,
+        )
+        self.preprocess = Preprocess(self.input_size, config["mean"], config["std"], resize=resize)
         self.model = model.requires_grad_(False)
-        # float64 here, so that a tower moved to float64 has the exact constants.
-        for key in ("mean", "std"):
-            value = torch.tensor(config[key], dtype=torch.float64).view(1, 3, 1, 1)
-            self.register_buffer(key, value, persistent=False)
         self.eval()
+
+    @property
+    def mean(self) -> Tensor:
+        """Mean of each channel, for pixels in [0, 1]."""
+        return self.preprocess.mean
+
+    @property
+    def std(self) -> Tensor:
+        """Standard deviation of each channel."""
+        return self.preprocess.std
 
     @property
     def dtype(self) -> torch.dtype:
@@ -111,11 +121,17 @@ class ClipTower(nn.Module):
         """
         if images.ndim != 4 or images.shape[1] != 3 or len(images) == 0:
             raise ValueError(f"encode_image expects images of shape (N, 3, h, w), N >= 1, got {tuple(images.shape)}")
-        # Preprocessing is at least float32: half precision has no anti-aliased resize on CPU, and would lose levels.
-        precise = torch.promote_types(self.dtype, torch.float32)
-        pixels = self._resize(images.to(self.device, precise))
-        pixels = (pixels - self.mean.to(precise)) / self.std.to(precise)
-        return _normalise(self.model.encode_image(pixels.to(self.dtype)))  # type: ignore[operator]
+        return _normalise(self.model.encode_image(self.preprocess(images, self.dtype)))  # type: ignore[operator]
+
+    def as_published(self, images: Tensor) -> Tensor:
+        """Returns images (N, 3, h, w) as open_clip's code shows them to the network: in 8 bits, resized by Pillow.
+
+        `encode_image` then only normalises them. Judges use it; it has no gradient.
+
+        Returns:
+            (N, 3, input_size, input_size), in [0, 1].
+        """
+        return self.preprocess.resize.as_published(images)
 
     def truncated(self, prompts: Sequence[str]) -> list[str | None]:
         """Returns for each prompt the text beyond the context length, which `encode_text` does not read, or None.
@@ -123,22 +139,6 @@ class ClipTower(nn.Module):
         The tokenizer has cleaned this text (white space, for some models case), and it may begin within a word.
         """
         return [_cut_text(self._tokenizer, prompt, self.context_length) for prompt in prompts]
-
-    def _resize(self, images: Tensor) -> Tensor:
-        """Resizes images to (N, 3, input_size, input_size), as open_clip's evaluation transform does for PIL images."""
-        height, width = images.shape[-2:]
-        size = self.input_size
-        if (height, width) == (size, size):
-            return images
-        target = (size, size)
-        if self._resize_mode == "shortest":
-            short = min(height, width)
-            target = (int(size * height / short), int(size * width / short))
-        elif self._resize_mode == "longest":
-            long = max(height, width)
-            target = (round(size * height / long), round(size * width / long))
-        images = F.interpolate(images, target, mode=self._interpolation, align_corners=False, antialias=True)
-        return _centre(images, size, self._fill)
 
 
 def load_clip(
@@ -207,16 +207,6 @@ def _square(size: Any, name: str) -> int:
 
 def _normalise(features: Tensor) -> Tensor:
     return F.normalize(features.to(torch.promote_types(features.dtype, torch.float32)), dim=-1)
-
-
-def _centre(images: Tensor, size: int, fill: float) -> Tensor:
-    """Pads images with ``fill``, then crops them around the centre, to (size, size)."""
-    height, width = images.shape[-2:]
-    down, right = max(size - height, 0), max(size - width, 0)
-    if down or right:
-        images = F.pad(images, (right // 2, right - right // 2, down // 2, down - down // 2), value=fill)
-    top, left = round((images.shape[-2] - size) / 2), round((images.shape[-1] - size) / 2)
-    return images[..., top : top + size, left : left + size]
 
 
 def _cut_text(tokenizer: Any, prompt: str, context_length: int) -> str | None:

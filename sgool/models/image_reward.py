@@ -90,6 +90,10 @@ class ImageReward(nn.Module):
         reward = self.head(first.to(next(self.head.parameters()).dtype))[:, 0]
         return (reward.to(first.dtype) - REWARD_MEAN) / REWARD_STD
 
+    def as_published(self, images: Tensor) -> Tensor:
+        """Returns images (N, 3, h, w) as ImageReward's code shows them to the network: in 8 bits, resized by Pillow."""
+        return self.preprocess.resize.as_published(images)
+
 
 def load_image_reward(
     checkpoint: str,

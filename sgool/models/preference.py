@@ -12,14 +12,16 @@ from torch import Tensor, nn
 
 from sgool.errors import SgoolError
 from sgool.models.clip import ClipTower
+from sgool.models.image_settings import transformers_preprocess
 from sgool.models.preprocess import Preprocess, frozen
+from sgool.models.resize import Resize
 
 
 class HumanPreferenceScore(nn.Module):
     """A scorer that returns the cosine of image and prompt in a CLIP that was tuned on human choices.
 
     The public package returns this number (0.2 to 0.35); published tables show 100 times it. Scores of v2 and v2.1 are
-    not comparable.
+    not comparable. As there, the whole image is seen: its longest side is resized, and the rest is black.
 
     Args:
         clip: The tuned tower.
@@ -28,6 +30,7 @@ class HumanPreferenceScore(nn.Module):
     def __init__(self, clip: ClipTower) -> None:
         super().__init__()
         self.clip, self.input_size = clip, clip.input_size
+        self._resize = Resize(size=clip.input_size, mode="max_size", on_tensors=True)
 
     def encode_prompts(self, prompts: Sequence[str]) -> Tensor:
         """Embeds prompts to (B, D), each row of norm 1."""
@@ -39,7 +42,13 @@ class HumanPreferenceScore(nn.Module):
 
     def forward(self, images: Tensor, prompts: Tensor) -> Tensor:
         """Returns scores (N,) of images (N, 3, h, w), nominally in [0, 1], for prompts of `encode_prompts`."""
+        if tuple(images.shape[-2:]) != (self.input_size, self.input_size):
+            images = self._resize(images)
         return (self.clip.encode_image(images) * prompts).sum(dim=-1)
+
+    def as_published(self, images: Tensor) -> Tensor:
+        """Returns images (N, 3, h, w) as HPS's code shows them to the network: in 8 bits, then resized as floats."""
+        return self._resize.as_published(images)
 
 
 class PickScore(nn.Module):
@@ -91,6 +100,10 @@ class PickScore(nn.Module):
         features = _unit(self.network.get_image_features(pixel_values=pixels))  # type: ignore[operator]
         return scale.to(features.dtype) * (features * prompts).sum(dim=-1)
 
+    def as_published(self, images: Tensor) -> Tensor:
+        """Returns images (N, 3, h, w) as PickScore's code shows them to the network: in 8 bits, resized by Pillow."""
+        return self.preprocess.resize.as_published(images)
+
 
 def load_pick_score(model: str, processor: str, *, device: str | torch.device = "cpu") -> PickScore:
     """Loads PickScore in transformers' layout.
@@ -120,10 +133,7 @@ def load_pick_score(model: str, processor: str, *, device: str | torch.device = 
     if missing:
         names = ", ".join(missing[:6]) + (f" and {len(missing) - 6} more" if len(missing) > 6 else "")
         raise SgoolError(f"{model!r} lacks weights of a CLIPModel: {names}. Check that it is PickScore's.")
-    crop: Any = images.crop_size
-    size = int(crop["height"] if isinstance(crop, dict) else getattr(crop, "height", crop))
-    preprocess = Preprocess(size, list(images.image_mean), list(images.image_std), "bicubic")
-    return PickScore(network, tokenizer, preprocess).to(device)
+    return PickScore(network, tokenizer, transformers_preprocess(images, processor)).to(device)
 
 
 def _is_folder(name: str) -> bool:

@@ -20,11 +20,14 @@ from torchvision.models.inception import BasicConv2d, InceptionA, InceptionB, In
 
 from sgool.models.checkpoints import below, first_tensor, load_strictly
 from sgool.models.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
+from sgool.models.resize import Resize
 
 _CHANNELS = 768
 #: Factor on the normalised features before the linear layer, as in training.
 _SCALE = 100.0
 _EPSILON = 1e-12
+#: Both layouts are evaluated on images that are squashed to 512 pixels a side, of which the middle 448 are seen.
+_RESIZE = Resize(size=448, interpolation="bilinear", resize_size=512, mode="squash")
 
 
 def attention_pool(features: Tensor, attentions: Tensor) -> Tensor:
@@ -105,10 +108,10 @@ def build_wsdan(state: Mapping[str, Tensor], source: str) -> tuple[WsDan, Prepro
     # The auxiliary classifier is used in training only, not for the logits.
     load_strictly(network, {k: v for k, v in state.items() if not k.startswith("AuxLogits.")}, source)
     if separate:
-        return network, Preprocess(448, IMAGENET_MEAN, IMAGENET_STD, "bilinear")
+        return network, Preprocess(448, IMAGENET_MEAN, IMAGENET_STD, resize=_RESIZE)
     # That layout changes ImageNet's normalisation to mean and std 0.5 inside the network, as torchvision's
-    # transform_input does.
-    return network, Preprocess(512, (0.5,) * 3, (0.5,) * 3, "bilinear")
+    # transform_input does. Its views have 512 pixels, as in DOODL's code; whole images are seen as above.
+    return network, Preprocess(512, (0.5,) * 3, (0.5,) * 3, resize=_RESIZE)
 
 
 def _inception_parts() -> OrderedDict[str, nn.Module]:

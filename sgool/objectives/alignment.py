@@ -13,9 +13,12 @@ from sgool.errors import SgoolError
 from sgool.models.clip import ClipTower
 from sgool.models.images import open_photo, to_tensor
 from sgool.models.networks import Networks
+from sgool.models.resize import Resize
 from sgool.objectives.spherical import spherical_distance
 from sgool.objectives.terms import view_size
 from sgool.types import PromptSeed
+
+ReferenceInterpolation = Literal["own", "bilinear", "bilinear_antialiased"]
 
 
 class TextAlignment:
@@ -55,6 +58,9 @@ class ImageAlignment:
         images: Reference images (3, h, w) in [0, 1], of any sizes.
         name: Name in logs.
         views: What the term sees: "crops" (crops and regions) or the "whole" image.
+        reference_interpolation: How references are resized: "own" as the CLIP's other images; "bilinear" as DOODL's
+            code does in its environment (torchvision 0.12, which does not anti-alias tensors): the shortest side, then
+            a centre crop; "bilinear_antialiased" as the same code does with torchvision 0.17 or newer.
 
     Raises:
         SgoolError: There are no images, or their embeddings cancel each other out.
@@ -66,6 +72,7 @@ class ImageAlignment:
         images: Sequence[Tensor],
         name: str = "image",
         views: Literal["crops", "whole"] = "crops",
+        reference_interpolation: ReferenceInterpolation = "own",
     ) -> None:
         if not images:
             raise SgoolError("image_alignment: expected at least one reference image, got none")
@@ -73,7 +80,8 @@ class ImageAlignment:
         self.name = name
         self.input_size = view_size(views, clip.input_size)
         with torch.no_grad():
-            mean = torch.cat([clip.encode_image(image[None]) for image in images]).mean(dim=0)
+            resized = [_resize_reference(image[None], clip.input_size, reference_interpolation) for image in images]
+            mean = torch.cat([clip.encode_image(image) for image in resized]).mean(dim=0)
         if not float(mean.norm()) > 1e-6:
             raise SgoolError("image_alignment: the mean of the reference images' embeddings is 0; give similar images")
         self._target = F.normalize(mean, dim=0)
@@ -98,6 +106,7 @@ def build_image_alignment(
     clip: Mapping[str, Any],
     images: str | Sequence[str],
     views: Literal["crops", "whole"],
+    reference_interpolation: ReferenceInterpolation,
     name: str,
     networks: Networks,
 ) -> ImageAlignment:
@@ -111,4 +120,11 @@ def build_image_alignment(
     # size, since the CLIP resizes them.
     key = f"`objective.terms.{name}.images`"
     references = [to_tensor(open_photo(path, key, smallest_side=1)) for path in paths]
-    return ImageAlignment(networks.clip(**clip), references, name, views)
+    return ImageAlignment(networks.clip(**clip), references, name, views, reference_interpolation)
+
+
+def _resize_reference(image: Tensor, size: int, interpolation: ReferenceInterpolation) -> Tensor:
+    """Resizes a reference image (1, 3, h, w) to (1, 3, size, size), or leaves it to the CLIP."""
+    if interpolation == "own":
+        return image
+    return Resize(size=size, interpolation="bilinear", antialias=interpolation == "bilinear_antialiased")(image)

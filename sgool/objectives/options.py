@@ -86,6 +86,7 @@ class ImageAlignmentOptions(TermOptions):
     clip: Mapping[str, Any] = clip_option()
     images: str | list[str] = required(either(text(), list_of(text())))
     views: str = option("crops", _VIEWS)
+    reference_interpolation: str = option("own", choice("own", "bilinear", "bilinear_antialiased"))
 
     def problems(self, where: str, config: Config) -> Iterator[str]:
         """Yields a problem for each image that is missing."""

@@ -75,8 +75,9 @@ class Classification:
         return self.classifier.class_index(int(value) if number else str(value), f"{key} of {pair.prompt!r}")
 
     def __call__(self, views: Tensor, targets: Tensor) -> Tensor:
-        """Returns losses (N,) of views (N, 3, s, s) for classes (N, 1)."""
-        logits = self.classifier(views)
+        """Returns losses (N,) of views (N, 3, s, s), or of whole images (N, 3, h, w), for classes (N, 1)."""
+        # A whole image may have the size of the network's views by chance.
+        logits = self.classifier.whole(views) if self.input_size is None else self.classifier(views)
         if self.loss == "cross_entropy":
             return F.cross_entropy(logits, targets[:, 0], reduction="none")
         wanted = torch.zeros_like(logits).scatter_(1, targets, 1.0)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import sys
+import types
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +21,7 @@ from sgool.metrics.distribution import ClassifierFeatures, ClipFeatures, Incepti
 from sgool.models.classifier import ImageClassifier, load_classifier
 from sgool.models.clip import load_clip
 from sgool.models.preprocess import Preprocess
+from tests.photos import as_batch, photo
 
 
 def features(number: int, width: int = 6, seed: int = 0, shift: float = 0.0) -> Tensor:
@@ -108,12 +111,13 @@ def test_too_few_images_have_no_distance(number: int) -> None:
 
 def test_features_of_the_embedded_classifier_are_those_before_its_last_layer() -> None:
     classifier = load_classifier("local", checkpoint="emoji_world/classifier")
-    batches = [torch.rand(2, 3, side, side, generator=torch.Generator().manual_seed(side)) for side in (64, 96)]
+    levels = [torch.rand(2, 3, side, side, generator=torch.Generator().manual_seed(side)) for side in (64, 96)]
+    batches = [(level * 255).round() / 255 for level in levels]
     found = features_of(ClassifierFeatures(classifier), batches)
     assert found.dtype == torch.float64 and found.shape == (4, 128)
     last = classifier.network.fc
     assert isinstance(last, nn.Linear)
-    logits = torch.cat([classifier(batch) for batch in batches])
+    logits = torch.cat([classifier(classifier.as_published(batch)) for batch in batches])
     # float32 network.
     torch.testing.assert_close(last(found.float()), logits, rtol=1e-4, atol=1e-4)
 
@@ -122,6 +126,7 @@ def test_kid_of_a_clip_s_features_has_the_kernel_of_their_cosines(clip_folder: P
     """All images in each of the subsets, which are then one: the estimate of the two sets, in numpy."""
     tower = load_clip(str(clip_folder), dtype=torch.float64)
     images = torch.rand(6, 3, 32, 32, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    images = (images * 255).round() / 255
     found = features_of(ClipFeatures(tower), [images[:2], images[2:]])
     unit = torch.nn.functional.normalize(found, dim=1)
     torch.testing.assert_close(unit, tower.encode_image(images), rtol=1e-10, atol=1e-10)  # float64 sums
@@ -144,6 +149,75 @@ def test_networks_without_known_features() -> None:
     with pytest.raises(SgoolError, match="expected at least one image, found none"):
         features_of(nn.Identity(), [])
     assert hasattr(timm.create_model("test_resnet"), "forward_head")
+
+
+class _Inception(nn.Module):
+    """As torchmetrics' network before 1.8: one resize, without anti-aliasing; its features are some pixels."""
+
+    use_antialias: bool
+
+    def __init__(self, name: str, features_list: list[str]) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(1))
+
+    def resized(self, images: Tensor, antialias: bool) -> Tensor:
+        assert images.dtype == torch.uint8
+        size = (9, 9)
+        return nn.functional.interpolate(images.float(), size, mode="bilinear", antialias=antialias).flatten(1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.resized(images, antialias=False)
+
+
+class _InceptionSince18(_Inception):
+    """As torchmetrics' network since 1.8."""
+
+    def __init__(self, name: str, features_list: list[str], antialias: bool = True) -> None:
+        super().__init__(name, features_list)
+        self.use_antialias = antialias
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.resized(images, self.use_antialias)
+
+
+def test_inception_s_resize_does_not_depend_on_torchmetrics_release(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch_fidelity", types.ModuleType("torch_fidelity"))
+    batch = as_batch(photo(30, 41))
+    found = []
+    for network in (_Inception, _InceptionSince18):
+        monkeypatch.setattr("torchmetrics.image.fid.NoTrainInceptionV3", network)
+        found.append(InceptionFeatures()(batch))
+    assert torch.equal(found[0], found[1])
+
+
+def test_inception_is_torch_fidelity_s(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The published extractor with random weights, which lie where torch keeps what it has fetched."""
+    extractor = pytest.importorskip("torch_fidelity.feature_extractor_inceptionv3")
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    state = _random_inception(extractor)
+    file = tmp_path / "hub" / "checkpoints" / Path(extractor.URL_INCEPTION_V3).name
+    file.parent.mkdir(parents=True)
+    torch.save(state, file)
+    theirs, ours = extractor.FeatureExtractorInceptionV3("inception-v3-compat", ["2048"]), InceptionFeatures()
+    for size in ((64, 64), (97, 130), (400, 310)):
+        batch = as_batch(photo(*size))
+        (expected,) = theirs((batch * 255).round().byte())
+        # The same resize and the same float32 network.
+        torch.testing.assert_close(ours(batch), expected, rtol=1e-5, atol=1e-6 * float(expected.abs().max()))
+
+
+def _random_inception(extractor: Any) -> dict[str, Tensor]:
+    """Weights that keep the size of the activations through the network's layers."""
+    made: list[nn.Module] = []
+    with pytest.MonkeyPatch.context() as patch, torch.random.fork_rng():
+        torch.manual_seed(0)
+        patch.setattr(extractor, "load_state_dict_from_url", lambda *_, **__: {})
+        patch.setattr(nn.Module, "load_state_dict", lambda self, *_, **__: made.append(self))
+        extractor.FeatureExtractorInceptionV3("inception-v3-compat", ["2048"])
+        for part in made[0].modules():
+            if isinstance(part, nn.Conv2d):
+                nn.init.kaiming_normal_(part.weight)
+    return made[0].state_dict()
 
 
 def test_inception_needs_torch_fidelity(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,7 +35,8 @@ PANDA, ROCKET = "emoji_world/references/panda.png", "emoji_world/references/red_
 
 
 def images(seed: int = 0, number: int = 2, size: int = 32) -> Tensor:
-    return torch.rand(number, 3, size, size, generator=torch.Generator().manual_seed(seed))
+    """Images with levels of 8 bits, as a run hands them to its judges."""
+    return (torch.rand(number, 3, size, size, generator=torch.Generator().manual_seed(seed)) * 255).round() / 255
 
 
 @pytest.fixture
@@ -72,7 +73,8 @@ def test_a_scorer_is_the_objective_s_network(kind: str, scorers: dict[str, Any],
     assert {id(p) for p in metric._scorer[0].parameters()} == {id(p) for p in term.scorer.parameters()}  # type: ignore[attr-defined]
     rows = JudgePanel(judges).judge(None, images(), PAIRS)
     with torch.no_grad():
-        expected = -term(images(), term.targets(PAIRS))
+        # A judge sees pixels as the published code resizes them, an objective a differentiable resize.
+        expected = -term(term.scorer.as_published(images()), term.targets(PAIRS))  # type: ignore[attr-defined]
     assert [row[f"j/{kind}"] for row in rows] == pytest.approx(expected.tolist(), rel=1e-6)
     assert [list(row) for row in rows] == [[f"j/{kind}"]] * 2
     for index in range(2):
@@ -121,7 +123,8 @@ def test_likeness_is_the_mean_cosine_with_the_references(clip_folder: Path, netw
     references = [to_tensor(open_photo(path))[None] for path in (PANDA, ROCKET)]
     for index, got in enumerate(metric.score(images()).tolist()):
         u = tower.encode_image(images()[index : index + 1]).double()[0]
-        cosines = [float(u @ tower.encode_image(reference).double()[0]) for reference in references]
+        shown = [tower.as_published(reference) for reference in references]
+        cosines = [float(u @ tower.encode_image(reference).double()[0]) for reference in shown]
         # float32 features.
         assert got == pytest.approx(100 * sum(cosines) / 2, abs=1e-4)
     rows = JudgePanel({"j": [metric]}).judge(None, images(), PAIRS)
@@ -139,7 +142,7 @@ def test_an_unreadable_reference_is_named(clip_folder: Path, networks: Networks,
 
 def test_diversity_is_the_mean_distance_of_all_pairs(clip64: ClipTower) -> None:
     metric = Diversity(clip64)
-    prompts = [images(seed, number).double() for seed, number in ((0, 3), (1, 2), (2, 1))]
+    prompts = [(images(seed, number).double() * 255).round() / 255 for seed, number in ((0, 3), (1, 2), (2, 1))]
     for batch in prompts:
         metric.update(batch)
     expected = []

@@ -105,7 +105,8 @@ def test_pick_score_is_transformers_logit(pick_folder: Path, pick: PickScore) ->
     pil = [Image.fromarray(np.ascontiguousarray(image.permute(1, 2, 0).numpy())) for image in pixels]
     with torch.no_grad():
         output = network(
-            **tokenizer(PROMPTS, padding=True, return_tensors="pt"), **processor(images=pil, return_tensors="pt")
+            **tokenizer(PROMPTS, padding=True, truncation=True, max_length=CONTEXT_LENGTH, return_tensors="pt"),
+            **processor(images=pil, return_tensors="pt"),
         )
     # The same network on the same pixels; float32.
     expected = output.logits_per_image.diagonal()

@@ -1,15 +1,18 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
+from torchvision.transforms import CenterCrop, Compose, Resize
 
 from sgool.errors import SgoolError
 from sgool.models.clip import ClipTower
 from sgool.objectives import ImageAlignment, Term, TextAlignment, spherical_distance
 from sgool.objectives.terms import Goal, towards
 from sgool.types import PromptSeed
+from tests.photos import as_batch, photo
 
 PAIRS = (PromptSeed("a red cat"), PromptSeed("two green trees"), PromptSeed("an elephant"))
 
@@ -82,6 +85,21 @@ def test_image_alignment_with_one_image_is_zero_at_that_image(clip_tower: ClipTo
     term = ImageAlignment(clip_tower, [image])
     # float32 unit vectors: 1e-7 in the angle, squared.
     assert float(term(image[None], term.targets(PAIRS[:1]))) == pytest.approx(0, abs=1e-10)
+
+
+@pytest.mark.parametrize("antialias", [False, True])
+def test_references_are_resized_as_doodl_does(clip_tower: ClipTower, antialias: bool) -> None:
+    """Its ``load_transform``: ToTensor, Resize, CenterCrop. Its torchvision, 0.12, does not anti-alias tensors."""
+    images = [as_batch(photo(*size))[0] for size in ((80, 48), (20, 31), (37, 53), (32, 32))]
+    transform = Compose([Resize(32, antialias=antialias), CenterCrop(32)])
+    shown = torch.stack([transform(image) for image in images])
+    embeds = torch.cat([clip_tower.encode_image(image[None]) for image in shown])
+    name: Any = "bilinear_antialiased" if antialias else "bilinear"
+    term = ImageAlignment(clip_tower, images, reference_interpolation=name)
+    target = torch.nn.functional.normalize(embeds.mean(dim=0), dim=0)
+    # The same pixels through the same network.
+    torch.testing.assert_close(term.targets(PAIRS)[0], target, atol=1e-6, rtol=0)
+    assert not torch.allclose(ImageAlignment(clip_tower, images).targets(PAIRS)[0], target, atol=1e-5)
 
 
 def test_image_alignment_wants_images(clip_tower: ClipTower) -> None:

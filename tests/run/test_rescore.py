@@ -412,10 +412,11 @@ def test_features_of_a_judge(run: Path, wordpiece_folder: Path) -> None:
     table = score_distribution(run, "vanilla", features="judge")
     (row,) = rows(run / "distribution.csv")
     tower = load_clip(str(wordpiece_folder))
-    ours, reference = (
-        torch.cat([tower.encode_image(to_tensor(open_photo(path))[None]).double() for path in finals(run, method)])
-        for method in ("doodl", "vanilla")
-    )
+
+    def embed(path: Path) -> torch.Tensor:
+        return tower.encode_image(tower.as_published(to_tensor(open_photo(path))[None])).double()
+
+    ours, reference = (torch.cat([embed(path) for path in finals(run, method)]) for method in ("doodl", "vanilla"))
     scale = math.sqrt(ours.shape[1])
     expected = set_distances(scale * ours, scale * reference)
     # float32 features in batches of another size; differences of sums.
@@ -490,7 +491,8 @@ def test_diversity_over_seeds(run: Path, wordpiece_folder: Path) -> None:
     for number in range(4):
         records = [r for r in RunFolder(run).records() if (r.method, r.prompt) == ("doodl", f"prompt {number}")]
         paths = [run / "pairs" / "doodl" / record.pair_id / "final.png" for record in records]
-        u, v = (tower.encode_image(to_tensor(open_photo(path))[None])[0].double() for path in paths)
+        shown = [tower.as_published(to_tensor(open_photo(path))[None]) for path in paths]
+        u, v = (tower.encode_image(image)[0].double() for image in shown)
         distances.append(1 - float(u @ v))
     # float32 features.
     assert float(got["doodl", ""]["diversity"]) == pytest.approx(sum(distances) / 4, abs=1e-5)
