@@ -18,13 +18,18 @@ class Symmetry:
 
     Args:
         axis: Direction of the mirroring: ``horizontal`` swaps left and right, ``vertical`` top and bottom.
+        signed: Whether pixels count in [-1, 1], as in DOODL's code, and not in [0, 1]; the loss is then 4 times that.
         name: Name in logs.
     """
 
     input_size = None
+    #: DOODL's code does not clamp the image of this term, as it does for its networks.
+    unclamped = True
 
-    def __init__(self, axis: Literal["horizontal", "vertical"] = "horizontal", name: str = "symmetry") -> None:
-        self.name = name
+    def __init__(
+        self, axis: Literal["horizontal", "vertical"] = "horizontal", signed: bool = False, name: str = "symmetry"
+    ) -> None:
+        self.name, self._scale = name, 4 if signed else 1
         self._dim = -1 if axis == "horizontal" else -2
 
     def targets(self, pairs: Sequence[PromptSeed]) -> Tensor:
@@ -33,7 +38,7 @@ class Symmetry:
 
     def __call__(self, views: Tensor, targets: Tensor) -> Tensor:
         """Returns losses (B,) of images (B, 3, H, W)."""
-        return (views - views.flip(self._dim)).square().mean(dim=(1, 2, 3))
+        return self._scale * (views - views.flip(self._dim)).square().mean(dim=(1, 2, 3))
 
 
 class Color:

@@ -120,7 +120,8 @@ class Worker:
         trouble: str | None = None
         try:
             with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", message="prompt over")  # said once, when the run began
+                for said in ("prompt over", "negative prompts are not read"):  # once, when the run began
+                    warnings.filterwarnings("ignore", message=said)
                 train(module, data, callbacks=callbacks, logger=list(logs.loggers), **self.parts.trainer_options())
         except SgoolError:
             queue.release()
