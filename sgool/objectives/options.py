@@ -15,20 +15,7 @@ from sgool.config.kinds import Kind
 from sgool.config.locate import module_problems
 from sgool.config.options import Config, CustomOptions, Options, option, required
 from sgool.config.paths import asset_path, file_problems
-from sgool.config.rules import (
-    Each,
-    Rule,
-    Schema,
-    choice,
-    dotted,
-    either,
-    flag,
-    integer,
-    list_of,
-    number,
-    optional,
-    text,
-)
+from sgool.config.rules import Each, Rule, Schema, choice, dotted, either, integer, list_of, number, optional, text
 from sgool.models.options import clip_option
 from sgool.objectives.files import aesthetic_problems, hps_problems, image_problems, image_reward_problems
 
@@ -210,7 +197,7 @@ class SymmetryOptions(TermOptions):
     builder = "sgool.objectives.pixels.Symmetry"
 
     axis: str = option("horizontal", choice("horizontal", "vertical"))
-    signed: bool = option(False, flag())
+    pixels: str = option("unit", choice("unit", "signed"))
 
 
 @dataclass(frozen=True, kw_only=True)

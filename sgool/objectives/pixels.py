@@ -18,7 +18,8 @@ class Symmetry:
 
     Args:
         axis: Direction of the mirroring: ``horizontal`` swaps left and right, ``vertical`` top and bottom.
-        signed: Whether pixels count in [-1, 1], as in DOODL's code, and not in [0, 1]; the loss is then 4 times that.
+        pixels: Range in which pixels count: ``unit``, [0, 1], or ``signed``, [-1, 1] as in DOODL's code, which makes the
+            loss 4 times as large.
         name: Name in logs.
     """
 
@@ -27,9 +28,12 @@ class Symmetry:
     unclamped = True
 
     def __init__(
-        self, axis: Literal["horizontal", "vertical"] = "horizontal", signed: bool = False, name: str = "symmetry"
+        self,
+        axis: Literal["horizontal", "vertical"] = "horizontal",
+        pixels: Literal["unit", "signed"] = "unit",
+        name: str = "symmetry",
     ) -> None:
-        self.name, self._scale = name, 4 if signed else 1
+        self.name, self._scale = name, 4 if pixels == "signed" else 1
         self._dim = -1 if axis == "horizontal" else -2
 
     def targets(self, pairs: Sequence[PromptSeed]) -> Tensor:

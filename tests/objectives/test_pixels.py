@@ -41,6 +41,17 @@ def test_symmetry() -> None:
     assert float(Symmetry()(image, torch.zeros(2, 0))[0]) == pytest.approx(expected / (3 * 6 * 8))
 
 
+def test_symmetry_of_signed_pixels_is_that_of_the_published_code() -> None:
+    """The numbers are those of `symmetry_loss_fn` of github.com/salesforce/DOODL, which sees pixels in [-1, 1]."""
+    wave = torch.arange(48.0, dtype=torch.float64).view(6, 8)
+    decoded = torch.stack([torch.sin(0.7 * wave + channel) * 1.2 for channel in range(3)])[None].requires_grad_(True)
+    loss = Symmetry(pixels="signed")(decoded / 2 + 0.5, torch.zeros(1, 0))
+    (gradient,) = torch.autograd.grad(loss.sum(), decoded)
+    assert float(loss.detach()) == pytest.approx(1.6347574582226985, rel=1e-12)
+    expected = [0.03274842042081108, 0.05052644865504262, 0.04454109858926933]
+    assert gradient[0, 0, 0, :3].tolist() == pytest.approx(expected, rel=1e-10)
+
+
 def test_color_of_the_image_and_of_a_box() -> None:
     image = torch.zeros(1, 3, 10, 10)
     image[:, 0, :5, :5] = 1  # a red quarter
