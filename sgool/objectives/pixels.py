@@ -18,8 +18,8 @@ class Symmetry:
 
     Args:
         axis: Direction of the mirroring: ``horizontal`` swaps left and right, ``vertical`` top and bottom.
-        pixels: Range in which pixels count: ``unit``, [0, 1], or ``signed``, [-1, 1] as in DOODL's code, which makes the
-            loss 4 times as large.
+        pixels: Range in which pixels count: ``unit``, [0, 1], or ``signed``, [-1, 1] as in DOODL's code, where the loss
+            is 4 times as large.
         name: Name in logs.
     """
 
