@@ -172,21 +172,22 @@ def respaced(scheduler: Any, steps_offset: int | None = None, timestep_spacing: 
         scheduler: A diffusers scheduler; it is not changed.
         steps_offset: Added to the timesteps of "leading" spacing: 1 for Stable Diffusion, 0 in DOODL's code.
         timestep_spacing: "leading", "trailing" or "linspace". A scheduler of a distilled model, whose timesteps have no
-            such spacing, is replaced by a DDIMScheduler of the same noise.
+            such spacing (and no offset), is then replaced by a DDIMScheduler of the same noise.
 
     Raises:
         SgoolError: The scheduler knows no such key.
     """
     given = {"steps_offset": steps_offset, "timestep_spacing": timestep_spacing}
     changes = {key: value for key, value in given.items() if value is not None}
-    if not changes:
+    distilled = is_distilled(scheduler)
+    if not changes or (distilled and timestep_spacing is None):
         return scheduler
     for key in changes:
         if key not in scheduler.config:
             raise SgoolError(f"`models.{key}`: expected null, since {type(scheduler).__name__} has no {key}")
     from diffusers import DDIMScheduler
 
-    kind: Any = DDIMScheduler if is_distilled(scheduler) else type(scheduler)
+    kind: Any = DDIMScheduler if distilled else type(scheduler)
     return kind.from_config(scheduler.config, **changes)
 
 

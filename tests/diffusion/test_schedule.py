@@ -264,6 +264,8 @@ def test_another_spacing_than_the_folders() -> None:
     for scheduler in (PNDMScheduler(**SD, steps_offset=1), LCMScheduler(**SD), EulerDiscreteScheduler(**SD)):
         trailing = respaced(scheduler, timestep_spacing="trailing")
         assert [step.timestep for step in build_schedule(trailing, 4).steps] == [999, 749, 499, 249]
+    distilled = LCMScheduler(**SD)
+    assert respaced(distilled, steps_offset=0) is distilled  # its list has no offset
     with pytest.raises(SgoolError, match=r"`models\.steps_offset`: expected null, since IPNDMScheduler has no steps_"):
         respaced(IPNDMScheduler(), steps_offset=0)
 
