@@ -197,7 +197,6 @@ class SymmetryOptions(TermOptions):
     builder = "sgool.objectives.pixels.Symmetry"
 
     axis: str = option("horizontal", choice("horizontal", "vertical"))
-    pixels: str = option("unit", choice("unit", "signed"))
 
 
 @dataclass(frozen=True, kw_only=True)

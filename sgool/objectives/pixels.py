@@ -16,10 +16,10 @@ from sgool.types import PromptSeed
 class Symmetry:
     """A term: mean squared difference of the image to its mirror image (DOODL's symmetry demo).
 
+    DOODL counts pixels in [-1, 1], where the loss is 4 times as large: a weight of 4 is the same.
+
     Args:
         axis: Direction of the mirroring: ``horizontal`` swaps left and right, ``vertical`` top and bottom.
-        pixels: Range in which pixels count: ``unit``, [0, 1], or ``signed``, [-1, 1] as in DOODL's code, where the loss
-            is 4 times as large.
         name: Name in logs.
     """
 
@@ -27,13 +27,8 @@ class Symmetry:
     #: DOODL's code does not clamp the image of this term, as it does for its networks.
     unclamped = True
 
-    def __init__(
-        self,
-        axis: Literal["horizontal", "vertical"] = "horizontal",
-        pixels: Literal["unit", "signed"] = "unit",
-        name: str = "symmetry",
-    ) -> None:
-        self.name, self._scale = name, 4 if pixels == "signed" else 1
+    def __init__(self, axis: Literal["horizontal", "vertical"] = "horizontal", name: str = "symmetry") -> None:
+        self.name = name
         self._dim = -1 if axis == "horizontal" else -2
 
     def targets(self, pairs: Sequence[PromptSeed]) -> Tensor:
@@ -42,7 +37,7 @@ class Symmetry:
 
     def __call__(self, views: Tensor, targets: Tensor) -> Tensor:
         """Returns losses (B,) of images (B, 3, H, W)."""
-        return self._scale * (views - views.flip(self._dim)).square().mean(dim=(1, 2, 3))
+        return (views - views.flip(self._dim)).square().mean(dim=(1, 2, 3))
 
 
 class Color:

@@ -124,16 +124,11 @@ def zero_snr(spacing: str, prediction: str) -> DDIMScheduler:
     return DDIMScheduler(**SD, **options, prediction_type=prediction)
 
 
-@pytest.mark.parametrize("spacing", ["trailing", "linspace"])
 @pytest.mark.parametrize("prediction", ["v_prediction", "sample"])
-def test_a_step_out_of_pure_noise_equals_diffusers_scheduler(
-    models64: StableDiffusion, spacing: str, prediction: str
-) -> None:
+def test_a_step_out_of_pure_noise_equals_diffusers_scheduler(models64: StableDiffusion, prediction: str) -> None:
     """Lin et al. 2023: zero terminal signal. Only what is predicted as noise is undefined there."""
-    scheduler, start = zero_snr(spacing, prediction), randn(2, 4, 8, 8)
+    scheduler, start = zero_snr("trailing", prediction), randn(2, 4, 8, 8)
     for steps in (2, 4):
-        if spacing == "linspace" and steps == 4:
-            continue  # diffusers' own step ends between its timesteps there
         expected = diffusers_loop(models64, scheduler, start, steps, 3.0)
         got = run(models64, scheduler, start[None], steps, "ddim", guidance=3.0)[0]
         # diffusers' table and square roots are float32.

@@ -144,7 +144,6 @@ def test_what_doodls_code_does_comes_with_its_settings(
     assert (config["optimization"]["clamp_images"], config["models"]["steps_offset"]) == (clamps, steps_offset)
     assert method_optimization(config, "reno")["clamp_images"] is True
     assert config["method"]["clip_guidance"]["clamp_images"] is None
-    assert load_config(["objective=symmetry"]).objective.terms.symmetry.pixels == "signed"
 
 
 @pytest.mark.parametrize("experiment", ["paper", "prompt_sets", "text_guidance", "personalization"])
