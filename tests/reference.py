@@ -78,8 +78,10 @@ class Chain:
     spacing: str = "leading"
 
     def timesteps(self) -> list[int]:
-        """Noisiest first."""
+        """Noisiest first; a single one is the last of training."""
         count = self.steps
+        if count == 1:
+            return [TRAINING_STEPS - 1]
         if self.spacing == "trailing":
             return [round(TRAINING_STEPS * (count - index) / count) - 1 for index in range(count)]
         if self.spacing == "linspace":
@@ -87,10 +89,11 @@ class Chain:
         return [(count - 1 - index) * (TRAINING_STEPS // count) + self.offset for index in range(count)]
 
     def times(self) -> list[tuple[int, int, float, float]]:
-        """(index, t, alpha, alpha after) of each step: after it stands the next one's alpha."""
+        """(index, t, alpha, alpha after) of each step: after is the next one's alpha, or no noise for a single one."""
         timesteps = self.timesteps()
         alphas = [float(self.alphas[t]) for t in timesteps]
         last = float(self.alphas[0]) if self.alpha_after is None else self.alpha_after
+        last = 1.0 if self.steps == 1 else last
         return list(zip(range(self.steps), timesteps, alphas, [*alphas[1:], last], strict=True))
 
     def eps(self, x: Tensor, t: int) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from sgool.diffusion.build import build_engine, build_sampler
 from sgool.diffusion.engines import Engine
 from sgool.diffusion.invert import Inversion, invert_latents
 from sgool.diffusion.moves import State
-from sgool.diffusion.network import GuidedModel
+from sgool.diffusion.network import GuidedModel, guides, unread_negative_prompts
 from sgool.diffusion.sampler import Sampler
 from sgool.errors import SgoolError
 from sgool.models.family import Conditioning, Family
@@ -37,7 +38,7 @@ class Chain:
     Args:
         family: Frozen networks, for example what `sgool.load_models` returns.
         num_inference_steps: Denoising steps.
-        guidance_scale: Weight of classifier-free guidance; 1 is none.
+        guidance_scale: Weight of classifier-free guidance; at 1 or less there is none, as in diffusers.
         sampler: A sampler or its name ("ddim", "edict", "belm", "bdia", "dpm_solver"); by default "ddim".
         engine: A gradient engine or its name ("direct", "checkpoint", "reversible"); by default "checkpoint".
         height, width: Size of the images in pixels; by default the model's own.
@@ -168,8 +169,8 @@ class Chain:
 
         Args:
             prompts: The B prompts.
-            negative_prompts: Texts of the unconditional pass, one a prompt; by default empty. Not read where
-                ``guidance_scale`` is 1.
+            negative_prompts: Texts of the unconditional pass, one a prompt; by default empty. Without guidance
+                (``guidance_scale`` of 1 or less) there is no such pass; a warning says so if a text is given.
 
         Raises:
             SgoolError: No prompts, another number of negative ones, networks that are not frozen, or a guidance scale
@@ -182,7 +183,10 @@ class Chain:
                 f"{len(prompts)} and {len(negative_prompts)}"
             )
         conditioning = self.encode_prompts(prompts)
-        negative = None if self.guidance_scale == 1 else self.encode_prompts(negative_prompts)
+        guided = guides(self.guidance_scale)
+        if not guided and any(negative_prompts):
+            warnings.warn(unread_negative_prompts(self.guidance_scale), stacklevel=2)
+        negative = self.encode_prompts(negative_prompts) if guided else None
         return self.with_conditioning(conditioning, negative)
 
     def with_conditioning(self, conditioning: Conditioning, negative: Conditioning | None = None) -> Chain:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from sgool.diffusion.moves import Move, State, linear
-from sgool.diffusion.prediction import noise_from
+from sgool.diffusion.prediction import noise_from, sample_from
 from sgool.errors import SgoolError
 from sgool.models.schedule import Schedule, Spacing, Step
 
@@ -23,7 +23,15 @@ def ddim_coefficients(step: Step) -> tuple[float, float]:
     ================  ==============================
 
     x' = (alpha_prev / alpha) x + (sigma_prev - (alpha_prev / alpha) sigma) eps
+
+    Raises:
+        SgoolError: The step begins in pure noise (alpha 0), where these factors are infinite.
     """
+    if step.alpha == 0:
+        raise SgoolError(
+            "`sampler`: the model's schedule begins in pure noise (`rescale_betas_zero_snr`), where this sampler has "
+            "no step; use sampler=ddim or sampler=dpm_solver, or set models.timestep_spacing=leading"
+        )
     scale = step.alpha_prev / step.alpha
     noise = step.sigma_prev - scale * step.sigma
     return scale, noise
@@ -58,6 +66,9 @@ class DDIM:
         """Returns one move for each denoising step: x' = scale x + noise eps(x)."""
         moves = []
         for step in schedule.steps:
+            if step.alpha == 0:
+                moves.append(_out_of_pure_noise(step, schedule.prediction_type))
+                continue
             scale, noise = ddim_coefficients(step)
             eps = noise_from(step, schedule.prediction_type)
             moves.append(
@@ -74,3 +85,14 @@ class DDIM:
     def finish(self, state: State) -> State:
         """Returns the last state, whose one stream is the image's latents."""
         return state
+
+
+def _out_of_pure_noise(step: Step, prediction_type: str) -> Move:
+    """Returns the move of a step from zero signal: x' = alpha_prev x0 + sigma_prev eps.
+
+    It is DDIM's step before it is solved for x and eps, which needs a division by alpha. A network that predicts v or
+    the sample gives both x0 and eps without one. One that predicts the noise gives no x0; its schedules are refused.
+    """
+    clean, noise = sample_from(step, prediction_type), noise_from(step, prediction_type)
+    latents = step.alpha_prev * clean.latents + step.sigma_prev * noise.latents
+    return Move(((latents,),), (step.alpha_prev * clean.output + step.sigma_prev * noise.output,), 0, step)

@@ -44,14 +44,15 @@ class Trace:
 class GuidedModel:
     """The denoising network for latents (B, C, h, w) with classifier-free guidance (Ho and Salimans 2022, eq. 6).
 
-    A ``guidance_scale`` of 1 is one pass without the negative prompt. Otherwise the conditional and the unconditional
-    pass go through the network as one batch. With ``split_guidance`` they go one after the other, which halves the
-    activations and is a little slower. The network sees latents in its own dtype; the output has that of the latents.
+    A ``guidance_scale`` of 1 or less switches guidance off, as in diffusers: one pass for the prompt alone, without the
+    negative prompt. Above 1, the conditional and the unconditional pass go through the network as one batch. With
+    ``split_guidance`` they go one after the other, which halves the activations and is a little slower. The network
+    sees latents in its own dtype; the output has that of the latents.
 
     Args:
         family: Family whose frozen network is called.
         conditioning: Conditioning of B prompts, as ``family.encode_prompts`` returns it.
-        negative: Conditioning of B negative prompts; needed unless ``guidance_scale`` is 1.
+        negative: Conditioning of B negative prompts; needed if ``guidance_scale`` is above 1, else not used.
         guidance_scale: Weight of the conditional direction.
         split_guidance: Whether the two passes run one after the other.
 
@@ -77,7 +78,7 @@ class GuidedModel:
         self.family, self.guidance_scale = family, float(guidance_scale)
         self.batch_size = len(next(tensors_of(conditioning)))
         self._passes: Sequence[_Pass] = (_Pass(conditioning),)
-        if guidance_scale != 1 and negative is not None:
+        if guides(guidance_scale) and negative is not None:
             if split_guidance:
                 self._passes = (_Pass(negative, 1 - guidance_scale), _Pass(conditioning, guidance_scale))
             else:
@@ -182,6 +183,19 @@ class GuidedModel:
         return unconditional + self.guidance_scale * (text - unconditional)
 
 
+def guides(guidance_scale: float) -> bool:
+    """Whether there is classifier-free guidance at this scale: above 1, the rule of diffusers' pipelines."""
+    return guidance_scale > 1
+
+
+def unread_negative_prompts(guidance_scale: float) -> str:
+    """Says why negative prompts that were given are not read."""
+    return (
+        f"negative prompts are not read: `sampler.guidance_scale` is {guidance_scale:g}, and at 1 or less there is no "
+        "classifier-free guidance (as in diffusers)"
+    )
+
+
 def _gradient(output: Tensor, leaf: Tensor, cotangent: Tensor, weight: float) -> Tensor:
     """Returns the gradient of ``weight · output`` with respect to ``leaf``.
 
@@ -213,9 +227,9 @@ def _check(family: Family, conditioning: Conditioning, negative: Conditioning | 
             autocast = torch.is_autocast_enabled(tensor.device.type)
             if tensor.is_floating_point() and tensor.dtype != family.dtype and not autocast:
                 raise SgoolError(f"`{name}`: expected the network's dtype {family.dtype}, got {tensor.dtype}")
-    if guidance_scale != 1 and negative is None:
+    if guides(guidance_scale) and negative is None:
         raise SgoolError(f"`guidance_scale` {guidance_scale} needs `negative_prompt_embeds`, got None")
-    if guidance_scale != 1 and negative is not None:
+    if guides(guidance_scale) and negative is not None:
         for tensor, other in zip(tensors_of(conditioning), tensors_of(negative), strict=True):
             if tensor.shape != other.shape:
                 raise SgoolError(

@@ -18,9 +18,11 @@ from sgool.metrics.panel import JudgePanel
 from sgool.objectives import Objective, Term
 
 #: Entries of ``method.NAME`` that say what a method gets, and are no arguments of its class.
-_NO_ARGUMENTS = ("kind", "use_saliency", "use_crops", "optimization", "same_budget_as")
+_NO_ARGUMENTS = ("kind", "use_saliency", "use_crops", "clamp_images", "optimization", "same_budget_as")
 #: Entries of ``optimization`` that are arguments of a module; the others are those of `default_callbacks`.
 _OF_THE_MODULE = ("num_optimization_steps", "lr", "momentum", "nesterov")
+#: Entries of ``optimization`` that the objective and the chain have got already.
+_OF_OTHER_PARTS = ("clamp_images", "steps_offset")
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ def build_method(name: str, entry: Mapping[str, Any], given: Ingredients) -> tup
     Raises:
         SgoolError: Arguments that do not fit, or a class of the user's own that is no `PairModule`.
     """
-    settings = dict(given.optimization)
+    settings = {key: value for key, value in given.optimization.items() if key not in _OF_OTHER_PARTS}
     offered: dict[str, Any] = {"chain": given.chain, "judges": given.judges}
     offered |= {key: settings.pop(key) for key in _OF_THE_MODULE if key in settings}
     if METHODS.options(entry).needs_objective is not False:

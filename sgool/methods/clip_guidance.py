@@ -1,7 +1,8 @@
-"""Classifier guidance with a one-step estimate of the clean image: the baseline of DOODL's and SGOOL's papers."""
+"""Classifier guidance with a one-step estimate of the clean image, as DOODL's and SGOOL's papers compare with it."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,9 +12,11 @@ from torch import Tensor
 
 from sgool.diffusion import Chain
 from sgool.diffusion.moves import Move
+from sgool.diffusion.network import GuidedModel, guides
 from sgool.diffusion.prediction import noise_from, sample_from
 from sgool.errors import SgoolError
 from sgool.methods.base import PairModule
+from sgool.methods.starts import network_prompts
 from sgool.metrics.panel import JudgePanel
 from sgool.models.schedule import Step
 from sgool.objectives import BoundObjective, Objective
@@ -23,6 +26,7 @@ from sgool.results.checkpoint import eight_bit
 from sgool.types import ObjectiveOutput, PairResult, PromptSeed
 
 ESTIMATES = ("x0", "blended")
+ESTIMATES_FROM = ("guided", "prompt", "negative_prompt")
 
 
 @dataclass(frozen=True)
@@ -44,8 +48,11 @@ class ClipGuidance(PairModule):
         x0  = (x - sigma eps) / alpha                    the one-step estimate of the clean latents
         eps' = eps + sigma * scale * grad_x loss(decode(x0))
 
-    which is the community pipeline's ``noise_pred - sqrt(1 - alpha_prod_t) * grad`` with grad = -scale * grad_x loss.
-    The sampler then makes its step with eps'. One network call a step, with its gradient.
+    The sampler then makes its step with eps'. One network call a step, with its gradient. The push itself is that of
+    diffusers' community pipeline ``clip_guided_stable_diffusion``, but by default of another estimate: that pipeline
+    decodes sigma x0 + (1 - sigma) x, with x0 from a further network call for the prompt without guidance, and clamps
+    the image (``estimate="blended"``, ``estimate_from="prompt"`` and an objective that clamps). DOODL's baseline does
+    the same with a call for the negative prompt (``estimate_from="negative_prompt"``).
 
     Args:
         chain: The denoising chain; its sampler has to be `guidable`.
@@ -53,12 +60,15 @@ class ClipGuidance(PairModule):
         clip_guidance_scale: The scale above.
         through_network: Whether the gradient passes through the denoising network, or x0's own x alone (grad / alpha;
             cheaper by the network's backward pass).
-        estimate: "x0"; or "blended", sigma x0 + (1 - sigma) x, what the community pipeline decodes.
+        estimate: What is decoded: "x0", or "blended", sigma x0 + (1 - sigma) x.
+        estimate_from: The noise that x0 is computed from: "guided", that of the step; or that of a further network
+            call, which counts, for the "prompt" alone or for the "negative_prompt" alone.
         judges: As for every method.
         pairs: As for every method.
 
     Raises:
-        SgoolError: Unknown ``estimate``, or a sampler that it cannot guide.
+        SgoolError: Unknown ``estimate`` or ``estimate_from``, a sampler that it cannot guide, or a schedule that begins
+            in pure noise.
     """
 
     method = "clip_guidance"
@@ -71,18 +81,27 @@ class ClipGuidance(PairModule):
         clip_guidance_scale: float,
         through_network: bool = True,
         estimate: str = "x0",
+        estimate_from: str = "guided",
         judges: JudgePanel | Mapping[str, Any] | None = None,
         pairs: Sequence[PromptSeed] | None = None,
     ) -> None:
         super().__init__(chain, judges=judges, pairs=pairs)
         if estimate not in ESTIMATES:
             raise SgoolError(f"`method.{self.method}.estimate`: expected {' or '.join(ESTIMATES)}, got {estimate!r}")
+        if estimate_from not in ESTIMATES_FROM:
+            known = ", ".join(ESTIMATES_FROM[:-1]) + f" or {ESTIMATES_FROM[-1]}"
+            raise SgoolError(f"`method.{self.method}.estimate_from`: expected {known}, got {estimate_from!r}")
         if not getattr(chain.sampler, "guidable", False):
             raise SgoolError(
                 f"`method.{self.method}`: expected a sampler whose steps can be guided, such as ddim or dpm_solver, "
                 f"got {chain.sampler.name}"
             )
-        self.objective = objective
+        if any(step.alpha == 0 for step in chain.schedule.steps):
+            raise SgoolError(
+                f"`method.{self.method}`: the schedule begins in pure noise (`rescale_betas_zero_snr`), where the "
+                "guidance of the noise is infinite; set models.timestep_spacing=leading"
+            )
+        self.objective, self._estimate_from = objective, estimate_from
         self._scale, self._through_network, self._estimate = clip_guidance_scale, through_network, estimate
 
     def start(self, latents: Tensor) -> None:
@@ -91,6 +110,7 @@ class ClipGuidance(PairModule):
         self.bound: BoundObjective = self.objective.bind(self.pairs)
         self._history: list[list[dict[str, float]]] = [[] for _ in self.pairs]
         self._failures: dict[int, str] = {}
+        self._estimator = self._estimating_network()
 
     def round(self, batch: PairBatch) -> None:
         """Runs one guided chain for the batch, and a plain one for the first images.
@@ -109,6 +129,8 @@ class ClipGuidance(PairModule):
             history.append({"update": len(history), "loss": value, "selection": value})
             history[0]["selection"] = float(before[index])
         plain, images = eight_bit(plain).cpu(), eight_bit(images).cpu()
+        if self._estimator is not self.batch_chain.network:
+            self.batch_chain.calls += self._estimator.calls
         self.deliver([self._result(index, plain, images, maps) for index in range(len(self.pairs))])
 
     def _guided_latents(self) -> Tensor:
@@ -129,11 +151,12 @@ class ClipGuidance(PairModule):
     def guide(self, move: Move, latents: Tensor) -> _Guided:
         """Returns the network's output for latents (B, C, h, w), changed by the guidance."""
         step, prediction_type = move.step, self.chain.schedule.prediction_type
-        noise, network = noise_from(step, prediction_type), self.batch_chain.network
+        noise, network = noise_from(step, prediction_type), self._estimator
         trace = network.trace(latents, step) if self._through_network else None
-        output = network(latents, step) if trace is None else trace.output
+        seen_output = network(latents, step) if trace is None else trace.output
+        output = seen_output if network is self.batch_chain.network else self.batch_chain.network(latents, step)
         kept, weight = self._coefficients(step, prediction_type)
-        estimate = kept * latents + weight * output
+        estimate = kept * latents + weight * seen_output
         with torch.enable_grad():
             leaf = estimate.detach().requires_grad_(True)
             images = self.chain.decode(leaf)
@@ -153,6 +176,20 @@ class ClipGuidance(PairModule):
         norms = pulled.square().sum(dim=(1, 2, 3)).sqrt()
         # The network may predict something else than noise: noise = ... + noise.output * output.
         return _Guided(output + push / noise.output, seen, selection, norms)
+
+    def _estimating_network(self) -> GuidedModel:
+        """Returns the network whose noise the estimates are made of."""
+        guided = self.batch_chain.network
+        if self._estimate_from == "guided" or (self._estimate_from == "prompt" and not guides(guided.guidance_scale)):
+            return guided
+        if self._estimate_from == "prompt":
+            prompts = network_prompts(self.pairs)
+        else:
+            prompts = [pair.negative_prompt for pair in self.pairs]
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="prompt over")  # said when the batch was taken up
+            conditioning = self.chain.encode_prompts(prompts)
+        return GuidedModel(self.chain.family, conditioning)
 
     def _coefficients(self, step: Step, prediction_type: str) -> tuple[float, float]:
         """Weights (of the latents, of the network's output) in the estimate."""

@@ -29,12 +29,16 @@ OPTIMIZATION: dict[str, Schema] = {
     "gaussianity": {"weight": number(least=0), "dim": integer(1), "permutations": integer(1)},
     "perturb_std": number(least=0),
     "perturb_schedule": choice("constant", "linear", "spherical"),
+    "clamp_images": flag(),
+    "steps_offset": optional(integer(0)),
     "tie": flag(),
     "renormalize": flag(),
     "keep": choice("best", "last"),
     "early_stop": {"term": optional(text()), "patience": integer(1)},
     "snapshot_every": optional(integer(1)),
 }
+#: What the keys of ``optimization`` are where a file of the user's own leaves them out.
+OPTIMIZATION_DEFAULTS: dict[str, Any] = {"clamp_images": False, "steps_offset": None}
 #: Keys of ``optimization``, as many as a method has values of its own for; `own_optimization_problems` looks into it.
 _OWN_OPTIMIZATION = mapping("keys of `optimization`")
 
@@ -99,6 +103,8 @@ class ClipGuidanceOptions(MethodOptions):
     clip_guidance_scale: float = required(number(least=0))
     through_network: bool = option(True, flag())
     estimate: str = option("x0", choice("x0", "blended"))
+    estimate_from: str = option("guided", choice("guided", "prompt", "negative_prompt"))
+    clamp_images: bool | None = option(None, optional(flag()))
 
     def problems(self, where: str, config: Config) -> Iterator[str]:
         """Finds a sampler whose steps cannot be guided."""
@@ -142,6 +148,7 @@ class CustomMethodOptions(CustomOptions, MethodOptions):
 
     use_saliency: bool = option(False, flag())
     use_crops: bool = option(True, flag())
+    clamp_images: bool | None = option(None, optional(flag()))
     optimization: Mapping[str, Any] = option({}, _OWN_OPTIMIZATION)
 
 
@@ -172,7 +179,11 @@ def own_optimization_problems(config: Config) -> list[Problem]:
     for name, method in config["method"].items():
         if method.get("optimization"):
             merged = _merged(config["optimization"], method["optimization"])
-            problems += check(merged, OPTIMIZATION, f"method.{name}.optimization")
+            where = f"method.{name}.optimization"
+            problems += check(merged, OPTIMIZATION, where)
+            if method["optimization"].get("steps_offset") is not None:
+                text = f"`{where}.steps_offset`: all methods share one schedule; set models.steps_offset for the run"
+                problems.append(Problem(f"{where}.steps_offset", text))
     return problems
 
 

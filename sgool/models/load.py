@@ -13,6 +13,7 @@ from sgool.errors import SgoolError
 from sgool.models.assets import resolve_asset
 from sgool.models.devices import best_device
 from sgool.models.family import Family
+from sgool.models.schedule import respaced
 from sgool.models.stable_diffusion import StableDiffusion
 
 
@@ -23,11 +24,12 @@ def load_models(
     dtype: torch.dtype = torch.float32,
     channels_last: bool = False,
     compile: bool = False,
+    steps_offset: int | None = None,
+    timestep_spacing: str | None = None,
 ) -> StableDiffusion:
     """Loads the components of a ``StableDiffusionPipeline``, frozen and in evaluation mode.
 
-    Like the pipeline itself, it reads a ``steps_offset`` of 0 in an old scheduler config as 1. For another schedule,
-    replace the ``scheduler`` of the result.
+    Like the pipeline itself, it reads a ``steps_offset`` of 0 in a scheduler config as 1, unless one is given here.
 
     Args:
         path: A folder written by ``save_pretrained``, a hub id, or "emoji_world" for the embedded model.
@@ -35,9 +37,11 @@ def load_models(
         dtype: Data type of the networks' weights.
         channels_last: Whether convolutions work in that memory format.
         compile: Whether torch.compile translates the denoising network at its first calls.
+        steps_offset: Another one than the folder's; see `sgool.models.schedule.respaced`.
+        timestep_spacing: Another one than the folder's.
 
     Raises:
-        SgoolError: The folder is not a pipeline, or the hub cannot be reached.
+        SgoolError: The folder is not a pipeline, the hub cannot be reached, or the scheduler has no such key.
     """
     device = best_device() if device is None else torch.device(device)
     resolved = resolve_asset(str(path))
@@ -57,6 +61,7 @@ def load_models(
         raise SgoolError(
             f"`models.path`: could not load a Stable Diffusion pipeline from {str(path)!r}: {why} ({mend})"
         ) from error
+    pipeline.scheduler = respaced(pipeline.scheduler, steps_offset, timestep_spacing)
     models = _stable_diffusion(pipeline, str(path))
     if channels_last:
         for network in (models.vae, models.unet, models.text_encoder):

@@ -57,6 +57,8 @@ class Networks:
             dtype=getattr(torch, options["dtype"]),
             channels_last=options["channels_last"],
             compile=options["compile"],
+            steps_offset=options.get("steps_offset"),
+            timestep_spacing=options.get("timestep_spacing"),
         )
 
     def clip(self, model: str, pretrained: str | None = None) -> ClipTower:

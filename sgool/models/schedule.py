@@ -60,18 +60,24 @@ def build_schedule(scheduler: Any, num_inference_steps: int, spacing: Spacing = 
     """Reads timesteps and coefficients from a diffusers scheduler's own configuration.
 
     The timestep after a step is the next entry of the scheduler's list, not a rounded quotient, so that any number of
-    steps is consistent. Coefficients are computed in Python floats (float64) from the scheduler's table.
+    steps is consistent. Coefficients are computed in Python floats (float64) from the scheduler's table. The timesteps
+    have the scheduler's own spacing ("leading", "trailing" or "linspace"). LCMScheduler and TCDScheduler have a list of
+    their own: those of ``original_inference_steps`` timesteps of the distillation that are evenly spaced.
+
+    A single step goes from the last training timestep to no noise, whatever the spacing and the end of the scheduler
+    are: "leading" would put it at the first training timestep, where there is nothing to denoise.
 
     Args:
         scheduler: A diffusers scheduler with ``alphas_cumprod``; it is not changed.
         num_inference_steps: Number of denoising steps, from 1 to ``scheduler.config.num_train_timesteps``.
         spacing: "ddim": timesteps of DDIMScheduler; the last step ends at ``final_alpha_cumprod`` (1 with
-            ``set_alpha_to_one``, else the first training alpha). "dpm": timesteps and sigmas of
-            DPMSolverMultistepScheduler; the last step ends as its ``final_sigmas_type`` says (default: without noise).
+            ``set_alpha_to_one`` and for LCMScheduler and TCDScheduler, else the first training alpha). "dpm": timesteps
+            and sigmas of DPMSolverMultistepScheduler; the last step ends as its ``final_sigmas_type`` says (default:
+            without noise).
 
     Raises:
-        SgoolError: The number of steps is out of range, or the scheduler's schedule is not one of DDPM's or ends in
-            pure noise (zero terminal signal), where a DDIM step has no finite coefficients.
+        SgoolError: The number of steps is out of range, or the scheduler's schedule is not one of DDPM's or begins in
+            pure noise (zero terminal signal) for a network that predicts the noise, which says nothing there.
     """
     config = scheduler.config
     if not hasattr(scheduler, "alphas_cumprod"):
@@ -94,35 +100,95 @@ def build_schedule(scheduler: Any, num_inference_steps: int, spacing: Spacing = 
 def _ddim(scheduler: Any, num_inference_steps: int) -> Schedule:
     from diffusers import DDIMScheduler
 
-    ddim = DDIMScheduler.from_config(scheduler.config)
-    ddim.set_timesteps(num_inference_steps)
-    timesteps = [min(int(t), int(scheduler.config.num_train_timesteps) - 1) for t in ddim.timesteps]
+    config, distilled = scheduler.config, is_distilled(scheduler)
+    # Where a file leaves a key out, diffusers takes the default of the class that reads it. The folder's class counts.
+    named = ("timestep_spacing", "steps_offset", "set_alpha_to_one", "prediction_type")
+    ddim = DDIMScheduler.from_config(config, **{key: config[key] for key in named if config.get(key) is not None})
+    prediction_type = str(ddim.config.prediction_type)
+    last = int(config.num_train_timesteps) - 1
+    if distilled:
+        timesteps = _distilled_timesteps(scheduler, num_inference_steps)
+    elif num_inference_steps == 1:
+        timesteps = [last]
+    else:
+        ddim.set_timesteps(num_inference_steps)
+        # "trailing" has a rounding error for some numbers of steps: one timestep too many, -1.
+        timesteps = [min(int(t), last) for t in ddim.timesteps][:num_inference_steps]
     alphas = [float(a) for a in scheduler.alphas_cumprod]
-    if min(alphas[t] for t in timesteps) <= 0:
+    if prediction_type == "epsilon" and min(alphas[t] for t in timesteps) <= 0:
         raise SgoolError(
             "`models.path`: the scheduler's `alphas_cumprod` reaches 0 at these steps (`rescale_betas_zero_snr`), "
-            f"where a DDIM step is undefined; set `timestep_spacing` to leading in {type(scheduler).__name__}'s config"
+            "where the noise that the network predicts says nothing of the image; set models.timestep_spacing=leading"
         )
     # The final alpha is read from the same table, in its precision, and not from the scheduler made here.
-    final = 1.0 if ddim.config.set_alpha_to_one else alphas[0]
-    return Schedule(_steps(timesteps, [*(alphas[t] for t in timesteps), final]), str(ddim.config.prediction_type))
+    final = 1.0 if distilled or num_inference_steps == 1 or ddim.config.set_alpha_to_one else alphas[0]
+    return Schedule(_steps(timesteps, [*(alphas[t] for t in timesteps), final]), prediction_type)
 
 
 def _dpm(scheduler: Any, num_inference_steps: int) -> Schedule:
     from diffusers import DPMSolverMultistepScheduler
 
     options = {"algorithm_type": "dpmsolver++", "solver_order": 2, "solver_type": "midpoint", "thresholding": False}
-    dpm = DPMSolverMultistepScheduler.from_config(scheduler.config, **options)
+    single = {"timestep_spacing": "linspace", "final_sigmas_type": "zero"} if num_inference_steps == 1 else {}
+    dpm = DPMSolverMultistepScheduler.from_config(scheduler.config, **options, **single)
     dpm.set_timesteps(num_inference_steps)
     if num_inference_steps > 1 and dpm.timesteps[0] == dpm.timesteps[-1]:
         # "leading" divides by one step more: with nearly as many steps as in training, all timesteps are 0.
         dpm = DPMSolverMultistepScheduler.from_config(scheduler.config, **options, timestep_spacing="linspace")
         dpm.set_timesteps(num_inference_steps)
+    if is_distilled(scheduler):
+        dpm.set_timesteps(timesteps=_distilled_timesteps(scheduler, num_inference_steps))
+    elif len(dpm.timesteps) > num_inference_steps:  # as in `_ddim`
+        dpm.set_timesteps(timesteps=dpm.timesteps[:num_inference_steps].tolist())
     # diffusers' sigmas belong to x = x0 + sigma eps, so alpha_prod = 1 / (1 + sigma^2).
     alphas = [1 / (1 + float(sigma) ** 2) for sigma in dpm.sigmas]
     config = dpm.config
     first_order_end = bool(config.euler_at_final or (config.lower_order_final and num_inference_steps < 15))
     return Schedule(_steps([int(t) for t in dpm.timesteps], alphas), str(config.prediction_type), first_order_end)
+
+
+def is_distilled(scheduler: Any) -> bool:
+    """Whether a diffusers scheduler has a list of timesteps of its own, that of a consistency distillation."""
+    return any(kind.__name__ in ("LCMScheduler", "TCDScheduler") for kind in type(scheduler).__mro__)
+
+
+def _distilled_timesteps(scheduler: Any, num_inference_steps: int) -> list[int]:
+    """Returns the timesteps that a scheduler of a distilled model takes for so many steps."""
+    most = int(scheduler.config.original_inference_steps)
+    if num_inference_steps > most:
+        raise SgoolError(
+            f"`sampler.num_inference_steps`: expected 1 to {most}, the `original_inference_steps` of the model's "
+            f"{type(scheduler).__name__}, got {num_inference_steps}; models.timestep_spacing=trailing takes more"
+        )
+    own = type(scheduler).from_config(scheduler.config)
+    own.set_timesteps(num_inference_steps)
+    return [int(t) for t in own.timesteps]
+
+
+def respaced(scheduler: Any, steps_offset: int | None = None, timestep_spacing: str | None = None) -> Any:
+    """Returns a diffusers scheduler with another offset or spacing of its timesteps; None leaves each as it is.
+
+    Args:
+        scheduler: A diffusers scheduler; it is not changed.
+        steps_offset: Added to the timesteps of "leading" spacing: 1 for Stable Diffusion, 0 in DOODL's code.
+        timestep_spacing: "leading", "trailing" or "linspace". A scheduler of a distilled model, whose timesteps have no
+            such spacing (and no offset), is then replaced by a DDIMScheduler of the same noise.
+
+    Raises:
+        SgoolError: The scheduler knows no such key.
+    """
+    given = {"steps_offset": steps_offset, "timestep_spacing": timestep_spacing}
+    changes = {key: value for key, value in given.items() if value is not None}
+    distilled = is_distilled(scheduler)
+    if not changes or (distilled and timestep_spacing is None):
+        return scheduler
+    for key in changes:
+        if key not in scheduler.config:
+            raise SgoolError(f"`models.{key}`: expected null, since {type(scheduler).__name__} has no {key}")
+    from diffusers import DDIMScheduler
+
+    kind: Any = DDIMScheduler if distilled else type(scheduler)
+    return kind.from_config(scheduler.config, **changes)
 
 
 def _steps(timesteps: list[int], alphas_cumprod: list[float]) -> tuple[Step, ...]:

@@ -14,13 +14,16 @@ from sgool.objectives.terms import Term
 Options = Mapping[str, Any]
 
 
-def build_objective(options: Options, networks: Networks, saliency: SaliencySettings | None = None) -> Objective:
+def build_objective(
+    options: Options, networks: Networks, saliency: SaliencySettings | None = None, *, clamp_images: bool = False
+) -> Objective:
     """Builds the objective of a validated ``objective``.
 
     Args:
         options: ``terms`` (name -> type, weight and the type's own keys) and ``crops``.
         networks: The run's networks, from which terms get theirs.
         saliency: Settings of salient regions; None: only global crops.
+        clamp_images: Whether images are clamped to [0, 1] before terms see them.
 
     Raises:
         ConfigError: Files are missing; it lists all of them, before any network loads.
@@ -29,7 +32,7 @@ def build_objective(options: Options, networks: Networks, saliency: SaliencySett
     _check_files(options["terms"])
     terms = {name: build_term(name, term, networks) for name, term in options["terms"].items()}
     weights = {name: float(term["weight"]) for name, term in options["terms"].items()}
-    return Objective(terms, weights, CropSettings(**options["crops"]), saliency)
+    return Objective(terms, weights, CropSettings(**options["crops"]), saliency, clamp_images)
 
 
 def build_term(name: str, options: Options, networks: Networks) -> Term:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,7 +14,7 @@ from torch import Tensor
 from sgool.errors import ConfigError
 from sgool.models.fingerprint import fingerprints
 from sgool.objectives.crops import crop_resize, random_boxes
-from sgool.objectives.settings import CropSettings, SaliencySettings
+from sgool.objectives.settings import CropSettings, SaliencySettings, weight_problems
 from sgool.objectives.terms import SeededTerm, Term
 from sgool.results.checkpoint import eight_bit, pack_image, unpack_image
 from sgool.saliency.regions import find_regions
@@ -33,6 +32,8 @@ class Objective:
         weights: Name -> finite weight, for the same names; by default 1 for each.
         crops: Settings of the global crops; None: the default ones.
         saliency: Settings of the salient regions; None: only global crops.
+        clamp_images: Whether images are clamped to [0, 1] before terms see them, as DOODL and ReNO do: pixels outside
+            then have no gradient. A term with an attribute ``unclamped`` that is true sees them as they are.
 
     Raises:
         ConfigError: There are no terms, the names of terms and weights differ, or a weight is not finite.
@@ -44,15 +45,16 @@ class Objective:
         weights: Mapping[str, float] | None = None,
         crops: CropSettings | None = None,
         saliency: SaliencySettings | None = None,
+        clamp_images: bool = False,
     ) -> None:
         weights = dict.fromkeys(terms, 1.0) if weights is None else weights
-        problems = _weight_problems(terms, weights)
+        problems = weight_problems(terms, weights)
         if problems:
             raise ConfigError(problems)
         self.terms = dict(terms)
         self.weights = {name: float(weights[name]) for name in terms}
         self.crops = crops if crops is not None else CropSettings()
-        self.saliency = saliency
+        self.saliency, self.clamp_images = saliency, clamp_images
 
     def bind(self, pairs: Sequence[PromptSeed]) -> BoundObjective:
         """Returns the objective of these pairs, one image each; for EDICT's two images a pair, bind the pairs twice."""
@@ -67,7 +69,7 @@ class Objective:
         terms = {name: [type(term), term.input_size, self.weights[name]] for name, term in self.terms.items()}
         # Only the classes of detectors and terms are compared, since their attributes may change (a count of calls).
         detection = self.saliency and {**vars(self.saliency), "detector": type(self.saliency.detector)}
-        return [terms, self.crops, detection]
+        return [terms, self.crops, detection, *(["clamp_images"] if self.clamp_images else [])]
 
     def truncated(self, prompts: Sequence[str]) -> dict[str, list[str | None]]:
         """Returns for each term that reads prompts, and each prompt, the text that it does not read, or None."""
@@ -115,7 +117,7 @@ class BoundObjective:
         ``every_n_steps``, at first, and if the images' size has changed. Otherwise the last regions are used.
 
         Args:
-            images: (B, 3, H, W), nominally in [0, 1], not clamped, so that gradients flow.
+            images: (B, 3, H, W), nominally in [0, 1], as decoded; the objective's ``clamp_images`` decides on the rest.
             generators: One per image, for its crops; a generator may serve several images of one pair.
             update: Number of the update, from 0.
 
@@ -209,11 +211,13 @@ class BoundObjective:
         whole = Region(0, 0, images.shape[-2], images.shape[-1])
         crops = [tuple(own) or (whole,) for own in boxes]
         regions = detection.regions if detection else ((),) * len(crops)
-        views = _Views(images, [own + found for own, found in zip(crops, regions, strict=True)])
+        seen = images.clamp(0, 1) if self.objective.clamp_images else images
+        views = _Views(seen, [own + found for own, found in zip(crops, regions, strict=True)])
         values = {}
         for name, term in self.objective.terms.items():
             if term.input_size is None:
-                whole_losses = _evaluate(term, images, self.targets[name], seeds)
+                given = images if getattr(term, "unclamped", False) else seen
+                whole_losses = _evaluate(term, given, self.targets[name], seeds)
                 values[name] = self._full_weight() * whole_losses
                 continue
             resized, owner = views.at(term.input_size)
@@ -279,21 +283,3 @@ def _detect(images: Tensor, settings: SaliencySettings) -> _Detection:
         for saliency_map in maps
     )
     return _Detection(maps, regions)
-
-
-def _weight_problems(terms: Mapping[str, Term], weights: Mapping[str, float]) -> list[str]:
-    problems = []
-    if not terms:
-        problems.append("An objective needs at least one term, got none. Add one, for example text alignment.")
-    if missing := sorted(terms.keys() - weights.keys()):
-        problems.append(f"objective.weights has no entry for {', '.join(missing)}; expected one number per term.")
-    if unknown := sorted(weights.keys() - terms.keys()):
-        problems.append(
-            f"objective.weights names {', '.join(unknown)}, which is no term; terms are {', '.join(terms) or 'none'}."
-        )
-    problems += [
-        f"objective.weights.{name} must be a finite number, got {value}."
-        for name, value in weights.items()
-        if not math.isfinite(value)
-    ]
-    return problems

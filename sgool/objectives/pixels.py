@@ -16,12 +16,16 @@ from sgool.types import PromptSeed
 class Symmetry:
     """A term: mean squared difference of the image to its mirror image (DOODL's symmetry demo).
 
+    DOODL counts pixels in [-1, 1], where the loss is 4 times as large: a weight of 4 is the same.
+
     Args:
         axis: Direction of the mirroring: ``horizontal`` swaps left and right, ``vertical`` top and bottom.
         name: Name in logs.
     """
 
     input_size = None
+    #: DOODL's code does not clamp the image of this term, as it does for its networks.
+    unclamped = True
 
     def __init__(self, axis: Literal["horizontal", "vertical"] = "horizontal", name: str = "symmetry") -> None:
         self.name = name

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 from sgool.errors import ConfigError
 from sgool.saliency.base import BindableDetector, SaliencyDetector
@@ -94,3 +94,22 @@ class SaliencySettings:
         if not isinstance(self.detector, BindableDetector):
             return self
         return replace(self, detector=self.detector.bind(pairs))
+
+
+def weight_problems(terms: Mapping[str, Any], weights: Mapping[str, float]) -> list[str]:
+    """Returns what is wrong with the weights of an objective's terms, by their names."""
+    problems = []
+    if not terms:
+        problems.append("An objective needs at least one term, got none. Add one, for example text alignment.")
+    if missing := sorted(terms.keys() - weights.keys()):
+        problems.append(f"objective.weights has no entry for {', '.join(missing)}; expected one number per term.")
+    if unknown := sorted(weights.keys() - terms.keys()):
+        problems.append(
+            f"objective.weights names {', '.join(unknown)}, which is no term; terms are {', '.join(terms) or 'none'}."
+        )
+    problems += [
+        f"objective.weights.{name} must be a finite number, got {value}."
+        for name, value in weights.items()
+        if not math.isfinite(value)
+    ]
+    return problems

@@ -27,6 +27,8 @@ class Term(Protocol):
     - ``truncated(prompts)``, if it cuts long prompts off. It returns for each prompt the text that it does not read, or
       None.
 
+    A term of the whole image whose attribute ``unclamped`` is true gets it as decoded, even if the objective clamps.
+
     Attributes:
         name: Short name for logs.
         input_size: Side in pixels of the term's views, random crops and salient regions that are resized to it. None:

@@ -213,6 +213,8 @@ class Run:
         words = note_on_words(self.config["models"]["path"], prompts)
         for text in filter(None, [words, *parts.truncations(prompts)]):
             self.progress.note(text)
+        for text in parts.unread_negative_prompts(pair.negative_prompt for batch in mine for pair in batch):
+            self.progress.note(text)
         process = Process(world.rank, world.size, *self.part)
         environment = (self.folder.environments() or [{}])[-1]
         means = Means(self.folder, self.pairs) if not process.label else None

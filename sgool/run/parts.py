@@ -10,6 +10,7 @@ import lightning as L
 import torch
 
 from sgool.diffusion import Chain, build_engine, build_sampler
+from sgool.diffusion.network import guides, unread_negative_prompts
 from sgool.methods.base import PairModule
 from sgool.methods.build import Ingredients, build_method
 from sgool.methods.options import METHODS, method_optimization
@@ -87,6 +88,11 @@ class Parts:
         cuts |= {reader: [cut or "" for cut in texts] for reader, texts in readers.items()}
         return cut_off(unique, cuts)
 
+    def unread_negative_prompts(self, negative_prompts: Iterable[str]) -> list[str]:
+        """Returns a sentence if there are negative prompts and no guidance, so that the model does not read them."""
+        scale = self._config["sampler"]["guidance_scale"]
+        return [unread_negative_prompts(scale)] if any(negative_prompts) and not guides(scale) else []
+
     @cached_property
     def judges(self) -> JudgePanel:
         """All judges of the run and the scene reader."""
@@ -106,20 +112,22 @@ class Parts:
         given = Ingredients(
             self.chain,
             self.judges if self._judged else None,
-            lambda: self._objective(options, held_out),
+            lambda: self._objective(options, held_out, settings["clamp_images"]),
             lambda: self._term(held_out) if held_out else None,
             settings,
             on_note,
         )
         return build_method(name, options, given)
 
-    def _objective(self, options: Mapping[str, Any], held_out: str | None) -> Objective:
+    def _objective(self, options: Mapping[str, Any], held_out: str | None, clamp_images: bool) -> Objective:
         objective = dict(self._config["objective"])
         objective["terms"] = {name: term for name, term in objective["terms"].items() if name != held_out}
         if not options.get("use_crops", True):
             objective["crops"] = {**objective["crops"], "num": 0}
         saliency = self._saliency() if options.get("use_saliency") else None
-        return build_objective(objective, self.networks, saliency)
+        own = options.get("clamp_images")
+        clamp_images = clamp_images if own is None else own
+        return build_objective(objective, self.networks, saliency, clamp_images=clamp_images)
 
     def _term(self, name: str) -> Term:
         return build_term(name, self._config["objective"]["terms"][name], self.networks)

@@ -121,7 +121,8 @@ class Worker:
         try:
             with warnings.catch_warnings():
                 # Said once, when the run began.
-                warnings.filterwarnings("ignore", message="prompt over|words that")
+                said = "prompt over|words that|negative prompts are not read"
+                warnings.filterwarnings("ignore", message=said)
                 train(module, data, callbacks=callbacks, logger=list(logs.loggers), **self.parts.trainer_options())
         except SgoolError:
             queue.release()

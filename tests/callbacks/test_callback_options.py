@@ -60,17 +60,20 @@ def random_latents(*shape: int, seed: int = 0) -> Tensor:
 
 
 def plain_gaussianity(numbers: np.ndarray, orders: Sequence[np.ndarray], dim: int) -> float:
-    """Tang et al. 2024: vectors one by one, the spectral norm from singular values, probabilities before logarithms."""
-    total = 0.0
-    for order in orders:
+    """Tang et al. 2024: vectors one by one, the spectral norm from singular values, probabilities before logarithms.
+
+    As in the authors' code, the numbers in their own order count as much as all permutations together.
+    """
+    penalties = []
+    for order in [np.arange(len(numbers)), *orders]:
         count = len(numbers) // dim
         vectors = [numbers[order][i * dim : (i + 1) * dim] for i in range(count)]
         mean = np.linalg.norm(sum(vectors) / count)
         spread = np.linalg.norm(sum(np.outer(v, v) for v in vectors) / count - np.eye(dim), 2)
         p1 = min(1.0, 2 * math.exp(-count * mean**2 / (2 * dim)))
         p2 = min(1.0, 2 * math.exp(-count * max(math.sqrt(1 + spread) - 1 - math.sqrt(dim / count), 0) ** 2 / 2))
-        total -= math.log(p1) + math.log(p2)
-    return total / len(orders)
+        penalties.append(-math.log(p1) - math.log(p2))
+    return penalties[0] + sum(penalties[1:]) / len(orders)
 
 
 @pytest.mark.parametrize("dim", [1, 4, 5])
@@ -83,6 +86,34 @@ def test_gaussianity_is_the_formula(dim: int) -> None:
         for pair in range(3):
             expected = plain_gaussianity(latents[stream, pair].flatten().numpy(), list(orders[pair].numpy()), dim)
             assert float(got[stream, pair]) == pytest.approx(expected, abs=1e-10)  # float64, another way to the norm
+
+
+@pytest.mark.parametrize(
+    ("scale", "shift", "published", "gradient_norm", "gradient"),
+    [
+        (1.0, 0.0, 63.621536032904835, 11.094331389608396, [0.24911111239533618, 0.2938465923554626]),
+        (1.2, 0.1, 152.5117355536605, 18.76953682996019, [0.4243112714632361, 0.6125557931590174]),
+    ],
+)
+def test_gaussianity_is_that_of_the_published_code(
+    scale: float, shift: float, published: float, gradient_norm: float, gradient: list[float]
+) -> None:
+    """Smooth latents, whose neighbours depend on each other: no shuffled order sees that.
+
+    The numbers are those of `compute_probability_regularization` of github.com/TZW1998/Direct-Noise-Optimization
+    (dno_sdxl.py, subsample 1, 3 shuffles after torch.manual_seed(0)), in float64. Its probabilities of at least 1 count
+    as log 2 each, which is a constant.
+    """
+    rows, columns = torch.meshgrid(*[torch.arange(16.0, dtype=torch.float64)] * 2, indexing="ij")
+    waves = [torch.sin(2 * math.pi * (rows + columns) / 16 + channel) for channel in range(4)]
+    latents = (scale * math.sqrt(2) * torch.stack(waves) + shift)[None, None].requires_grad_(True)
+    generator = torch.Generator().manual_seed(0)
+    orders = torch.stack([torch.randperm(1024, generator=generator) for _ in range(3)])[None]
+    penalty = gaussianity(latents, orders, 4)
+    assert float(penalty.detach()) + 4 * math.log(2) == pytest.approx(published, rel=1e-12)
+    (found,) = torch.autograd.grad(penalty.sum(), latents)
+    assert float(found.norm()) == pytest.approx(gradient_norm, rel=1e-10)
+    assert found[0, 0, 0, 0, :2].tolist() == pytest.approx(gradient, rel=1e-10)
 
 
 def test_gaussianity_sees_what_is_less_like_noise() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -67,10 +68,49 @@ def test_direct_equals_finite_differences(
 
 def test_guidance_one_is_one_pass_without_the_negative_prompt(models64: StableDiffusion) -> None:
     with counted(models64.unet) as count:
-        for guidance in (1.0, 2.0):
+        for guidance in (-2.0, 0.0, 0.5, 1.0, 2.0):
             problem = Problem(models64, "ddim", 1, guidance, prompts=(0, 1))
             problem.value(problem.start)
-    assert count.forward == [2, 4]
+    assert count.forward == [2, 2, 2, 2, 4]
+
+
+@pytest.mark.parametrize("split", [False, True])
+@pytest.mark.parametrize(
+    ("sampler", "engine"),
+    [
+        ("ddim", "direct"),
+        ("ddim", "checkpoint"),
+        ("edict", "checkpoint"),
+        ("edict", "reversible"),
+        ("belm", "reversible"),
+        ("bdia", "checkpoint"),
+        ("dpm_solver", "direct"),
+    ],
+)
+def test_guidance_below_one_is_off_for_every_sampler_and_engine(
+    models64: StableDiffusion, sampler: str, engine: str, split: bool
+) -> None:
+    """As in diffusers: `do_classifier_free_guidance` is `guidance_scale > 1`. At 0 all prompts had the same picture."""
+    found = []
+    for prompt, guidance in (("a red cat", 1.0), ("a red cat", 0.0), ("a red cat", 0.5), ("a blue house", 0.0)):
+        options = {"num_inference_steps": 3, "guidance_scale": guidance, "split_guidance": split}
+        chain = Chain(models64, sampler=sampler, engine=engine, **options).with_prompts([prompt])
+        start = randn(chain.num_streams, 1, 4, 8, 8).requires_grad_(True)
+        final = chain.denoise(start)
+        found.append((final.detach(), *torch.autograd.grad(final.square().sum(), start), chain.calls))
+    assert all(got.equal(found[0][0]) and pulled.equal(found[0][1]) for got, pulled, _ in found[1:3])
+    assert len({calls for _, _, calls in found}) == 1
+    assert not found[3][0].equal(found[0][0])
+
+
+def test_negative_prompts_without_guidance_are_named(models64: StableDiffusion) -> None:
+    chain = Chain(models64, num_inference_steps=2, guidance_scale=1.0)
+    with pytest.warns(UserWarning, match=r"negative prompts are not read: `sampler\.guidance_scale` is 1, and at 1 or"):
+        chain.with_prompts(["a red cat", "trees"], ["", "a blue house"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        chain.with_prompts(["a red cat"], [""])
+        Chain(models64, num_inference_steps=2, guidance_scale=1.5).with_prompts(["a red cat"], ["a blue house"])
 
 
 @pytest.mark.parametrize("streams", [1, 2])

@@ -12,18 +12,21 @@ from diffusers import (
     DPMSolverMultistepScheduler,
     EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
+    IPNDMScheduler,
+    LCMScheduler,
     PNDMScheduler,
+    TCDScheduler,
 )
 
 from sgool.diffusion import build_sampler
 from sgool.diffusion.budget import network_calls
 from sgool.errors import SgoolError
-from sgool.models.schedule import Step, build_schedule
+from sgool.models.schedule import Step, build_schedule, respaced
 
 SD: dict[str, Any] = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 
 
-@pytest.mark.parametrize("steps", [1, 2, 5, 7, 20, 50, 300])
+@pytest.mark.parametrize("steps", [2, 5, 7, 20, 50, 300])
 @pytest.mark.parametrize("offset", [0, 1])
 @pytest.mark.parametrize("to_one", [False, True])
 def test_equals_what_diffusers_reads_from_its_scheduler(steps: int, offset: int, to_one: bool) -> None:
@@ -79,7 +82,7 @@ def test_a_float64_table_stays_float64() -> None:
     assert last.alpha == last.alpha_prev == float(scheduler.alphas_cumprod[0]) ** 0.5 and not last.has_effect
 
 
-@pytest.mark.parametrize("steps", [1, 7, 20, 300])
+@pytest.mark.parametrize("steps", [7, 20, 300])
 @pytest.mark.parametrize(
     "config",
     [
@@ -164,11 +167,107 @@ def test_flow_matching_is_refused() -> None:
         build_schedule(FlowMatchEulerDiscreteScheduler(), 4)
 
 
-def test_zero_terminal_signal_is_refused_where_it_is_reached() -> None:
+@pytest.mark.parametrize("spacing", ["trailing", "linspace"])
+def test_zero_terminal_signal_is_refused_where_it_is_reached_and_the_noise_is_predicted(spacing: str) -> None:
     zero: dict[str, Any] = {**SD, "rescale_betas_zero_snr": True}
-    with pytest.raises(SgoolError, match=r"rescale_betas_zero_snr.*leading in DDIMScheduler"):
-        build_schedule(DDIMScheduler(**zero, timestep_spacing="trailing"), 4)
+    with pytest.raises(SgoolError, match=r"rescale_betas_zero_snr.*models\.timestep_spacing=leading"):
+        build_schedule(DDIMScheduler(**zero, timestep_spacing=spacing), 4)
     assert len(build_schedule(DDIMScheduler(**zero), 4)) == 4
+    for prediction in ("v_prediction", "sample"):
+        scheduler = DDIMScheduler(**zero, timestep_spacing=spacing, prediction_type=prediction)
+        first = build_schedule(scheduler, 4).steps[0]
+        assert (first.timestep, first.alpha, first.sigma) == (999, 0, 1)
+        for name in ("edict", "belm", "bdia"):
+            with pytest.raises(SgoolError, match=r"begins in pure noise.*sampler=ddim"):
+                build_sampler(name).moves(build_schedule(scheduler, 4))
+
+
+@pytest.mark.parametrize("kind", [LCMScheduler, TCDScheduler])
+@pytest.mark.parametrize("spacing", ["ddim", "dpm"])
+@pytest.mark.parametrize("steps", [1, 2, 3, 4, 8, 50])
+def test_a_distilled_model_has_the_timesteps_of_its_distillation(kind: Any, spacing: Any, steps: int) -> None:
+    """999, 759, 499, 259 in four steps; the rule "leading" would give 751, 501, 251, 1."""
+    scheduler = kind(**SD, set_alpha_to_one=False)
+    schedule = build_schedule(scheduler, steps, spacing)
+    scheduler.set_timesteps(steps)
+    assert [step.timestep for step in schedule.steps] == scheduler.timesteps.tolist()
+    assert steps != 4 or scheduler.timesteps.tolist() == [999, 759, 499, 259]
+    # The last step of these schedulers adds no noise to the image that they predict.
+    assert (schedule.steps[-1].alpha_prev, schedule.steps[-1].sigma_prev) == (1, 0)
+    # dpm's numbers are float32.
+    levels = [float(scheduler.alphas_cumprod[int(step.timestep)]) for step in schedule.steps]
+    assert [step.alpha**2 for step in schedule.steps] == pytest.approx(levels, rel=1e-6 if spacing == "dpm" else 1e-14)
+
+
+def test_more_steps_than_a_distilled_model_has() -> None:
+    with pytest.raises(SgoolError, match=r"expected 1 to 50, the `original_inference_steps` of the model's LCMSched"):
+        build_schedule(LCMScheduler(**SD), 51)
+
+
+@pytest.mark.parametrize(
+    ("kind", "timesteps"),
+    [
+        (DDIMScheduler, [750, 500, 250, 0]),
+        (PNDMScheduler, [750, 500, 250, 0]),
+        # Where these schedulers' own files name no spacing, they are spaced evenly from the last timestep to the first.
+        (EulerDiscreteScheduler, [999, 666, 333, 0]),
+        (DPMSolverMultistepScheduler, [999, 666, 333, 0]),
+    ],
+)
+def test_a_spacing_that_the_folder_does_not_name_is_its_schedulers(kind: Any, timesteps: list[int]) -> None:
+    scheduler = kind(**SD)
+    assert [step.timestep for step in build_schedule(scheduler, 4).steps] == timesteps
+    saved = kind.from_config(dict(scheduler.config))  # as diffusers writes and reads it
+    assert build_schedule(saved, 4) == build_schedule(scheduler, 4)
+
+
+@pytest.mark.parametrize("spacing", ["ddim", "dpm"])
+def test_trailing_has_as_many_timesteps_as_steps(spacing: Any) -> None:
+    """61, 103, ... steps: diffusers' own list ends with a -1 too much, by a rounding error."""
+    scheduler = DDIMScheduler(**SD, timestep_spacing="trailing", set_alpha_to_one=False)
+    for steps in (61, 103, 999):
+        schedule = build_schedule(scheduler, steps, spacing)
+        timesteps = [step.timestep for step in schedule.steps]
+        assert len(timesteps) == steps and timesteps[0] == 999 and min(timesteps) >= 0
+        levels = [step.alpha for step in schedule.steps] + [schedule.steps[-1].alpha_prev]
+        assert levels == sorted(levels)
+
+
+@pytest.mark.parametrize("name", ["ddim", "edict", "belm", "bdia", "dpm_solver"])
+@pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace"])
+@pytest.mark.parametrize("offset", [0, 1])
+def test_one_step_goes_from_the_end_of_the_schedule_to_no_noise(name: str, spacing: str, offset: int) -> None:
+    scheduler = DDIMScheduler(**SD, timestep_spacing=spacing, steps_offset=offset, set_alpha_to_one=False)
+    sampler = build_sampler(name)
+    schedule = build_schedule(scheduler, 1, sampler.spacing)
+    (step,) = schedule.steps
+    level = float(scheduler.alphas_cumprod[999])
+    assert step.timestep == 999 and step.alpha**2 == pytest.approx(level, rel=1e-6)
+    assert (step.alpha_prev, step.sigma_prev) == (1, 0)
+    # x0 = (x - sigma eps) / alpha is all that is left, in the first stream.
+    move = next(move for move in sampler.moves(schedule) if move.calls_network)
+    assert sum(move.matrix[0]) == pytest.approx(level**-0.5, rel=1e-6)
+    assert move.output[0] == pytest.approx(-(((1 - level) / level) ** 0.5), rel=1e-6)
+
+
+def test_the_schedule_of_doodls_code() -> None:
+    """github.com/salesforce/DOODL, `my_half_diffusers`: np.arange(0, 1000, 20)[::-1], 980 ... 0, without an offset."""
+    folder = DDIMScheduler(**SD, steps_offset=1, set_alpha_to_one=False)
+    restored = respaced(folder, steps_offset=0)
+    schedule = build_schedule(restored, 50)
+    assert [step.timestep for step in schedule.steps] == list(range(980, -1, -20))
+    assert [step.timestep for step in build_schedule(folder, 50).steps] == list(range(981, 0, -20))
+    assert not schedule.steps[-1].has_effect and folder.config.steps_offset == 1 and respaced(folder) is folder
+
+
+def test_another_spacing_than_the_folders() -> None:
+    for scheduler in (PNDMScheduler(**SD, steps_offset=1), LCMScheduler(**SD), EulerDiscreteScheduler(**SD)):
+        trailing = respaced(scheduler, timestep_spacing="trailing")
+        assert [step.timestep for step in build_schedule(trailing, 4).steps] == [999, 749, 499, 249]
+    distilled = LCMScheduler(**SD)
+    assert respaced(distilled, steps_offset=0) is distilled  # its list has no offset
+    with pytest.raises(SgoolError, match=r"`models\.steps_offset`: expected null, since IPNDMScheduler has no steps_"):
+        respaced(IPNDMScheduler(), steps_offset=0)
 
 
 def test_steps_are_values() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import LCMScheduler, StableDiffusionPipeline
 
 from sgool.config import paths
 from sgool.errors import SgoolError
@@ -23,6 +23,20 @@ def test_a_pipeline_folder_loads_frozen(models: StableDiffusion, pipeline_folder
     for network in (models.vae, models.unet, models.text_encoder):
         assert not network.training and not any(p.requires_grad for p in network.parameters())
     assert models.scheduler.config.prediction_type == "epsilon" and models.scheduler.config.steps_offset == 1
+
+
+def test_the_schedule_that_a_folder_is_given(pipeline_folder: Path, tmp_path: Path) -> None:
+    """A folder's own offset of 0 is read as 1 by diffusers' pipelines; DOODL's needs to be asked for."""
+    loaded = load_models(pipeline_folder, steps_offset=0)
+    assert [step.timestep for step in loaded.schedule(50).steps] == list(range(980, -1, -20))
+    loaded = load_models(pipeline_folder, timestep_spacing="trailing")
+    assert [step.timestep for step in loaded.schedule(4).steps] == [999, 749, 499, 249]
+    pipeline = StableDiffusionPipeline.from_pretrained(pipeline_folder, local_files_only=True)
+    LCMScheduler.from_config(pipeline.scheduler.config).save_pretrained(tmp_path / "scheduler")
+    pipeline.scheduler = LCMScheduler.from_pretrained(tmp_path / "scheduler")
+    pipeline.save_pretrained(tmp_path / "distilled")
+    loaded = load_models(tmp_path / "distilled")
+    assert [step.timestep for step in loaded.schedule(4).steps] == [999, 759, 499, 259]
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])

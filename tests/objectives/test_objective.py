@@ -6,7 +6,15 @@ from torch import Tensor
 
 from sgool.errors import ConfigError, SgoolError
 from sgool.models.clip import ClipTower
-from sgool.objectives import BoundObjective, CropSettings, Objective, SaliencySettings, TextAlignment, crop_resize
+from sgool.objectives import (
+    BoundObjective,
+    CropSettings,
+    Objective,
+    SaliencySettings,
+    Symmetry,
+    TextAlignment,
+    crop_resize,
+)
 from sgool.objectives.crops import random_boxes
 from sgool.saliency import SpectralResidual, find_regions, normalise_map
 from sgool.types import ObjectiveOutput, PromptSeed, Region
@@ -197,6 +205,35 @@ def test_values_out_of_range_keep_their_gradient() -> None:
     batch = (images() * 4 - 1).requires_grad_()
     (gradient,) = torch.autograd.grad(bound(settings(), CropSettings(num=0))(batch, generators(), 0).loss.sum(), batch)
     assert (gradient != 0).all()
+
+
+@pytest.mark.parametrize("crops", [0, 4])
+def test_clamped_images_are_those_that_doodl_and_reno_judge(crops: int) -> None:
+    """Their code has `(image / 2 + 0.5).clamp(0, 1)` before the loss: pixels outside have no gradient."""
+    overshooting = (images() * 1.6 - 0.1).requires_grad_(True)
+    outside = (overshooting.detach() < 0) | (overshooting.detach() > 1)
+    assert 0.1 < float(outside.double().mean()) < 0.9
+    terms = {"mean": MeanColour()}
+    settings = CropSettings(num=crops)
+    clamping = Objective(terms, {"mean": 1.0}, settings, clamp_images=True).bind(PAIRS)
+    plain = Objective(terms, {"mean": 1.0}, settings).bind(PAIRS)
+    got, expected = (
+        torch.autograd.grad(one(given, generators(), 0).loss.sum(), overshooting)[0]
+        for one, given in ((clamping, overshooting), (plain, overshooting.clamp(0, 1)))
+    )
+    assert got.equal(expected) and float(got[outside].abs().max()) == 0
+    (unclamped,) = torch.autograd.grad(plain(overshooting, generators(), 0).loss.sum(), overshooting)
+    assert float((got - unclamped).norm() / got.norm()) > 0.3
+    assert clamping.objective.checkpoint_settings() != plain.objective.checkpoint_settings()
+
+
+def test_doodl_does_not_clamp_the_image_of_its_symmetry() -> None:
+    overshooting = images() * 1.6 - 0.1
+    objectives = [
+        Objective({"flip": Symmetry()}, {"flip": 1.0}, clamp_images=clamp).bind(PAIRS) for clamp in (False, True)
+    ]
+    plain, clamping = (objective(overshooting, generators(), 0).loss for objective in objectives)
+    assert clamping.equal(plain)
 
 
 def test_evaluate_is_the_whole_image_with_the_last_regions() -> None:

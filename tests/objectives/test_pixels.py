@@ -6,7 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from sgool.objectives import Color, Sharpness, Symmetry, Term
+from sgool.models.networks import Networks
+from sgool.objectives import Color, Sharpness, Symmetry, Term, build_objective
+from sgool.run.config import load_config, to_plain
 from sgool.types import PromptSeed
 
 PAIRS = (PromptSeed("a", 1), PromptSeed("b", 2))
@@ -39,6 +41,19 @@ def test_symmetry() -> None:
         float(image[0, c, y, x] - image[0, c, y, 7 - x]) ** 2 for c in range(3) for y in range(6) for x in range(8)
     )
     assert float(Symmetry()(image, torch.zeros(2, 0))[0]) == pytest.approx(expected / (3 * 6 * 8))
+
+
+def test_the_symmetry_objective_is_that_of_the_published_code() -> None:
+    """The numbers are those of `symmetry_loss_fn` of github.com/salesforce/DOODL, which sees pixels in [-1, 1]."""
+    options = to_plain(load_config(["objective=symmetry"]))["objective"]
+    objective = build_objective(options, Networks({})).bind(PAIRS[:1])
+    wave = torch.arange(48.0, dtype=torch.float64).view(6, 8)
+    decoded = torch.stack([torch.sin(0.7 * wave + channel) * 1.2 for channel in range(3)])[None].requires_grad_(True)
+    loss = objective(decoded / 2 + 0.5, [torch.Generator()], 0).loss
+    (gradient,) = torch.autograd.grad(loss.sum(), decoded)
+    assert float(loss.detach()) == pytest.approx(1.6347574582226985, rel=1e-12)
+    expected = [0.03274842042081108, 0.05052644865504262, 0.04454109858926933]
+    assert gradient[0, 0, 0, :3].tolist() == pytest.approx(expected, rel=1e-10)
 
 
 def test_color_of_the_image_and_of_a_box() -> None:

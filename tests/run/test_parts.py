@@ -51,6 +51,35 @@ def test_networks_and_trainer_take_the_same_device(
     assert parts.trainer_options()["devices"] == (1 if index is None else [index])
 
 
+@pytest.mark.parametrize(("guidance", "negative", "said"), [(1, "blue", 1), (0, "blue", 1), (0, "", 0), (2, "blue", 0)])
+def test_negative_prompts_that_nothing_reads_are_named(guidance: float, negative: str, said: int) -> None:
+    parts = Parts(to_plain(load_config([f"sampler.guidance_scale={guidance}"])))
+    texts = parts.unread_negative_prompts(["", negative])
+    assert len(texts) == said
+    assert all(f"`sampler.guidance_scale` is {guidance}, and at 1 or less" in text for text in texts)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "clamps"),
+    [
+        ([], {"doodl": False, "reno": True, "clip_guidance": False}),
+        (["optimization=doodl"], {"doodl": True, "reno": True, "clip_guidance": True}),
+        (["method.clip_guidance.clamp_images=true"], {"doodl": False, "clip_guidance": True}),
+        (["optimization=doodl", "method.clip_guidance.clamp_images=false"], {"doodl": True, "clip_guidance": False}),
+    ],
+)
+def test_whose_objective_clamps(pipeline_folder: Path, overrides: list[str], clamps: dict[str, bool]) -> None:
+    parts = Parts(to_plain(load_config([f"models.path={pipeline_folder}", *overrides])), judged=False)
+    found = {name: parts.method(name)[0] for name in clamps}
+    assert {name: module.objective.clamp_images for name, module in found.items()} == clamps  # type: ignore[union-attr]
+
+
+def test_the_chain_has_the_schedule_of_doodls_code(pipeline_folder: Path) -> None:
+    overrides = [f"models.path={pipeline_folder}", "sampler=edict", "optimization=doodl"]
+    chain = Parts(to_plain(load_config(overrides))).chain
+    assert [step.timestep for step in chain.schedule.steps] == list(range(980, -1, -20))
+
+
 @pytest.mark.parametrize(("methods", "said"), [(["vanilla"], False), (["vanilla", "doodl"], True)])
 def test_prompts_that_a_term_of_the_objective_cuts_off(
     clip_folder: Path, pipeline_folder: Path, methods: list[str], said: bool

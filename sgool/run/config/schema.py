@@ -23,7 +23,7 @@ from sgool.config.rules import (
     text,
 )
 from sgool.diffusion.options import ENGINES, SAMPLERS
-from sgool.methods.options import METHODS, OPTIMIZATION
+from sgool.methods.options import METHODS, OPTIMIZATION, OPTIMIZATION_DEFAULTS
 from sgool.metrics.options import JUDGES, complete_judges
 from sgool.models.options import CLIP, expand_clip
 from sgool.objectives.options import OBJECTIVE, complete_term
@@ -46,11 +46,16 @@ _MODELS: dict[str, Schema] = {
     "scene_reader": optional(text()),
     "height": optional(integer(1)),
     "width": optional(integer(1)),
+    "steps_offset": optional(integer(0)),
+    "timestep_spacing": optional(choice("leading", "trailing", "linspace")),
     "dtype": choice("float64", "float32", "float16", "bfloat16"),
     "device": matching(r"auto|cpu|mps|cuda(:\d+)?", "auto, cpu, mps, cuda or cuda:NUMBER"),
     "channels_last": flag(),
     "compile": flag(),
 }
+
+#: What keys are where a file of the user's own leaves them out.
+_MODELS_DEFAULTS = {"steps_offset": None, "timestep_spacing": None}
 
 _DATA: dict[str, Schema] = {
     "prompts": text(),
@@ -126,6 +131,9 @@ def complete(config: dict[str, Any]) -> None:
     if "guide" in models:
         models["guide"] = expand_clip(models["guide"])
     complete_judges(models.get("judges"))
+    for node, defaults in (("models", _MODELS_DEFAULTS), ("optimization", OPTIMIZATION_DEFAULTS)):
+        for key, value in defaults.items():
+            _mapping(config, node).setdefault(key, value)
     SAMPLERS.complete(config.get("sampler"))
     ENGINES.complete(config.get("engine"))
     DETECTORS.complete(_mapping(config, "saliency").get("detector"))

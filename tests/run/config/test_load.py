@@ -10,6 +10,7 @@ import pytest
 from omegaconf import OmegaConf
 from omegaconf.errors import ReadonlyConfigError
 
+from sgool.config.paths import config_folder
 from sgool.errors import ConfigError
 from sgool.run.config import load_config, to_plain
 
@@ -105,6 +106,12 @@ def test_an_unknown_key_is_answered_with_a_guess_and_the_valid_keys() -> None:
         ("method.sgool.optimization=3", "expected a mapping of keys of `optimization`, got 3"),
         ("method.best_of_n.num_candidates=0", "expected a whole number of at least 1, or null, got 0"),
         ("method.clip_guidance.estimate=x1", "`method.clip_guidance.estimate`: expected x0 or blended, got 'x1'"),
+        ("method.clip_guidance.estimate_from=x", "expected guided, prompt or negative_prompt, got 'x'"),
+        ("method.clip_guidance.clamp_images=2", "`method.clip_guidance.clamp_images`: expected true or false, or null"),
+        ("optimization.clamp_images=2", "`optimization.clamp_images`: expected true or false, got 2"),
+        ("models.steps_offset=-1", "`models.steps_offset`: expected a whole number of at least 0, or null, got -1"),
+        ("models.timestep_spacing=trail", "expected leading, trailing or linspace, or null, got 'trail'"),
+        ("+method.doodl.optimization.steps_offset=0", "all methods share one schedule; set models.steps_offset"),
         ("method.clip_guidance.clip_guidance_scale=-1", "expected a number at least 0, got -1"),
         ("optimization.perturb_schedule=cosine", "expected constant, linear or spherical, got 'cosine'"),
         ("optimization.gaussianity.dim=0", "`optimization.gaussianity.dim`: expected a whole number of at least 1"),
@@ -298,6 +305,20 @@ def test_an_own_folder_adds_choices(tmp_path: Path) -> None:
     config = load_config(["sampler=quick", "+method@method.mine=mine", "methods=[mine]"], folder)
     assert (config.sampler.num_inference_steps, config.sampler.guidance_scale) == (3, 4.0)
     assert config.method.mine.use_saliency is True
+
+
+def test_an_own_file_without_the_latest_keys(tmp_path: Path) -> None:
+    for group, choice, new in (
+        ("models", "emoji_world", ("steps_offset", "timestep_spacing")),
+        ("optimization", "fast", ("clamp_images", "steps_offset")),
+    ):
+        lines = (config_folder() / group / f"{choice}.yaml").read_text(encoding="utf-8").splitlines()
+        _write(tmp_path, f"{group}/mine.yaml", "\n".join(line for line in lines if not line.startswith(new)))
+    config = load_config(["models=mine", "optimization=mine"], tmp_path)
+    assert (config.models.steps_offset, config.models.timestep_spacing) == (None, None)
+    assert (config.optimization.clamp_images, config.optimization.steps_offset) == (False, None)
+    config = load_config(["optimization=mine"], tmp_path)
+    assert config.models.steps_offset is None
 
 
 def test_an_own_experiment_overrides(tmp_path: Path) -> None:

@@ -7,9 +7,12 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from sgool.config.paths import config_folder
+from sgool.methods.options import method_optimization
+from sgool.objectives.crops import random_boxes
 from sgool.run.config import load_config, to_plain
 
 FILES = sorted(path.relative_to(config_folder()) for path in config_folder().rglob("*.yaml"))
@@ -120,6 +123,37 @@ def test_the_papers_experiment_has_the_papers_settings() -> None:
     assert (optimization["num_optimization_steps"], optimization["grad_clip_value"]) == (50, 1e-3)
     assert (optimization["momentum"], optimization["perturb_std"], optimization["keep"]) == (0.9, 1e-4, "last")
     assert (crops["num"], crops["power"], crops["reduction"]) == (16, 0.3, "min")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "clamps", "steps_offset"),
+    [
+        ([], False, None),
+        (["optimization=edit"], False, None),
+        (["optimization=doodl"], True, 0),
+        (["optimization=doodl", "models=sd14", "sampler=edict"], True, 0),
+        (["experiment=paper", "models=sd14"], True, 0),
+        (["optimization=doodl", "models.steps_offset=null", "optimization.clamp_images=false"], False, None),
+        (["models.steps_offset=0"], False, 0),
+    ],
+)
+def test_what_doodls_code_does_comes_with_its_settings(
+    overrides: list[str], clamps: bool, steps_offset: int | None
+) -> None:
+    config = to_plain(load_config(overrides))
+    assert (config["optimization"]["clamp_images"], config["models"]["steps_offset"]) == (clamps, steps_offset)
+    assert method_optimization(config, "reno")["clamp_images"] is True
+    assert config["method"]["clip_guidance"]["clamp_images"] is None
+
+
+@pytest.mark.parametrize("experiment", ["paper", "prompt_sets", "text_guidance", "personalization"])
+def test_doodls_crops_have_at_least_the_pixels_that_its_clip_sees(experiment: str, tmp_path: Path) -> None:
+    """`MakeCutouts` of github.com/salesforce/DOODL: min(side, 224) pixels at least; 4000 of 256 had 226 to 255."""
+    override = f"experiment={experiment}"
+    config = load_config([override, "models=sd14", *_also(override, tmp_path)])
+    crops = config.objective.crops
+    boxes = random_boxes((256, 256), 4000, torch.Generator().manual_seed(0), power=0.3, min_side=crops.min_side)
+    assert {min(box.height for box in boxes), max(box.height for box in boxes)} <= {*range(224, 228), 255}
 
 
 @pytest.mark.parametrize("file", FILES, ids=str)
