@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -48,3 +49,12 @@ def columns(rows: Sequence[tuple[str, ...]]) -> None:
     for row in rows:
         typer.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
     typer.echo()
+
+
+def say_left_out(runs: Sequence[Path]) -> None:
+    """Says on stderr which records of run folders do not count, since their data sets no longer have the pairs."""
+    from sgool.results import RunFolder
+
+    for run in dict.fromkeys(runs):
+        if note := RunFolder(run).scan().note(run):
+            typer.echo(f"note: {note}", err=True)

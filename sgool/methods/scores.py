@@ -40,11 +40,15 @@ class ScoredModule(L.LightningModule):
         """Scores results: returns each one's metrics for its record, and counts those that ended well in the means."""
         rows: list[dict[str, float]] = [{} for _ in results]
         if self.panel is not None:
-            first = torch.stack([result.initial_image for result in results]).to(self.chain.device)
-            final = torch.stack([result.final_image for result in results]).to(self.chain.device)
+            # Judges get a black image in place of one that is not finite, and its scores do not count.
+            first, final = (
+                torch.stack([torch.where(image.isfinite().all(), image, 0) for image in images]).to(self.chain.device)
+                for images in ([r.initial_image for r in results], [r.final_image for r in results])
+            )
             latents = [(result.initial_latents, result.final_latents) for result in results]
             well = [result.error is None for result in results]
             rows = self.panel.judge(first, final, [result.pair for result in results], latents, counted=well)
+            rows = [row if _is_finite(result) else {} for row, result in zip(rows, results, strict=True)]
         for row, result in zip(rows, results, strict=True):
             if result.pair.start is not None:
                 row |= result.pair.start.metrics
@@ -110,6 +114,10 @@ class ScoredModule(L.LightningModule):
         for logger in self.trainer.loggers:
             logger.log_metrics(values)
             logger.save()
+
+
+def _is_finite(result: PairResult) -> bool:
+    return bool(result.initial_image.isfinite().all() and result.final_image.isfinite().all())
 
 
 def _mean() -> MeanMetric:

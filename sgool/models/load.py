@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from sgool.config.pipeline import KIND_FILES, class_problems, kind_problems, unet_problems
 from sgool.errors import SgoolError
 from sgool.models.assets import resolve_asset
 from sgool.models.devices import best_device
@@ -23,6 +24,7 @@ def load_models(
     dtype: torch.dtype = torch.float32,
     channels_last: bool = False,
     compile: bool = False,
+    vae_dtype: torch.dtype | None = None,
 ) -> StableDiffusion:
     """Loads the components of a ``StableDiffusionPipeline``, frozen and in evaluation mode.
 
@@ -35,14 +37,16 @@ def load_models(
         dtype: Data type of the networks' weights.
         channels_last: Whether convolutions work in that memory format.
         compile: Whether torch.compile translates the denoising network at its first calls.
+        vae_dtype: Data type of the autoencoder's weights; None: ``dtype``. Some autoencoders overflow in float16.
 
     Raises:
-        SgoolError: The folder is not a pipeline, or the hub cannot be reached.
+        SgoolError: The folder or hub id is no pipeline of this kind, or the hub cannot be reached.
     """
     device = best_device() if device is None else torch.device(device)
     resolved = resolve_asset(str(path))
     local = bool(resolved) and Path(resolved).is_dir()
     _check_folder(str(path), Path(resolved), local)
+    _check_kind(str(path), resolved, local)
     import diffusers
 
     # diffusers 0.42 renamed this argument; the other name is refused or deprecated.
@@ -58,6 +62,8 @@ def load_models(
             f"`models.path`: could not load a Stable Diffusion pipeline from {str(path)!r}: {why} ({mend})"
         ) from error
     models = _stable_diffusion(pipeline, str(path))
+    if vae_dtype is not None:
+        models.vae.to(vae_dtype)
     if channels_last:
         for network in (models.vae, models.unet, models.text_encoder):
             network.to(memory_format=torch.channels_last)
@@ -93,6 +99,8 @@ def family_of(pipeline: Any) -> Family:
     """
     for kind in type(pipeline).__mro__:
         if kind.__name__ in _FAMILIES:
+            if problems := unet_problems(pipeline.unet.config):
+                raise SgoolError(f"`pipeline`: it {'; it '.join(problems)}")
             name = str(pipeline.config.get("_name_or_path") or type(pipeline).__name__)
             return _FAMILIES[kind.__name__](pipeline, name)
     raise SgoolError(
@@ -126,6 +134,33 @@ def _check_folder(path: str, resolved: Path, local: bool) -> None:
     looks_local = not path or path.startswith((".", "/", "~")) or path.count("/") > 1
     if not local and looks_local:
         raise SgoolError(f"`models.path`: expected an existing folder or a hub id (owner/name), got {path!r}")
+
+
+def _check_kind(path: str, resolved: str, local: bool) -> None:
+    """Refuses a pipeline of another kind by its small files, before its weights are read or downloaded.
+
+    Raises:
+        SgoolError: Another class of pipeline, or networks that another class needs; all problems at once.
+    """
+    problems = list(kind_problems(path)) if local else class_problems(path, _hub_files(resolved))
+    if problems:
+        raise SgoolError("; ".join(problems))
+
+
+def _hub_files(repository: str) -> dict[str, Path]:
+    """Downloads the small files of a hub repository, or finds them in the cache; ends with the first that is not there.
+
+    What is wrong with the id or the network is said where the pipeline itself is loaded.
+    """
+    from huggingface_hub import hf_hub_download
+
+    found: dict[str, Path] = {}
+    for name in KIND_FILES:
+        try:
+            found[name] = Path(hf_hub_download(repository, name))
+        except Exception:  # errors of HTTP, of the hub, of the cache's files
+            break
+    return found
 
 
 def _is_small(models: StableDiffusion) -> bool:

@@ -57,6 +57,7 @@ class Networks:
             dtype=getattr(torch, options["dtype"]),
             channels_last=options["channels_last"],
             compile=options["compile"],
+            vae_dtype=options.get("vae_dtype") and getattr(torch, options["vae_dtype"]),
         )
 
     def clip(self, model: str, pretrained: str | None = None) -> ClipTower:

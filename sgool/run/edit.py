@@ -221,6 +221,12 @@ def _check(config: Mapping[str, Any], edit: Edit) -> None:
 
 
 def _refuse_bad(error: float, edit: Edit) -> None:
+    if not math.isfinite(error):
+        raise SgoolError(
+            f"IMAGE: the latents of {str(edit.image)!r} are not finite: the numbers of a network overflowed. Use "
+            "models.dtype=float32 or bfloat16, or models.vae_dtype=float32 (the autoencoder alone, as diffusers does "
+            "for `force_upcast`)"
+        )
     if not error <= edit.max_error:
         raise SgoolError(
             f"IMAGE: the inversion of {str(edit.image)!r} does not lead back to it: relative error {error:.2g}, limit "

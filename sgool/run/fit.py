@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sgool.errors import Interrupted
-from sgool.loggers import check_logger
-from sgool.prompts import load_pairs
+from sgool.errors import Interrupted, SgoolError
+from sgool.loggers import check_logger, make_up_logs
+from sgool.prompts import load_data
 from sgool.prompts.batches import in_batches, share
 from sgool.results import RunFolder
 from sgool.results.claims import announce_runner
@@ -90,12 +90,14 @@ def run_experiment(config: DictConfig, progress: Progress | None = None, *, acce
         SgoolError: Anything the user can mend, before the first network call where it can be known.
     """
     plain = to_plain(config)
-    pairs = load_pairs(**plain["data"])
+    data = load_data(**plain["data"])
     part = part_of(plain["trainer"]["shard"], os.environ)
     check_logger(plain["logger"])
     folder = RunFolder(plain["run_dir"]).open(plain, device=device_name(plain), accept_changes=accept_changes)
+    folder.set_dataset(data.ids)
     with Interrupt() as interrupt, announce_runner(folder.path):
-        return Run(plain, pairs, part, folder, progress or Progress(), interrupt).outcome()
+        run = Run(plain, list(data.pairs), part, folder, progress or Progress(), interrupt, notes=data.notes)
+        return run.outcome()
 
 
 def fit(*overrides: str, config_dir: Path | None = None) -> Outcome:
@@ -116,6 +118,7 @@ class Run:
     progress: Progress
     interrupt: Interrupt
     parts: Parts | None = None
+    notes: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         self.methods = list(self.config["methods"])
@@ -137,6 +140,7 @@ class Run:
         left = self.number_left
         if not self._several and not left:
             self.progress.start(sum(map(len, self.batches)), self.methods, 0)
+            self._say(*self.notes)
             return self._end(self.batches, 0)
         from sgool.run.world import World, is_launched
 
@@ -149,6 +153,8 @@ class Run:
             self._wait_for_children(world)
         except BaseException:
             world.stop()
+            with suppress(SgoolError):
+                self.folder.collate()
             raise
         # Whoever has started the others speaks for all; where a cluster has, each for itself.
         outcome = self._end(self.batches if world.children else mine, left, world.rank)
@@ -181,6 +187,8 @@ class Run:
         """Makes this process's records, or those until a signal."""
         left = self._number_left(mine)
         self.progress.start(sum(map(len, mine)), self.methods, left)
+        if world.rank == 0:
+            self._say(*self.notes)
         if self.part[1] > 1:
             whose = f"part {self.part[0]} of {self.part[1]}"
             number = sum(map(len, self.batches))
@@ -198,7 +206,8 @@ class Run:
 
         limit_threads(self.config["trainer"]["threads"], world.size // self.config["trainer"]["num_nodes"])
         parts = self.parts or Parts(self.config, world)
-        for text in parts.truncations(pair.prompt for batch in mine for pair in batch):
+        parts.check_pairs([pair for batch in self.batches for pair in batch])
+        for text in parts.truncations(pair for batch in mine for pair in batch):
             self.progress.note(text)
         process = Process(world.rank, world.size, *self.part)
         environment = (self.folder.environments() or [{}])[-1]
@@ -214,6 +223,10 @@ class Run:
             config_digest(self.config),
             means,
         )
+
+    def _say(self, *notes: str) -> None:
+        for note in filter(None, notes):
+            self.progress.note(note)
 
     def _log_means(self) -> None:
         """Gives the run's means to the loggers, if its last pair is recorded and nobody has."""
@@ -249,15 +262,19 @@ class Run:
 
     def _end(self, batches: Sequence[Batch], left: int, rank: int = 0) -> Outcome:
         """With the records of these batches, in the order of the configuration."""
+        for method in self.methods:
+            make_up_logs(self.folder, self.config, method)
         remove_stale_files(self.folder)
         self.folder.collate()
+        scan = self.folder.scan()
+        self._say(scan.note(self.folder.path) if rank == 0 else "")
         self._log_means()
         place = {
             (method, pair.pair_id): (number, index)
             for number, method in enumerate(self.methods)
             for index, pair in enumerate(pair for batch in batches for pair in batch)
         }
-        found = [record for record in self.folder.records() if (record.method, record.pair_id) in place]
+        found = [record for record in scan.records if (record.method, record.pair_id) in place]
         records = tuple(sorted(found, key=lambda record: place[record.method, record.pair_id]))
         missing = len(place) - len(records)
         return Outcome(self.folder.path, records, left, missing, self.interrupt.signal if missing else None, rank)

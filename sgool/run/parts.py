@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -13,14 +13,17 @@ from sgool.diffusion import Chain, build_engine, build_sampler
 from sgool.methods.base import PairModule
 from sgool.methods.build import Ingredients, build_method
 from sgool.methods.options import METHODS, method_optimization
+from sgool.methods.starts import network_prompts
 from sgool.metrics import JudgePanel, SceneReader
 from sgool.metrics.build import build_judges
 from sgool.models.assets import resolve_asset
 from sgool.models.clip import ClipTower
 from sgool.models.networks import Networks
 from sgool.objectives import Objective, SaliencySettings, Term, build_objective, build_term
+from sgool.objectives.binding import binding_problems, refuse
 from sgool.run.world import World, accelerator_of
 from sgool.saliency import build_detector
+from sgool.types import PromptSeed
 
 
 class Parts:
@@ -69,10 +72,38 @@ class Parts:
         towers = {name: self.networks.clip(clip["model"], clip["pretrained"]) for name, clip in clips.items()}
         return {**towers, "guide": self.networks.clip(**options["guide"])}
 
-    def truncations(self, prompts: Iterable[str]) -> list[str]:
-        """Returns a sentence for each prompt that the pipeline, a CLIP or a term cuts off, with what is lost."""
-        unique = list(dict.fromkeys(prompts))
-        cuts = {"the pipeline": self.chain.truncated(unique)}
+    def check_pairs(self, pairs: Sequence[PromptSeed]) -> None:
+        """Refuses pairs that the objective of any of the run's methods cannot be bound to.
+
+        Raises:
+            ConfigError: All of them, a sentence each (of a long list the first twenty).
+        """
+        problems: dict[str, None] = {}
+        for name in self._config["methods"]:
+            options = self._config["method"][name]
+            kind = METHODS.options(options)
+            if kind.needs_objective is False:
+                continue
+            held_out = method_optimization(self._config, name)["early_stop"]["term"] if kind.optimizes else None
+            objective = self._objective(options, held_out)
+            terms = objective.terms | ({held_out: self._term(held_out)} if held_out else {})
+            problems |= dict.fromkeys(binding_problems(terms, objective.saliency, pairs))
+        refuse(list(problems))
+
+    def truncations(self, pairs: Iterable[PromptSeed]) -> list[str]:
+        """Returns a sentence for each prompt that the pipeline, a CLIP or a term cuts off, with what is lost.
+
+        Negative prompts are read by the pipeline alone, and only where there is guidance.
+        """
+        every = list(pairs)
+        unique = list(dict.fromkeys(pair.prompt for pair in every))
+        told = list(dict.fromkeys(network_prompts(every)))
+        negative = list(dict.fromkeys(pair.negative_prompt for pair in every)) if self.chain.guidance_scale != 1 else []
+        notes = _cut_off("negative prompt", negative, {"the pipeline": self.chain.truncated(negative)})
+        return [*_cut_off("prompt", told, {"the pipeline": self.chain.truncated(told)}), *notes, *self._unread(unique)]
+
+    def _unread(self, unique: list[str]) -> list[str]:
+        """Returns a sentence for each prompt that a CLIP, another judge or a term cuts off."""
         readers = {f"{name} CLIP": tower.truncated(unique) for name, tower in self.towers.items()}
         others = {name: cut for name, cut in self.judges.truncated(unique).items() if name not in self.towers}
         readers |= {f"the judge {name}": cut for name, cut in others.items() if any(cut)}
@@ -83,13 +114,7 @@ class Parts:
             # Most terms read with a CLIP that has spoken already.
             for name, cut in ((name, cut) for name, cut in terms.items() if cut not in known):
                 readers[f"the objective's term {name}"] = cut
-        cuts |= {reader: [cut or "" for cut in texts] for reader, texts in readers.items()}
-        return [
-            f"over-long prompt {prompt!r}: {reader} does not see {cut!r}"
-            for reader, texts in cuts.items()
-            for prompt, cut in zip(unique, texts, strict=True)
-            if cut
-        ]
+        return _cut_off("prompt", unique, readers)
 
     @cached_property
     def judges(self) -> JudgePanel:
@@ -140,3 +165,13 @@ class Parts:
         accelerator = accelerator_of(self.device)
         index = self.device.index if accelerator == "gpu" else None
         return precision | {"accelerator": accelerator, "devices": 1 if index is None else [index]}
+
+
+def _cut_off(kind: str, prompts: Sequence[str], readers: Mapping[str, Sequence[str | None]]) -> list[str]:
+    """Returns a sentence for each prompt and reader that does not see all of it."""
+    return [
+        f"over-long {kind} {prompt!r}: {reader} does not see {cut!r}"
+        for reader, texts in readers.items()
+        for prompt, cut in zip(prompts, texts, strict=True)
+        if cut
+    ]
