@@ -85,7 +85,7 @@ class PairModule(ScoredModule):
             )
         if stage == "fit" and not self.makes_updates:
             raise SgoolError(f"{type(self).__name__} makes no updates: expected Trainer.predict or test, got fit")
-        check_trainer(self.trainer, stage, self.chain.device)
+        check_trainer(self.trainer, stage, self.chain.device, self.chain.dtype)
         objective = getattr(self, "objective", None)
         if objective is not None:
             check_binding(objective.terms, objective.saliency, self.all_pairs)

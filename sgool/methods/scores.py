@@ -12,9 +12,10 @@ from torchmetrics import Metric
 from torchmetrics.aggregation import MeanMetric
 
 from sgool.diffusion import Chain
+from sgool.methods.starts import network_prompts
 from sgool.metrics.base import gather_states
 from sgool.metrics.panel import JudgePanel
-from sgool.types import PairResult
+from sgool.types import PairResult, PromptSeed
 
 
 class ScoredModule(L.LightningModule):
@@ -58,16 +59,19 @@ class ScoredModule(L.LightningModule):
                 if result.error is None:
                     self.objective_initial_mean.update(row["objective_initial"])
                     self.objective_mean.update(row["objective"])
-            row |= self.unread(result.pair.prompt)
+            row |= self.unread(result.pair)
         return rows
 
-    def unread(self, prompt: str) -> dict[str, float]:
+    def unread(self, pair: PromptSeed) -> dict[str, float]:
         """Counts the characters of a prompt that the pipeline (``truncated``) and the objective's terms do not read.
 
-        Most terms read with a network that judges as well; what a judge does not read stands beside its score.
+        ``negative_prompt/truncated`` is the same of the negative prompt, where there is guidance. Most terms read with
+        a network that judges as well; what a judge does not read stands beside its score.
         """
-        (cut,) = self.chain.truncated([prompt])
+        prompt, negative = pair.prompt, pair.negative_prompt if self.chain.guidance_scale != 1 else ""
+        cut, left_out = self.chain.truncated([*network_prompts([pair]), negative])
         row = {"truncated": float(len(cut))} if cut else {}
+        row |= {"negative_prompt/truncated": float(len(left_out))} if left_out else {}
         objective = getattr(self, "objective", None)
         if objective is not None:
             said = [] if self.panel is None else [text for (text,) in self.panel.truncated([prompt]).values()]

@@ -207,8 +207,7 @@ class Run:
         limit_threads(self.config["trainer"]["threads"], world.size // self.config["trainer"]["num_nodes"])
         parts = self.parts or Parts(self.config, world)
         parts.check_pairs([pair for batch in self.batches for pair in batch])
-        for text in parts.truncations(pair for batch in mine for pair in batch):
-            self.progress.note(text)
+        self._say(*parts.cut_off([pair for batch in mine for pair in batch]))
         process = Process(world.rank, world.size, *self.part)
         environment = (self.folder.environments() or [{}])[-1]
         means = Means(self.folder, self.pairs) if not process.label else None

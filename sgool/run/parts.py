@@ -90,17 +90,29 @@ class Parts:
             problems |= dict.fromkeys(binding_problems(terms, objective.saliency, pairs))
         refuse(list(problems))
 
-    def truncations(self, pairs: Iterable[PromptSeed]) -> list[str]:
+    def cut_off(self, pairs: Sequence[PromptSeed]) -> list[str]:
+        """Returns a sentence for each prompt and negative prompt of these pairs of which something is not read."""
+        negative = [pair.negative_prompt for pair in pairs]
+        return self.truncations([pair.prompt for pair in pairs], told=network_prompts(pairs), negative=negative)
+
+    def truncations(
+        self, prompts: Iterable[str], *, told: Iterable[str] | None = None, negative: Iterable[str] = ()
+    ) -> list[str]:
         """Returns a sentence for each prompt that the pipeline, a CLIP or a term cuts off, with what is lost.
 
-        Negative prompts are read by the pipeline alone, and only where there is guidance.
+        Args:
+            prompts: What objectives and judges are told.
+            told: What the pipeline is told; None: ``prompts``.
+            negative: Negative prompts, which the pipeline alone reads, and only where there is guidance.
         """
-        every = list(pairs)
-        unique = list(dict.fromkeys(pair.prompt for pair in every))
-        told = list(dict.fromkeys(network_prompts(every)))
-        negative = list(dict.fromkeys(pair.negative_prompt for pair in every)) if self.chain.guidance_scale != 1 else []
-        notes = _cut_off("negative prompt", negative, {"the pipeline": self.chain.truncated(negative)})
-        return [*_cut_off("prompt", told, {"the pipeline": self.chain.truncated(told)}), *notes, *self._unread(unique)]
+        unique = list(dict.fromkeys(prompts))
+        read = unique if told is None else list(dict.fromkeys(told))
+        others = list(dict.fromkeys(negative)) if self.chain.guidance_scale != 1 else []
+        return [
+            *_cut_off("prompt", read, {"the pipeline": self.chain.truncated(read)}),
+            *_cut_off("negative prompt", others, {"the pipeline": self.chain.truncated(others)}),
+            *self._unread(unique),
+        ]
 
     def _unread(self, unique: list[str]) -> list[str]:
         """Returns a sentence for each prompt that a CLIP, another judge or a term cuts off."""

@@ -85,7 +85,7 @@ def _kept(record: PairRecord) -> dict[str, float]:
 
     These are the objective's values, how much of a prompt was cut off, and how well a photo was inverted.
     """
-    kept = ("objective", "truncated", "inversion_", "vae_")
+    kept = ("objective", "truncated", "negative_prompt/truncated", "inversion_", "vae_")
     return {key: value for key, value in record.metrics.items() if key.startswith(kept)}
 
 
