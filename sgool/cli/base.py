@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
+import io
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +17,21 @@ from sgool.errors import SgoolError
 #: Exit code for a mistake that the user can mend.
 USER_ERROR = 2
 
+#: What stands for characters of our own output where the terminal's encoding does not have them.
+_PLAIN = {"→": "->", "×": "x", "–": "-", "—": "-", "…": "...", "±": "+-", "’": "'", "“": '"', "”": '"'}
+    "→": "->",
+    "×": "x",
+    "–": "-",
+    "—": "-",
+    "…": "...",
+    "±": "+-",
+    "’": "'",
+    "“": '"',
+    "”": '"',
+    "≥": ">=",
+    "≤": "<=",
+}
+
 app = typer.Typer(
     name="sgool",
     help="Saliency-guided optimisation of diffusion latents.",
@@ -25,6 +43,26 @@ app = typer.Typer(
 )
 
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+
+def print_in_any_encoding() -> None:
+    """Lets this process print any text, whatever the encoding of its output; called once, by the program's entry point.
+
+    A character that the encoding lacks is written as a plain one, or as an escape in ASCII. So are halves of surrogate
+    pairs, which names of files may hold.
+    """
+    codecs.register_error("sgool_plain", _plain)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="sgool_plain")
+
+
+def _plain(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    letters = error.object[error.start : error.end]
+    plain = [_PLAIN.get(letter) or letter.encode("ascii", "backslashreplace").decode() for letter in letters]
+    return "".join(plain), error.end
 
 
 @contextmanager

@@ -74,8 +74,8 @@ def _problems_of_dtype(precision: str, dtype: torch.dtype | None) -> list[str]:
     if precision != "bf16-mixed" or dtype != torch.float16:
         return []
     return [
-        "`trainer.precision`: expected 32-true with networks in float16, got bf16-mixed, which would work in bfloat16; use "
-        "one of the two"
+        "`trainer.precision`: expected 32-true with networks in float16, got bf16-mixed, which would work in bfloat16; "
+        "use one of the two"
     ]
 
 
@@ -97,8 +97,8 @@ def _problems_of_fits(trainer: Trainer) -> list[str]:
     elif trainer.max_epochs != 1:
         default = " (Lightning's default beside max_steps: epochs without end)" if trainer.max_epochs == -1 else ""
         problems.append(
-            f"`max_epochs`: expected 1, got {trainer.max_epochs}{default}: a second epoch would optimise the same pairs "
-            "again; how many updates a pair gets is the module's num_optimization_steps"
+            f"`max_epochs`: expected 1, got {trainer.max_epochs}{default}: a second epoch would optimise the same "
+            "pairs again; how many updates a pair gets is the module's num_optimization_steps"
         )
     if trainer.accumulate_grad_batches != 1:
         problems.append(
