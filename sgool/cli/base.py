@@ -19,18 +19,6 @@ USER_ERROR = 2
 
 #: What stands for characters of our own output where the terminal's encoding does not have them.
 _PLAIN = {"→": "->", "×": "x", "–": "-", "—": "-", "…": "...", "±": "+-", "’": "'", "“": '"', "”": '"'}
-    "→": "->",
-    "×": "x",
-    "–": "-",
-    "—": "-",
-    "…": "...",
-    "±": "+-",
-    "’": "'",
-    "“": '"',
-    "”": '"',
-    "≥": ">=",
-    "≤": "<=",
-}
 
 app = typer.Typer(
     name="sgool",

@@ -101,7 +101,10 @@ def test_a_config_dir_is_passed_on(tmp_path: Path) -> None:
         (["trainer.devices=4", "--tasks-per-node", "2"], "`trainer.devices`: expected 2, as --tasks-per-node"),
         (["trainer.num_nodes=4", "--nodes", "2"], "`trainer.num_nodes`: expected 2, as --nodes says, got 4"),
         (["--array", "0"], "--array: expected a whole number of at least 1"),
-        (["--array", "0,3,4"], "--array: expected a whole number of at least 1 for as many tasks, which share all pairs"),
+        (
+            ["--array", "0,3,4"],
+            "--array: expected a whole number of at least 1 for as many tasks, which share all pairs",
+        ),
         (["--array", "7-0"], "such as 0-7%4; got '7-0'"),
         (["--array=-7"], "--array: expected a whole number of at least 1"),
         (["--array", "0-7%4", "--max-running", "2"], "--max-running: expected 4, as --array 0-7%4 says, got 2"),
