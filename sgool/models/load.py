@@ -54,6 +54,9 @@ def load_models(
     options: dict[str, Any] = {name: dtype, "safety_checker": None, "requires_safety_checker": False}
     try:
         with _no_progress_bars():
+            if vae_dtype is not None:
+                more: dict[str, Any] = {name: vae_dtype, "subfolder": "vae", "local_files_only": local}
+                options["vae"] = diffusers.AutoencoderKL.from_pretrained(resolved, **more)
             pipeline = diffusers.StableDiffusionPipeline.from_pretrained(resolved, local_files_only=local, **options)
     except (OSError, ValueError, TypeError) as error:
         why = (str(error).strip() or type(error).__name__).splitlines()[0]
@@ -62,8 +65,6 @@ def load_models(
             f"`models.path`: could not load a Stable Diffusion pipeline from {str(path)!r}: {why} ({mend})"
         ) from error
     models = _stable_diffusion(pipeline, str(path))
-    if vae_dtype is not None:
-        models.vae.to(vae_dtype)
     if channels_last:
         for network in (models.vae, models.unet, models.text_encoder):
             network.to(memory_format=torch.channels_last)

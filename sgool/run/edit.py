@@ -150,6 +150,7 @@ def invert_image(parts: Parts, photo: Image.Image, pair: PromptSeed, edit: Edit)
     """Brings a photo to the model's size, finds first latents for it, and denoises them again for the error."""
     import torch
 
+    from sgool.models.autoencoder import in_unit_range
     from sgool.run.train import autocast_like
 
     chain = parts.chain.with_prompts([edit.prompt], [pair.negative_prompt])
@@ -157,10 +158,13 @@ def invert_image(parts: Parts, photo: Image.Image, pair: PromptSeed, edit: Edit)
     image = to_tensor(fit_photo(photo, height, width, edit.fit))
     with torch.no_grad(), autocast_like(parts.trainer_options(), parts.device):
         latents = chain.encode_images(image[None])
+        _refuse_non_finite(latents, edit)
         inversion = chain.invert_latents(latents[None], refinements=_REFINEMENTS)
         denoised = chain(inversion.latents)
-        alone = chain.decode(latents)[0].float().clamp(0, 1).cpu()
-    back = denoised.images[0, 0].float().clamp(0, 1).cpu()
+        alone = in_unit_range(chain.decode(latents)[0].float()).cpu()
+    back = in_unit_range(denoised.images[0, 0].float()).cpu()
+    for found in (denoised.latents, alone, back):
+        _refuse_non_finite(found, edit)
     error = max(float((stream - latents).norm() / latents.norm()) for stream in denoised.latents)
     metrics = {"inversion_error": error, "vae_psnr": _psnr(alone, image), "inversion_psnr": _psnr(back, image)}
     return Inverted(image, back, inversion.latents, metrics, chain.calls)
@@ -220,13 +224,16 @@ def _check(config: Mapping[str, Any], edit: Edit) -> None:
         raise ConfigError(problems)
 
 
-def _refuse_bad(error: float, edit: Edit) -> None:
-    if not math.isfinite(error):
+def _refuse_non_finite(found: Tensor, edit: Edit) -> None:
+    if not bool(found.isfinite().all()):
         raise SgoolError(
-            f"IMAGE: the latents of {str(edit.image)!r} are not finite: the numbers of a network overflowed. Use "
+            f"IMAGE: what the networks make of {str(edit.image)!r} is not finite: numbers overflowed. Use "
             "models.dtype=float32 or bfloat16, or models.vae_dtype=float32 (the autoencoder alone, as diffusers does "
             "for `force_upcast`)"
         )
+
+
+def _refuse_bad(error: float, edit: Edit) -> None:
     if not error <= edit.max_error:
         raise SgoolError(
             f"IMAGE: the inversion of {str(edit.image)!r} does not lead back to it: relative error {error:.2g}, limit "

@@ -36,9 +36,10 @@ def _overflowing(folder: Path, layer: str) -> Path:
     tiny_pipeline(folder)
     vae = diffusers.AutoencoderKL.from_pretrained(folder / "vae")
     with torch.no_grad():
-        module = vae.decoder.conv_out if layer == "last" else vae.post_quant_conv
-        module.weight.mul_(1e6)
-        module.bias.add_(1e6)
+        # Weights of up to 6e4 are numbers of float16, whose largest is 65504; what they make of latents is not.
+        module, factor = (vae.decoder.conv_out, 5e5) if layer == "last" else (vae.post_quant_conv, 1e5)
+        module.weight.mul_(factor)
+        assert module.weight.abs().max() < 65504
     vae.save_pretrained(folder / "vae")
     return folder
 
@@ -77,27 +78,28 @@ def test_every_method_fails_and_says_how_to_mend_it(
         folder = tmp_path / "half" / "pairs" / record.method / record.pair_id
         assert not list(folder.glob("*.png"))
         assert not any("clip_score" in name for name in json.loads((folder / "record.json").read_text())["metrics"])
-    whole = _run(
-        pipeline, clip_folder, tmp_path / "mended", methods, "models.dtype=float16", "models.vae_dtype=float32"
-    )
-    assert whole.exit_code == 0 and len(whole.records) == len(METHODS)
+    # So large weights have gradients that are too large for float16, so only methods without them are mended here.
+    mended = ["methods=[vanilla,best_of_n]", "models.dtype=float16", "models.vae_dtype=float32"]
+    whole = _run(pipeline, clip_folder, tmp_path / "mended", *mended)
+    assert whole.exit_code == 0 and len(whole.records) == 2
     whole = _run(pipeline, clip_folder, tmp_path / "whole", "methods=[vanilla]")
     assert whole.exit_code == 0
 
 
-def test_an_edit_says_it_before_the_optimisation(inside: Path, clip_folder: Path, tmp_path: Path) -> None:
-    Image.new("RGB", (32, 32), "red").save(tmp_path / "photo.png")
-    options = tiny_overrides(inside, clip_folder, tmp_path / "photo.png")
-    options = [line for line in options if not line.startswith(("data.", "objective.crops"))]
-    config = load_config(
-        ["experiment=edit", *options, "logger=none", "models.dtype=float16", f"run_dir={tmp_path}/run"]
-    )
-    # The encoder is whole: what is not finite is the way through the network.
-    outcome = edit_image(config, Edit(tmp_path / "photo.png", max_error=10.0))
-    assert outcome.exit_code == 1 and "`force_upcast`" in str(outcome.failed[0].error)
+def _edit(pipeline: Path, clip: Path, folder: Path) -> None:
+    Image.new("RGB", (32, 32), "red").save(folder / "photo.png")
+    options = [line for line in tiny_overrides(pipeline, clip, folder / "x") if not line.startswith("data.")]
+    own = ["objective=color", "logger=none", "models.dtype=float16", f"run_dir={folder / 'run'}"]
+    edit_image(load_config(["experiment=edit", *options, *own]), Edit(folder / "photo.png", max_error=10.0))
 
 
-def test_latents_of_a_photo_that_are_not_finite(pipeline_folder: Path, clip_folder: Path, tmp_path: Path) -> None:
+def test_an_edit_says_it(inside: Path, clip_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(SgoolError, match=r"not finite.*models\.vae_dtype=float32.*`force_upcast`"):
+        _edit(inside, clip_folder, tmp_path)  # the encoder is whole, the decoder is not
+    assert not list((tmp_path / "run").rglob("record.json"))
+
+
+def test_latents_of_a_photo_that_are_not_finite(clip_folder: Path, tmp_path: Path) -> None:
     import diffusers
 
     broken = tiny_pipeline(tmp_path / "pipeline")
@@ -105,14 +107,8 @@ def test_latents_of_a_photo_that_are_not_finite(pipeline_folder: Path, clip_fold
     with torch.no_grad():
         vae.quant_conv.bias.fill_(1e6)
     vae.save_pretrained(broken / "vae")
-    Image.new("RGB", (32, 32), "red").save(tmp_path / "photo.png")
-    options = tiny_overrides(broken, clip_folder, tmp_path / "photo.png")
-    options = [line for line in options if not line.startswith(("data.", "objective.crops"))]
-    config = load_config(
-        ["experiment=edit", *options, "logger=none", "models.dtype=float16", f"run_dir={tmp_path}/run"]
-    )
     with pytest.raises(SgoolError, match=r"not finite.*models\.vae_dtype=float32"):
-        edit_image(config, Edit(tmp_path / "photo.png"))
+        _edit(broken, clip_folder, tmp_path)
 
 
 def test_without_a_run_a_result_has_the_error_too(models: object, pipeline_folder: Path) -> None:

@@ -103,7 +103,7 @@ def test_a_config_dir_is_passed_on(tmp_path: Path) -> None:
         (["--array", "0"], "--array: expected a whole number of at least 1"),
         (
             ["--array", "0,3,4"],
-            "--array: expected a whole number of at least 1 for as many tasks, which share all pairs",
+            "--array: expected a whole number of at least 1 for as many tasks",
         ),
         (["--array", "7-0"], "such as 0-7%4; got '7-0'"),
         (["--array=-7"], "--array: expected a whole number of at least 1"),
