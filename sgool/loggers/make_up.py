@@ -17,7 +17,7 @@ from sgool.results.under_way import batches_under_way
 from sgool.types import PairRecord
 
 
-def make_up_logs(folder: RunFolder, config: Mapping[str, Any], method: str) -> None:
+def make_up_logs(folder: RunFolder, config: Mapping[str, Any], method: str, records: Sequence[PairRecord]) -> None:
     """Logs the records of a method that no log has, once, whichever process comes first.
 
     Pairs that a living process works on are left to it, and so are those of a batch that will be done again. W&B's
@@ -27,6 +27,7 @@ def make_up_logs(folder: RunFolder, config: Mapping[str, Any], method: str) -> N
         folder: The run folder.
         config: The plain configuration.
         method: The method.
+        records: Those of the run folder, as they were just read.
 
     Raises:
         SgoolError: A log cannot be written.
@@ -35,12 +36,12 @@ def make_up_logs(folder: RunFolder, config: Mapping[str, Any], method: str) -> N
     if options["name"] == "none":
         return
     with locked_file(folder.path / "locks" / f"logs-{method}.lock", wait=True):
-        # Records are read before claims, and claims before logs: what is logged meanwhile is then seen as logged.
+        # Records were read before claims are, and claims before logs: what is logged meanwhile is seen as logged.
         batches = _batches(folder, method)
-        records = [record for record in folder.scan().records if record.method == method]
+        mine = [record for record in records if record.method == method]
         held = {name for claim in read_claims(folder.path) if claim.alive is not False for name in claim.pair_ids}
-        missing = _without_log(folder.path, options["name"], method, [r for r in records if r.pair_id not in held])
-        ended = {record.pair_id for record in records}
+        missing = _without_log(folder.path, options["name"], method, [r for r in mine if r.pair_id not in held])
+        ended = {record.pair_id for record in mine}
         groups: dict[str, list[PairRecord]] = {}
         for record in missing:
             batch = batches.get(record.pair_id, (record.pair_id,))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from sgool.errors import SgoolError
 from sgool.results import RunFolder
 from sgool.types import PairRecord
@@ -22,7 +24,7 @@ class Failures:
 
     def __init__(self, folder: RunFolder) -> None:
         self._folder = folder
-        self._before = {(r.method, r.pair_id) for r in folder.records() if r.status == "failed"}
+        self._began = time.time()
         self._own: dict[str, dict[str, PairRecord]] = {}
         self._well: set[str] = set()
 
@@ -32,6 +34,14 @@ class Failures:
             self._well.add(record.method)
         else:
             self._own.setdefault(record.method, {})[record.pair_id] = record
+
+    def _is_new(self, record: PairRecord) -> bool:
+        """Whether a record was written since this process began."""
+        try:
+            path = self._folder.pair_folder(record.method, record.pair_id) / "record.json"
+            return path.stat().st_mtime >= self._began
+        except FileNotFoundError:  # a retry has just removed it
+            return False
 
     def check(self, method: str) -> None:
         """Ends the run where the first pairs of a method have all failed; called between two batches.
@@ -46,7 +56,7 @@ class Failures:
         if any(record.status == "done" for record in others):
             self._well.add(method)
             return
-        failed = {r.pair_id for r in others if (method, r.pair_id) not in self._before} | own.keys()
+        failed = {record.pair_id for record in others if self._is_new(record)} | own.keys()
         if len(failed) >= MOST_FAILURES:
             raise SgoolError(
                 f"the first {len(failed)} pairs of {method} have all failed, so the run stops. The last one: "

@@ -261,11 +261,11 @@ class Run:
 
     def _end(self, batches: Sequence[Batch], left: int, rank: int = 0) -> Outcome:
         """With the records of these batches, in the order of the configuration."""
+        scan = self.folder.scan()
         for method in self.methods:
-            make_up_logs(self.folder, self.config, method)
+            make_up_logs(self.folder, self.config, method, scan.records)
         remove_stale_files(self.folder)
         self.folder.collate()
-        scan = self.folder.scan()
         self._say(scan.note(self.folder.path) if rank == 0 else "")
         self._log_means()
         place = {

@@ -169,13 +169,13 @@ def test_rows_of_a_process_that_was_killed_before_it_logged_them(tmp_path: Path,
     held = Claims(tmp_path).take("doodl", [pair(1).pair_id])
     with held as free:  # a process that lives logs its own
         assert free
-        make_up_logs(folder, config, "doodl")
+        make_up_logs(folder, config, "doodl", folder.records())
     assert logged_pairs(tmp_path, logger) == [0, 2, 3]
     for _ in range(2):
-        make_up_logs(folder, config, "doodl")
+        make_up_logs(folder, config, "doodl", folder.records())
         assert logged_pairs(tmp_path, logger) == [0, 2, 3, 1]
-    make_up_logs(folder, config | {"logger": {"name": "none"}}, "doodl")
-    make_up_logs(folder, config, "sgool")
+    make_up_logs(folder, config | {"logger": {"name": "none"}}, "doodl", folder.records())
+    make_up_logs(folder, config, "sgool", folder.records())
     if logger == "csv":
         rows = rows_of(tmp_path / "logs/doodl/pairs.csv")
         batch = batch_name([pair(2).pair_id, pair(3).pair_id])
@@ -198,7 +198,7 @@ def test_a_pair_tried_again_by_a_process_that_was_killed(tmp_path: Path) -> None
     with open_logs(tmp_path, name="csv") as logs:
         log_pair(logs, tmp_path, 0, status="failed")
     RunFolder(tmp_path).write(record(0))
-    make_up_logs(RunFolder(tmp_path), {"name": "try", "logger": {"name": "csv"}}, "doodl")
+    make_up_logs(RunFolder(tmp_path), {"name": "try", "logger": {"name": "csv"}}, "doodl", [record(0)])
     assert rows_of(tmp_path / "logs/doodl/pairs-2.csv")[0]["status"] == "done"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -150,7 +151,9 @@ def test_failures_are_counted_over_processes_and_not_over_starts(tmp_path: Path)
 
     for index in range(11):
         fail(index)  # in an earlier start
+    time.sleep(0.05)  # times of files are coarse
     failures = Failures(folder)
+    time.sleep(0.05)
     own = fake_record(pairs[11], "sgool", status="failed", error="why")
     failures.add(own)
     failures.check("sgool")
