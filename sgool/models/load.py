@@ -46,7 +46,6 @@ def load_models(
     resolved = resolve_asset(str(path))
     local = bool(resolved) and Path(resolved).is_dir()
     _check_folder(str(path), Path(resolved), local)
-    _check_kind(str(path), resolved, local)
     import diffusers
 
     # diffusers 0.42 renamed this argument; the other name is refused or deprecated.
@@ -135,6 +134,7 @@ def _check_folder(path: str, resolved: Path, local: bool) -> None:
     looks_local = not path or path.startswith((".", "/", "~")) or path.count("/") > 1
     if not local and looks_local:
         raise SgoolError(f"`models.path`: expected an existing folder or a hub id (owner/name), got {path!r}")
+    _check_kind(path, str(resolved), local)
 
 
 def _check_kind(path: str, resolved: str, local: bool) -> None:
