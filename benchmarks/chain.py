@@ -48,7 +48,7 @@ def main() -> None:
         for line in results["targets"]:
             print(f"  {line}")
     if options.json:
-        Path(options.json).write_text(json.dumps(results, indent=1))
+        Path(options.json).write_text(json.dumps(results, indent=1), encoding="utf-8")
 
 
 def _options() -> argparse.Namespace:

@@ -64,6 +64,27 @@ class PromptSeed:
         return f"{name}-{self.index:05d}-{digest}-s{self.seed}"
 
 
+def without_seed(pair_id: str) -> str:
+    """Returns a pair's id without the seed at its end: what the pairs of one prompt have in common."""
+    return re.sub(r"-s-?\d+$", "", pair_id)
+
+
+@dataclass(frozen=True)
+class DataIds:
+    """Which pairs belong to a data set.
+
+    Attributes:
+        exact: Ids of pairs whose prompts have a seed of their own in the data set.
+        any_seed: Ids without their seeds (`without_seed`) of all other prompts: any seed may be run.
+    """
+
+    exact: frozenset[str] = frozenset()
+    any_seed: frozenset[str] = frozenset()
+
+    def __contains__(self, pair_id: str) -> bool:
+        return pair_id in self.exact or without_seed(pair_id) in self.any_seed
+
+
 @dataclass(frozen=True)
 class Denoised:
     """The end of the chain.

@@ -143,7 +143,7 @@ def _further_images(result: PairResult) -> dict[str, Tensor]:
     """What a pair that started from a picture shows beside: that picture, and both side by side."""
     if result.pair.start is None:
         return {}
-    images = dict(result.pair.start.images)
+    images = {name: image for name, image in result.pair.start.images.items() if _is_finite(image)}
     if "input" in images and _is_finite(result.final_image):
         images["before_after"] = _side_by_side(images["input"], result.final_image)
     return images

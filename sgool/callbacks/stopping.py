@@ -11,6 +11,7 @@ from torch import Tensor
 from sgool.callbacks.base import UpdateCallback
 from sgool.errors import SgoolError
 from sgool.objectives import CropSettings, Objective
+from sgool.objectives.binding import check_binding
 from sgool.objectives.terms import Term
 from sgool.types import Evaluation
 
@@ -45,6 +46,14 @@ class EarlyStop(UpdateCallback):
     def fingerprints(self) -> dict[str, list[str]]:
         """Returns the fingerprints of the term's networks by its name: what stops pairs is no independent judge."""
         return self._objective.fingerprints()
+
+    def setup(self, trainer: L.Trainer, pl_module: Any, stage: str) -> None:
+        """Refuses pairs that the term cannot be bound to, before any network call.
+
+        Raises:
+            ConfigError: All of them.
+        """
+        check_binding(self._objective.terms, None, pl_module.all_pairs)
 
     def on_pairs_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         """Starts to count updates anew, for the pairs of a new batch."""

@@ -150,6 +150,8 @@ class Trajectory(UpdateCallback):
             row = _row(seen, index) | {name: float(values[index]) for name, values in columns.items()}
             history.append(row)
             usable = index not in module.failures and math.isfinite(row["loss"]) and math.isfinite(row["selection"])
+            # An objective may be finite where the image is not.
+            usable = usable and bool(images[index].isfinite().all())
             if usable and (self.keep == "last" or row["selection"] < self.best[index]["selection"]):
                 saliency = seen.output.saliency_map
                 # Copies: a slice would keep, and a checkpoint store, the whole batch's images and latents.

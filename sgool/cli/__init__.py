@@ -8,7 +8,7 @@ import typer
 
 from sgool import __version__
 from sgool.cli import runs, showing
-from sgool.cli.base import USER_ERROR, app
+from sgool.cli.base import USER_ERROR, app, print_in_any_encoding
 
 __all__ = ["USER_ERROR", "app", "main", "runs", "showing"]
 
@@ -30,4 +30,5 @@ def _root(
 
 def main() -> None:
     """Runs the ``sgool`` command; its entry point."""
+    print_in_any_encoding()
     app()

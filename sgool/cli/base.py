@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import codecs
+import io
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -12,6 +16,9 @@ from sgool.errors import SgoolError
 
 #: Exit code for a mistake that the user can mend.
 USER_ERROR = 2
+
+#: What stands for characters of our own output where the terminal's encoding does not have them.
+_PLAIN = {"→": "->", "×": "x", "–": "-", "—": "-", "…": "...", "±": "+-", "’": "'", "“": '"', "”": '"'}
 
 app = typer.Typer(
     name="sgool",
@@ -24,6 +31,26 @@ app = typer.Typer(
 )
 
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+
+def print_in_any_encoding() -> None:
+    """Lets this process print any text, whatever the encoding of its output; called once, by the program's entry point.
+
+    A character that the encoding lacks is written as a plain one, or as an escape in ASCII. So are halves of surrogate
+    pairs, which names of files may hold.
+    """
+    codecs.register_error("sgool_plain", _plain)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="sgool_plain")
+
+
+def _plain(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    letters = error.object[error.start : error.end]
+    plain = [_PLAIN.get(letter) or letter.encode("ascii", "backslashreplace").decode() for letter in letters]
+    return "".join(plain), error.end
 
 
 @contextmanager
@@ -48,3 +75,12 @@ def columns(rows: Sequence[tuple[str, ...]]) -> None:
     for row in rows:
         typer.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
     typer.echo()
+
+
+def say_left_out(runs: Sequence[Path]) -> None:
+    """Says on stderr which records of run folders do not count, since their data sets no longer have the pairs."""
+    from sgool.results import RunFolder
+
+    for run in dict.fromkeys(runs):
+        if note := RunFolder(run).scan().note(run):
+            typer.echo(f"note: {note}", err=True)

@@ -14,7 +14,7 @@ from sgool.cli.bars import Bars, from_to
 from sgool.report import summary_rows
 from sgool.results import RunFacts
 from sgool.results.compare import read_config
-from sgool.run.fit import Outcome
+from sgool.run.outcome import Outcome
 from sgool.run.progress import Progress, Work
 from sgool.types import PairRecord, PromptSeed
 

@@ -93,7 +93,10 @@ _Setup = Annotated[
 def submit(
     context: typer.Context,
     overrides: Annotated[list[str] | None, typer.Argument(metavar="OVERRIDES", help="As for fit.")] = None,
-    array: Annotated[int | None, typer.Option(help="Array tasks, which share the pairs.")] = None,
+    array: Annotated[
+        str | None,
+        typer.Option(metavar="TASKS", help="Array tasks, which share the pairs: how many, or SLURM's 0-7 or 0-7%4."),
+    ] = None,
     gpus_per_task: Annotated[int | None, typer.Option(help="GPUs of an array task on each node.")] = None,
     cpus_per_task: Annotated[int | None, typer.Option(help="Processors of each process.")] = None,
     mem: Annotated[str | None, typer.Option(help="Memory on each node, such as 16G.")] = None,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from sgool.cli.base import Debug, app, columns, user_errors
+from sgool.cli.base import Debug, app, columns, say_left_out, user_errors
 from sgool.errors import SgoolError
 
 
@@ -29,7 +29,9 @@ def report(
     with user_errors(debug):
         from sgool.report import build_report
 
-        typer.echo(str(build_report(runs, out, against or ())))
+        page = build_report(runs, out, against or ())
+        say_left_out(runs)
+        typer.echo(str(page))
 
 
 @app.command()
@@ -56,6 +58,7 @@ def study(
 
         names = tuple(name.strip() for part in methods or () for name in part.split(",") if name.strip())
         made = build_study(runs, StudyOptions(names, pairs, per_rater, attention, seed, rater, consent, out))
+        say_left_out(runs)
         run_study(made, (host, port) if serve else None, typer.echo)
 
 
@@ -113,8 +116,9 @@ def score(
             from sgool.run.rescore import rescore
 
             print_outcome(rescore(run))
-            return
-        _score_sets(run, distribution, "embedded" if features is None else features, by, diversity)
+        else:
+            _score_sets(run, distribution, "embedded" if features is None else features, by, diversity)
+        say_left_out([run])
 
 
 def _score_sets(run: Path, distribution: str | None, features: str, by: str | None, diversity: str | None) -> None:

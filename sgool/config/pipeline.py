@@ -1,8 +1,9 @@
-"""Checks a local pipeline folder by its JSON files, before any model is loaded."""
+"""Checks a pipeline, in a folder or of the hub, by its JSON files, before any model is loaded."""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,26 +13,73 @@ from sgool.config.paths import asset_path
 #: The one class of pipeline that sgool reads.
 PIPELINE = "StableDiffusionPipeline"
 _INDEX = "model_index.json"
-_FILES = (_INDEX, "unet/config.json", "vae/config.json", "scheduler/scheduler_config.json")
+_UNET = "unet/config.json"
+_FILES = (_INDEX, _UNET, "vae/config.json", "scheduler/scheduler_config.json")
+#: The small files of a pipeline that say what kind it is.
+KIND_FILES = (_INDEX, _UNET)
+_HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*", re.ASCII)
 
 
 def kind_problems(path: str) -> Iterator[str]:
-    """Yields problems if a folder or an embedded model is no pipeline that sgool can use; hub ids are not checked."""
+    """Yields problems if a folder, an embedded model or a hub id is no pipeline that sgool can use.
+
+    Of a hub id only the files in the cache are looked at; nothing is downloaded here.
+    """
     folder = Path(asset_path(path))
     if not folder.is_dir():
+        yield from class_problems(path, _cached(path))
         return
     if not (folder / _INDEX).is_file():
         yield f"`models.path`: {path!r} is a folder without {_INDEX}, so no pipeline as diffusers saves it"
         return
-    broken = [problem for name in _FILES if (problem := _broken(folder / name))]
-    yield from broken
-    kind = _read(folder / _INDEX).get("_class_name")
-    if not broken and kind != PIPELINE:
+    yield from class_problems(path, {name: folder / name for name in _FILES})
+
+
+def class_problems(path: str, files: Mapping[str, Path]) -> list[str]:
+    """Returns what makes a pipeline one that sgool cannot use.
+
+    Args:
+        path: The folder or hub id, for messages.
+        files: Where the pipeline's JSON files lie, by their names in it; files that are not known are not looked at.
+    """
+    if broken := [problem for file in files.values() if (problem := _broken(file))]:
+        return broken
+    index = _read(files[_INDEX]) if _INDEX in files else None
+    kind = None if index is None else index.get("_class_name")
+    if index is not None and kind != PIPELINE:
         what = f"a {kind}" if kind else "of no named class"
-        yield (
-            f"`models.path`: expected a {PIPELINE}, but {path!r} is {what} "
-            f"(`_class_name` in its {_INDEX}); SDXL, Stable Diffusion 3, Flux and other pipelines are not supported yet"
+        return [
+            f"`models.path`: expected a {PIPELINE}, but {path!r} is {what} (`_class_name` in its {_INDEX}); SDXL, "
+            "inpainting, LCM, Stable Diffusion 3, Flux and other pipelines are not supported yet"
+        ]
+    return [f"`models.path`: {path!r} {problem}" for problem in unet_problems(_read(files.get(_UNET)))]
+
+
+def unet_problems(config: Mapping[str, Any]) -> list[str]:
+    """Returns what a UNet's configuration says that a `StableDiffusionPipeline` without further inputs cannot serve."""
+    found = []
+    inputs, outputs = config.get("in_channels"), config.get("out_channels")
+    if isinstance(inputs, int) and isinstance(outputs, int) and inputs != outputs:
+        found.append(
+            f"has a UNet of {inputs} input and {outputs} output channels, as for inpainting, depth or edit "
+            "instructions; expected as many inputs as outputs"
         )
+    if config.get("time_cond_proj_dim") is not None:
+        found.append("has a UNet that is told the guidance scale (`time_cond_proj_dim`), as LCM's; not supported")
+    if config.get("addition_embed_type") is not None:
+        kind = config["addition_embed_type"]
+        found.append(f"has a UNet with further conditioning (`addition_embed_type` {kind}), as SDXL's; not supported")
+    return found
+
+
+def _cached(path: str) -> dict[str, Path]:
+    """Returns the small files of a hub id that are in the cache, by their names; empty for what is no hub id."""
+    if not _HUB_ID.fullmatch(path):
+        return {}
+    from huggingface_hub import try_to_load_from_cache
+
+    found = {name: try_to_load_from_cache(path, name) for name in KIND_FILES}
+    return {name: Path(file) for name, file in found.items() if isinstance(file, str)}
 
 
 def size_problems(path: str, height: int | None, width: int | None) -> Iterator[str]:
@@ -79,8 +127,10 @@ def _load(file: Path) -> Any:
     return json.loads(file.read_text(encoding="utf-8"))
 
 
-def _read(file: Path) -> Mapping[str, Any]:
+def _read(file: Path | None) -> Mapping[str, Any]:
     """Returns a JSON file's mapping; empty if the file is missing or broken."""
+    if file is None:
+        return {}
     try:
         content = _load(file)
     except (OSError, ValueError):

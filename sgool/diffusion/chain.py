@@ -89,6 +89,7 @@ class Chain:
         *,
         device: str | torch.device | None = None,
         dtype: torch.dtype = torch.float32,
+        vae_dtype: torch.dtype | None = None,
         channels_last: bool = False,
         compile: bool = False,
         **options: Any,
@@ -99,6 +100,7 @@ class Chain:
             path: A folder written by ``save_pretrained``, a hub id, or "emoji_world" for the embedded model.
             device: Where the networks go; None: the accelerator if there is one.
             dtype: Data type of the networks' weights.
+            vae_dtype: The same of the autoencoder; None: ``dtype``.
             channels_last: Whether convolutions work in that memory format.
             compile: Whether torch.compile translates the denoising network at its first calls.
             **options: Further arguments of `Chain`.
@@ -106,8 +108,8 @@ class Chain:
         Raises:
             SgoolError: The model cannot be loaded, or an option is wrong.
         """
-        family = load_models(path, device=device, dtype=dtype, channels_last=channels_last, compile=compile)
-        return cls(family, **options)
+        memory: dict[str, Any] = {"vae_dtype": vae_dtype, "channels_last": channels_last, "compile": compile}
+        return cls(load_models(path, device=device, dtype=dtype, **memory), **options)
 
     @classmethod
     def from_pipeline(cls, pipeline: Any, **options: Any) -> Chain:

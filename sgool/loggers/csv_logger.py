@@ -139,6 +139,11 @@ class CsvPairLogger(Logger):
             self._pairs.append(row | dict(record.metrics))
         self._filter.end(self._batch)
 
+    def make_up(self, batch: str, records: Sequence[PairRecord]) -> None:
+        """Adds the rows of pairs of a batch whose process was killed between their records and their rows."""
+        self._batch = batch
+        self.end(records)
+
     def close(self, summary: Mapping[str, float] | None, *, failed: bool = False) -> None:
         """Ends the log and writes ``summary.json``, if this process has the method's means."""
         if summary is not None:

@@ -85,6 +85,11 @@ class RunLogs:
         for logger in self.loggers:
             logger.end(records)
 
+    def make_up(self, batch: str, records: Sequence[PairRecord]) -> None:
+        """Logs recorded pairs of a batch that a killed process could not log."""
+        for logger in self.loggers:
+            logger.make_up(batch, records)
+
     def close(self, summary: Mapping[str, float] | None = None, *, failed: bool = False) -> None:
         """Ends the logs, whether or not the method is finished; what was logged before stays.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 
@@ -27,6 +28,11 @@ class Process:
         names = [f"part{self.part}of{self.parts}"] if self.parts > 1 else []
         names += [f"rank{self.rank}of{self.world_size}"] if self.world_size > 1 else []
         return "-".join(names)
+
+    @staticmethod
+    def names(method: str) -> re.Pattern[str]:
+        """Returns the pattern of all names that a method's logs may have, with the numbers of `sgool.loggers.slots`."""
+        return re.compile(rf"{re.escape(method)}(-part\d+of\d+)?(-rank\d+of\d+)?(-\d+)?")
 
     def named(self, method: str) -> str:
         """Returns the name of this process's logs for a method: METHOD, or METHOD-LABEL."""

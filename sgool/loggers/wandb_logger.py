@@ -122,6 +122,11 @@ class WandbPairLogger(WandbLogger):
             self._log_tables()
         self._save()
 
+    def make_up(self, batch: str, records: Sequence[PairRecord]) -> None:
+        """Logs pairs of a batch whose process was killed between their records and the note that they belong here."""
+        self._batch = batch
+        self.end(records)
+
     def close(self, summary: Mapping[str, float] | None, *, failed: bool = False) -> None:
         """Logs the rows that are waiting and the method's means, and ends the W&B run."""
         self._log_tables()

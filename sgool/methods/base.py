@@ -15,11 +15,14 @@ from torch import Tensor
 from sgool.callbacks.base import PairCallback, UpdateCallback
 from sgool.diffusion import Chain
 from sgool.errors import SgoolError
+from sgool.methods.evaluations import non_finite_images
 from sgool.methods.scores import ScoredModule
 from sgool.methods.starts import network_prompts, start_latents
 from sgool.methods.trainer_checks import check_loader, check_trainer
 from sgool.metrics.panel import JudgePanel
+from sgool.models.autoencoder import in_unit_range
 from sgool.models.vocabulary import note_on_words
+from sgool.objectives.binding import check_binding
 from sgool.prompts.batches import PairBatch, PairLoader
 from sgool.types import PairResult, PromptSeed
 
@@ -76,7 +79,8 @@ class PairModule(ScoredModule):
         It warns of words in the prompts that the model has never seen, where its folder says which ones it has.
 
         Raises:
-            SgoolError: Pairs from two places or from none, or switches of the Trainer that do not fit.
+            SgoolError: Pairs from two places or from none, switches of the Trainer that do not fit, or pairs that the
+                objective cannot be bound to.
         """
         if self._own is not None and self._data_module() is not None:
             raise SgoolError(
@@ -85,7 +89,10 @@ class PairModule(ScoredModule):
             )
         if stage == "fit" and not self.makes_updates:
             raise SgoolError(f"{type(self).__name__} makes no updates: expected Trainer.predict or test, got fit")
-        check_trainer(self.trainer, stage, self.chain.device)
+        check_trainer(self.trainer, stage, self.chain.device, self.chain.dtype)
+        objective = getattr(self, "objective", None)
+        if objective is not None:
+            check_binding(objective.terms, objective.saliency, self.all_pairs)
         if words := note_on_words(self.chain.name, [pair.prompt for pair in self.all_pairs]):
             warnings.warn(words, stacklevel=2)
         self.reset_means()
@@ -152,6 +159,7 @@ class PairModule(ScoredModule):
 
     def deliver(self, results: Sequence[PairResult]) -> None:
         """Hands over the results of the batch: judges score them, then callbacks get them."""
+        results = [self._checked(result) for result in results]
         # A prediction works under the Trainer's autocast, a fit's end does not: judges see the same in both.
         with torch.autocast(self.chain.device.type, enabled=False):
             rows = self.score(results)
@@ -166,9 +174,14 @@ class PairModule(ScoredModule):
             callback.on_pairs_end(self.trainer, self, self.results)
         self.handing_over = False
 
+    def _checked(self, result: PairResult) -> PairResult:
+        """Returns a result; one whose first or final image is not finite has failed, whatever the objective said."""
+        problem = non_finite_images(result.initial_image, result.final_image, self.chain)
+        return result if problem is None else replace(result, error="; ".join(filter(None, (result.error, problem))))
+
     def first_images(self, latents: Tensor) -> Tensor:
         """Images (B, 3, H, W) in [0, 1] of the first stream of latents (S, B, C, h, w); the others are not decoded."""
-        return self.batch_chain.decode(self.batch_chain.denoise(latents)[0]).clamp(0, 1)
+        return in_unit_range(self.batch_chain.decode(self.batch_chain.denoise(latents)[0]))
 
     def on_train_start(self) -> None:
         """Refuses a plain data loader before the first network call."""

@@ -88,7 +88,7 @@ class BestOfN(PairModule):
         for pair, (history, best) in enumerate(zip(self._history, self._best, strict=True)):
             value, norm = float(selection[pair]), float(latents[0, pair].norm())
             history.append({"update": batch.update, "loss": value, "selection": value, "latent_norm": norm})
-            if math.isfinite(value) and value < best["selection"]:
+            if math.isfinite(value) and value < best["selection"] and bool(pixels[pair].isfinite().all()):
                 best |= {"selection": value, "index": batch.update}
                 best |= {"latents": latents[:, pair].cpu().clone(), "image": pixels[pair].clone()}
         if batch.is_over:

@@ -18,6 +18,7 @@ from sgool.errors import SgoolError
 from sgool.methods.base import PairModule
 from sgool.methods.starts import network_prompts
 from sgool.metrics.panel import JudgePanel
+from sgool.models.autoencoder import in_unit_range
 from sgool.models.schedule import Step
 from sgool.objectives import BoundObjective, Objective
 from sgool.prompts.batches import PairBatch
@@ -120,7 +121,7 @@ class ClipGuidance(PairModule):
         """
         plain = self.first_images(self.first)
         self.batch_chain.calls = 0
-        images = self.chain.decode(self._guided_latents()).clamp(0, 1)
+        images = in_unit_range(self.chain.decode(self._guided_latents()))
         # A fresh one each: salient regions are then those of these images themselves.
         before, after = (self.objective.bind(self.pairs).evaluate(own) for own in (plain, images))
         maps = self._maps(images)

@@ -1,4 +1,4 @@
-"""Helpers for an update's evaluation: a copy without its graph, and the values that are logged of it."""
+"""Helpers for what a method has seen: a copy without its graph, the values that are logged, images of no use."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from sgool.diffusion import Chain
 from sgool.results.checkpoint import eight_bit
 from sgool.types import Evaluation, ObjectiveOutput
 
@@ -20,6 +21,24 @@ def without_graph(output: ObjectiveOutput) -> ObjectiveOutput:
         {name: value.detach() for name, value in output.terms.items()},
         None if saliency_map is None else eight_bit(saliency_map.detach()),
         output.regions,
+    )
+
+
+def non_finite_images(first: Tensor, final: Tensor, chain: Chain) -> str | None:
+    """Returns why images cannot be results, and how to mend it; None for finite ones."""
+    bad = [name for name, image in (("first", first), ("final", final)) if not bool(image.isfinite().all())]
+    if not bad:
+        return None
+    where = f"the {' and the '.join(bad)} image {'is' if len(bad) == 1 else 'are'} not finite"
+    if chain.dtype == torch.float16:
+        return (
+            f"{where}: with models.dtype=float16 the numbers of a network may overflow. Use models.vae_dtype=float32 "
+            "(the autoencoder alone, as diffusers does for `force_upcast`), models.dtype=bfloat16 or "
+            "models.dtype=float32"
+        )
+    return (
+        f"{where} with models.dtype={str(chain.dtype).removeprefix('torch.')}: check the weights of models.path, and "
+        "use a smaller sampler.guidance_scale or optimization.lr"
     )
 
 

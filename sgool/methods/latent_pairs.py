@@ -16,6 +16,7 @@ from sgool.methods import resume
 from sgool.methods.base import PairModule
 from sgool.methods.evaluations import means_over_pairs, without_graph
 from sgool.metrics.panel import JudgePanel
+from sgool.models.autoencoder import in_unit_range
 from sgool.objectives import BoundObjective, Objective
 from sgool.prompts.batches import PairBatch
 from sgool.prompts.seeding import pair_generator
@@ -176,7 +177,7 @@ class LatentPairModule(PairModule):
             generators = [pair_generator(pair.seed, f"crops{stream}", update) for pair in self.pairs]
             outputs.append(objective(images, generators, update))
         loss = torch.stack([output.loss for output in outputs]).mean(dim=0)
-        images = denoised.images[0].detach().clamp(0, 1)
+        images = in_unit_range(denoised.images[0].detach())
         evaluation = Evaluation(
             update,
             self.latents.detach().clone(),
@@ -190,7 +191,7 @@ class LatentPairModule(PairModule):
     @torch.no_grad()
     def sample(self) -> Tensor:
         """Returns the images (B, 3, H, W) in [0, 1] of the current latents' first stream."""
-        return self().images[0].clamp(0, 1)
+        return in_unit_range(self().images[0])
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Makes SGD with momentum, as DOODL uses it: b = 0.9 b + g without dampening."""

@@ -12,9 +12,10 @@ from torchmetrics import Metric
 from torchmetrics.aggregation import MeanMetric
 
 from sgool.diffusion import Chain
+from sgool.methods.starts import network_prompts
 from sgool.metrics.base import gather_states
 from sgool.metrics.panel import JudgePanel
-from sgool.types import PairResult
+from sgool.types import PairResult, PromptSeed
 
 
 class ScoredModule(L.LightningModule):
@@ -40,11 +41,15 @@ class ScoredModule(L.LightningModule):
         """Scores results: returns each one's metrics for its record, and counts those that ended well in the means."""
         rows: list[dict[str, float]] = [{} for _ in results]
         if self.panel is not None:
-            first = torch.stack([result.initial_image for result in results]).to(self.chain.device)
-            final = torch.stack([result.final_image for result in results]).to(self.chain.device)
+            # Judges get a black image in place of one that is not finite, and its scores do not count.
+            first, final = (
+                torch.stack([torch.where(image.isfinite().all(), image, 0) for image in images]).to(self.chain.device)
+                for images in ([r.initial_image for r in results], [r.final_image for r in results])
+            )
             latents = [(result.initial_latents, result.final_latents) for result in results]
             well = [result.error is None for result in results]
             rows = self.panel.judge(first, final, [result.pair for result in results], latents, counted=well)
+            rows = [row if _is_finite(result) else {} for row, result in zip(rows, results, strict=True)]
         for row, result in zip(rows, results, strict=True):
             if result.pair.start is not None:
                 row |= result.pair.start.metrics
@@ -54,16 +59,19 @@ class ScoredModule(L.LightningModule):
                 if result.error is None:
                     self.objective_initial_mean.update(row["objective_initial"])
                     self.objective_mean.update(row["objective"])
-            row |= self.unread(result.pair.prompt)
+            row |= self.unread(result.pair)
         return rows
 
-    def unread(self, prompt: str) -> dict[str, float]:
+    def unread(self, pair: PromptSeed) -> dict[str, float]:
         """Counts the characters of a prompt that the pipeline (``truncated``) and the objective's terms do not read.
 
-        Most terms read with a network that judges as well; what a judge does not read stands beside its score.
+        ``negative_prompt/truncated`` is the same of the negative prompt, where there is guidance. Most terms read with
+        a network that judges as well; what a judge does not read stands beside its score.
         """
-        (cut,) = self.chain.truncated([prompt])
+        prompt, negative = pair.prompt, pair.negative_prompt if self.chain.guidance_scale != 1 else ""
+        cut, left_out = self.chain.truncated([*network_prompts([pair]), negative])
         row = {"truncated": float(len(cut))} if cut else {}
+        row |= {"negative_prompt/truncated": float(len(left_out))} if left_out else {}
         objective = getattr(self, "objective", None)
         if objective is not None:
             said = [] if self.panel is None else [text for (text,) in self.panel.truncated([prompt]).values()]
@@ -110,6 +118,10 @@ class ScoredModule(L.LightningModule):
         for logger in self.trainer.loggers:
             logger.log_metrics(values)
             logger.save()
+
+
+def _is_finite(result: PairResult) -> bool:
+    return bool(result.initial_image.isfinite().all() and result.final_image.isfinite().all())
 
 
 def _mean() -> MeanMetric:

@@ -19,19 +19,21 @@ _PRECISIONS = {
 }
 
 
-def check_trainer(trainer: Trainer, stage: str, device: torch.device) -> None:
+def check_trainer(trainer: Trainer, stage: str, device: torch.device, dtype: torch.dtype | None = None) -> None:
     """Refuses a Trainer under which pairs would change each other, be done twice, or wait for another device.
 
     Args:
         trainer: The Trainer.
         stage: Lightning's name of what it is about to do.
         device: That of the chain's networks, which are no children of the module: Lightning does not move them.
+        dtype: That of the denoising network's weights.
 
     Raises:
         SgoolError: All that is wrong, a sentence each.
     """
     problems = [
         *_problems_of_all(trainer),
+        *_problems_of_dtype(str(trainer.precision), dtype),
         *_problems_of_device(trainer.strategy.root_device, device),
         *(_problems_of_fits(trainer) if stage == "fit" else ()),
     ]
@@ -68,6 +70,15 @@ def _problems_of_all(trainer: Trainer) -> list[str]:
     return problems
 
 
+def _problems_of_dtype(precision: str, dtype: torch.dtype | None) -> list[str]:
+    if precision != "bf16-mixed" or dtype != torch.float16:
+        return []
+    return [
+        "`trainer.precision`: expected 32-true with networks in float16, got bf16-mixed, which would work in bfloat16; "
+        "use one of the two"
+    ]
+
+
 def _problems_of_device(trainers: torch.device, chains: torch.device) -> list[str]:
     numbers = {trainers.index, chains.index} - {None}
     if trainers.type == chains.type and len(numbers) < 2:
@@ -81,10 +92,13 @@ def _problems_of_device(trainers: torch.device, chains: torch.device) -> list[st
 
 def _problems_of_fits(trainer: Trainer) -> list[str]:
     problems = []
-    if trainer.max_epochs != 1:
+    if trainer.max_epochs == 0:
+        problems.append("`max_epochs`: expected 1, got 0: nothing would be optimised")
+    elif trainer.max_epochs != 1:
+        default = " (Lightning's default beside max_steps: epochs without end)" if trainer.max_epochs == -1 else ""
         problems.append(
-            f"`max_epochs`: expected 1, got {trainer.max_epochs}: a second epoch would optimise the same pairs again; "
-            "how many updates a pair gets is the module's num_optimization_steps"
+            f"`max_epochs`: expected 1, got {trainer.max_epochs}{default}: a second epoch would optimise the same "
+            "pairs again; how many updates a pair gets is the module's num_optimization_steps"
         )
     if trainer.accumulate_grad_batches != 1:
         problems.append(

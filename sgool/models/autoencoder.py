@@ -29,6 +29,11 @@ def decode_latents(vae: Any, latents: Tensor, *, use_checkpoint: bool = True) ->
     return decoded.float() / 2 + 0.5 if decoded.dtype in (torch.float16, torch.bfloat16) else decoded / 2 + 0.5
 
 
+def in_unit_range(images: Tensor) -> Tensor:
+    """Clamps images to [0, 1]; what is not finite becomes NaN, so that an infinite pixel is not taken for white."""
+    return torch.where(images.isfinite(), images.clamp(0, 1), torch.nan)
+
+
 @torch.no_grad()
 def encode_images(vae: Any, images: Tensor) -> Tensor:
     """Encodes images as latents (B, C, h, w), the scaled mean of the encoder's distribution.

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from sgool.config.pipeline import KIND_FILES, class_problems, kind_problems, unet_problems
 from sgool.errors import SgoolError
 from sgool.models.assets import resolve_asset
 from sgool.models.devices import best_device
@@ -26,6 +27,7 @@ def load_models(
     compile: bool = False,
     steps_offset: int | None = None,
     timestep_spacing: str | None = None,
+    vae_dtype: torch.dtype | None = None,
 ) -> StableDiffusion:
     """Loads the components of a ``StableDiffusionPipeline``, frozen and in evaluation mode.
 
@@ -39,9 +41,11 @@ def load_models(
         compile: Whether torch.compile translates the denoising network at its first calls.
         steps_offset: Another one than the folder's; see `sgool.models.schedule.respaced`.
         timestep_spacing: Another one than the folder's.
+        vae_dtype: Data type of the autoencoder's weights; None: ``dtype``. Some autoencoders overflow in float16.
 
     Raises:
-        SgoolError: The folder is not a pipeline, the hub cannot be reached, or the scheduler has no such key.
+        SgoolError: The folder or hub id is no pipeline of this kind, the hub cannot be reached, or the scheduler has no
+            such key.
     """
     device = best_device() if device is None else torch.device(device)
     resolved = resolve_asset(str(path))
@@ -54,6 +58,9 @@ def load_models(
     options: dict[str, Any] = {name: dtype, "safety_checker": None, "requires_safety_checker": False}
     try:
         with _no_progress_bars():
+            if vae_dtype is not None:
+                more: dict[str, Any] = {name: vae_dtype, "subfolder": "vae", "local_files_only": local}
+                options["vae"] = diffusers.AutoencoderKL.from_pretrained(resolved, **more)
             pipeline = diffusers.StableDiffusionPipeline.from_pretrained(resolved, local_files_only=local, **options)
     except (OSError, ValueError, TypeError) as error:
         why = (str(error).strip() or type(error).__name__).splitlines()[0]
@@ -98,6 +105,8 @@ def family_of(pipeline: Any) -> Family:
     """
     for kind in type(pipeline).__mro__:
         if kind.__name__ in _FAMILIES:
+            if problems := unet_problems(pipeline.unet.config):
+                raise SgoolError(f"`pipeline`: it {'; it '.join(problems)}")
             name = str(pipeline.config.get("_name_or_path") or type(pipeline).__name__)
             return _FAMILIES[kind.__name__](pipeline, name)
     raise SgoolError(
@@ -131,6 +140,34 @@ def _check_folder(path: str, resolved: Path, local: bool) -> None:
     looks_local = not path or path.startswith((".", "/", "~")) or path.count("/") > 1
     if not local and looks_local:
         raise SgoolError(f"`models.path`: expected an existing folder or a hub id (owner/name), got {path!r}")
+    _check_kind(path, str(resolved), local)
+
+
+def _check_kind(path: str, resolved: str, local: bool) -> None:
+    """Refuses a pipeline of another kind by its small files, before its weights are read or downloaded.
+
+    Raises:
+        SgoolError: Another class of pipeline, or networks that another class needs; all problems at once.
+    """
+    problems = list(kind_problems(path)) if local else class_problems(path, _hub_files(resolved))
+    if problems:
+        raise SgoolError("; ".join(problems))
+
+
+def _hub_files(repository: str) -> dict[str, Path]:
+    """Downloads the small files of a hub repository, or finds them in the cache; ends with the first that is not there.
+
+    What is wrong with the id or the network is said where the pipeline itself is loaded.
+    """
+    from huggingface_hub import hf_hub_download
+
+    found: dict[str, Path] = {}
+    for name in KIND_FILES:
+        try:
+            found[name] = Path(hf_hub_download(repository, name))
+        except Exception:  # errors of HTTP, of the hub, of the cache's files
+            break
+    return found
 
 
 def _is_small(models: StableDiffusion) -> bool:

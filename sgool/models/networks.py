@@ -59,6 +59,7 @@ class Networks:
             compile=options["compile"],
             steps_offset=options.get("steps_offset"),
             timestep_spacing=options.get("timestep_spacing"),
+            vae_dtype=options.get("vae_dtype") and getattr(torch, options["vae_dtype"]),
         )
 
     def clip(self, model: str, pretrained: str | None = None) -> ClipTower:

@@ -142,8 +142,8 @@ class StableDiffusion:
         return self._timesteps[key]
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Decodes latents (B, C, h, w), cast to the networks' dtype, to images (B, 3, H, W), nominally in [0, 1]."""
-        return decode_latents(self.vae, latents.to(self.dtype))
+        """Decodes latents (B, C, h, w), cast to the decoder's dtype, to images (B, 3, H, W), nominally in [0, 1]."""
+        return decode_latents(self.vae, latents.to(self.vae.dtype))
 
     def encode_images(self, images: Tensor) -> Tensor:
         """Encodes images (B, 3, H, W) in [0, 1] as latents (B, C, h, w) in the networks' dtype."""

@@ -39,6 +39,10 @@ class TextAlignment:
         """Embeds the pairs' prompts to (B, D), each by itself, so that rounding is the same in every batch."""
         return torch.cat([self.clip.encode_text([pair.prompt]) for pair in pairs])
 
+    def problems(self, pairs: Sequence[PromptSeed]) -> list[str]:
+        """Returns no problem: any text can be read."""
+        return []
+
     def truncated(self, prompts: Sequence[str]) -> list[str | None]:
         """Returns for each prompt the text that the CLIP does not read, or None."""
         return self.clip.truncated(prompts)

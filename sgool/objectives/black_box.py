@@ -55,6 +55,10 @@ class BlackBox:
         self._function, self._wants_prompt = function, _wants_prompt(function)
         self._prompts: list[str] = []
 
+    def problems(self, pairs: Sequence[PromptSeed]) -> list[str]:
+        """Returns no problem: the function is given any text."""
+        return []
+
     def targets(self, pairs: Sequence[PromptSeed]) -> Tensor:
         """Returns the prompts' indices in the term's own list, a long tensor (B, 1)."""
         for pair in pairs:

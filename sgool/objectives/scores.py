@@ -120,6 +120,10 @@ class Score:
         """Encodes the pairs' prompts to (B, D), each by itself, so that rounding is the same in every batch."""
         return torch.cat([self.scorer.encode_prompts([pair.prompt]) for pair in pairs])
 
+    def problems(self, pairs: Sequence[PromptSeed]) -> list[str]:
+        """Returns no problem: any text can be read."""
+        return []
+
     def truncated(self, prompts: Sequence[str]) -> list[str | None]:
         """Returns for each prompt the text that the network does not read, or None."""
         truncated = getattr(self.scorer, "truncated", None)

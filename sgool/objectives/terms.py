@@ -24,6 +24,9 @@ class Term(Protocol):
       update.
     - ``fingerprints()``, if `sgool.models.fingerprint.fingerprints` does not find its networks among its attributes. It
       returns their fingerprints. The scores of a judge that shares one of them are no evidence.
+    - ``problems(pairs)``, if ``targets`` refuses some pairs, or takes long. It returns a sentence for each pair that
+      the term cannot be bound to, and is asked before the run's first network call. Without it, ``targets`` is called
+      for each pair alone.
     - ``truncated(prompts)``, if it cuts long prompts off. It returns for each prompt the text that it does not read, or
       None.
 

@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from sgool.prompts.readers import read_prompts
 from sgool.prompts.rows import PromptRow
-from sgool.prompts.seeds import expand_pairs, load_pairs
+from sgool.prompts.seeds import PromptData, expand_pairs, load_data, load_pairs
 
-__all__ = ["PromptRow", "expand_pairs", "load_pairs", "read_prompts"]
+__all__ = ["PromptData", "PromptRow", "expand_pairs", "load_data", "load_pairs", "read_prompts"]

@@ -1,4 +1,4 @@
-"""Finds the columns of prompts and categories, by a given name or by the names that public sets use."""
+"""Finds the columns that a run reads, by a given name or by the names that public sets use."""
 
 from __future__ import annotations
 
@@ -9,6 +9,36 @@ from typing import Any
 #: Usual names of the columns, in any case; the first that a file has is taken.
 PROMPT_COLUMNS = ("prompt", "prompts", "text", "caption")
 CATEGORY_COLUMNS = ("category", "phenomenon", "label")
+SEED_COLUMNS = ("seed",)
+NEGATIVE_COLUMNS = ("negative_prompt", "negative_prompts", "negative prompt")
+
+_GUIDANCE, _STEPS, _SAMPLER = "sampler.guidance_scale", "sampler.num_inference_steps", "sampler"
+_SETTINGS = {
+    "guidance_scale": _GUIDANCE, "guidance": _GUIDANCE, "cfg": _GUIDANCE, "cfg_scale": _GUIDANCE,
+    "num_inference_steps": _STEPS, "inference_steps": _STEPS, "steps": _STEPS, "step": _STEPS, "num_steps": _STEPS,
+    "sampler": _SAMPLER, "scheduler": _SAMPLER, "height": "models.height", "width": "models.width",
+    "model": "models.path", "dtype": "models.dtype", "seeds": "data.seeds", "negative": "data.negative_prompt",
+    "neg_prompt": "data.negative_prompt", "num_optimization_steps": "optimization.num_optimization_steps",
+    "updates": "optimization.num_optimization_steps", "lr": "optimization.lr",
+    "learning_rate": "optimization.lr", "momentum": "optimization.momentum", "method": "methods", "methods": "methods",
+    "objective": "objective",
+}  # fmt: skip
+"""Names of columns that look like a setting of a single prompt, and the key that counts for all prompts instead."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """The columns of a table as it spells them; None where it has none."""
+
+    prompt: str | None
+    category: str | None
+    seed: str | None
+    negative_prompt: str | None
+
+    @property
+    def read(self) -> tuple[str | None, ...]:
+        """The columns that are read as something else than metadata."""
+        return (self.prompt, self.category, self.seed, self.negative_prompt)
 
 
 @dataclass(frozen=True)
@@ -18,32 +48,50 @@ class Columns:
     Attributes:
         prompt: Name of the prompts' column; None: the first of `PROMPT_COLUMNS` that is there.
         category: Name of the categories' column; None: the first of `CATEGORY_COLUMNS`, if any is there.
+        seed: Name of the column with each row's own seed; None: the first of `SEED_COLUMNS`, if any is there; empty:
+            no column is read.
+        negative_prompt: The same for each row's own negative prompt and `NEGATIVE_COLUMNS`.
     """
 
     prompt: str | None = None
     category: str | None = None
+    seed: str | None = None
+    negative_prompt: str | None = None
 
     @property
     def given(self) -> list[str]:
         """Dotted keys of the configuration for which the user has named a column."""
-        keys = {"data.prompt_column": self.prompt, "data.category_column": self.category}
-        return [key for key, name in keys.items() if name is not None]
+        return [f"data.{name}_column" for name in _ROLES if getattr(self, name)]
 
-    def find(self, names: Iterable[str]) -> tuple[str | None, str | None]:
-        """Returns the columns of prompt and category as ``names`` spells them; None where there is none."""
+    def find(self, names: Iterable[str]) -> Found:
+        """Returns the columns as ``names`` spells them."""
         spelled: dict[str, str] = {}
         for name in names:
             spelled.setdefault(str(name).strip().lower(), name)
-        prompt = PROMPT_COLUMNS if self.prompt is None else (self.prompt.strip().lower(),)
-        category = CATEGORY_COLUMNS if self.category is None else (self.category.strip().lower(),)
-        return _first(prompt, spelled), _first(category, spelled)
+        return Found(**{role: _first(self._wanted(role), spelled) for role in _ROLES})
+
+    def _wanted(self, role: str) -> tuple[str, ...]:
+        given = getattr(self, role)
+        return _ROLES[role] if given is None else (given.strip().lower(),) if given else ()
+
+    def unused_settings(self, names: Iterable[str]) -> list[str]:
+        """Returns a phrase for each column that looks like a setting of a single prompt, which nothing reads."""
+        columns = list(names)
+        read = self.find(columns).read
+        keys = {name: _SETTINGS.get("_".join(str(name).lower().split())) for name in columns if name not in read}
+        return [f"{shown_name(name)} (`{key}` counts for all prompts)" for name, key in keys.items() if key]
+
+    def settings_beside(self, names: Iterable[str]) -> list[str]:
+        """Returns those names, of keys beside a list of prompts, that look like a setting of all its prompts."""
+        known = {*_SETTINGS, *SEED_COLUMNS, *NEGATIVE_COLUMNS}
+        return [shown_name(name) for name in names if str(name).strip().lower() in known]
 
     def problems(self, names: Sequence[str]) -> list[str]:
         """Returns the problems of a table that has these columns."""
         lowered = [name.strip().lower() for name in names]
         repeated = sorted({name for name in lowered if name and lowered.count(name) > 1})
         found = [f"columns with the same name: {', '.join(repeated)}"] if repeated else []
-        if self.find(names)[0] is None:
+        if self.find(names).prompt is None:
             found.append(self.no_prompts(names))
         return found
 
@@ -54,17 +102,30 @@ class Columns:
         expected = self.prompt if self.prompt is not None else " or ".join(PROMPT_COLUMNS)
         return f"{wanted}expected a column named {expected}, got {_listed(names)}{hint if self.prompt is None else ''}"
 
-    def no_categories(self, names: Iterable[str]) -> str:
-        """Returns the message for a file without the column of categories that the user has named."""
-        return f"`data.category_column`: expected a column named {self.category}, got {_listed(names)}"
+    def not_found(self, role: str, names: Iterable[str]) -> str:
+        """Returns the message for a file without a column that the user has named, other than that of the prompts."""
+        return f"`data.{role}_column`: expected a column named {getattr(self, role)}, got {_listed(names)}"
+
+
+#: What a column can be read as -> the usual names.
+_ROLES = {
+    "prompt": PROMPT_COLUMNS,
+    "category": CATEGORY_COLUMNS,
+    "seed": SEED_COLUMNS,
+    "negative_prompt": NEGATIVE_COLUMNS,
+}
 
 
 def _first(wanted: Iterable[str], spelled: Mapping[str, Any]) -> Any:
     return next((spelled[name] for name in wanted if name in spelled), None)
 
 
+def shown_name(name: Any) -> str:
+    """Returns a column's name for a message; if the file is no table at all, it may hold any characters."""
+    text = str(name)
+    return text if text.isprintable() else ascii(text)
+
+
 def _listed(names: Iterable[str]) -> str:
-    # If the file is no table at all, its names may be long and hold any characters.
-    shown = [name if name.isprintable() else ascii(name) for name in map(str, names)]
-    text = ", ".join(shown) or "none"
+    text = ", ".join(map(shown_name, names)) or "none"
     return text if len(text) <= 300 else text[:299] + "…"

@@ -41,7 +41,7 @@ def wanted_columns(schema: pa.Schema, columns: Columns, problems: Problems) -> l
     for problem in columns.problems(schema.names):
         problems.add(0, problem)
     holds_bytes = {field.name for field in schema if _holds_bytes(field.type)}
-    for name in columns.find(schema.names):
+    for name in columns.find(schema.names).read:
         if name in holds_bytes:
             problems.add(0, f"column {name}: expected text, got {schema.field(name).type}")
     # pandas writes its index under this name.

@@ -27,6 +27,8 @@ def read_prompts(
     *,
     prompt_column: str | None = None,
     category_column: str | None = None,
+    seed_column: str | None = None,
+    negative_prompt_column: str | None = None,
     split: str | None = None,
     subset: str | None = None,
     revision: str | None = None,
@@ -42,11 +44,16 @@ def read_prompts(
             of a data set, as saved by ``save_to_disk`` or with files that ``datasets.load_dataset`` reads.
         prompt_column: Name of the prompts' column; None: one of the usual names, see `sgool.prompts.columns`.
         category_column: Name of the categories' column, which a set need not have; None: one of the usual names.
+        seed_column: Name of the column with each row's own seed; None: ``seed``, if there is one; empty: none is read.
+        negative_prompt_column: The same for negative prompts and ``negative_prompt``.
         split: Split of a data set; None: the only one. Prompt files ignore this and the next two arguments.
         subset: Subset of a data set (its "config"); None: the default one.
         revision: Branch, tag or commit of a hub data set; None: the newest.
         duplicates: What to do with a prompt that occurs twice in one category. "error": raise an error. "keep": keep
-            both. "drop": leave out all but the first, with a warning. The indexes of other prompts never change.
+            both. "drop": leave out all but the first, with a warning. The indexes of other prompts never change. Rows
+            with different seeds or negative prompts of their own do not repeat each other.
+
+    A warning names columns that look like settings of a single prompt, such as ``guidance_scale``: nothing reads them.
 
     Raises:
         ConfigError: All problems of the file with their line numbers: no such file, unknown format, wrong encoding, no
@@ -55,7 +62,7 @@ def read_prompts(
     """
     if duplicates not in DUPLICATES:
         raise ConfigError([f"`data.duplicates`: expected {', '.join(DUPLICATES)}, got {duplicates!r}"])
-    columns = Columns(prompt_column, category_column)
+    columns = Columns(prompt_column, category_column, seed_column, negative_prompt_column)
     if is_dataset(source):
         problems = Problems(str(source))
         records = dataset_records(source, split, subset, revision, columns, problems)
@@ -112,13 +119,20 @@ def _table(text: str, delimiter: str, columns: Columns, problems: Problems) -> I
                 header = _header(cells, start, columns, problems)
                 if header is None:
                     return
-            elif len(cells) > len(header):
-                problems.add(start, f"{len(cells)} cells, but the header has {len(header)}; put quotes around commas")
-                yield start, dict(zip(header, cells, strict=False))
-            else:
-                yield start, dict(zip(header, [*cells, *[""] * (len(header) - len(cells))], strict=True))
+                continue
+            if len(cells) != len(header):
+                problems.add(start, _other_width(len(cells), len(header), "tabs" if delimiter == "\t" else "commas"))
+                if columns.find(header).prompt not in header[: len(cells)]:
+                    continue
+            # Where cells are missing, the rest of the row is checked all the same.
+            yield start, dict(zip(header, [*cells, *[""] * (len(header) - len(cells))], strict=False))
     except csv.Error as error:
         problems.add(line, f"cannot be read as a table ({error})")
+
+
+def _other_width(cells: int, header: int, delimiters: str) -> str:
+    mend = f"put quotes around {delimiters}" if cells > header else f"keep the {delimiters} of empty cells"
+    return f"{cells} cell{'s' * (cells != 1)}, but the header has {header}; {mend}"
 
 
 def _is_unquoted(text: str) -> bool:
@@ -136,7 +150,7 @@ def _header(cells: list[str], line: int, columns: Columns, problems: Problems) -
     names = [cell.strip() for cell in cells]
     for problem in columns.problems(names):
         problems.add(line, problem)
-    return None if columns.find(names)[0] is None else names
+    return None if columns.find(names).prompt is None else names
 
 
 def _json_list(text: str, columns: Columns, problems: Problems) -> Iterator[tuple[int, Any]]:
@@ -146,7 +160,11 @@ def _json_list(text: str, columns: Columns, problems: Problems) -> Iterator[tupl
         problems.add(getattr(error, "lineno", 0), f"malformed JSON ({getattr(error, 'msg', error)})")
         return
     if isinstance(content, dict):
-        content = content.get(Columns().find(content)[0])
+        beside = columns.settings_beside(content)
+        if beside:
+            mend = "give each prompt its own, or set it in the configuration"
+            problems.add(0, f"{', '.join(beside)} beside the list of prompts, where nothing reads it: {mend}")
+        content = content.get(Columns().find(content).prompt)
     if not isinstance(content, list):
         problems.add(0, "expected a JSON list of prompts, or an object with one under `prompts`")
         return

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Container, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,39 @@ from sgool.config.paths import prompt_file
 from sgool.errors import ConfigError
 from sgool.prompts.hub import dataset_name, is_dataset
 from sgool.prompts.readers import read_prompts
-from sgool.prompts.rows import PromptRow
-from sgool.types import PromptSeed
+from sgool.prompts.rows import SEEDS, PromptRow
+from sgool.types import DataIds, PromptSeed, without_seed
 
-#: The valid seeds: those of torch's generators, which take 64 bits.
-_SEEDS = range(2**63)
+
+@dataclass(frozen=True)
+class PromptData:
+    """A prompt file or data set, and what is run of it.
+
+    Attributes:
+        pairs: The pairs to run.
+        ids: Which pairs belong to the data set, whatever `data.limit`, `data.indices`, `data.categories` and
+            `data.seeds` choose of it.
+        notes: Sentences that the user should know.
+    """
+
+    pairs: tuple[PromptSeed, ...]
+    ids: DataIds
+    notes: tuple[str, ...] = ()
+
+
+def load_data(prompts: str | Path, **options: Any) -> PromptData:
+    """Reads a prompt file or data set for a run: like `load_pairs`, and returns its warnings as notes.
+
+    Raises:
+        ConfigError: As `load_pairs`.
+    """
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        pairs, ids = _load(prompts, **options)
+    for other in (entry for entry in caught if entry.category is not UserWarning):
+        warnings.warn_explicit(other.message, other.category, other.filename, other.lineno)
+    notes = dict.fromkeys(str(entry.message) for entry in caught if entry.category is UserWarning)
+    return PromptData(tuple(pairs), ids, tuple(notes))
 
 
 def load_pairs(
@@ -33,19 +62,43 @@ def load_pairs(
     """Makes the pairs of a prompt file or data set; the arguments are the keys of ``data`` in the configuration.
 
     Args:
-        prompts: Prompt file or data set, see `sgool.prompts.readers.read_prompts`.
+        prompts: Prompt file or data set, see `sgool.prompts.readers.read_prompts`. A row with a seed or a negative
+            prompt of its own has that one alone.
         name: Name of the data set in pair ids; None: the file's name, or "emoji_world-demo" for a built-in set.
-        seeds: A list of seeds, or how many from 0 on.
+        seeds: A list of seeds, or how many from 0 on, for rows without a seed of their own.
         limit: Keep at most this many pairs, from the start of the list that the other arguments make.
         indices: Keep only these prompts of the file, counted from 0: a list, or "START:STOP", where STOP is excluded
             as in Python's slices. They stay in the file's order.
         categories: Keep only prompts of these categories; case does not matter.
-        negative_prompt: Text of the unconditional pass.
+        negative_prompt: Text of the unconditional pass, for rows without one of their own.
         reading: Further arguments of `sgool.prompts.readers.read_prompts`: ``prompt_column``, ``split``, ...
 
     Raises:
         ConfigError: The file or the seeds have a problem, or the file does not have such indices or categories.
     """
+    return _load(
+        prompts,
+        name=name,
+        seeds=seeds,
+        limit=limit,
+        indices=indices,
+        categories=categories,
+        negative_prompt=negative_prompt,
+        **reading,
+    )[0]
+
+
+def _load(
+    prompts: str | Path,
+    *,
+    name: str | None = None,
+    seeds: int | Sequence[int] = (0,),
+    limit: int | None = None,
+    indices: str | Sequence[int] | None = None,
+    categories: str | Sequence[str] | None = None,
+    negative_prompt: str = "",
+    **reading: Any,
+) -> tuple[list[PromptSeed], DataIds]:
     rows = read_prompts(prompts, **reading)
     problems: list[str] = []
     chosen = rows if indices is None else _with_indices(rows, indices, problems)
@@ -57,8 +110,17 @@ def load_pairs(
         problems.append("`data.indices` and `data.categories`: together they leave no prompt")
     if problems:
         raise ConfigError(problems)
-    pairs = expand_pairs(chosen, seeds, dataset=name or _dataset_name(prompts), negative_prompt=negative_prompt)
-    return pairs[:limit]
+    dataset = name or _dataset_name(prompts)
+    pairs = expand_pairs(chosen, seeds, dataset=dataset, negative_prompt=negative_prompt)
+    return pairs[:limit], _ids(rows, dataset, negative_prompt)
+
+
+def _ids(rows: Sequence[PromptRow], dataset: str, negative_prompt: str) -> DataIds:
+    """Returns which pairs a data set has, with any seed for a row without a seed of its own."""
+    own = [pair.pair_id for row in rows if row.seed is not None for pair in _pairs(row, (), dataset, negative_prompt)]
+    others = (row for row in rows if row.seed is None)
+    first = [pair.pair_id for row in others for pair in _pairs(row, (0,), dataset, negative_prompt)]
+    return DataIds(frozenset(own), frozenset(map(without_seed, first)))
 
 
 def expand_pairs(
@@ -70,6 +132,9 @@ def expand_pairs(
 ) -> list[PromptSeed]:
     """Combines every prompt with every seed to a list of pairs, prompt by prompt.
 
+    A row with a seed of its own makes one pair, with that seed; a row's own negative prompt counts in place of
+    ``negative_prompt``.
+
     Args:
         rows: Prompts, or rows of a prompt file. A prompt that occurs twice is run twice, since ids hold the index.
         seeds: A list of seeds, or how many from 0 on.
@@ -80,12 +145,23 @@ def expand_pairs(
         ConfigError: There are no seeds, or one is not a whole number in [0, 2^63).
     """
     numbers = _seed_list(seeds)
-    every = (PromptRow(row.strip(), index) if isinstance(row, str) else row for index, row in enumerate(rows))
-    return [
-        PromptSeed(row.prompt, seed, row.index, row.category, dataset, negative_prompt, row.metadata)
-        for row in every
-        for seed in numbers
-    ]
+    every = [PromptRow(row.strip(), index) if isinstance(row, str) else row for index, row in enumerate(rows)]
+    own = sum(row.seed is not None for row in every)
+    if own and numbers != [0]:
+        given = ", ".join(map(str, numbers[:10])) + (", ..." if len(numbers) > 10 else "")
+        warnings.warn(
+            f"`data.seeds` ({given}) counts for {len(every) - own} of {len(every)} prompts: the others have a seed of "
+            "their own, with which each is run once; data.seed_column='' leaves that column out",
+            stacklevel=2,
+        )
+    return [pair for row in every for pair in _pairs(row, numbers, dataset, negative_prompt)]
+
+
+def _pairs(row: PromptRow, seeds: Sequence[int], dataset: str, negative_prompt: str) -> list[PromptSeed]:
+    """Returns the pairs of a row: with its own seed and negative prompt where it has them."""
+    negative = negative_prompt if row.negative_prompt is None else row.negative_prompt
+    own = seeds if row.seed is None else (row.seed,)
+    return [PromptSeed(row.prompt, seed, row.index, row.category, dataset, negative, row.metadata) for seed in own]
 
 
 def _seed_list(seeds: int | Sequence[int]) -> list[int]:
@@ -97,7 +173,7 @@ def _seed_list(seeds: int | Sequence[int]) -> list[int]:
     if isinstance(seeds, (str, bool)) or not isinstance(seeds, Iterable):
         raise ConfigError([f"`data.seeds`: expected a list of whole numbers or how many, got {seeds!r}"])
     numbers = list(seeds)
-    wrong = [seed for seed in numbers if isinstance(seed, bool) or not isinstance(seed, int) or seed not in _SEEDS]
+    wrong = [seed for seed in numbers if isinstance(seed, bool) or not isinstance(seed, int) or seed not in SEEDS]
     if wrong or not numbers:
         got = ", ".join(map(repr, wrong)) or "an empty list"
         raise ConfigError([f"`data.seeds`: expected whole numbers from 0 to 2^63 - 1, got {got}"])

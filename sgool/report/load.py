@@ -189,7 +189,7 @@ def _load_run(path: Path, taken: Sequence[str]) -> Run:
             f"{path} is not a run folder: it holds neither config.yaml nor pairs/. Give the run_dir of a `sgool fit`."
         )
     scan = folder.scan()
-    notes += [writable(problem) for problem in scan.problems]
+    notes += [writable(problem) for problem in (*scan.problems, scan.note(path)) if problem]
     base = writable(path.resolve().name)
     name, number = base, 2
     while name in taken:

@@ -156,10 +156,12 @@ def _truncated(frame: pd.DataFrame) -> Problem | None:
             continue
         lost = {prompt: count for prompt, count in zip(frame["prompt"], frame[name], strict=True) if count > 0}
         if lost:
-            who = f"the objective's term {reader.removeprefix('objective/')}" if "/" in reader else reader
             prompts = "1 prompt" if len(lost) == 1 else f"{len(lost)} prompts"
             longest = max(lost, key=lost.__getitem__)
-            most = f"{lost[longest]:.0f} characters of {_shorten(longest, 60)}"
+            where = "beside" if reader == "negative_prompt" else "of"
+            reader = "the diffusion model, of negative prompts" if reader == "negative_prompt" else reader
+            who = f"the objective's term {reader.removeprefix('objective/')}" if "/" in reader else reader
+            most = f"{lost[longest]:.0f} characters {where} {_shorten(longest, 60)}"
             lines.append(f"{who or 'the diffusion model'}: {prompts}, at most {most}")
     text = "Longer than the text encoder reads: the end of the prompt had no say."
     return Problem("Prompts that were cut off", text, tuple(lines)) if lines else None

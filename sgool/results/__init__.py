@@ -2,7 +2,8 @@
 
 from sgool.results.compare import NOT_COMPARED
 from sgool.results.facts import RunFacts
-from sgool.results.folder import RunFolder, Scan
+from sgool.results.folder import RunFolder
 from sgool.results.records import RecordError
+from sgool.results.scan import Scan
 
 __all__ = ["NOT_COMPARED", "RecordError", "RunFacts", "RunFolder", "Scan"]

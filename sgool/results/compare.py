@@ -29,6 +29,7 @@ NOT_COMPARED: tuple[str, ...] = (
     "methods",
     "data.limit",
     "data.seeds",
+    "data.seed_column",
     "data.categories",
     "data.indices",
     "data.duplicates",

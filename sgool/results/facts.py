@@ -1,4 +1,4 @@
-"""The files of a run folder that say how to show its metrics, and which networks judged or were optimised against."""
+"""The files of a run folder that say how to show metrics, which networks took part, and which pairs there are."""
 
 from __future__ import annotations
 
@@ -10,21 +10,23 @@ from typing import Any
 
 from sgool.results.atomic import atomic_write
 from sgool.results.claims import sole_writer
+from sgool.types import DataIds
 
 _logger = logging.getLogger(__name__)
 
 
 class RunFacts:
-    """The files ``RUN/metrics.json`` and ``RUN/networks.json``, which reports read.
+    """The files ``RUN/metrics.json``, ``RUN/networks.json`` and ``RUN/dataset.json``, which reports read.
 
-    Several processes and several starts may write these files: each adds what it knows. Run folders of earlier versions
-    have neither file.
+    Several processes and several starts may write these files: each adds what it knows, but the data set is that of
+    the last start. Run folders of earlier versions have none of them.
 
     ::
 
         metrics.json    NAME: {"title": "CLIP score", "higher_is_better": true, "digits": 2, ...}
         networks.json   "judges":     {JUDGE: [fingerprints]}
                         "objectives": {METHOD: {TERM: [fingerprints]}}
+        dataset.json    "any_seed": [ids without seeds], "exact": [ids]    which pairs belong to the data set
 
     Args:
         path: The run folder.
@@ -84,6 +86,21 @@ class RunFacts:
             return known | {"objectives": objectives | {method: terms}}
 
         self._change("networks.json", change)
+
+    def set_dataset(self, ids: DataIds) -> None:
+        """Records which pairs belong to the run's data set; records of other pairs no longer count (`RunFolder.scan`).
+
+        Raises:
+            SgoolError: The folder cannot be written.
+        """
+        new = {"any_seed": sorted(ids.any_seed), "exact": sorted(ids.exact)}
+        self._change("dataset.json", lambda known: new)
+
+    def dataset(self) -> DataIds | None:
+        """Returns which pairs belong to the run's data set; None where nothing is recorded."""
+        found = self._read("dataset.json")
+        ids = DataIds(frozenset(_texts(found.get("exact"))), frozenset(_texts(found.get("any_seed"))))
+        return ids if ids.exact or ids.any_seed else None
 
     def descriptions(self) -> dict[str, dict[str, Any]]:
         """Returns how to show each metric, by the metric's name; empty where nothing is recorded."""

@@ -7,8 +7,7 @@ import json
 import logging
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +29,7 @@ from sgool.results.compare import (
 from sgool.results.environment import describe_environment
 from sgool.results.facts import RunFacts
 from sgool.results.records import RecordError, encode_record, read_record
+from sgool.results.scan import Scan, scan_folder
 from sgool.types import PairRecord
 
 if TYPE_CHECKING:
@@ -38,21 +38,6 @@ if TYPE_CHECKING:
 _logger = logging.getLogger(__name__)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _KEPT = "Finished pairs are kept: mend that and run the same command again."
-
-
-@dataclass(frozen=True)
-class Scan:
-    """What a run folder holds.
-
-    Attributes:
-        records: The valid records, by method and pair.
-        problems: One sentence per record that is truncated or invalid (the pair counts as not done).
-        unfinished: ``METHOD/PAIR_ID`` of begun pairs without a record: a runner works on them, or was interrupted.
-    """
-
-    records: tuple[PairRecord, ...]
-    problems: tuple[str, ...]
-    unfinished: tuple[str, ...]
 
 
 class RunFolder(RunFacts):
@@ -216,23 +201,11 @@ class RunFolder(RunFacts):
             atomic_write(path, encode_record(record).encode())
 
     def scan(self) -> Scan:
-        """Read all records of the folder, without importing torch."""
-        records, problems = [], []
-        for path in self._record_paths():
-            try:
-                records.append(read_record(path))
-            except FileNotFoundError:  # a retry has just removed it
-                continue
-            except RecordError as error:
-                problems.append(str(error))
-        folders = (folder for folder in self.path.glob("pairs/*/*") if folder.is_dir())
-        unfinished = sorted(
-            f"{folder.parent.name}/{folder.name}" for folder in folders if not (folder / "record.json").exists()
-        )
-        return Scan(tuple(records), tuple(problems), tuple(unfinished))
+        """Read all records of the folder that belong to its data set, without importing torch."""
+        return scan_folder(self.path, self.dataset())
 
     def records(self) -> list[PairRecord]:
-        """Read the valid records, by method and pair; a warning is logged for each invalid one."""
+        """Read the valid records of `scan`; a warning is logged for each invalid one."""
         scan = self.scan()
         for problem in scan.problems:
             self._warn(problem)
@@ -255,11 +228,8 @@ class RunFolder(RunFacts):
             self._warned.add(problem)
             _logger.warning("%s", problem)
 
-    def _record_paths(self) -> Iterator[Path]:
-        yield from sorted(self.path.glob("pairs/*/*/record.json"), key=lambda path: path.parts[-3:])
-
     def _set_config(self, new: dict[str, Any], not_compared: Sequence[str], accept_changes: bool) -> None:
-        has_records = any(self._record_paths())
+        has_records = any(self.path.glob("pairs/*/*/record.json"))
         # A runner may work for hours before it writes its first record.
         in_use = has_records or has_active_runner(self.path)
         if self.config_path.exists():

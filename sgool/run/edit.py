@@ -20,9 +20,10 @@ from sgool.objectives.options import TERMS
 from sgool.results import NOT_COMPARED, RunFolder
 from sgool.results.claims import announce_runner
 from sgool.run.config import to_plain
-from sgool.run.fit import Outcome, Run, device_name, limit_threads
+from sgool.run.fit import Run, device_name, limit_threads
 from sgool.run.interrupt import Interrupt
 from sgool.run.notes import model_line
+from sgool.run.outcome import Outcome
 from sgool.run.progress import Progress
 from sgool.types import PairRecord, PromptSeed, Start
 
@@ -37,6 +38,10 @@ if TYPE_CHECKING:
 _REFINEMENTS = 5
 #: What may change between two edits in one folder; images and texts are told apart by their pair ids.
 _MAY_CHANGE = (*NOT_COMPARED, "data", "edit.max_error")
+
+
+class NonFiniteInversion(SgoolError):
+    """What the networks make of a photo is not finite."""
 
 
 @dataclass(frozen=True)
@@ -155,10 +160,14 @@ def _inverted(run: Run, jobs: Sequence[tuple[PromptSeed, Edit]], failures: list[
             yield pair
             continue
         began = time.perf_counter()
-        inverted = invert_image(run.parts, open_photo(edit.image), pair, edit)
-        whose = f"[{number}/{len(jobs)}] {Path(edit.image).name}: " if len(jobs) > 1 else ""
-        run.progress.note(whose + describe(inverted.metrics, edit.max_error))
-        trouble = _too_far_off(inverted.metrics["inversion_error"], edit)
+        try:
+            inverted = invert_image(run.parts, open_photo(edit.image), pair, edit)
+        except NonFiniteInversion as error:
+            trouble = str(error)
+        else:
+            whose = f"[{number}/{len(jobs)}] {Path(edit.image).name}: " if len(jobs) > 1 else ""
+            run.progress.note(whose + describe(inverted.metrics, edit.max_error))
+            trouble = _too_far_off(inverted.metrics["inversion_error"], edit)
         if trouble and len(jobs) == 1:
             raise SgoolError(trouble)
         if trouble:
@@ -192,6 +201,7 @@ def invert_image(parts: Parts, photo: Image.Image, pair: PromptSeed, edit: Edit)
     """Brings a photo to the model's size, finds first latents for it, and denoises them again for the error."""
     import torch
 
+    from sgool.models.autoencoder import in_unit_range
     from sgool.run.train import autocast_like
 
     chain = parts.chain.with_prompts([edit.prompt], [pair.negative_prompt])
@@ -199,10 +209,13 @@ def invert_image(parts: Parts, photo: Image.Image, pair: PromptSeed, edit: Edit)
     image = to_tensor(fit_photo(photo, height, width, edit.fit))
     with torch.no_grad(), autocast_like(parts.trainer_options(), parts.device):
         latents = chain.encode_images(image[None])
+        _refuse_non_finite(latents, edit)
         inversion = chain.invert_latents(latents[None], refinements=_REFINEMENTS)
         denoised = chain(inversion.latents)
-        alone = chain.decode(latents)[0].float().clamp(0, 1).cpu()
-    back = denoised.images[0, 0].float().clamp(0, 1).cpu()
+        alone = in_unit_range(chain.decode(latents)[0].float()).cpu()
+    back = in_unit_range(denoised.images[0, 0].float()).cpu()
+    for found in (denoised.latents, alone, back):
+        _refuse_non_finite(found, edit)
     error = max(float((stream - latents).norm() / latents.norm()) for stream in denoised.latents)
     metrics = {"inversion_error": error, "vae_psnr": _psnr(alone, image), "inversion_psnr": _psnr(back, image)}
     return Inverted(image, back, inversion.latents, metrics, chain.calls)
@@ -223,9 +236,8 @@ def _pair(config: Mapping[str, Any], edit: Edit) -> PromptSeed:
     except OSError:
         digest = ""  # open_photo says what is wrong
     dataset = f"{Path(edit.image).stem[:40]}-{digest}"
-    return PromptSeed(
-        edit.text or edit.prompt, seed, dataset=dataset, negative_prompt=config["data"]["negative_prompt"]
-    )
+    text = edit.text or edit.prompt
+    return PromptSeed(text, seed, dataset=dataset, negative_prompt=config["data"]["negative_prompt"])
 
 
 def _check(config: Mapping[str, Any], edits: Sequence[Edit]) -> None:
@@ -277,3 +289,12 @@ def _too_far_off(error: float, edit: Edit) -> str:
         f"{edit.max_error:g}. Use sampler=edict or sampler=belm, sampler.guidance_scale=1, "
         "trainer.precision=32-true, or more sampler.num_inference_steps; or raise --max-error"
     )
+
+
+def _refuse_non_finite(found: Tensor, edit: Edit) -> None:
+    if not bool(found.isfinite().all()):
+        raise NonFiniteInversion(
+            f"IMAGE: what the networks make of {str(edit.image)!r} is not finite: numbers overflowed. Use "
+            "models.dtype=float32 or bfloat16, or models.vae_dtype=float32 (the autoencoder alone, as diffusers does "
+            "for `force_upcast`)"
+        )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sgool.run.fit import Outcome
+from sgool.run.outcome import Outcome
 from sgool.types import PairRecord
 
 

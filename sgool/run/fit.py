@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sgool.errors import Interrupted
-from sgool.loggers import check_logger
+from sgool.errors import Interrupted, SgoolError
+from sgool.loggers import check_logger, make_up_logs
 from sgool.models.vocabulary import note_on_words
-from sgool.prompts import load_pairs
+from sgool.prompts import load_data
 from sgool.prompts.batches import in_batches, share
 from sgool.results import RunFolder
 from sgool.results.claims import announce_runner
@@ -25,8 +25,9 @@ from sgool.run.config import to_plain
 from sgool.run.interrupt import INTERRUPTED, Interrupt
 from sgool.run.means import Means
 from sgool.run.notes import model_line, work_left
+from sgool.run.outcome import Outcome
 from sgool.run.progress import Progress
-from sgool.types import PairRecord, PromptSeed
+from sgool.types import PromptSeed
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -35,46 +36,6 @@ if TYPE_CHECKING:
     from sgool.run.queue import Batch
     from sgool.run.work import Worker
     from sgool.run.world import World
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a run ended.
-
-    Attributes:
-        run_dir: The run folder.
-        records: All records of this command's methods and pairs, also those that were there before.
-        new: How many problems (a method on a pair) were left to do when it began, here and in its other processes.
-        missing: How many have no record.
-        interrupted: Name of the signal that asked to stop, or None.
-        rank: Of this process; the first one speaks for all.
-    """
-
-    run_dir: Path
-    records: tuple[PairRecord, ...]
-    new: int
-    missing: int = 0
-    interrupted: str | None = None
-    rank: int = 0
-
-    @property
-    def failed(self) -> tuple[PairRecord, ...]:
-        """The records of pairs that did not end well."""
-        return tuple(record for record in self.records if record.status != "done")
-
-    @property
-    def exit_code(self) -> int:
-        """0 only if every pair ended well; 75 if the same command goes on with what is left."""
-        if self.interrupted:
-            return INTERRUPTED
-        return 1 if self.failed or self.missing else 0
-
-    def what_is_left(self) -> str:
-        """A sentence on pairs without a result; empty where there are none."""
-        if self.interrupted:
-            by = "SIGINT (Ctrl+C)" if self.interrupted == "SIGINT" else self.interrupted
-            return f"interrupted by {by}: the same command goes on with the {self.missing} pairs left"
-        return f"{self.missing} pairs have no result: the same command makes them" if self.missing else ""
 
 
 def run_experiment(config: DictConfig, progress: Progress | None = None, *, accept_changes: bool = False) -> Outcome:
@@ -93,12 +54,14 @@ def run_experiment(config: DictConfig, progress: Progress | None = None, *, acce
         SgoolError: Anything the user can mend, before the first network call where it can be known.
     """
     plain = to_plain(config)
-    pairs = load_pairs(**plain["data"])
+    data = load_data(**plain["data"])
     part = part_of(plain["trainer"]["shard"], os.environ)
     check_logger(plain["logger"])
     folder = RunFolder(plain["run_dir"]).open(plain, device=device_name(plain), accept_changes=accept_changes)
+    folder.set_dataset(data.ids)
     with Interrupt() as interrupt, announce_runner(folder.path):
-        return Run(plain, pairs, part, folder, progress or Progress(), interrupt).outcome()
+        run = Run(plain, list(data.pairs), part, folder, progress or Progress(), interrupt, notes=data.notes)
+        return run.outcome()
 
 
 def fit(*overrides: str, config_dir: Path | None = None) -> Outcome:
@@ -119,6 +82,7 @@ class Run:
     progress: Progress
     interrupt: Interrupt
     parts: Parts | None = None
+    notes: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         self.methods = list(self.config["methods"])
@@ -141,6 +105,7 @@ class Run:
         left = self.number_left
         if not self._several and not left:
             self._announce(self.batches)
+            self._say(*self.notes)
             return self._end(self.batches, 0)
         from sgool.run.world import World, is_launched
 
@@ -153,6 +118,8 @@ class Run:
             self._wait_for_children(world)
         except BaseException:
             world.stop()
+            with suppress(SgoolError):
+                self.folder.collate()
             raise
         # Whoever has started the others speaks for all; where a cluster has, each for itself.
         outcome = self._end(self.batches if world.children else mine, left, world.rank)
@@ -184,6 +151,8 @@ class Run:
     def _work(self, world: World, mine: Sequence[Batch]) -> None:
         """Makes this process's records, or those until a signal."""
         left = self._announce(mine)
+        if world.rank == 0:
+            self._say(*self.notes)
         if self.part[1] > 1:
             whose = f"part {self.part[0]} of {self.part[1]}"
             number = sum(map(len, self.batches))
@@ -209,12 +178,11 @@ class Run:
 
         limit_threads(self.config["trainer"]["threads"], world.size // self.config["trainer"]["num_nodes"])
         parts = self.parts or Parts(self.config, world)
-        prompts = [pair.prompt for batch in mine for pair in batch]
-        words = note_on_words(self.config["models"]["path"], prompts)
-        for text in filter(None, [words, *parts.truncations(prompts)]):
-            self.progress.note(text)
-        for text in parts.unread_negative_prompts(pair.negative_prompt for batch in mine for pair in batch):
-            self.progress.note(text)
+        parts.check_pairs([pair for batch in self.batches for pair in batch])
+        own = [pair for batch in mine for pair in batch]
+        words = note_on_words(self.config["models"]["path"], [pair.prompt for pair in own])
+        unread = parts.unread_negative_prompts(pair.negative_prompt for pair in own)
+        self._say(words, *parts.cut_off(own), *unread)
         process = Process(world.rank, world.size, *self.part)
         environment = (self.folder.environments() or [{}])[-1]
         means = Means(self.folder, self.pairs) if not process.label else None
@@ -229,6 +197,10 @@ class Run:
             config_digest(self.config),
             means,
         )
+
+    def _say(self, *notes: str) -> None:
+        for note in filter(None, notes):
+            self.progress.note(note)
 
     def _log_means(self) -> None:
         """Gives the run's means to the loggers, if its last pair is recorded and nobody has."""
@@ -267,15 +239,19 @@ class Run:
 
     def _end(self, batches: Sequence[Batch], left: int, rank: int = 0) -> Outcome:
         """With the records of these batches, in the order of the configuration."""
+        scan = self.folder.scan()
+        for method in self.methods:
+            make_up_logs(self.folder, self.config, method, scan.records)
         remove_stale_files(self.folder)
         self.folder.collate()
+        self._say(scan.note(self.folder.path) if rank == 0 else "")
         self._log_means()
         place = {
             (method, pair.pair_id): (number, index)
             for number, method in enumerate(self.methods)
             for index, pair in enumerate(pair for batch in batches for pair in batch)
         }
-        found = [record for record in self.folder.records() if (record.method, record.pair_id) in place]
+        found = [record for record in scan.records if (record.method, record.pair_id) in place]
         records = tuple(sorted(found, key=lambda record: place[record.method, record.pair_id]))
         missing = len(place) - len(records)
         return Outcome(self.folder.path, records, left, missing, self.interrupt.signal if missing else None, rank)

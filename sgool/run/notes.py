@@ -39,12 +39,13 @@ def work_left(config: Mapping[str, Any], count: Callable[[str], int]) -> list[Wo
     return [Work(name, count(name), _cost(config, name)) for name in config["methods"]]
 
 
-def cut_off(prompts: Sequence[str], cuts: Mapping[str, Sequence[str]]) -> list[str]:
+def cut_off(prompts: Sequence[str], cuts: Mapping[str, Sequence[str]], kind: str = "prompt") -> list[str]:
     """Returns one sentence for each prompt of which somebody does not read the end.
 
     Args:
         prompts: Different prompts.
         cuts: Reader -> for each prompt the text that it does not read, empty where it reads all.
+        kind: What they are called.
     """
     sentences = []
     for number, prompt in enumerate(prompts):
@@ -54,7 +55,7 @@ def cut_off(prompts: Sequence[str], cuts: Mapping[str, Sequence[str]]) -> list[s
                 readers.setdefault(texts[number], []).append(reader)
         if readers:
             parts = [f"{_listed(names)} {_does(names)} not see {text!r}" for text, names in readers.items()]
-            sentences.append(f"over-long prompt {prompt!r}: {'; '.join(parts)}")
+            sentences.append(f"over-long {kind} {prompt!r}: {'; '.join(parts)}")
     return sentences
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -14,15 +14,18 @@ from sgool.diffusion.network import guides, unread_negative_prompts
 from sgool.methods.base import PairModule
 from sgool.methods.build import Ingredients, build_method
 from sgool.methods.options import METHODS, method_optimization
+from sgool.methods.starts import network_prompts
 from sgool.metrics import JudgePanel, SceneReader
 from sgool.metrics.build import build_judges
 from sgool.models.assets import resolve_asset
 from sgool.models.clip import ClipTower
 from sgool.models.networks import Networks
 from sgool.objectives import Objective, SaliencySettings, Term, build_objective, build_term
+from sgool.objectives.binding import binding_problems, refuse
 from sgool.run.notes import cut_off
 from sgool.run.world import World, accelerator_of
 from sgool.saliency import build_detector
+from sgool.types import PromptSeed
 
 
 class Parts:
@@ -71,11 +74,52 @@ class Parts:
         towers = {name: self.networks.clip(clip["model"], clip["pretrained"]) for name, clip in clips.items()}
         return {**towers, "guide": self.networks.clip(**options["guide"])}
 
-    def truncations(self, prompts: Iterable[str]) -> list[str]:
-        """Returns a sentence for each prompt that the pipeline, a CLIP or a term cuts off: who does not see what."""
-        unique = list(dict.fromkeys(prompts))
-        cuts = {"the pipeline": self.chain.truncated(unique)}
-        readers = {f"the {name} CLIP": tower.truncated(unique) for name, tower in self.towers.items()}
+    def check_pairs(self, pairs: Sequence[PromptSeed]) -> None:
+        """Refuses pairs that the objective of any of the run's methods cannot be bound to.
+
+        Raises:
+            ConfigError: All of them, a sentence each (of a long list the first twenty).
+        """
+        problems: dict[str, None] = {}
+        for name in self._config["methods"]:
+            options = self._config["method"][name]
+            kind = METHODS.options(options)
+            if kind.needs_objective is False:
+                continue
+            held_out = method_optimization(self._config, name)["early_stop"]["term"] if kind.optimizes else None
+            objective = self._objective(options, held_out, clamp_images=False)
+            terms = objective.terms | ({held_out: self._term(held_out)} if held_out else {})
+            problems |= dict.fromkeys(binding_problems(terms, objective.saliency, pairs))
+        refuse(list(problems))
+
+    def cut_off(self, pairs: Sequence[PromptSeed]) -> list[str]:
+        """Returns a sentence for each prompt and negative prompt of these pairs of which something is not read."""
+        negative = [pair.negative_prompt for pair in pairs] if guides(self.chain.guidance_scale) else []
+        own = self.truncations([pair.prompt for pair in pairs], told=network_prompts(pairs))
+        unique = list(dict.fromkeys(negative))
+        return own + cut_off(unique, {"the pipeline": self.chain.truncated(unique)}, "negative prompt")
+
+    def truncations(self, prompts: Iterable[str], told: Iterable[str] | None = None) -> list[str]:
+        """Returns a sentence for each prompt that the pipeline, a CLIP or a term cuts off: who does not see what.
+
+        Args:
+            prompts: What objectives and judges are told.
+            told: What the pipeline is told; None: ``prompts``.
+        """
+        read = list(dict.fromkeys(prompts))
+        unique = list(dict.fromkeys(read if told is None else told))
+        cuts: dict[str, dict[str, str | None]] = {}
+        cuts["the pipeline"] = dict(zip(unique, self.chain.truncated(unique), strict=True))
+        cuts |= {reader: dict(zip(read, texts, strict=True)) for reader, texts in self._readers(read).items()}
+        all_prompts = list(dict.fromkeys([*read, *unique]))
+        return cut_off(
+            all_prompts, {reader: [own.get(prompt) or "" for prompt in all_prompts] for reader, own in cuts.items()}
+        )
+
+    def _readers(self, unique: list[str]) -> dict[str, Sequence[str | None]]:
+        """Returns for each CLIP, other judge and term the text of each prompt that it does not read."""
+        readers: dict[str, Sequence[str | None]] = {}
+        readers |= {f"the {name} CLIP": tower.truncated(unique) for name, tower in self.towers.items()}
         others = {name: cut for name, cut in self.judges.truncated(unique).items() if name not in self.towers}
         readers |= {f"the judge {name}": cut for name, cut in others.items() if any(cut)}
         methods = [METHODS.options(self._config["method"][name]) for name in self._config["methods"]]
@@ -85,8 +129,7 @@ class Parts:
             # Most terms read with a CLIP that has spoken already.
             for name, cut in ((name, cut) for name, cut in terms.items() if cut not in known):
                 readers[f"the objective's term {name}"] = cut
-        cuts |= {reader: [cut or "" for cut in texts] for reader, texts in readers.items()}
-        return cut_off(unique, cuts)
+        return readers
 
     def unread_negative_prompts(self, negative_prompts: Iterable[str]) -> list[str]:
         """Returns a sentence if there are negative prompts and no guidance, so that the model does not read them."""

@@ -16,7 +16,7 @@ from sgool.errors import SgoolError
 from sgool.metrics.options import checked_judges
 from sgool.prompts import load_pairs
 from sgool.results import RunFolder
-from sgool.run.fit import Outcome
+from sgool.run.outcome import Outcome
 from sgool.run.parts import Parts
 from sgool.types import PairRecord, PromptSeed
 
@@ -85,7 +85,7 @@ def _kept(record: PairRecord) -> dict[str, float]:
 
     These are the objective's values, how much of a prompt was cut off, and how well a photo was inverted.
     """
-    kept = ("objective", "truncated", "inversion_", "vae_")
+    kept = ("objective", "truncated", "negative_prompt/truncated", "inversion_", "vae_")
     return {key: value for key, value in record.metrics.items() if key.startswith(kept)}
 
 

@@ -119,7 +119,7 @@ def run_status(run_dir: str | Path) -> Status:
     failed.sort(key=lambda entry: -entry.at)
     failures = tuple(Failure(e.record.method, e.record.pair_id, _last_line(e.record.error)) for e in failed)
     under_way = tuple(batch for batch in batches if _is_open(batch, wanted, ended.get(batch.method, [])))
-    problems += scan.problems
+    problems += [*scan.problems, *filter(None, [scan.note(folder.path)])]
     return Status(folder.path, tuple(rows), failures, tuple(runners), under_way, _total_seconds(rows), tuple(problems))
 
 

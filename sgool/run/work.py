@@ -21,6 +21,7 @@ from sgool.methods.options import method_optimization
 from sgool.prompts.datamodule import PromptDataModule
 from sgool.results import RunFolder
 from sgool.results.claims import Claims
+from sgool.run.failures import Failures
 from sgool.run.interrupt import Interrupt
 from sgool.run.means import Means
 from sgool.run.observer import RunObserver
@@ -66,6 +67,7 @@ class Worker:
     _succeeded: bool = False
 
     def __post_init__(self) -> None:
+        self._failures = Failures(self.folder)
         self._size = int(self.config["trainer"]["pairs_per_fit"])
 
     def run(self, name: str, batches: Sequence[Batch]) -> list[Batch]:
@@ -145,6 +147,7 @@ class Worker:
             self._succeeded = True
             self._end_logs(queue, logs)
             queue.done()
+            self._failures.check(name)
 
         return [
             RunObserver(self.progress, logs),
@@ -163,6 +166,7 @@ class Worker:
     def _recorded(self, queue: PairQueue, record: PairRecord) -> None:
         queue.made(record)
         self.progress.done([record])
+        self._failures.add(record)
 
     def _end_logs(self, queue: PairQueue, logs: RunLogs) -> None:
         """All at once, also those that an earlier start had recorded of a batch before it was killed."""
@@ -182,6 +186,7 @@ class Worker:
         self._recorded(queue, record)
         self._end_logs(queue, logs)
         queue.done()
+        self._failures.check(queue.method)
         self._crashed.add(pair.prompt)
         if len(self._crashed) == _MOST_CRASHES and not self._succeeded:
             raise SgoolError(

@@ -55,6 +55,10 @@ class GradCam:
         self.layer = _named(visual, layer, tower.name) if layer is not None else _default(visual, tower)
         self._texts = None if query is None or self._fields else tower.encode_text([query])
 
+    def problems(self, pairs: Sequence[PromptSeed]) -> list[str]:
+        """Returns a sentence for each pair without a value for a column that the query names."""
+        return [problem for pair in pairs if (problem := self._missing(pair))]
+
     def bind(self, pairs: Sequence[PromptSeed]) -> GradCam:
         """Returns the detector for these pairs, one image each; each pair's text is embedded once and by itself.
 
@@ -102,13 +106,20 @@ class GradCam:
         return self._texts.expand(number, -1)
 
     def _text(self, pair: PromptSeed) -> str:
-        known = {**pair.metadata, "prompt": pair.prompt, "category": pair.category}
-        if missing := [name for name in self._fields if name not in known]:
-            raise SgoolError(
-                f"`saliency.detector.query`: {{{missing[0]}}} is no column of the prompt {pair.prompt!r}; it has "
-                f"{', '.join(sorted(known))}"
-            )
+        if problem := self._missing(pair):
+            raise SgoolError(problem)
+        known = _values(pair)
         return pair.prompt if self.query is None else self.query.format_map({k: str(v) for k, v in known.items()})
+
+    def _missing(self, pair: PromptSeed) -> str | None:
+        known = _values(pair)
+        missing = [name for name in self._fields if name not in known]
+        return (
+            f"`saliency.detector.query`: {{{missing[0]}}} is no column of the prompt {pair.prompt!r}; it has "
+            f"{', '.join(sorted(known))}"
+            if missing
+            else None
+        )
 
     def _explain(self, square: Tensor, texts: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the layer's output and the logits' gradient with respect to it, each (B, C, h, w)."""
@@ -122,6 +133,10 @@ class GradCam:
             (gradient,) = torch.autograd.grad(logits, leaf)
         precise = torch.promote_types(leaf.dtype, torch.float32)
         return as_grid(leaf.detach().to(precise)), as_grid(gradient.to(precise))
+
+
+def _values(pair: PromptSeed) -> dict[str, Any]:
+    return {**pair.metadata, "prompt": pair.prompt, "category": pair.category}
 
 
 def plus_plus_weights(activations: Tensor, gradients: Tensor) -> Tensor:

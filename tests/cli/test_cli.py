@@ -16,7 +16,7 @@ import sgool
 from sgool.cli import app
 from sgool.errors import ConfigError, SgoolError
 from sgool.run.config import to_plain
-from sgool.run.fit import Outcome
+from sgool.run.outcome import Outcome
 from sgool.types import PairRecord
 from tests.fake_run import fake_pairs, fake_record
 

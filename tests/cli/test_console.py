@@ -11,7 +11,7 @@ from rich.console import Console
 
 from sgool.cli.console import ConsoleProgress, print_outcome
 from sgool.results import RunFolder
-from sgool.run.fit import Outcome
+from sgool.run.outcome import Outcome
 from sgool.run.progress import Work
 from sgool.types import PromptSeed
 from tests.fake_run import fake_config, fake_pairs, fake_record

@@ -18,13 +18,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import wandb
 from PIL import Image
 
+import wandb
 from sgool.callbacks import Trajectory, default_callbacks
 from sgool.diffusion import Chain
 from sgool.errors import SgoolError
-from sgool.loggers import Process, RunLogs, check_logger
+from sgool.loggers import Process, RunLogs, check_logger, make_up_logs
 from sgool.loggers.bands import bands
 from sgool.loggers.csv_logger import GrowingCsv
 from sgool.loggers.wandb_file import read_transaction_log
@@ -34,6 +34,9 @@ from sgool.models.clip import ClipTower
 from sgool.models.stable_diffusion import StableDiffusion
 from sgool.objectives import Objective, TextAlignment
 from sgool.prompts.datamodule import PromptDataModule
+from sgool.results import RunFolder
+from sgool.results.claims import Claims
+from sgool.results.shards import batch_name
 from sgool.run.train import train
 from sgool.types import PromptSeed
 from tests import logged_run
@@ -148,6 +151,55 @@ def test_a_killed_process_leaves_what_it_logged(killed: Path) -> None:
         log_pair(logs, killed, 2)
     logged = Counter((row["batch"], row["update"]) for row in rows_of(updates))
     assert len(logged) == 3 * UPDATES and set(logged.values()) == {1}
+
+
+@pytest.mark.parametrize("logger", ["csv", "wandb"])
+def test_rows_of_a_process_that_was_killed_before_it_logged_them(tmp_path: Path, logger: str) -> None:
+    folder = RunFolder(tmp_path)
+    config = {"name": "try", "logger": options(name=logger)}
+    with open_logs(tmp_path, name=logger) as logs:
+        log_pair(logs, tmp_path, 0)
+    for index in (1, 2, 3, 4):  # recorded, and no more
+        folder.write(record(index))
+    (tmp_path / "checkpoints/doodl").mkdir(parents=True)
+    note = {"pairs": [pair(2).pair_id, pair(3).pair_id], "update": 0, "of": None}
+    (tmp_path / "checkpoints/doodl/a.json").write_text(json.dumps(note))
+    note["pairs"] = [pair(4).pair_id, pair(5).pair_id]  # one of them is not recorded: both will be done again
+    (tmp_path / "checkpoints/doodl/b.json").write_text(json.dumps(note))
+    held = Claims(tmp_path).take("doodl", [pair(1).pair_id])
+    with held as free:  # a process that lives logs its own
+        assert free
+        make_up_logs(folder, config, "doodl", folder.records())
+    assert logged_pairs(tmp_path, logger) == [0, 2, 3]
+    for _ in range(2):
+        make_up_logs(folder, config, "doodl", folder.records())
+        assert logged_pairs(tmp_path, logger) == [0, 2, 3, 1]
+    make_up_logs(folder, config | {"logger": {"name": "none"}}, "doodl", folder.records())
+    make_up_logs(folder, config, "sgool", folder.records())
+    if logger == "csv":
+        rows = rows_of(tmp_path / "logs/doodl/pairs.csv")
+        batch = batch_name([pair(2).pair_id, pair(3).pair_id])
+        assert [row["batch"] for row in rows] == [pair(0).pair_id, batch, batch, pair(1).pair_id]
+        assert [float(row["judge/clip_score"]) for row in rows] == [20 + index / 3 for index in (0, 2, 3, 1)]
+
+
+def logged_pairs(run_dir: Path, logger: str) -> list[int]:
+    """The indices of the pairs that have a row, in the order of the rows."""
+    if logger == "csv":
+        ids = [row["pair_id"] for row in rows_of(run_dir / "logs/doodl/pairs.csv")]
+    else:
+        counts = [row["pair/count"] for row in all_history(run_dir) if "pair/count" in row]
+        ids = (run_dir / "wandb/sgool/doodl.pairs").read_text().splitlines()
+        assert counts == list(range(1, len(ids) + 1))
+    return [next(index for index in range(6) if pair(index).pair_id == name) for name in ids]
+
+
+def test_a_pair_tried_again_by_a_process_that_was_killed(tmp_path: Path) -> None:
+    with open_logs(tmp_path, name="csv") as logs:
+        log_pair(logs, tmp_path, 0, status="failed")
+    RunFolder(tmp_path).write(record(0))
+    make_up_logs(RunFolder(tmp_path), {"name": "try", "logger": {"name": "csv"}}, "doodl", [record(0)])
+    assert rows_of(tmp_path / "logs/doodl/pairs-2.csv")[0]["status"] == "done"
 
 
 def test_an_unwritable_log_is_an_error_that_says_so(tmp_path: Path) -> None:

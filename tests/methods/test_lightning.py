@@ -32,6 +32,7 @@ from sgool.errors import SgoolError
 from sgool.methods import BestOfN, ClipGuidance, LatentPairModule, PairModule, Vanilla
 from sgool.metrics import JudgePanel
 from sgool.models.clip import ClipTower
+from sgool.models.load import load_models
 from sgool.models.stable_diffusion import StableDiffusion
 from sgool.objectives import CropSettings, SaliencySettings, TextAlignment
 from sgool.saliency import SpectralResidual
@@ -205,6 +206,11 @@ def test_an_interval_of_the_user_stays(parts: Parts, tmp_path: Path) -> None:
         ({"limit_train_batches": 0.5}, WHOLE // 2, 1),
         ({"max_steps": 2 * UPDATES + 1}, 2 * UPDATES + 1, 2),
         ({"max_steps": UPDATES}, UPDATES, 1),
+        ({"max_steps": 10 * WHOLE}, WHOLE, 3),
+        ({"min_steps": 10 * WHOLE}, WHOLE, 3),
+        ({"min_epochs": 3}, WHOLE, 3),
+        ({"min_steps": UPDATES, "max_steps": UPDATES + 1}, UPDATES + 1, 1),
+        ({"limit_train_batches": 10 * WHOLE}, WHOLE, 3),
         ({"max_time": timedelta(0)}, 0, 0),
         ({"max_time": {"days": 1}}, WHOLE, 3),
     ],
@@ -259,6 +265,12 @@ def test_the_summary_has_the_number_of_latents(parts: Parts) -> None:
     [
         ({"max_epochs": 2}, "`max_epochs`: expected 1, got 2: a second epoch would optimise the same pairs again"),
         ({"max_epochs": None}, "`max_epochs`: expected 1, got 1000"),
+        (
+            {"max_epochs": None, "max_steps": 10},
+            r"`max_epochs`: expected 1, got -1 \(Lightning's default beside max_steps: epochs without end\): a second",
+        ),
+        ({"max_epochs": -1, "accumulate_grad_batches": 2}, "got -1 .*; `accumulate_grad_batches`: expected 1, got 2"),
+        ({"max_epochs": 0}, "`max_epochs`: expected 1, got 0: nothing would be optimised"),
         ({"accumulate_grad_batches": 2}, "`accumulate_grad_batches`: expected 1, got 2: every update is a step of"),
         ({"gradient_clip_val": 0.5}, r"`gradient_clip_val`: expected None, got 0\.5: .*default_callbacks\(grad_clip_v"),
         (
@@ -609,3 +621,36 @@ def test_what_must_not_be_trained_is_refused(parts: Parts) -> None:
         quiet_trainer().fit(Forgetful(parts.chain, parts.objective), datamodule=data())
     with pytest.raises(SgoolError, match="expected no GradientAccumulationScheduler, which would mix the updates"):
         quiet_trainer([GradientAccumulationScheduler({0: 2})]).fit(parts.module(), datamodule=data())
+
+
+def test_networks_in_float16_do_not_go_with_bfloat16(parts: Parts, pipeline_folder: Path) -> None:
+    half = chain_of(load_models(pipeline_folder, dtype=torch.float16), num_inference_steps=2, guidance_scale=3.0)
+    with pytest.raises(SgoolError, match=r"`trainer\.precision`: expected 32-true with networks in float16, got bf"):
+        quiet_trainer(precision="bf16-mixed").predict(Vanilla(half), datamodule=data())
+
+
+def test_pairs_that_cannot_be_bound_are_refused_before_the_first_network_call(parts: Parts) -> None:
+    class OnlyCats:
+        input_size, name = None, "cats"
+
+        def targets(self, pairs: Sequence[PromptSeed]) -> Tensor:
+            for pair in pairs:
+                if pair.prompt != "a cat":
+                    raise SgoolError(f"{pair.prompt} is no cat")
+            return torch.zeros(len(pairs), 1)
+
+        def __call__(self, views: Tensor, targets: Tensor) -> Tensor:
+            return views.mean(dim=(1, 2, 3))
+
+    pairs, told = [PromptSeed(name) for name in ("a cat", "a dog", "a cow", "a cat")], Told()
+    for module in (
+        LatentPairModule(parts.chain, Objective({"cats": OnlyCats()})),
+        BestOfN(parts.chain, Objective({"cats": OnlyCats()}), num_candidates=2),
+    ):
+        trainer = quiet_trainer([told])
+        with pytest.raises(SgoolError, match=r"a dog is no cat\n- a cow is no cat"):
+            (trainer.fit if module.makes_updates else trainer.predict)(module, datamodule=data(pairs))
+    assert told.updates == []
+    # A term that stops pairs is bound as well.
+    with pytest.raises(SgoolError, match=r"a dog is no cat\n- a cow is no cat"):
+        quiet_trainer([EarlyStop(OnlyCats(), 3), told]).fit(parts.module(), datamodule=data(pairs))

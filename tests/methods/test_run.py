@@ -9,7 +9,8 @@ import pytest
 
 from sgool.report import build_report
 from sgool.run.config import load_config
-from sgool.run.fit import Outcome, run_experiment
+from sgool.run.fit import run_experiment
+from sgool.run.outcome import Outcome
 
 METHODS = ("vanilla", "best_of_n", "clip_guidance", "doodl", "sgool", "reno")
 

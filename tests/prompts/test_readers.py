@@ -38,8 +38,8 @@ _SAME = [("a cat", "Animals"), ('a "red" car, parked', "Colors"), ("Bismarck-Sch
             "a.csv",
             'category,PROMPTS\r\nAnimals,a cat\r\n\r\nColors,"a ""red"" car, parked"\r\n,Bismarck-Schönhausen\r\n',
         ),
-        ("a.csv", '\ufeffprompts,phenomenon\na cat,Animals\n"a ""red"" car, parked",Colors\nBismarck-Schönhausen'),
-        ("a.TSV", 'text\tlabel\na cat\tAnimals\n"a ""red"" car, parked"\tColors\nBismarck-Schönhausen\n'),
+        ("a.csv", '\ufeffprompts,phenomenon\na cat,Animals\n"a ""red"" car, parked",Colors\nBismarck-Schönhausen,'),
+        ("a.TSV", 'text\tlabel\na cat\tAnimals\n"a ""red"" car, parked"\tColors\nBismarck-Schönhausen\t\n'),
         ("a.json", json.dumps([{"caption": p, "Category": c} for p, c in _SAME])),
         ("a.json", json.dumps({"prompts": [{"Prompt": f" {p} ", "label": c} for p, c in _SAME]}, ensure_ascii=False)),
         ("a.jsonl", "\n\n".join(json.dumps({"prompt": p, "category": c or None}) for p, c in _SAME) + "\n"),
@@ -101,7 +101,37 @@ def test_a_quoted_prompt_may_span_lines(tmp_path: Path) -> None:
             [", line 1: expected a column named prompt or prompts or text or caption, got name, kind"],
         ),
         ("a.csv", "prompt,Prompt\na,b\n", [", line 1: columns with the same name: prompt"]),
-        ("a.csv", "prompt,category\na, b,c,d\n", [", line 2: 4 cells, but the header has 2"]),
+        ("a.csv", "prompt,category\na, b,c,d\n", [", line 2: 4 cells, but the header has 2; put quotes around commas"]),
+        (
+            "a.csv",
+            "prompt,category,note\na,b,c\nd,e\nf\n",
+            [
+                ", line 3: 2 cells, but the header has 3; keep the commas of empty cells",
+                ", line 4: 1 cell, but the header has 3; keep the commas of empty cells",
+            ],
+        ),
+        ("a.csv", "category,prompt\na\nb,c\n", [", line 2: 1 cell, but the header has 2"]),
+        ("a.tsv", "prompt\tcategory\na\n", [", line 2: 1 cell, but the header has 2; keep the tabs of empty cells"]),
+        ("a.jsonl", '{"prompt": "a"}\n{"category": "b"}\n', [", line 2: expected a key named prompt"]),
+        (
+            "a.csv",
+            "prompt,seed\na,1.5\nb,-1\nc,x\nd,9223372036854775808\n",
+            [f", line {line}: seed: expected a whole number from 0 to 2^63 - 1" for line in (2, 3, 4, 5)],
+        ),
+        (
+            "a.jsonl",
+            '{"prompt": "a", "seed": true}\n{"prompt": "b", "seed": [0, 1]}\n',
+            [", line 1: seed", ", line 2: seed"],
+        ),
+        (
+            "a.json",
+            '[{"prompt": "a", "negative_prompt": 3}, {"prompt": "b", "negative_prompt": "x\\u0001"}]',
+            [
+                ": item 1: negative prompt: expected text, got 3",
+                ": item 2: negative prompt: the control character U+0001",
+            ],
+        ),
+        ("a.json", '{"prompts": ["a"], "seed": 3, "name": "x"}', [": seed beside the list of prompts"]),
         ("a.csv", 'prompt\n"open\n', [", line 2: cannot be read as a table"]),
         ("a.csv", "prompt\n" + "x" * 200_000, [", line 2: cannot be read as a table"]),
         ("a.tsv", 'prompt\tx\n"open\n', [", line 2: cannot be read as a table"]),
@@ -142,7 +172,7 @@ def test_a_quoted_prompt_may_span_lines(tmp_path: Path) -> None:
             b"a cat\ncaf\xe9\nb\xff\n",
             [", line 2: expected UTF-8, got the byte 0xe9 at position 4", ", line 3: expected UTF-8"],
         ),
-        ("a.csv", b"prompt,x\ncaf\xe9\n \n,\n", [", line 2: expected UTF-8", ", line 4: empty prompt"]),
+        ("a.csv", b"prompt,x\ncaf\xe9,\n \n,\n", [", line 2: expected UTF-8", ", line 4: empty prompt"]),
         ("a.txt", "a cat".encode("utf-16"), [": expected UTF-8, got UTF-16"]),
         ("a.xlsx", "x", [": expected a prompt file with one of the suffixes .csv"]),
         ("prompts", "x", [": expected a prompt file with one of the suffixes"]),
@@ -243,4 +273,67 @@ def test_built_in_sets_read_well(name: str) -> None:
     # "Anything" is for images that a reference decides: there is no scene to find.
     assert all(
         row.category and isinstance(row.metadata.get("scene"), dict) for row in rows if row.category != "Anything"
+    )
+
+
+def test_a_parquet_row_without_a_prompt_is_named(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    import pandas as pd
+
+    path = tmp_path / "a.parquet"
+    pd.DataFrame({"prompt": ["a", None], "seed": [1, 2]}).to_parquet(path)
+    assert _problems(path) == [": item 2: expected a prompt's text, got None"]
+    pd.DataFrame({"prompt": ["a", "b", "c"], "seed": [1, None, 3]}).to_parquet(path)  # pandas makes 1.0 of 1
+    assert [row.seed for row in read_prompts(path)] == [1, None, 3]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.csv", "prompt,Seed,Negative_Prompt,note\na,7,blurry,x\nb,,,\nc,0,,\n"),
+        (
+            "a.jsonl",
+            '{"prompt": "a", "seed": 7, "negative_prompt": " blurry ", "note": "x"}\n'
+            '{"prompt": "b", "seed": null, "negative_prompt": ""}\n{"prompt": "c", "seed": "0"}\n',
+        ),
+    ],
+)
+def test_a_row_has_a_seed_and_a_negative_prompt_of_its_own(tmp_path: Path, name: str, content: str) -> None:
+    rows = read_prompts(_file(tmp_path, name, content))
+    assert [(row.prompt, row.seed, row.negative_prompt) for row in rows] == [
+        ("a", 7, "blurry"),
+        ("b", None, None),
+        ("c", 0, None),
+    ]
+    assert [dict(row.metadata) for row in rows] == [{"note": "x"}, {}, {}]
+    none = read_prompts(_file(tmp_path, name, content), seed_column="", negative_prompt_column="")
+    assert all(row.seed is None and row.negative_prompt is None for row in none)
+    assert {key.lower() for key in none[0].metadata} == {"seed", "negative_prompt", "note"}
+
+
+def test_the_columns_of_seeds_and_negative_prompts_may_be_named(tmp_path: Path) -> None:
+    path = _file(tmp_path, "a.csv", "prompt,number,without\na,3,blur\n")
+    (row,) = read_prompts(path, seed_column="Number", negative_prompt_column="without")
+    assert (row.seed, row.negative_prompt, row.metadata) == (3, "blur", {})
+    assert _problems(path, seed_column="no", negative_prompt_column="not") == [
+        ": `data.seed_column`: expected a column named no, got prompt, number, without",
+        ": `data.negative_prompt_column`: expected a column named not, got prompt, number, without",
+    ]
+
+
+def test_one_prompt_with_several_seeds_of_its_own_is_no_repetition(tmp_path: Path) -> None:
+    path = _file(tmp_path, "a.csv", "prompt,seed,negative_prompt\na,0,\na,1,\na,1,x\n")
+    assert [(row.seed, row.negative_prompt) for row in read_prompts(path)] == [(0, None), (1, None), (1, "x")]
+    (problem,) = _problems(_file(tmp_path, "b.csv", "prompt,seed\na,0\na,0\n"))
+    assert "repeats line 2" in problem
+
+
+def test_columns_that_look_like_settings_and_are_not_used_are_named(tmp_path: Path) -> None:
+    path = _file(tmp_path, "a.csv", "prompt,seed,guidance_scale,Steps,note\na,0,9,20,x\n")
+    with pytest.warns(UserWarning) as caught:
+        read_prompts(path)
+    (warning,) = caught
+    assert str(warning.message) == (
+        f"{path}: columns that are not used: guidance_scale (`sampler.guidance_scale` counts for all prompts), Steps "
+        "(`sampler.num_inference_steps` counts for all prompts)"
     )

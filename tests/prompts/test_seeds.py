@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from sgool.errors import ConfigError
-from sgool.prompts import PromptRow, expand_pairs, load_pairs
+from sgool.prompts import PromptRow, expand_pairs, load_data, load_pairs
 from sgool.run.config import load_config, to_plain
+from sgool.types import PromptSeed
 
 
 @pytest.fixture
@@ -153,3 +154,45 @@ def test_wrong_values_are_reported_together_before_any_file_is_read() -> None:
     keys = sorted(problem.partition(":")[0] for problem in caught.value.problems)
     assert keys == ["`data.duplicates`", "`data.indices`", "`data.limit`", "`data.prompt_column`", "`data.split`"]
     assert any("a range such as '10:50'" in problem for problem in caught.value.problems)
+
+
+@pytest.fixture
+def own_seeds(tmp_path: Path) -> Path:
+    path = tmp_path / "own.csv"
+    path.write_text("prompt,seed,negative_prompt\na,7,blurry\nb,,\nc,0,\n")
+    return path
+
+
+def test_a_prompt_with_a_seed_of_its_own_is_run_with_that_one_alone(own_seeds: Path) -> None:
+    with pytest.warns(UserWarning, match=r"`data.seeds` \(4, 5\) counts for 1 of 3 prompts: the others have a seed"):
+        pairs = load_pairs(own_seeds, seeds=[4, 5], negative_prompt="ugly")
+    assert [(pair.prompt, pair.seed, pair.negative_prompt) for pair in pairs] == [
+        ("a", 7, "blurry"),
+        ("b", 4, "ugly"),
+        ("b", 5, "ugly"),
+        ("c", 0, "ugly"),
+    ]
+    assert [pair.pair_id for pair in pairs] == [
+        PromptSeed("a", 7, 0, dataset="own", negative_prompt="blurry").pair_id,
+        PromptSeed("b", 4, 1, dataset="own", negative_prompt="ugly").pair_id,
+        PromptSeed("b", 5, 1, dataset="own", negative_prompt="ugly").pair_id,
+        PromptSeed("c", 0, 2, dataset="own", negative_prompt="ugly").pair_id,
+    ]
+    assert [pair.seed for pair in load_pairs(own_seeds, seeds=[4, 5], seed_column="")] == [4, 5] * 3
+
+
+def test_what_belongs_to_a_data_set_does_not_depend_on_what_is_chosen_of_it(own_seeds: Path) -> None:
+    data = load_data(own_seeds, seeds=[4], limit=1, indices=[1])
+    assert [pair.prompt for pair in data.pairs] == ["b"]
+    assert data.notes == ()  # of the chosen prompts none has a seed of its own
+    ids = [pair.pair_id for pair in load_pairs(own_seeds, seeds=[9], seed_column="")]
+    assert [name in data.ids for name in ids] == [False, True, False]  # the others' own seeds are 7 and 0
+    assert all(pair.pair_id in data.ids for pair in load_pairs(own_seeds))
+    assert PromptSeed("b", 9, 2, dataset="own").pair_id not in data.ids  # another place in the file
+    assert PromptSeed("b", 9, 1, dataset="own", negative_prompt="x").pair_id not in data.ids
+
+
+def test_the_notes_of_a_run_are_the_warnings(own_seeds: Path) -> None:
+    data = load_data(own_seeds, seeds=[4, 5])
+    (note,) = data.notes
+    assert note.startswith("`data.seeds` (4, 5) counts for 1 of 3 prompts")

@@ -10,7 +10,8 @@ import pytest
 
 from sgool.report import build_report
 from sgool.run.config import load_config
-from sgool.run.fit import Outcome, run_experiment
+from sgool.run.fit import run_experiment
+from sgool.run.outcome import Outcome
 from sgool.run.rescore import rescore
 from tests.report.reading import Page
 

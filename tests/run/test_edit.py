@@ -33,7 +33,7 @@ from sgool.results.claims import Claims, read_claims
 from sgool.run.config import load_config
 from sgool.run.edit import Edit, edit_image, edit_images
 from sgool.run.edit_summary import summary
-from sgool.run.fit import Outcome
+from sgool.run.outcome import Outcome
 from sgool.run.progress import Progress
 from sgool.types import PromptSeed, Start
 from tests.fake_run import fake_pairs, fake_record

@@ -14,7 +14,8 @@ from PIL import Image
 from sgool.errors import ConfigError, SgoolError
 from sgool.report import build_report
 from sgool.run.config import load_config
-from sgool.run.fit import Outcome, Progress, run_experiment
+from sgool.run.fit import Progress, run_experiment
+from sgool.run.outcome import Outcome
 from sgool.run.rescore import rescore
 from tests.wandb_files import offline_files, read_wandb
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import signal
@@ -15,10 +16,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from sgool.errors import SgoolError
+from sgool.errors import ConfigError, SgoolError
 from sgool.results.claims import Claims
 from sgool.run.config import load_config
-from sgool.run.fit import Outcome, run_experiment
+from sgool.run.fit import run_experiment
+from sgool.run.outcome import Outcome
 from sgool.run.progress import Progress
 from sgool.types import PairRecord
 from tests.tiny_run import tiny_overrides
@@ -311,3 +313,72 @@ def test_the_seconds_of_a_failed_pair_are_its_own(
     outcome = run(options, tmp_path, "trainer.pairs_per_fit=1", notes=Slow())
     assert [record.prompt for record in outcome.failed] == ["two trees"]
     assert outcome.failed[0].seconds < 3  # three seconds were slept between the pairs before it
+
+
+def test_a_kill_between_a_record_and_its_log_row_loses_no_row(
+    options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sgool.run.work import Worker
+
+    def killed(*_: Any) -> None:
+        raise SgoolError("as if killed: claims are given back, notes of the batch stay")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Worker, "_end_logs", killed)
+        with pytest.raises(SgoolError, match="as if killed"):
+            run(options, tmp_path, "logger=csv", "data.limit=2")
+    assert len(list(tmp_path.glob("pairs/doodl/*/record.json"))) == 2
+    for _ in range(2):
+        assert run(options, tmp_path, "logger=csv", "data.limit=2").exit_code == 0
+        with (tmp_path / "logs/doodl/pairs.csv").open(encoding="utf-8", newline="") as stream:
+            rows = list(csv.DictReader(stream))
+        names = sorted(path.name for path in (tmp_path / "pairs/doodl").iterdir())
+        assert sorted(row["pair_id"] for row in rows) == names
+        with (tmp_path / "logs/doodl/updates.csv").open(encoding="utf-8", newline="") as stream:
+            batches = {row["batch"] for row in csv.DictReader(stream)}
+        assert {row["batch"] for row in rows} == batches  # the rows say of which batch they are
+
+
+class NeedsColumn:
+    """A term that some pairs have nothing for."""
+
+    input_size = None
+    name = "needs"
+
+    def targets(self, pairs: Sequence[Any]) -> Tensor:
+        for pair in pairs:
+            if pair.prompt.startswith("a "):
+                raise SgoolError(f"{pair.prompt!r} begins with an article")
+            if pair.prompt == "red":
+                raise KeyError("no SgoolError: fails that pair alone")
+        return torch.zeros(len(pairs), 1)
+
+    def __call__(self, views: Tensor, targets: Tensor) -> Tensor:
+        return views.mean(dim=(1, 2, 3))
+
+
+def test_all_pairs_are_bound_before_the_first_network_call(options: list[str], tmp_path: Path) -> None:
+    own = f"+objective.terms.needs={{_target_: {__name__}.NeedsColumn, weight: 1}}"
+    notes = Notes()
+    with pytest.raises(ConfigError) as caught:
+        run(options, tmp_path, "methods=[vanilla,doodl,best_of_n]", own, "data.seeds=2", notes=notes)
+    assert caught.value.problems == tuple(
+        f"{name!r} begins with an article" for name in ("a cat", "a dog", "a red car")
+    )
+    assert notes.batches == [] and not list(tmp_path.glob("pairs/*"))
+    # A method without an objective has nothing to do with it.
+    assert run(options, tmp_path, "methods=[vanilla]", own).exit_code == 0
+
+
+def test_a_column_that_grad_cam_asks_for_is_missing(options: list[str], tmp_path: Path) -> None:
+    wanted = ["saliency=grad_cam", "saliency.detector.query='{noun}'", "methods=[vanilla,sgool]"]
+    with pytest.raises(ConfigError) as caught:
+        run(options, tmp_path, *wanted)
+    assert len(caught.value.problems) == 4 and not list(tmp_path.glob("pairs/*"))
+    assert all("{noun} is no column of the prompt" in problem for problem in caught.value.problems)
+
+
+@pytest.mark.parametrize("key", ["models.dtype", "models.vae_dtype"])
+def test_two_half_precisions_are_refused(options: list[str], key: str) -> None:
+    with pytest.raises(ConfigError, match=rf"`trainer\.precision`: expected 32-true with {key}=float16, got bf16"):
+        load_config([*options, f"{key}=float16", "trainer.precision=bf16-mixed"])

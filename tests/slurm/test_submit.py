@@ -101,6 +101,13 @@ def test_a_config_dir_is_passed_on(tmp_path: Path) -> None:
         (["trainer.devices=4", "--tasks-per-node", "2"], "`trainer.devices`: expected 2, as --tasks-per-node"),
         (["trainer.num_nodes=4", "--nodes", "2"], "`trainer.num_nodes`: expected 2, as --nodes says, got 4"),
         (["--array", "0"], "--array: expected a whole number of at least 1"),
+        (
+            ["--array", "0,3,4"],
+            "--array: expected a whole number of at least 1 for as many tasks",
+        ),
+        (["--array", "7-0"], "such as 0-7%4; got '7-0'"),
+        (["--array=-7"], "--array: expected a whole number of at least 1"),
+        (["--array", "0-7%4", "--max-running", "2"], "--max-running: expected 4, as --array 0-7%4 says, got 2"),
         (["run_dir='a\\b'"], "`run_dir`: expected a path without backslashes"),
     ],
 )
@@ -112,6 +119,26 @@ def test_mistakes_are_said_before_anything_is_submitted(
     assert result.exit_code == 2
     assert message in " ".join(result.stderr.split())
     assert not (tmp_path / "submitted").exists()
+
+
+@pytest.mark.parametrize(
+    ("array", "line", "tasks"),
+    [
+        ("8", "--array=0-7", 8),
+        ("0-7", "--array=0-7", 8),
+        ("1-8%4", "--array=1-8%4", 8),
+        ("0-14:2", "--array=0-14:2", 8),
+        ("0-15:2", "--array=0-15:2", 8),
+        ("3-3", "--array=3-3", 1),
+        ("8%2", "--array=0-7%2", 8),
+    ],
+)
+def test_an_array_is_a_number_of_tasks_or_slurms_range(array: str, line: str, tasks: int) -> None:
+    result = _sgool("--array", array, "--dry-run", "run_dir=run", "data.limit=1", "trainer.pairs_per_fit=1")
+    assert result.exit_code == 0, result.stderr
+    assert f"#SBATCH {line}\n" in result.stdout
+    expected = f"{tasks} processes for 1 pairs"
+    assert (expected in result.stderr) == (tasks > 1)
 
 
 def test_a_folder_of_another_configuration_is_refused_with_the_difference() -> None:

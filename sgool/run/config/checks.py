@@ -129,6 +129,16 @@ def _devices(config: Config) -> Iterator[str]:
         yield f"`trainer.devices`: expected 1 with models.device=mps, of which there is one, got {trainer['devices']}"
 
 
+def _precision(config: Config) -> Iterator[str]:
+    models, precision = config["models"], config["trainer"]["precision"]
+    half = [f"models.{key}" for key in ("dtype", "vae_dtype") if models.get(key) == "float16"]
+    if half and precision == "bf16-mixed":
+        yield (
+            f"`trainer.precision`: expected 32-true with {' and '.join(half)}=float16, got bf16-mixed, which makes the "
+            "networks work in bfloat16; use one of the two"
+        )
+
+
 def _shard(config: Config) -> Iterator[str]:
     shard = config["trainer"]["shard"]
     if shard != "auto":
@@ -145,5 +155,6 @@ _CHECKS: tuple[tuple[tuple[str, ...], Callable[[Config], Iterator[str]]], ...] =
     (("saliency.w_global", "saliency.w_salient"), _saliency_weights),
     (("data.prompts",), _prompts),
     (("models.device", "trainer.devices", "trainer.num_nodes"), _devices),
+    (("models.dtype", "models.vae_dtype", "trainer.precision"), _precision),
     (("trainer.shard",), _shard),
 )

@@ -50,6 +50,7 @@ _MODELS: dict[str, Schema] = {
     "timestep_spacing": optional(choice("leading", "trailing", "linspace")),
     "dtype": choice("float64", "float32", "float16", "bfloat16"),
     "device": matching(r"auto|cpu|mps|cuda(:\d+)?", "auto, cpu, mps, cuda or cuda:NUMBER"),
+    "vae_dtype": optional(choice("float64", "float32", "float16", "bfloat16")),
     "channels_last": flag(),
     "compile": flag(),
 }
@@ -64,6 +65,8 @@ _DATA: dict[str, Schema] = {
     "revision": optional(text()),
     "prompt_column": optional(text()),
     "category_column": optional(text()),
+    "seed_column": optional(text(empty=True)),
+    "negative_prompt_column": optional(text(empty=True)),
     "duplicates": choice("error", "keep", "drop"),
     "name": optional(text()),
     "seeds": either(integer(1), list_of(integer(0))),

@@ -9,6 +9,7 @@ from typing import Any
 
 import typer
 
+from sgool.run.slurm.array import read_array
 from sgool.run.slurm.script import Resources
 from sgool.run.slurm.submit import prepare, submit
 
@@ -16,6 +17,8 @@ from sgool.run.slurm.submit import prepare, submit
 def submit_command(
     *,
     overrides: Sequence[str] | None,
+    array: str | None,
+    max_running: int | None,
     gpus_per_task: int | None,
     sbatch_option: Sequence[str] | None,
     setup: Sequence[str] | None,
@@ -31,6 +34,8 @@ def submit_command(
 
     Args:
         overrides: As for ``sgool fit``.
+        array: How many tasks an array has, or SLURM's range of them.
+        max_running: Array tasks at the same time.
         gpus_per_task: GPUs of each array task on each node.
         sbatch_option: More options of sbatch.
         setup: Lines of shell before the run.
@@ -45,7 +50,10 @@ def submit_command(
     Raises:
         SgoolError: The job cannot be submitted.
     """
-    wanted = Resources(gpus=gpus_per_task, options=tuple(sbatch_option or ()), setup=tuple(setup or ()), **resources)
+    tasks = read_array(array, max_running)
+    wanted = Resources(
+        **tasks, gpus=gpus_per_task, options=tuple(sbatch_option or ()), setup=tuple(setup or ()), **resources
+    )
     job = prepare(
         list(overrides or ()),
         wanted,

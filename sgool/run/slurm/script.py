@@ -25,6 +25,7 @@ class Resources:
 
     Attributes:
         array: Number of array tasks, which share the pairs; None: a job without an array.
+        array_range: The array's task numbers as SLURM writes them, for example ``1-8``; None: from 0 on.
         max_running: Array tasks that may run at the same time.
         nodes: Nodes of each array task.
         tasks_per_node: Processes on each node.
@@ -43,6 +44,7 @@ class Resources:
     """
 
     array: int | None = None
+    array_range: str | None = None
     max_running: int | None = None
     nodes: int = 1
     tasks_per_node: int = 1

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sgool.errors import ConfigError, SgoolError
-from sgool.prompts import load_pairs
+from sgool.prompts import load_data
 from sgool.results import RunFolder
 from sgool.results.atomic import atomic_write, explain_os_errors
 from sgool.results.compare import refuse_other_config
@@ -90,13 +90,13 @@ def prepare(
         arguments.append("--resume-with-changes")
     text = batch_script(resources, arguments, python=sys.executable, chdir=Path.cwd(), logs=run_dir / "slurm")
     plain = to_plain(load_config(final, config_dir))
-    pairs = load_pairs(**plain["data"])
+    data = load_data(**plain["data"])
     _check_folder(run_dir, plain, accept_changes)
-    notes = _notes(resources, len(pairs), plain["trainer"]["pairs_per_fit"])
+    notes = [*data.notes, *_notes(resources, len(data.pairs), plain["trainer"]["pairs_per_fit"])]
     if not plain["resume"]:
         raise SgoolError("`resume`: expected true, since a requeued job would begin anew each time, got false")
     return Submission(
-        run_dir, run_dir / "slurm" / resources.file_name, text, len(pairs), tuple(plain["methods"]), tuple(notes)
+        run_dir, run_dir / "slurm" / resources.file_name, text, len(data.pairs), tuple(plain["methods"]), tuple(notes)
     )
 
 
