@@ -14,6 +14,7 @@ from sgool.config.rules import Problem, check
 from sgool.config.suggest import did_you_mean
 from sgool.diffusion.options import ENGINES, SAMPLERS
 from sgool.errors import ConfigError
+from sgool.loggers.options import logger_problems
 from sgool.methods.options import METHODS, own_optimization_problems
 from sgool.metrics.options import JUDGES
 from sgool.objectives.options import TERMS
@@ -72,7 +73,10 @@ def _methods(config: Config) -> Iterator[str]:
     for method in dict.fromkeys(config["methods"]):
         if method not in known:
             hint = did_you_mean(method, known) or "."
-            yield f"`methods`: unknown method {method!r}{hint} Methods: {', '.join(known)}."
+            yield (
+                f"`methods`: unknown method {method!r}{hint} Methods: {', '.join(known)}. One of your own, "
+                f"method/{method}.yaml in --config-dir, is added with +method@method.{method}={method}."
+            )
         if config["methods"].count(method) > 1:
             yield f"`methods`: {method!r} stands there {config['methods'].count(method)} times; once is enough"
 
@@ -146,4 +150,5 @@ _CHECKS: tuple[tuple[tuple[str, ...], Callable[[Config], Iterator[str]]], ...] =
     (("data.prompts",), _prompts),
     (("models.device", "trainer.devices", "trainer.num_nodes"), _devices),
     (("trainer.shard",), _shard),
+    (("logger",), lambda config: logger_problems(config["logger"])),
 )
