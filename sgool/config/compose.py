@@ -46,7 +46,7 @@ def compose(
     Raises:
         ConfigError: Nothing can be composed; it lists all problems that were found.
     """
-    folders = _folders(config_dir)
+    folders = config_folders(config_dir)
     for own in folders[1:]:
         add_search_folder(own)
     reader = Reader(folders, schema, named)
@@ -83,7 +83,7 @@ def _together_with(problems: Sequence[str]) -> Iterator[None]:
         raise ConfigError([*problems, *error.problems]) from error
 
 
-def _folders(config_dir: str | os.PathLike[str] | None) -> list[Path]:
+def config_folders(config_dir: str | os.PathLike[str] | None) -> list[Path]:
     """Returns the shipped folder and the user's, if given.
 
     Raises:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from sgool.config.quoting import list_override, quoted_override
-from sgool.config.rules import Rule, Schema, Variants, rules_at
+from sgool.config.rules import Schema, Variants, rules_at
 from sgool.config.suggest import did_you_mean, known_keys, unknown_key
 
 if TYPE_CHECKING:
@@ -72,7 +72,9 @@ class Reader:
                 continue
             group = override.key_or_group
             if is_launch_setting(line):
-                found.problems.append(f"`{line}`: Hydra's launchers and sweepers start the runs of sgool fit -m; add -m")
+                found.problems.append(
+                    f"`{line}`: Hydra's launchers and sweepers start the runs of sgool fit -m; add -m"
+                )
             elif override.is_sweep_override():
                 found.problems.append(self._sweep(line))
             elif not any((folder / group).is_dir() for folder in self._folders):

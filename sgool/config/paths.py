@@ -13,6 +13,10 @@ PACKAGE = Path(__file__).resolve().parents[1]
 ASSETS = PACKAGE / "assets"
 
 
+#: What `data.prompts` begins with where it holds the prompts themselves, one a line.
+TEXT = "text:"
+
+
 def home(text: str) -> str:
     """Replaces a leading ``~`` (or ``~NAME``) of a path by the home folder; returns any other text as it is."""
     return os.path.expanduser(text) if text.startswith("~") else text

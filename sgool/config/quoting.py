@@ -4,6 +4,12 @@ from __future__ import annotations
 
 import re
 import shlex
+from typing import Any
+
+
+def without_references(text: Any) -> Any:
+    r"""Returns a text in which OmegaConf takes ``${`` as it is, and not for a reference; other values are unchanged."""
+    return re.sub(r"(\\*)\$\{", r"\1\1\\${", text) if isinstance(text, str) else text
 
 
 def hydra_quoted(text: str) -> str:
@@ -11,8 +17,7 @@ def hydra_quoted(text: str) -> str:
 
     Backslashes count only before a quote, before ``${`` and at the end: there they are doubled.
     """
-    text = re.sub(r"(\\*)\$\{", r"\1\1\\${", text)  # else OmegaConf would look up a reference
-    text = re.sub(r'(\\*)"', r'\1\1\\"', text)
+    text = re.sub(r'(\\*)"', r'\1\1\\"', without_references(text))
     return '"' + re.sub(r"(\\+)\Z", r"\1\1", text) + '"'
 
 

@@ -142,7 +142,11 @@ def check(value: Any, schema: Schema, key: str = "") -> list[Problem]:
             return []
         return [Problem(key, f"`{key}`: expected {schema.expected}, got {value!r}{_how_to_write(key, schema, value)}")]
     if not isinstance(value, Mapping):
-        hint = f"; a file chooses {value} by `- override /{key}: {value}` in its `defaults`" if _is_choice(key, value) else ""
+        hint = (
+            f"; a file chooses {value} by `- override /{key}: {value}` in its `defaults`"
+            if _is_choice(key, value)
+            else ""
+        )
         return [Problem(key, f"`{key}`: expected a mapping, got {value!r}{hint}")]
     if isinstance(schema, Variants):
         return _check_variants(value, schema, key)

@@ -12,7 +12,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sgool.config.paths import prompt_sets
+from sgool.config.paths import TEXT, prompt_sets
 from sgool.errors import ConfigError
 from sgool.prompts.columns import Columns
 from sgool.prompts.parquet import arrow_records, one_line, wanted_columns
@@ -29,8 +29,8 @@ _PATIENCE = 10
 
 def is_dataset(source: str | Path) -> bool:
     """Whether ``data.prompts`` means a data set ("hub:OWNER/NAME" or a folder), not a file or a built-in set."""
-    if str(source).startswith(_PREFIX):
-        return True
+    if str(source).startswith((_PREFIX, TEXT)):
+        return str(source).startswith(_PREFIX)
     return Path(source).expanduser().is_dir() and str(source) not in prompt_sets()
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sgool.config.paths import prompt_file
+from sgool.config.paths import TEXT, prompt_file
 from sgool.errors import ConfigError
 from sgool.prompts.columns import Columns
 from sgool.prompts.hub import dataset_records, is_dataset
@@ -18,6 +18,7 @@ from sgool.prompts.rows import DUPLICATES, PromptRow, RowReader
 from sgool.prompts.text import Problems, read_text
 
 _TEXT_SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".txt")
+_DELIMITERS = (",", ";", "\t", "|")
 #: Suffixes of prompt files; those of text files may be followed by .gz.
 SUFFIXES = (*_TEXT_SUFFIXES, ".parquet")
 
@@ -34,12 +35,13 @@ def read_prompts(
 ) -> list[PromptRow]:
     """Reads a prompt file, a built-in prompt set, or a data set of the `datasets` library.
 
-    CSV and TSV need a header. JSON is a list of strings or objects, or an object with such a list under ``prompts``.
+    CSV and TSV need a header; a CSV may have semicolons in place of commas. JSON is a list of strings or objects, or an object with such a list under ``prompts``.
     JSON Lines has one string or object a line. In plain text each line is a prompt. Empty lines are skipped.
 
     Args:
         source: Path with one of `SUFFIXES`; a built-in set such as "emoji_world/demo"; "hub:OWNER/NAME"; or the folder
-            of a data set, as saved by ``save_to_disk`` or with files that ``datasets.load_dataset`` reads.
+            of a data set, as saved by ``save_to_disk`` or with files that ``datasets.load_dataset`` reads; or "text:"
+            and prompts, one a line.
         prompt_column: Name of the prompts' column; None: one of the usual names, see `sgool.prompts.columns`.
         category_column: Name of the categories' column, which a set need not have; None: one of the usual names.
         split: Split of a data set; None: the only one. Prompt files ignore this and the next two arguments.
@@ -59,6 +61,9 @@ def read_prompts(
     if is_dataset(source):
         problems = Problems(str(source))
         records = dataset_records(source, split, subset, revision, columns, problems)
+    elif str(source).startswith(TEXT):
+        problems = Problems("`data.prompts`")
+        records = _lines(str(source).removeprefix(TEXT))
     else:
         path = prompt_file(source)
         problems = Problems(path)
@@ -86,12 +91,16 @@ def _file_records(path: Path, columns: Columns, problems: Problems) -> Iterator[
         return parquet_records(path, columns, problems)
     text = read_text(path, problems)
     if suffix in (".csv", ".tsv"):
-        return _table(text, "," if suffix == ".csv" else "\t", columns, problems)
+        return _table(text, _delimiter(text, "," if suffix == ".csv" else "\t", columns), columns, problems)
     if suffix == ".json":
         return _json_list(text, columns, problems)
-    text = text.replace("\r\n", "\n").replace("\r", "\n")
-    lines = ((number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip())
+    lines = _lines(text)
     return _json_lines(lines, problems) if suffix in (".jsonl", ".ndjson") else lines
+
+
+def _lines(text: str) -> Iterator[tuple[int, str]]:
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    return ((number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip())
 
 
 def _table(text: str, delimiter: str, columns: Columns, problems: Problems) -> Iterator[tuple[int, dict[str, str]]]:
@@ -113,12 +122,25 @@ def _table(text: str, delimiter: str, columns: Columns, problems: Problems) -> I
                 if header is None:
                     return
             elif len(cells) > len(header):
-                problems.add(start, f"{len(cells)} cells, but the header has {len(header)}; put quotes around commas")
+                problems.add(start, f"{len(cells)} cells, but the header has {len(header)}; put quotes around cells that hold the separator")
                 yield start, dict(zip(header, cells, strict=False))
             else:
                 yield start, dict(zip(header, [*cells, *[""] * (len(header) - len(cells))], strict=True))
     except csv.Error as error:
         problems.add(line, f"cannot be read as a table ({error})")
+
+
+def _delimiter(text: str, usual: str, columns: Columns) -> str:
+    """Returns what separates a table's cells: another character than usual only if it alone finds the prompts.
+
+    Spreadsheets of many countries write a CSV with semicolons, since they write numbers with commas.
+    """
+    first = next((line for line in text.splitlines() if line.strip()), "")
+    for delimiter in (usual, *(other for other in _DELIMITERS if other != usual)):
+        names = next(csv.reader([first], delimiter=delimiter), [])
+        if columns.find([name.strip() for name in names])[0] is not None:
+            return delimiter
+    return usual
 
 
 def _is_unquoted(text: str) -> bool:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sgool.config.kinds import Kind
-from sgool.config.paths import prompt_file
+from sgool.config.paths import TEXT, prompt_file
 from sgool.config.pipeline import kind_problems, size_problems
 from sgool.config.rules import Problem, check
 from sgool.config.suggest import did_you_mean
@@ -111,7 +111,7 @@ def _saliency_weights(config: Config) -> Iterator[str]:
 
 def _prompts(config: Config) -> Iterator[str]:
     prompts = config["data"]["prompts"]
-    if prompts.startswith("hub:") or Path(prompts).expanduser().is_dir():
+    if prompts.startswith(("hub:", TEXT)) or Path(prompts).expanduser().is_dir():
         return  # only the datasets library can read a data set; that happens later, but before models load
     try:
         prompt_file(prompts)
