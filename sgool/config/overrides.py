@@ -132,8 +132,9 @@ class Reader:
 
     def _method_hint(self, override: Override) -> str:
         """Returns advice for ``method=sgool`` and ``+method=hot``: methods are composed side by side."""
-        values = override.value() if isinstance(override.value(), list) else [override.value()]
-        names = ",".join(map(str, values))
+        value = override.value()
+        values = [str(entry) for entry in (value if isinstance(value, list) else [value])]
+        names = ",".join(values)
         shipped = {path.stem for path in (self._folders[0] / "method").glob("*.yaml")}
         own = [f"+method@method.{name}={name}" for name in values if name not in shipped]
         added = f", after adding your own with {' '.join(own)}" if own else ""

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
+from sgool.config.weights import folder_files
 from sgool.errors import SgoolError
 from sgool.models.assets import resolve_asset
+from sgool.models.checkpoints import refuse_broken
 from sgool.models.devices import best_device
 from sgool.models.family import Family
+from sgool.models.hub import hub_access, not_cached
 from sgool.models.stable_diffusion import StableDiffusion
 
 
@@ -43,15 +48,20 @@ def load_models(
     resolved = resolve_asset(str(path))
     local = bool(resolved) and Path(resolved).is_dir()
     _check_folder(str(path), Path(resolved), local)
+    if local:
+        refuse_broken(folder_files(Path(resolved)))
     import diffusers
 
     # diffusers 0.42 renamed this argument; the other name is refused or deprecated.
     name = "dtype" if tuple(map(int, diffusers.__version__.split(".")[:2])) >= (0, 42) else "torch_dtype"
     options: dict[str, Any] = {name: dtype, "safety_checker": None, "requires_safety_checker": False}
     try:
-        with _no_progress_bars():
+        with nullcontext() if local else hub_access() as unreachable, _no_progress_bars():
             pipeline = diffusers.StableDiffusionPipeline.from_pretrained(resolved, local_files_only=local, **options)
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, SafetensorError, UnpicklingError) as error:
+        if not local and unreachable:
+            give = f"give a folder with models.path=PATH (`hf download {path} --local-dir PATH` makes one)"
+            raise SgoolError(f"`models.path`: {not_cached(repr(str(path)), unreachable, give)}") from error
         why = (str(error).strip() or type(error).__name__).splitlines()[0]
         mend = "a missing file: write the folder again" if local else "check the id and the network, or give a folder"
         raise SgoolError(

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import re
-import ssl
 import sys
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sgool.config.network import out_of_reach
 from sgool.config.paths import TEXT, prompt_sets
 from sgool.errors import ConfigError
 from sgool.prompts.columns import Columns
@@ -118,16 +116,7 @@ def _out_of_reach() -> str | None:
 
     if datasets.config.HF_HUB_OFFLINE:
         return "HF_HUB_OFFLINE is set"
-    request = urllib.request.Request(datasets.config.HF_ENDPOINT, method="HEAD")
-    try:
-        urllib.request.urlopen(request, timeout=_PATIENCE).close()
-    except urllib.error.HTTPError:
-        return None  # an error status is an answer too: the hub is there
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "reason", error)
-        # The library has its own settings for trusted certificates, so it may connect where this request could not.
-        return None if isinstance(reason, ssl.SSLError) else str(reason) or type(reason).__name__
-    return None
+    return out_of_reach(datasets.config.HF_ENDPOINT, _PATIENCE)
 
 
 def _split(source: str | Path, loaded: Dataset | DatasetDict, split: str | None) -> Dataset:

@@ -35,7 +35,8 @@ def read_prompts(
 ) -> list[PromptRow]:
     """Reads a prompt file, a built-in prompt set, or a data set of the `datasets` library.
 
-    CSV and TSV need a header; a CSV may have semicolons in place of commas. JSON is a list of strings or objects, or an object with such a list under ``prompts``.
+    CSV and TSV need a header; a CSV may have semicolons in place of commas. JSON is a list of strings or objects,
+    or an object with such a list under ``prompts``.
     JSON Lines has one string or object a line. In plain text each line is a prompt. Empty lines are skipped.
 
     Args:
@@ -58,6 +59,7 @@ def read_prompts(
     if duplicates not in DUPLICATES:
         raise ConfigError([f"`data.duplicates`: expected {', '.join(DUPLICATES)}, got {duplicates!r}"])
     columns = Columns(prompt_column, category_column)
+    records: Iterator[tuple[int, Any]]
     if is_dataset(source):
         problems = Problems(str(source))
         records = dataset_records(source, split, subset, revision, columns, problems)
@@ -122,7 +124,10 @@ def _table(text: str, delimiter: str, columns: Columns, problems: Problems) -> I
                 if header is None:
                     return
             elif len(cells) > len(header):
-                problems.add(start, f"{len(cells)} cells, but the header has {len(header)}; put quotes around cells that hold the separator")
+                problems.add(
+                    start,
+                    f"{len(cells)} cells, but the header has {len(header)}; put quotes around commas",
+                )
                 yield start, dict(zip(header, cells, strict=False))
             else:
                 yield start, dict(zip(header, [*cells, *[""] * (len(header) - len(cells))], strict=True))

@@ -12,6 +12,7 @@ from sgool.config.paths import TEXT, prompt_file
 from sgool.config.pipeline import kind_problems, size_problems
 from sgool.config.rules import Problem, check
 from sgool.config.suggest import did_you_mean
+from sgool.config.weights import weights_problems
 from sgool.diffusion.options import ENGINES, SAMPLERS
 from sgool.errors import ConfigError
 from sgool.loggers.options import logger_problems
@@ -37,6 +38,10 @@ def find_problems(config: Config) -> list[str]:
     for where, kind, node in _components(config, problems):
         if _are_sound((where, *kind.options(node).sees), problems):
             texts.extend(kind.problems(node, where, config))
+            texts.extend(weights_problems(node, where))
+    for key in ("path", "guide", "scene_reader"):
+        if _are_sound([f"models.{key}"], problems):
+            texts.extend(weights_problems(config["models"][key], f"models.{key}"))
     return texts
 
 
