@@ -167,7 +167,9 @@ def sweep(command: Command) -> int:
     configs = load_all(command)
     folders = [str(config.run_dir) for config in configs]
     place = Path(folders[0]).parent if len(folders) > 1 else Path(folders[0])
-    typer.echo(f"{len(configs)} runs: {', '.join(folders)}")
+    quiet = _is_helper()
+    if not quiet:
+        typer.echo(f"{len(configs)} runs: {', '.join(folders)}")
     own = {**_HYDRA, "hydra.sweep.dir": hydra_quoted(os.path.abspath(place))}
     given = {line.partition("=")[0].lstrip("+") for line in command.hydras}
     settings = [f"{key}={value}" for key, value in own.items() if key not in given]
@@ -175,7 +177,8 @@ def sweep(command: Command) -> int:
     with hydra_reads(folders_of_hydra):
         overrides = [*command.ours, *search_path(folders_of_hydra), *settings, *command.hydras]
         returned = GlobalHydra.instance().hydra.multirun("config", Run(command), overrides)  # type: ignore[union-attr]
-    typer.echo(f"all runs together: sgool report {' '.join(map(shlex.quote, folders))}")
+    if not quiet:
+        typer.echo(f"all runs together: sgool report {' '.join(map(shlex.quote, folders))}")
     codes = [job.return_value for batch in returned or () for job in batch]
     return max((code for code in codes if isinstance(code, int)), default=0)
 
@@ -201,9 +204,10 @@ class Run:
         try:
             config = load(lines, self.command)
             with ConsoleProgress() as progress:
-                progress.console.print(f"\n{config.run_dir}", markup=False, soft_wrap=True)
+                if not _is_helper():
+                    progress.console.print(f"\n{config.run_dir}", markup=False, soft_wrap=True)
                 outcome = run_experiment(config, progress, accept_changes=self.command.accept_changes)
-            if outcome.rank == 0:
+            if outcome.rank == 0 and not _is_helper():
                 print_outcome(outcome, progress.console)
         except SgoolError as error:
             if self.command.debug:
@@ -232,3 +236,12 @@ def _parsed(line: str, command: Command) -> Override | None:
             return OverridesParser.create(config_loader=loader).parse_overrides([line])[0]
     except (HydraException, ConfigError):
         return None
+
+
+def _is_helper() -> bool:
+    """Whether a run over several devices has started this process, which goes through the whole sweep to get there."""
+    if "SGOOL_RUN_OF_PARENT" not in os.environ:
+        return False
+    from sgool.run.world import is_launched
+
+    return is_launched()
