@@ -20,6 +20,17 @@ from sgool.cli.base import (
 )
 from sgool.config.paths import home_path
 
+_Prompts = Annotated[
+    list[str] | None,
+    typer.Option("--prompt", metavar="TEXT", help="A prompt in place of a file's; may be repeated."),
+]
+_Multirun = Annotated[
+    bool,
+    typer.Option(
+        "-m", "--multirun", help="A run for each of the values in optimization.lr=1,2, by one of Hydra's launchers."
+    ),
+]
+
 
 @app.command()
 def fit(
@@ -30,16 +41,8 @@ def fit(
             help="KEY=VALUE or GROUP=CHOICE in Hydra's grammar, e.g. experiment=demo 'data.seeds=[0,1]'.",
         ),
     ] = None,
-    prompt: Annotated[
-        list[str] | None,
-        typer.Option("--prompt", metavar="TEXT", help="A prompt in place of a file's; may be repeated."),
-    ] = None,
-    multirun: Annotated[
-        bool,
-        typer.Option(
-            "-m", "--multirun", help="A run for each of the values in optimization.lr=1,2, by one of Hydra's launchers."
-        ),
-    ] = False,
+    prompt: _Prompts = None,
+    multirun: _Multirun = False,
     config_dir: ConfigDir = None,
     resume_with_changes: Annotated[
         bool, typer.Option("--resume-with-changes", help="Go on in a run folder of another configuration.")

@@ -99,7 +99,8 @@ def weights_problems(node: Any, key: str) -> Iterator[str]:
             yield from weights_problems(value, key)
     elif isinstance(node, str) and 0 < len(node) < 4096 and "\n" not in node:
         path = Path(asset_path(node.removeprefix("local-dir:"))).expanduser()
-        files = [path] if path.is_file() else folder_files(path) if path.is_dir() else []
+        # An empty file is a matter of its loader: it stands for weights where only the configuration is looked at.
+        files = [path] if path.is_file() and path.stat().st_size else folder_files(path) if path.is_dir() else []
         yield from (f"`{key}`: {problem}" for file in files if (problem := file_problem(file)))
 
 

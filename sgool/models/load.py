@@ -59,14 +59,7 @@ def load_models(
         with nullcontext() if local else hub_access() as unreachable, _no_progress_bars():
             pipeline = diffusers.StableDiffusionPipeline.from_pretrained(resolved, local_files_only=local, **options)
     except (OSError, ValueError, TypeError, SafetensorError, UnpicklingError) as error:
-        if not local and unreachable:
-            give = f"give a folder with models.path=PATH (`hf download {path} --local-dir PATH` makes one)"
-            raise SgoolError(f"`models.path`: {not_cached(repr(str(path)), unreachable, give)}") from error
-        why = (str(error).strip() or type(error).__name__).splitlines()[0]
-        mend = "a missing file: write the folder again" if local else "check the id and the network, or give a folder"
-        raise SgoolError(
-            f"`models.path`: could not load a Stable Diffusion pipeline from {str(path)!r}: {why} ({mend})"
-        ) from error
+        raise _cannot_load(str(path), error, local, unreachable) from error
     models = _stable_diffusion(pipeline, str(path))
     if channels_last:
         for network in (models.vae, models.unet, models.text_encoder):
@@ -77,6 +70,15 @@ def load_models(
     if compile:
         models.unet.compile()
     return models
+
+
+def _cannot_load(path: str, error: Exception, local: bool, unreachable: str | None) -> SgoolError:
+    if unreachable:
+        give = f"give a folder with models.path=PATH (`hf download {path} --local-dir PATH` makes one)"
+        return SgoolError(f"`models.path`: {not_cached(repr(path), unreachable, give)}")
+    why = (str(error).strip() or type(error).__name__).splitlines()[0]
+    mend = "a missing file: write the folder again" if local else "check the id and the network, or give a folder"
+    return SgoolError(f"`models.path`: could not load a Stable Diffusion pipeline from {path!r}: {why} ({mend})")
 
 
 def _stable_diffusion(pipeline: Any, name: str) -> StableDiffusion:

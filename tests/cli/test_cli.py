@@ -102,7 +102,7 @@ def test_the_version() -> None:
         ),
         (["fit", "methods=[sgol]"], "unknown method 'sgol'; did you mean `sgool`?"),
         (["fit", "data.prompts=none.csv"], "got 'none.csv', which is neither a file nor a built-in prompt set"),
-        (["fit", "data.seeds=0,1"], "a list is written data.seeds=[0,1]"),
+        (["fit", "data.seeds=0,1"], "a list is written 'data.seeds=[0,1]'"),
         (["fit", "--config-dir", "/no/such/folder"], "--config-dir: expected a folder, got '/no/such/folder'"),
     ],
 )
