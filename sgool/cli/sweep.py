@@ -17,7 +17,7 @@ import typer
 from sgool.cli.base import USER_ERROR, print_config, show_error
 from sgool.config.compose import config_folders, hydra_reads, search_path
 from sgool.config.overrides import is_launch_setting
-from sgool.config.quoting import hydra_quoted
+from sgool.config.quoting import hydra_quoted, without_references
 from sgool.errors import ConfigError, SgoolError
 from sgool.run.config import load_config, with_quoted_prompts
 from sgool.run.interrupt import INTERRUPTED
@@ -94,28 +94,41 @@ def choices(command: Command) -> list[list[str]]:
     return [list(lines) for lines in itertools.product(*options.values())]
 
 
-def load(lines: Sequence[str], command: Command) -> DictConfig:
+def swept_keys(command: Command) -> list[str]:
+    """Returns the keys that have several values, without ``run_dir``."""
+    swept = [override for line in command.ours if (override := _parsed(line, command)) and override.is_sweep_override()]
+    return [key for override in swept if (key := override.get_key_element()) != "run_dir"]
+
+
+def load(lines: Sequence[str], command: Command, swept: Sequence[str]) -> DictConfig:
     """Composes and checks the configuration of one run; its folder lies in the command's ``run_dir``.
+
+    Args:
+        lines: The run's overrides.
+        command: The command that the run belongs to.
+        swept: From `swept_keys`.
 
     Raises:
         ConfigError: It has problems.
     """
-    first = load_config(lines, command.config_dir)
-    name, own = run_name(lines, command), []
-    if name:
-        own.append(f"run_dir={hydra_quoted(f'{first.run_dir}/{name}')}")
-    if command.launched_elsewhere() and first.trainer.shard == "auto":
-        own.append("trainer.shard=1/1")  # the launcher's array tasks are whole runs, no shares of one
-    return load_config([*lines, *own], command.config_dir) if own else first
+    from omegaconf import OmegaConf
+
+    config = load_config(lines, command.config_dir)
+    OmegaConf.set_readonly(config, False)
+    if name := run_name(lines, swept):
+        config.run_dir = without_references(f"{config.run_dir}/{name}")
+    if command.launched_elsewhere() and config.trainer.shard == "auto":
+        config.trainer.shard = "1/1"  # the launcher's array tasks are whole runs, no shares of one
+    OmegaConf.set_readonly(config, True)
+    return config
 
 
-def run_name(lines: Sequence[str], command: Command) -> str:
+def run_name(lines: Sequence[str], swept: Sequence[str]) -> str:
     """Returns what tells a run from the others, as the name of its folder: ``optimization.lr=1,sampler=edict``.
 
-    A hash follows where the values hold what no folder's name should. Empty: only ``run_dir`` has several values.
+    A hash follows where the values hold what no folder's name should. Empty: no key but ``run_dir`` has several values.
     """
-    keys = [line.partition("=")[0] for line in command.ours if _is_swept(line, command)]
-    text = ",".join(line for line in lines if line.partition("=")[0] in keys and not line.startswith("run_dir="))
+    text = ",".join(line for line in lines if line.partition("=")[0] in swept)
     plain = re.sub(r"[^\w.=,+@-]+", "-", text, flags=re.ASCII)[:_LONGEST_NAME]
     return plain if plain == text else f"{plain}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
@@ -128,9 +141,10 @@ def load_all(command: Command) -> list[DictConfig]:
     """
     configs: list[DictConfig] = []
     problems: dict[str, None] = {}
+    swept = swept_keys(command)
     for lines in choices(command):
         try:
-            configs.append(load(lines, command))
+            configs.append(load(lines, command, swept))
         except ConfigError as error:
             problems.update(dict.fromkeys(error.problems))
     if problems:
@@ -202,7 +216,7 @@ class Run:
 
         lines = list(HydraConfig.get().overrides.task)
         try:
-            config = load(lines, self.command)
+            config = load(lines, self.command, swept_keys(self.command))
             with ConsoleProgress() as progress:
                 if not _is_helper():
                     progress.console.print(f"\n{config.run_dir}", markup=False, soft_wrap=True)
@@ -217,11 +231,6 @@ class Run:
         if outcome.exit_code == INTERRUPTED:
             raise SystemExit(INTERRUPTED)
         return outcome.exit_code
-
-
-def _is_swept(line: str, command: Command) -> bool:
-    override = _parsed(line, command)
-    return override is not None and override.is_sweep_override()
 
 
 def _parsed(line: str, command: Command) -> Override | None:

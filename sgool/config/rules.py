@@ -174,7 +174,7 @@ def _how_to_write(key: str, rule: Rule, value: Any) -> str:
         return f"; a list is written {list_override(key, entries)}"
     # Texts that Hydra reads as something else, such as 2024 or [a].
     given = f"[{value[0]}]" if isinstance(value, list) and len(value) == 1 else str(value).lower()
-    if isinstance(value, (bool, int, float, list)) and given != str(value) and rule.accepts(given):
+    if isinstance(value, (bool, int, float, list)) and rule.accepts(given):
         return f"; a text like that is written {quoted_override(key, given)}"
     return ""
 
