@@ -300,9 +300,9 @@ def test_score_finds_modules_in_the_folder_of_config_dir(tmp_path: Path, monkeyp
         ["score", "~/none"],
         ["status", "~/none"],
         ["study", "~/none"],
-        ["study-results", "~/none"],
+        ["study-results", "~/none", "--key=~/none"],
         ["fit", "--config-dir=~/none"],
-        ["edit", "~/none"],
+        ["edit", "~/none", "--text", "a cat"],
         ["report", "x", "--out=~/none"],
     ],
 )

@@ -20,9 +20,9 @@ LOADED = {
     "from sgool.models.load import load_models; load_models('nobody/no-such-model')": "`models.path`: 'nobody/no-such",
     "from sgool.models.clip import load_clip; load_clip('ViT-B-32', 'laion2b_s34b_b79k')": "The CLIP 'ViT-B-32/laion2b",
     "from sgool.models.clip import load_clip; load_clip('hf-hub:nobody/clip')": "The CLIP 'nobody/clip'",
-    "from sgool.models.preference import load_pick_score; load_pick_score('nobody/a', 'nobody/b')": "PickScore, 'nobody",
-    "from sgool.models.image_reward import load_tokenizer; load_tokenizer('nobody/bert')": "The tokenizer 'nobody/bert'",
-    "from sgool.models.classifier import load_classifier; load_classifier('timm', 'resnet18.a1_in1k')": "The classifier",
+    "from sgool.models.preference import load_pick_score; load_pick_score('nobody/a', 'nobody/b')": "PickScore",
+    "from sgool.models.image_reward import load_tokenizer; load_tokenizer('nobody/bert')": "The tokenizer 'nobody",
+    "from sgool.models.classifier import load_classifier; load_classifier('timm', 'resnet18.a1_in1k')": "The class",
 }
 
 
