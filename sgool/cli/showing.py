@@ -71,7 +71,7 @@ def study(
     with user_errors(debug):
         from sgool.study import StudyOptions, build_study, run_study
 
-        names = tuple(name.strip() for part in methods or () for name in part.split(",") if name.strip())
+        names = tuple(name.strip() for part in methods or () for name in part.strip("[] ").split(",") if name.strip())
         made = build_study(runs, StudyOptions(names, pairs, per_rater, attention, seed, rater, consent, out))
         run_study(made, (host, port) if serve else None, typer.echo)
 

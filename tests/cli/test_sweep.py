@@ -66,14 +66,13 @@ def test_a_run_for_each_combination_in_a_folder_of_its_own(runs: Runs, tmp_path:
     assert all(config["run_dir"] in result.output for config in runs.configs)
 
 
-def test_other_sweeps_of_the_grammar_and_the_name_in_the_folder(runs: Runs, tmp_path: Path) -> None:
-    assert fit("-m", "data.seeds=[0],[0,1]", "optimization.lr=range(1,3)", f"run_dir='{tmp_path}/a b'").exit_code == 0
-    assert [config["data"]["seeds"] for config in runs.configs] == [[0], [0], [0, 1], [0, 1]]
-    assert len(set(runs.names)) == 4 and all("[" not in name for name in runs.names)
-    first = list(runs.names)
-    runs.configs.clear()
-    assert fit("-m", "data.seeds=[0],[0,1]", "optimization.lr=range(1,3)", f"run_dir='{tmp_path}/a b'").exit_code == 0
-    assert runs.names == first  # so that the same command goes on with them
+def test_other_sweeps_of_the_grammar_and_the_name_in_the_folder() -> None:
+    command = Command(("data.seeds=[0],[0,1]", "optimization.lr=range(1,3)", "run_dir='a b'"))
+    configs = load_all(command)
+    assert [list(config.data.seeds) for config in configs] == [[0], [0], [0, 1], [0, 1]]
+    folders = [config.run_dir for config in configs]
+    assert len(set(folders)) == 4 and all(folder.startswith("a b/data.seeds=-0") for folder in folders)
+    assert [config.run_dir for config in load_all(command)] == folders  # so that the same command goes on with them
 
 
 def test_several_run_dirs_are_the_folders_themselves(runs: Runs, tmp_path: Path) -> None:
