@@ -21,6 +21,8 @@ import torch
 from PIL import Image, ImageChops
 from safetensors.torch import load_file
 
+from sgool.config.paths import home_path
+
 #: What differs between two runs of the same pair.
 _OF_THE_MACHINE = ("seconds", "peak_memory_mib")
 
@@ -28,7 +30,7 @@ _OF_THE_MACHINE = ("seconds", "peak_memory_mib")
 def main() -> None:
     """Prints one row a method; exits with 1 where something differs."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", nargs="*", type=Path, metavar="RUN", help="two run folders; none: two small runs")
+    parser.add_argument("runs", nargs="*", type=home_path, metavar="RUN", help="two run folders; none: two small runs")
     runs = parser.parse_args().runs
     if len(runs) not in (0, 2):
         parser.error(f"expected two run folders, or none, got {len(runs)}")

@@ -26,7 +26,7 @@ from experiments.emoji_world.common import save_atomically, scenes_batch
 from experiments.emoji_world.fetch import find_emoji
 from experiments.emoji_world.scenes import SIZE, Painter, Scene, held_out_scene, training_scene
 from experiments.vocabulary.train_classifier import random_views
-from sgool.config.paths import ASSETS
+from sgool.config.paths import ASSETS, home_path
 from sgool.models.aesthetic import load_aesthetic
 from sgool.models.clip import ClipTower, load_clip
 
@@ -174,12 +174,12 @@ def constants(painter: Painter) -> str:
 def main(argv: Sequence[str] | None = None) -> None:
     """Fits, writes and measures both heads."""
     parser = argparse.ArgumentParser(prog="python -m experiments.aesthetic.heads", description=__doc__)
-    parser.add_argument("--emoji", type=Path, required=True, help="an unpacked emoji-datasource-google")
-    parser.add_argument("--work", type=Path, default=Path("runs/aesthetic_heads"), help="keeps the samples")
+    parser.add_argument("--emoji", type=home_path, required=True, help="an unpacked emoji-datasource-google")
+    parser.add_argument("--work", type=home_path, default=Path("runs/aesthetic_heads"), help="keeps the samples")
     parser.add_argument("--views", type=int, default=9600)
     parser.add_argument("--samples", type=int, default=300, help="of the embedded model, for each half")
     parser.add_argument("--constants", action="store_true", help="measure the formula's constants, and nothing else")
-    parser.add_argument("--out", type=Path, default=Path(__file__).with_name("heads.csv"))
+    parser.add_argument("--out", type=home_path, default=Path(__file__).with_name("heads.csv"))
     arguments = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     torch.set_num_threads(1)

@@ -17,6 +17,7 @@ from experiments.emoji_world import words
 from experiments.emoji_world.captions import article, describe
 from experiments.emoji_world.fetch import find_emoji
 from experiments.emoji_world.scenes import Painter, Scene, Thing
+from sgool.config.paths import home_path
 
 FOLDER = Path(__file__).with_name("photos")
 #: Nouns whose scenes with the background that training left out are for choosing settings.
@@ -80,5 +81,5 @@ def _name(scene: Scene) -> str:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--emoji", type=Path, required=True, help="an unpacked emoji-datasource-google")
+    parser.add_argument("--emoji", type=home_path, required=True, help="an unpacked emoji-datasource-google")
     paint(parser.parse_args().emoji)

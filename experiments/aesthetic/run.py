@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from experiments.aesthetic.photos import Photo, photos
+from sgool.config.paths import home_path
 from sgool.run.config import load_config
 from sgool.run.edit import Edit, edit_image
 from sgool.run.rescore import rescore
@@ -41,7 +42,7 @@ def edit_all(chosen: Sequence[Photo], run_dir: Path, overrides: Sequence[str]) -
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the goals in turn."""
     parser = argparse.ArgumentParser(prog="python -m experiments.aesthetic.run", description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path("runs/aesthetic_embedded"))
+    parser.add_argument("--out", type=home_path, default=Path("runs/aesthetic_embedded"))
     parser.add_argument("--goals", nargs="*", default=list(GOALS), choices=list(GOALS), metavar="GOAL")
     parser.add_argument("--photos", choices=("evaluated", "tuned"), default="evaluated", help="tuned: for settings")
     parser.add_argument("--limit", type=int, default=None, help="so many photos, from the first")

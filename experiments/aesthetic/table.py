@@ -18,6 +18,7 @@ from experiments.aesthetic.rating import coarse, colourfulness, contrast, rating
 from experiments.aesthetic.run import GOALS
 from experiments.aesthetic.sheet import write_sheet
 from experiments.intervals import difference_text, share_text, write_tables
+from sgool.config.paths import home_path
 from sgool.metrics import JudgePanel
 from sgool.metrics.panel import INITIAL
 from sgool.models.images import open_photo, to_tensor
@@ -156,8 +157,10 @@ def _line(first: object, cells: object) -> str:
 def main() -> None:
     """Writes the tables and the picture of edits."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("runs", type=Path)
-    parser.add_argument("--out", type=Path, default=Path(__file__).with_name("results"), help="file name, no suffix")
+    parser.add_argument("runs", type=home_path)
+    parser.add_argument(
+        "--out", type=home_path, default=Path(__file__).with_name("results"), help="file name, no suffix"
+    )
     arguments = parser.parse_args()
     rows = rows_of(arguments.runs)
     write_tables(arguments.out, rows, tables(rows))

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from experiments.emoji_world.train import positive, run_stages
+from sgool.config.paths import home_path
 from sgool.errors import SgoolError
 
 STAGES = ("fetch", "tokenizers", "vae", "guide", "text_encoder", "denoiser", "reader", "judge", "saliency")
@@ -22,8 +23,8 @@ def parser() -> argparse.ArgumentParser:
     result = argparse.ArgumentParser(prog="python -m experiments.emoji_scenes.train", description=__doc__)
     names = (*STAGES, "all")
     result.add_argument("stages", nargs="+", choices=names, metavar="STAGE", help=", ".join(names))
-    result.add_argument("--work", type=Path, default=Path("runs/emoji_scenes"), help="checkpoints and logs")
-    result.add_argument("--emoji", type=Path, help="an unpacked emoji-datasource-google instead of a download")
+    result.add_argument("--work", type=home_path, default=Path("runs/emoji_scenes"), help="checkpoints and logs")
+    result.add_argument("--emoji", type=home_path, help="an unpacked emoji-datasource-google instead of a download")
     result.add_argument("--steps", type=positive, help="of each training stage, for trials")
     result.add_argument("--seed-offset", type=int, default=0, help="added to the seeds of training")
     result.add_argument("--threads", type=positive, default=1, help="of PyTorch; two processes beat two threads")

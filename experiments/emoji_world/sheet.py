@@ -22,6 +22,7 @@ from experiments.emoji_world import words
 from experiments.emoji_world.captions import describe
 from experiments.emoji_world.evaluate import held_out_prompts, sample_accuracy, vanilla_samples
 from experiments.emoji_world.scenes import Thing
+from sgool.config.paths import home_path
 
 ASSETS = Path(__file__).resolve().parents[2] / "sgool" / "assets" / "emoji_world"
 
@@ -77,12 +78,12 @@ def draw(folder: Path, sampling: dict[str, float], file: Path) -> None:
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m experiments.emoji_world.sheet", description=__doc__)
-    parser.add_argument("folder", type=Path, help="a pipeline in diffusers' layout")
+    parser.add_argument("folder", type=home_path, help="a pipeline in diffusers' layout")
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--guidance", type=float, default=4.0)
     parser.add_argument("--accuracy", action="store_true", help="read the held-out prompts instead of drawing a sheet")
     parser.add_argument("--prompts", type=int, help="of the held-out prompts, the first so many")
-    parser.add_argument("--out", type=Path, default=Path("sheet.png"))
+    parser.add_argument("--out", type=home_path, default=Path("sheet.png"))
     arguments = parser.parse_args(argv)
     torch.set_num_threads(1)
     sampling = {"num_inference_steps": arguments.steps, "guidance_scale": arguments.guidance}

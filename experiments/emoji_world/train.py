@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sgool.config.paths import home_path
 from sgool.errors import SgoolError
 
 if TYPE_CHECKING:
@@ -34,16 +35,16 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument(
         "stages", nargs="+", choices=(*STAGES, "all"), metavar="STAGE", help=", ".join((*STAGES, "all"))
     )
-    result.add_argument("--work", type=Path, default=Path("runs/emoji_world"), help="checkpoints and logs")
-    result.add_argument("--emoji", type=Path, help="an unpacked emoji-datasource-google instead of a download")
-    result.add_argument("--assets", type=Path, default=ASSETS, help="where `export` writes")
+    result.add_argument("--work", type=home_path, default=Path("runs/emoji_world"), help="checkpoints and logs")
+    result.add_argument("--emoji", type=home_path, help="an unpacked emoji-datasource-google instead of a download")
+    result.add_argument("--assets", type=home_path, default=ASSETS, help="where `export` writes")
     result.add_argument(
-        "--turbo", type=Path, default=ASSETS.with_name("emoji_world_turbo"), help="the student's assets"
+        "--turbo", type=home_path, default=ASSETS.with_name("emoji_world_turbo"), help="the student's assets"
     )
-    result.add_argument("--results", type=Path, default=HERE / "results", help="where metrics and logs go")
+    result.add_argument("--results", type=home_path, default=HERE / "results", help="where metrics and logs go")
     result.add_argument("--steps", type=positive, help="of each training stage, for trials")
     result.add_argument("--seed-offset", type=int, default=0, help="added to the seeds of training")
-    result.add_argument("--init", type=Path, help="exported models of an earlier edition to train further")
+    result.add_argument("--init", type=home_path, help="exported models of an earlier edition to train further")
     result.add_argument("--threads", type=positive, default=1, help="of PyTorch; two processes beat two threads")
     result.add_argument("--number", type=positive, default=400, help="scenes per measurement of `evaluate`")
     result.add_argument("--prompts", type=positive, help="held-out prompts that `evaluate` samples (default: all)")

@@ -9,6 +9,7 @@ import argparse
 from pathlib import Path
 
 from sgool import fit
+from sgool.config.paths import home_path
 from sgool.report import summary_rows
 
 COMMON = (
@@ -54,7 +55,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", default=list(GRID), metavar="NAME", help=", ".join(GRID))
     parser.add_argument("--limit", type=int, default=12)
-    parser.add_argument("--out", type=Path, default=Path("runs/tune"))
+    parser.add_argument("--out", type=home_path, default=Path("runs/tune"))
     arguments = parser.parse_args()
     for name in arguments.names:
         outcome = fit(*COMMON, *GRID[name], f"data.limit={arguments.limit}", f"run_dir={arguments.out / name}")

@@ -10,7 +10,7 @@ from PIL import Image
 
 from experiments.emoji_world.fetch import find_emoji
 from experiments.emoji_world.scenes import Painter, Scene, Thing
-from sgool.config.paths import ASSETS
+from sgool.config.paths import ASSETS, home_path
 
 FOLDER = ASSETS / "emoji_world/references"
 #: Name of the file -> what it shows. A noun, a tint and a background each, all different nouns.
@@ -37,5 +37,5 @@ def paint(emoji: Path, folder: Path = FOLDER) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--emoji", type=Path, required=True, help="an unpacked emoji-datasource-google")
+    parser.add_argument("--emoji", type=home_path, required=True, help="an unpacked emoji-datasource-google")
     paint(parser.parse_args().emoji)

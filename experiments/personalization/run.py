@@ -11,12 +11,13 @@ from pathlib import Path
 
 from experiments.personalization.references import REFERENCES
 from sgool import fit
+from sgool.config.paths import home_path
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs ``experiment=personalization_embedded`` once per reference."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path("runs/personalization_embedded"))
+    parser.add_argument("--out", type=home_path, default=Path("runs/personalization_embedded"))
     parser.add_argument("--references", nargs="*", default=list(REFERENCES), choices=list(REFERENCES), metavar="NAME")
     parser.add_argument("overrides", nargs="*", default=[], metavar="KEY=VALUE")
     arguments = parser.parse_args(argv)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from experiments.intervals import by_method, costs, differences, head, share_text, write_tables
 from experiments.personalization.references import FOLDER, REFERENCES
-from sgool.config.paths import ASSETS
+from sgool.config.paths import ASSETS, home_path
 from sgool.metrics import SceneReader
 from sgool.metrics.reader import SceneReading
 from sgool.models.clip import ClipTower, load_clip
@@ -112,8 +112,10 @@ def tables(rows: pd.DataFrame) -> list[str]:
 def main() -> None:
     """Writes and prints the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("runs", type=Path)
-    parser.add_argument("--out", type=Path, default=Path(__file__).with_name("results"), help="file name, no suffix")
+    parser.add_argument("runs", type=home_path)
+    parser.add_argument(
+        "--out", type=home_path, default=Path(__file__).with_name("results"), help="file name, no suffix"
+    )
     arguments = parser.parse_args()
     rows = pair_rows(arguments.runs)
     write_tables(arguments.out, rows, tables(rows))

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from experiments.prompt_sets.prompts import FOLDER, SETS
 from sgool import fit
+from sgool.config.paths import home_path
 
 #: Choice of ``data`` -> the file that --real looks for.
 REAL = {"csp": "csp.csv", "drawbench": "drawbench.csv", "daily_dalle": "daily_dalle.txt"}
@@ -20,8 +21,8 @@ REAL = {"csp": "csp.csv", "drawbench": "drawbench.csv", "daily_dalle": "daily_da
 def main(argv: Sequence[str] | None = None) -> None:
     """Fits every set."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path("runs/prompt_sets"))
-    parser.add_argument("--real", type=Path, metavar="DIR", help="folder of the paper's prompts")
+    parser.add_argument("--out", type=home_path, default=Path("runs/prompt_sets"))
+    parser.add_argument("--real", type=home_path, metavar="DIR", help="folder of the paper's prompts")
     parser.add_argument("--sets", nargs="*", choices=[*SETS, *REAL], metavar="NAME", help="default: all three")
     parser.add_argument("overrides", nargs="*", default=[], metavar="KEY=VALUE")
     arguments = parser.parse_args(argv)

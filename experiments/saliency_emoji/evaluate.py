@@ -16,6 +16,7 @@ from experiments.emoji_world.captions import caption
 from experiments.emoji_world.fetch import find_emoji
 from experiments.emoji_world.scenes import Painter, Scene, held_out_scene
 from experiments.saliency_emoji.scenes import density, painted_scenes
+from sgool.config.paths import home_path
 from sgool.errors import SgoolError
 from sgool.models.networks import Networks
 from sgool.run.config import load_config, to_plain
@@ -138,9 +139,9 @@ def _pair(scene: Scene, rng: np.random.Generator) -> PromptSeed:
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit code 0, or 2 with one paragraph for what a user can mend."""
     parser = argparse.ArgumentParser(prog="python -m experiments.saliency_emoji.evaluate", description=__doc__)
-    parser.add_argument("--emoji", type=Path, required=True, help="an unpacked emoji-datasource-google")
+    parser.add_argument("--emoji", type=home_path, required=True, help="an unpacked emoji-datasource-google")
     parser.add_argument("--number", type=int, default=240, help="scenes")
-    parser.add_argument("--results", type=Path, default=HERE / "results")
+    parser.add_argument("--results", type=home_path, default=HERE / "results")
     arguments = parser.parse_args(argv)
     torch.set_num_threads(1)
     try:

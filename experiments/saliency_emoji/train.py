@@ -21,7 +21,7 @@ from experiments.emoji_world.common import Stage, fit
 from experiments.emoji_world.fetch import find_emoji
 from experiments.emoji_world.scenes import Painter, training_scene
 from experiments.saliency_emoji.scenes import density, painted_scenes
-from sgool.config.paths import ASSETS
+from sgool.config.paths import ASSETS, home_path
 from sgool.errors import SgoolError
 from sgool.saliency.transalnet import cut_back, fit_into
 from sgool.saliency.transalnet_network import ARCHITECTURES, TranSalNet
@@ -87,9 +87,9 @@ def export(network: torch.nn.Module, file: Path) -> float:
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit code 0, or 2 with one paragraph for what a user can mend."""
     parser = argparse.ArgumentParser(prog="python -m experiments.saliency_emoji.train", description=__doc__)
-    parser.add_argument("--emoji", type=Path, required=True, help="an unpacked emoji-datasource-google")
-    parser.add_argument("--work", type=Path, default=Path("runs/saliency_emoji"), help="checkpoints and logs")
-    parser.add_argument("--weights", type=Path, default=ASSETS / "emoji_world/saliency/transalnet.safetensors")
+    parser.add_argument("--emoji", type=home_path, required=True, help="an unpacked emoji-datasource-google")
+    parser.add_argument("--work", type=home_path, default=Path("runs/saliency_emoji"), help="checkpoints and logs")
+    parser.add_argument("--weights", type=home_path, default=ASSETS / "emoji_world/saliency/transalnet.safetensors")
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--precision", default="bf16-mixed", help="Lightning's name")
     arguments = parser.parse_args(argv)

@@ -22,6 +22,7 @@ from experiments.emoji_world.fetch import find_emoji
 from experiments.emoji_world.scenes import SIZE, Painter, Scene, Thing
 from experiments.intervals import wilson
 from experiments.vocabulary.train_classifier import NOUNS, RADIUS, random_views
+from sgool.config.paths import home_path
 from sgool.models.classifier import ImageClassifier, load_classifier
 
 SHEET = Path(__file__).with_name("heldout.png")
@@ -70,8 +71,8 @@ def measurements(classifier: ImageClassifier, images: Tensor, classes: Tensor) -
 def main() -> None:
     """Prints and writes the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--emoji", type=Path, required=True, help="an unpacked emoji-datasource-google")
-    parser.add_argument("--out", type=Path, default=Path(__file__).with_name("classifier.csv"))
+    parser.add_argument("--emoji", type=home_path, required=True, help="an unpacked emoji-datasource-google")
+    parser.add_argument("--out", type=home_path, default=Path(__file__).with_name("classifier.csv"))
     arguments = parser.parse_args()
     images, classes = held_out(Painter(find_emoji(arguments.emoji)), 20, np.random.default_rng(12))
     frame = pd.DataFrame(measurements(load_classifier("local", checkpoint="emoji_world/classifier"), images, classes))

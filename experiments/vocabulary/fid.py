@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from experiments.vocabulary.reference import SCENES
+from sgool.config.paths import home_path
 from sgool.metrics import set_distances
 from sgool.metrics.distribution import ClassifierFeatures, ClipFeatures, features_of
 from sgool.models.classifier import load_classifier
@@ -122,9 +123,9 @@ def table(rows: pd.DataFrame) -> list[str]:
 def main() -> None:
     """Writes and prints the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path)
-    parser.add_argument("--reference", type=Path, default=Path("runs/vocabulary_reference"))
-    parser.add_argument("--out", type=Path, default=Path(__file__).with_name("fid"), help="file name, no suffix")
+    parser.add_argument("run", type=home_path)
+    parser.add_argument("--reference", type=home_path, default=Path("runs/vocabulary_reference"))
+    parser.add_argument("--out", type=home_path, default=Path(__file__).with_name("fid"), help="file name, no suffix")
     arguments = parser.parse_args()
     of_run = run_files(arguments.run)
     files = {name: of_run[name] for name in METHODS if name in of_run}

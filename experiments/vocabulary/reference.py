@@ -20,6 +20,7 @@ from PIL import Image
 from experiments.emoji_world import words
 from experiments.emoji_world.fetch import find_emoji
 from experiments.emoji_world.scenes import Painter, Scene, Thing
+from sgool.config.paths import home_path
 from sgool.prompts import read_prompts
 
 SCENES = ("unseen", "any")
@@ -73,8 +74,8 @@ def write(painter: Painter, out: Path) -> None:
 def main() -> None:
     """Writes the images."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--emoji", type=Path, required=True, help="an unpacked emoji-datasource-google 16.0.0")
-    parser.add_argument("--out", type=Path, default=Path("runs/vocabulary_reference"))
+    parser.add_argument("--emoji", type=home_path, required=True, help="an unpacked emoji-datasource-google 16.0.0")
+    parser.add_argument("--out", type=home_path, default=Path("runs/vocabulary_reference"))
     arguments = parser.parse_args()
     write(Painter(find_emoji(arguments.emoji)), arguments.out)
     print(f"written: {arguments.out}")

@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 
 from experiments.intervals import by_method, costs, differences, head, share_text, write_tables
-from sgool.config.paths import ASSETS
+from sgool.config.paths import ASSETS, home_path
 from sgool.metrics import SceneReader
 from sgool.models.classifier import ImageClassifier, load_classifier
 from sgool.models.images import open_photo, to_tensor
@@ -85,8 +85,10 @@ def tables(rows: pd.DataFrame) -> list[str]:
 def main() -> None:
     """Writes and prints the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("run", type=Path)
-    parser.add_argument("--out", type=Path, default=Path(__file__).with_name("results"), help="file name, no suffix")
+    parser.add_argument("run", type=home_path)
+    parser.add_argument(
+        "--out", type=home_path, default=Path(__file__).with_name("results"), help="file name, no suffix"
+    )
     arguments = parser.parse_args()
     rows = pair_rows(arguments.run)
     write_tables(arguments.out, rows, tables(rows))

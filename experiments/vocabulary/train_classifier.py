@@ -23,7 +23,7 @@ from experiments.emoji_world.captions import article, describe
 from experiments.emoji_world.common import Stage, fit, images_to_tensor, save_atomically
 from experiments.emoji_world.fetch import find_emoji
 from experiments.emoji_world.scenes import SIZE, Painter, Scene, training_scene
-from sgool.config.paths import ASSETS
+from sgool.config.paths import ASSETS, home_path
 from sgool.errors import SgoolError
 
 NOUNS = list(words.NOUNS)
@@ -174,9 +174,11 @@ def export(network: torch.nn.Module, folder: Path) -> float:
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit code 0, or 2 with one paragraph for what a user can mend."""
     parser = argparse.ArgumentParser(prog="python -m experiments.vocabulary.train_classifier", description=__doc__)
-    parser.add_argument("--emoji", type=Path, required=True, help="an unpacked emoji-datasource-google")
-    parser.add_argument("--work", type=Path, default=Path("runs/vocabulary_classifier"), help="checkpoints and logs")
-    parser.add_argument("--out", type=Path, default=ASSETS / "emoji_world/classifier")
+    parser.add_argument("--emoji", type=home_path, required=True, help="an unpacked emoji-datasource-google")
+    parser.add_argument(
+        "--work", type=home_path, default=Path("runs/vocabulary_classifier"), help="checkpoints and logs"
+    )
+    parser.add_argument("--out", type=home_path, default=ASSETS / "emoji_world/classifier")
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--generated", type=int, default=600, help="images of the embedded model to train on; 0: none")
     parser.add_argument("--precision", default="bf16-mixed", help="Lightning's name")

@@ -8,11 +8,15 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sgool.config.paths import TEXT, home_path
 from sgool.errors import SgoolError
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 #: Exit code for a mistake that the user can mend.
 USER_ERROR = 2
@@ -30,6 +34,15 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+ConfigDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--config-dir", metavar="FOLDER", parser=home_path, help="Folder with configuration files of your own."
+    ),
+]
+ShowConfig = Annotated[
+    bool, typer.Option("--cfg", help="Print the composed configuration as YAML and stop, like Hydra's --cfg job.")
+]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 
@@ -61,12 +74,59 @@ def user_errors(debug: bool) -> Iterator[None]:
     except SgoolError as error:
         if debug:
             raise
-        from rich.console import Console
-
-        # No markup: messages hold [brackets]. No wrapping by rich: it would cut paths that someone wants to copy.
-        console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
-        console.print(f"Error: {error}", style="red")
+        show_error(error)
         raise typer.Exit(USER_ERROR) from error
+
+
+def show_error(error: SgoolError) -> None:
+    """Prints an error as one paragraph on stderr."""
+    from rich.console import Console
+
+    # No markup: messages hold [brackets]. No wrapping by rich: it would cut paths that someone wants to copy.
+    console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+    console.print(f"Error: {error}", style="red")
+
+
+def command_lines(
+    overrides: Sequence[str] | None, *, debug: bool = False, shows: bool = False, prompts: Sequence[str] = ()
+) -> list[str]:
+    """Returns the overrides of a command with those that its options stand for.
+
+    Args:
+        overrides: As they were typed.
+        debug: Whether ``--debug`` was given.
+        shows: Whether ``--cfg`` was given; Hydra's own ``--cfg job`` leaves a word here, which is dropped.
+        prompts: Those of ``--prompt``.
+
+    Raises:
+        SgoolError: There are prompts, and ``data.prompts`` too.
+    """
+    lines = [line for line in overrides or () if not (shows and line == "job")]
+    if prompts and any(line.lstrip("+").startswith("data.prompts=") for line in lines):
+        raise SgoolError("--prompt and `data.prompts`: expected one of the two, got both; leave one out")
+    if prompts:
+        lines.append(f"data.prompts={TEXT}" + "\n".join(" ".join(prompt.split()) for prompt in prompts))
+    return [*lines, *(["debug=true"] if debug else [])]
+
+
+def add_modules(config_dir: Path | None) -> None:
+    """Lets the modules in the folder of ``--config-dir`` be imported, for a command that composes no configuration.
+
+    Raises:
+        ConfigError: There is no such folder.
+    """
+    from sgool.config.compose import config_folders
+    from sgool.config.locate import add_search_folder
+
+    for folder in config_folders(config_dir)[1:]:
+        add_search_folder(folder)
+
+
+def print_config(config: DictConfig) -> None:
+    """Prints a composed configuration as YAML, as it would stand in the run folder."""
+    from sgool.results.compare import config_text, plain_config
+
+    typer.echo(config_text(plain_config(config)), nl=False)
 
 
 def columns(rows: Sequence[tuple[str, ...]]) -> None:

@@ -6,32 +6,42 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sgool.cli.base import user_errors
+from sgool.cli.base import command_lines, print_config, user_errors
 from sgool.run.config import load_config
 from sgool.run.photos import find_photos, split_arguments
 
 
 def edit_photos(
-    arguments: Sequence[str], captions: Path | None, told: Mapping[str, Any], config_dir: Path | None, debug: bool
+    arguments: Sequence[str],
+    captions: Path | None,
+    told: Mapping[str, Any],
+    config_dir: Path | None,
+    *,
+    shows: bool,
+    debug: bool,
 ) -> int:
-    """Edits photos and prints what came of it.
+    """Edits photos and prints what came of it, or prints the configuration alone.
 
     Args:
         arguments: Photos, folders and patterns, and overrides of the configuration.
         captions: A file with a text for each photo, or None.
         told: The fields of `sgool.run.edit.Edit` but the image; its text is for photos without a caption.
         config_dir: A folder with configuration files of the user's own.
+        shows: Whether the composed configuration is printed, and nothing else done.
         debug: Whether errors show their traceback.
 
     Returns:
         The exit code.
     """
     with user_errors(debug):
-        given, overrides = split_arguments(arguments)
+        lines = command_lines(arguments, debug=debug, shows=shows)
+        given, overrides = split_arguments(lines)
+        chosen = any(line.startswith("experiment=") for line in overrides)
+        config = load_config(overrides if chosen else ["experiment=edit", *overrides], config_dir)
+        if shows:
+            print_config(config)
+            return 0
         photos, notes = find_photos(given, captions)
-        lines = [*overrides, *(["debug=true"] if debug else [])]
-        chosen = any(line.startswith("experiment=") for line in lines)
-        config = load_config(lines if chosen else ["experiment=edit", *lines], config_dir)
     with user_errors(config.debug):
         from sgool.cli.console import ConsoleProgress, next_command
         from sgool.run.edit import Edit, edit_images

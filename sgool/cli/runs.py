@@ -8,7 +8,28 @@ from typing import Annotated
 
 import typer
 
-from sgool.cli.base import Debug, app, columns, user_errors
+from sgool.cli.base import (
+    ConfigDir,
+    Debug,
+    ShowConfig,
+    app,
+    columns,
+    command_lines,
+    print_config,
+    user_errors,
+)
+from sgool.config.paths import home_path
+
+_Prompts = Annotated[
+    list[str] | None,
+    typer.Option("--prompt", metavar="TEXT", help="A prompt in place of a file's; may be repeated."),
+]
+_Multirun = Annotated[
+    bool,
+    typer.Option(
+        "-m", "--multirun", help="A run for each of the values in optimization.lr=1,2, by one of Hydra's launchers."
+    ),
+]
 
 
 @app.command()
@@ -17,22 +38,32 @@ def fit(
         list[str] | None,
         typer.Argument(
             metavar="OVERRIDES",
-            help="KEY=VALUE or GROUP=CHOICE in Hydra's grammar, e.g. experiment=demo data.seeds=[0,1] methods=[sgool].",
+            help="KEY=VALUE or GROUP=CHOICE in Hydra's grammar, e.g. experiment=demo 'data.seeds=[0,1]'.",
         ),
     ] = None,
-    config_dir: Annotated[
-        Path | None, typer.Option("--config-dir", help="Folder with configuration files of your own.")
-    ] = None,
+    prompt: _Prompts = None,
+    multirun: _Multirun = False,
+    config_dir: ConfigDir = None,
     resume_with_changes: Annotated[
         bool, typer.Option("--resume-with-changes", help="Go on in a run folder of another configuration.")
     ] = False,
+    show_config: ShowConfig = False,
     debug: Debug = False,
 ) -> None:
     """Run methods over prompt-seed pairs; resumes by itself."""
-    from sgool.run.config import load_config
-
     with user_errors(debug):
-        config = load_config([*(overrides or []), *(["debug=true"] if debug else [])], config_dir)
+        lines = command_lines(overrides, debug=debug, shows=show_config, prompts=prompt or ())
+        if multirun:
+            from sgool.cli.sweep import Command, show_sweep, sweep
+
+            command = Command.of(lines, config_dir, resume_with_changes, debug)
+            raise typer.Exit(show_sweep(command) if show_config else sweep(command))
+        from sgool.run.config import load_config
+
+        config = load_config(lines, config_dir)
+    if show_config:
+        print_config(config)
+        return
     with user_errors(config.debug):
         from sgool.cli.console import ConsoleProgress, print_outcome
         from sgool.run.fit import run_experiment
@@ -57,7 +88,9 @@ def edit(
     text: Annotated[str, typer.Option("--text", help="What objectives that read a text are told.")] = "",
     captions: Annotated[
         Path | None,
-        typer.Option("--captions", help="A text for each photo: a CSV file with columns image and text."),
+        typer.Option(
+            "--captions", parser=home_path, help="A text for each photo: a CSV file with columns image and text."
+        ),
     ] = None,
     prompt: Annotated[
         str, typer.Option("--prompt", help="What the denoising network is told; best empty for inversion.")
@@ -66,16 +99,15 @@ def edit(
     max_error: Annotated[
         float, typer.Option("--max-error", help="Largest relative error of the inversion at which the edit goes on.")
     ] = 0.05,
-    config_dir: Annotated[
-        Path | None, typer.Option("--config-dir", help="Folder with configuration files of your own.")
-    ] = None,
+    config_dir: ConfigDir = None,
+    show_config: ShowConfig = False,
     debug: Debug = False,
 ) -> None:
     """Invert real images exactly and optimise them (experiment=edit unless you choose another)."""
     from sgool.cli.photos import edit_photos
 
     told = {"text": text.strip(), "prompt": prompt.strip(), "fit": fit, "max_error": max_error}
-    raise typer.Exit(edit_photos(images or [], captions, told, config_dir, debug))
+    raise typer.Exit(edit_photos(images or [], captions, told, config_dir, shows=show_config, debug=debug))
 
 
 _SignalBefore = Annotated[
@@ -113,7 +145,7 @@ def submit(
     sbatch_option: _SbatchOptions = None,
     setup: _Setup = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the script; write and submit nothing.")] = False,
-    config_dir: Annotated[Path | None, typer.Option(help="As for fit.")] = None,
+    config_dir: ConfigDir = None,
     resume_with_changes: Annotated[bool, typer.Option("--resume-with-changes", help="As for fit.")] = False,
     debug: Debug = False,
 ) -> None:
@@ -126,7 +158,9 @@ def submit(
 
 @app.command()
 def status(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder; runners may be at work there.")],
+    run: Annotated[
+        Path, typer.Argument(metavar="RUN", parser=home_path, help="A run folder; runners may be at work there.")
+    ],
     as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
     debug: Debug = False,
 ) -> None:

@@ -7,15 +7,24 @@ from typing import Annotated
 
 import typer
 
-from sgool.cli.base import Debug, app, columns, say_left_out, user_errors
+from sgool.cli.base import ConfigDir, Debug, add_modules, app, columns, say_left_out, user_errors
+from sgool.config.paths import home_path
 from sgool.errors import SgoolError
 
 
 @app.command()
 def report(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="Run folders, as given in run_dir.")],
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN", parser=home_path, help="Run folders, as given in run_dir.")
+    ],
     out: Annotated[
-        Path | None, typer.Option("--out", help="Folder for the report; without it, report/ in the first run.")
+        Path | None,
+        typer.Option(
+            "--out",
+            metavar="PATH",
+            parser=home_path,
+            help="Folder for the report; without it, report/ in the first run.",
+        ),
     ] = None,
     against: Annotated[
         list[str] | None,
@@ -36,7 +45,9 @@ def report(
 
 @app.command()
 def study(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="Run folders, as given in run_dir.")],
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN", parser=home_path, help="Run folders, as given in run_dir.")
+    ],
     methods: Annotated[
         list[str] | None, typer.Option("--methods", help="Compare these alone, e.g. sgool,vanilla. Default: all.")
     ] = None,
@@ -45,8 +56,14 @@ def study(
     attention: Annotated[int, typer.Option("--attention", help="Attention checks that one rater sees.")] = 3,
     rater: Annotated[str | None, typer.Option("--rater", help="A page for this rater alone.")] = None,
     seed: Annotated[int, typer.Option("--seed", help="Decides pairs, orders and sides.")] = 0,
-    consent: Annotated[Path | None, typer.Option("--consent", help="Text file with a consent text of yours.")] = None,
-    out: Annotated[Path | None, typer.Option("--out", help="The study's folder. Default: study/ in the run.")] = None,
+    consent: Annotated[
+        Path | None,
+        typer.Option("--consent", metavar="PATH", parser=home_path, help="Text file with a consent text of yours."),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="PATH", parser=home_path, help="The study's folder. Default: study/ in the run."),
+    ] = None,
     serve: Annotated[bool, typer.Option("--serve", help="Serve the page and collect votes until Ctrl-C.")] = False,
     host: Annotated[str, typer.Option("--host", help="Address to listen at.")] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", help="0: any free one.")] = 8000,
@@ -56,7 +73,7 @@ def study(
     with user_errors(debug):
         from sgool.study import StudyOptions, build_study, run_study
 
-        names = tuple(name.strip() for part in methods or () for name in part.split(",") if name.strip())
+        names = tuple(name.strip() for part in methods or () for name in part.strip("[] ").split(",") if name.strip())
         made = build_study(runs, StudyOptions(names, pairs, per_rater, attention, seed, rater, consent, out))
         say_left_out(runs)
         run_study(made, (host, port) if serve else None, typer.echo)
@@ -64,9 +81,15 @@ def study(
 
 @app.command("study-results")
 def study_results(
-    votes: Annotated[list[Path], typer.Argument(metavar="VOTES", help="CSV files, from the server and from raters.")],
+    votes: Annotated[
+        list[Path],
+        typer.Argument(metavar="VOTES", parser=home_path, help="CSV files, from the server and from raters."),
+    ],
     key: Annotated[
-        Path | None, typer.Option("--key", help="The study's key. Default: key.json beside the first file.")
+        Path | None,
+        typer.Option(
+            "--key", metavar="PATH", parser=home_path, help="The study's key. Default: key.json beside the first file."
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, every number in full.")] = False,
     debug: Debug = False,
@@ -82,7 +105,7 @@ def study_results(
 
 @app.command()
 def score(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", parser=home_path, help="A run folder.")],
     distribution: Annotated[
         str | None,
         typer.Option(
@@ -104,10 +127,12 @@ def score(
         str | None,
         typer.Option(metavar="JUDGE", help="How a prompt's images differ over seeds, into RUN/diversity.csv."),
     ] = None,
+    config_dir: ConfigDir = None,
     debug: Debug = False,
 ) -> None:
     """Score a finished run's images again, with the judges of its configuration as they are now; or sets of images."""
     with user_errors(debug):
+        add_modules(config_dir)
         if distribution is None and (features is not None or by is not None):
             given = " and ".join(["--features"] * (features is not None) + ["--by"] * (by is not None))
             raise SgoolError(f"{given}: expected --distribution REFERENCE beside it, got none; add it, or leave it out")

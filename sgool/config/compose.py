@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sgool.config.locate import add_search_folder
-from sgool.config.overrides import Reader
+from sgool.config.overrides import SEVERAL, Reader
 from sgool.config.paths import config_folder
-from sgool.config.rules import Schema
+from sgool.config.quoting import hydra_quoted, list_override
+from sgool.config.rules import Schema, Variants
 from sgool.errors import ConfigError
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
+
+#: Group whose files' keys do not stand under its own name -> where they stand, as the files' first line says.
+PACKAGES = {"experiment": "_global_", "judges": "models.judges"}
+_HEADER = re.compile(r"^#\s*@package\s+\S", re.MULTILINE)
 
 
 def compose(
@@ -40,18 +46,26 @@ def compose(
     Raises:
         ConfigError: Nothing can be composed; it lists all problems that were found.
     """
-    folders = _folders(config_dir)
+    folders = config_folders(config_dir)
     for own in folders[1:]:
         add_search_folder(own)
     reader = Reader(folders, schema, named)
     found = reader.read(overrides)
     problems = found.problems
-    with _together_with(problems):
-        base = _compose(found.groups, folders)
+    with _together_with(problems), hydra_reads(folders):
+        groups = [*found.groups, *search_path(folders)]
+        base = _compose(groups)
+        chosen = _lists(groups)
+        problems += [_one_choice(group, names) for group, names in chosen.items() if group not in SEVERAL]
         unknown = reader.unknown_keys(found.values, _container(base, resolve=False))
         problems += unknown.values()
         sound = [str(value.input_line) for value in found.values if str(value.input_line) not in unknown]
-        plain = _container(_compose([*found.groups, *sound], folders) if sound else base, resolve=True)
+        plain = _container(_compose([*groups, *sound]) if sound else base, resolve=True)
+    _without_header(plain, problems, folders)
+    problems += _not_run(plain, found.groups)
+    for group in chosen.keys() & plain.keys():
+        if isinstance(variants := schema.get(group), Variants) and variants.several:
+            plain[group][variants.key] = chosen[group]  # the files' own names have overwritten each other
     return plain, problems
 
 
@@ -69,7 +83,7 @@ def _together_with(problems: Sequence[str]) -> Iterator[None]:
         raise ConfigError([*problems, *error.problems]) from error
 
 
-def _folders(config_dir: str | os.PathLike[str] | None) -> list[Path]:
+def config_folders(config_dir: str | os.PathLike[str] | None) -> list[Path]:
     """Returns the shipped folder and the user's, if given.
 
     Raises:
@@ -93,26 +107,25 @@ def _folders(config_dir: str | os.PathLike[str] | None) -> list[Path]:
     return [shipped, own]
 
 
-def _compose(overrides: Sequence[str], folders: Sequence[Path]) -> DictConfig:
-    """Calls Hydra's compose and leaves Hydra's global state as it was.
+@contextmanager
+def hydra_reads(folders: Sequence[Path]) -> Iterator[None]:
+    """Lets Hydra read these folders, and leaves its global state as it was.
 
     Raises:
         ConfigError: Hydra, OmegaConf or YAML refuse the configuration.
     """
     import yaml
-    from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    more = [f'hydra.searchpath=["file://{_quoted(folder)}"]' for folder in folders[1:]]
     before = GlobalHydra.instance().hydra
     # The caller may be a Hydra application: Hydra refuses to initialise a second time unless the first is set aside.
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(config_dir=str(folders[0]), job_name="sgool", version_base="1.3"):
-            return hydra_compose("config", overrides=[*overrides, *more])
+            yield
     # ValueError: what Hydra itself raises for some malformed defaults lists.
     except (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError) as error:
         raise ConfigError([_first_part(error)]) from error
@@ -120,13 +133,74 @@ def _compose(overrides: Sequence[str], folders: Sequence[Path]) -> DictConfig:
         GlobalHydra.instance().hydra = before
 
 
-def _quoted(folder: Path) -> str:
-    return str(folder).replace("\\", "\\\\").replace('"', '\\"')
+def search_path(folders: Sequence[Path]) -> list[str]:
+    """Returns the override that makes Hydra read the user's folder too."""
+    return [f"hydra.searchpath=[{hydra_quoted(f'file://{folder}')}]" for folder in folders[1:]]
+
+
+def _compose(overrides: Sequence[str]) -> DictConfig:
+    from hydra import compose as hydra_compose
+
+    return hydra_compose("config", overrides=list(overrides))
+
+
+def _lists(overrides: Sequence[str]) -> dict[str, list[str]]:
+    """Returns the groups of which several choices are taken, on the command line or in a file, with the choices."""
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.types import RunMode
+
+    found: dict[tuple[str, str | None], list[str]] = {}
+    loader = GlobalHydra.instance().config_loader()
+    for entry in loader.compute_defaults_list("config", list(overrides), RunMode.RUN).defaults:
+        group, _, name = (entry.config_path or "").rpartition("/")
+        # A file of the same group that is named inside another one is that file's own business.
+        if entry.parent == "config" and not entry.is_self:
+            found.setdefault((group, entry.package), []).append(name)
+    return {group: list(dict.fromkeys(names)) for (group, _), names in found.items() if len(names) > 1}
+
+
+def _not_run(plain: Mapping[str, Any], groups: Sequence[str]) -> Iterator[str]:
+    """Yields a problem for each method that is added on the command line, but that no pair would get."""
+    names = plain.get("methods")
+    for line in groups:
+        added = re.match(r"\+{1,2}method@method\.(\w+)=", line)
+        if added and isinstance(names, list) and added[1] not in names:
+            chosen = list_override("methods", added[1])
+            yield f"`{line}`: adds a method that `methods` does not name, so it would not run; add {chosen}"
+
+
+def _one_choice(group: str, names: Sequence[str]) -> str:
+    ways = {
+        "experiment": ". An experiment of your own can build on others: name them in its `defaults`",
+        "objective": ". Further terms are added one by one: '+objective.terms.NAME={type: ..., ...}'",
+    }
+    several = " and ".join(SEVERAL)
+    return (
+        f"`{group}`: expected one choice, got {', '.join(names)}; write {group}={names[-1]} (only {several} may be "
+        f"lists){ways.get(group, '')}"
+    )
+
+
+def _without_header(plain: dict[str, Any], problems: list[str], folders: Sequence[Path]) -> None:
+    """Reports files whose keys stand under their group's name, since they lack the line that says where they belong."""
+    for group, package in PACKAGES.items():
+        if not plain.get(group):
+            continue
+        files = [file for folder in folders for file in sorted((folder / group).glob("*.yaml"))]
+        lacking = [str(file) for file in files if not _HEADER.search(file.read_text(encoding="utf-8"))]
+        problems.append(
+            f"`{group}`: expected `# @package {package}` as the first line of {' or '.join(lacking) or 'its file'}, "
+            f"got none; without it Hydra puts the file's keys under `{group}`, where nothing reads them"
+        )
+        del plain[group]  # reported once, and not as unknown keys
 
 
 def _first_part(error: Exception) -> str:
     """Returns Hydra's message on one line, without its search path and the advice that follows it."""
-    return " ".join(str(error).partition("Config search path:")[0].split())
+    text = " ".join(str(error).partition("Config search path:")[0].split())
+    if wrong := re.match(r"In '(\w+)/.*': Could not override '\1/(\w+)@", text):
+        text += f" Write `override /{wrong[2]}: ...`, with a slash."
+    return text
 
 
 def _container(config: DictConfig, *, resolve: bool) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,11 +11,20 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from sgool.config.rules import Schema, Variants
+from sgool.config.quoting import list_override, quoted_override
+from sgool.config.rules import Schema, Variants, rules_at
 from sgool.config.suggest import did_you_mean, known_keys, unknown_key
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
+
+#: Groups of which several choices may be taken side by side; a list in place of any other choice is refused.
+SEVERAL = ("judges", "logger")
+
+
+def is_launch_setting(line: str) -> bool:
+    """Whether an override sets how Hydra launches the runs of a sweep, such as ``hydra/launcher=submitit_slurm``."""
+    return re.match(r"[+~]{0,2}hydra[./]", line) is not None
 
 
 @dataclass
@@ -60,9 +71,12 @@ class Reader:
                 found.problems.append(_unreadable(line, str(error)))
                 continue
             group = override.key_or_group
-            if override.is_sweep_override():
-                key, _, value = line.partition("=")
-                found.problems.append(f"`{line}`: one run has one value per key; a list is written {key}=[{value}]")
+            if is_launch_setting(line):
+                found.problems.append(
+                    f"`{line}`: Hydra's launchers and sweepers start the runs of sgool fit -m; add -m"
+                )
+            elif override.is_sweep_override():
+                found.problems.append(self._sweep(line))
             elif not any((folder / group).is_dir() for folder in self._folders):
                 if hint := self._choice_hint(override):
                     found.problems.append(hint)
@@ -91,18 +105,48 @@ class Reader:
         group, value = override.key_or_group, override.value()
         options = self._choices(group)
         if group == "method" and override.package is None:
-            return f"`{override.input_line}`: a run has several methods; choose those to run with methods=[{value}]"
+            return self._method_hint(override)
+        if group == "method" and not str(override.package).startswith("method."):
+            return f"`{override.input_line}`: {_added(value, override.package)}"
         wanted = value if isinstance(value, list) else [value]
         wrong = [entry for entry in wanted if entry is not None and str(entry) not in options]
         if not wrong or override.is_delete():
             return None
         hint = did_you_mean(str(wrong[0]), options) or "."
+        if group == "method" and len(self._folders) == 1:
+            hint += f" A file of your own is method/{wrong[0]}.yaml in a folder given with --config-dir."
         return f"`{group}`: there is no choice {str(wrong[0])!r}{hint} Choices: {', '.join(options)}."
+
+    def _sweep(self, line: str) -> str:
+        """Returns advice for an override with several values, ``optimization.lr=1,2``."""
+        key, _, value = line.partition("=")
+        rules, name = rules_at(self._schema, key.lstrip("+")), key.lstrip("+")
+        ways = [f"for a run with each value: sgool fit -m {shlex.quote(line)}"]
+        # Entries that are no numbers or words are texts; a comma may also belong to a text.
+        entries = yaml.safe_load(f"[{value}]") if re.fullmatch(r"[^\[\]{}:#'\"]*", value) else None
+        if name in SEVERAL or (entries is not None and any(rule.accepts(entries) for rule in rules)):
+            ways.insert(0, f"a list is written {list_override(key, value)}")
+        elif any(rule.accepts(value) for rule in rules):
+            ways.insert(0, f"a text with commas is written {quoted_override(key, value)}")
+        return f"`{line}`: one run has one value per key; {'; '.join(ways)}"
+
+    def _method_hint(self, override: Override) -> str:
+        """Returns advice for ``method=sgool`` and ``+method=hot``: methods are composed side by side."""
+        value = override.value()
+        values = [str(entry) for entry in (value if isinstance(value, list) else [value])]
+        names = ",".join(values)
+        shipped = {path.stem for path in (self._folders[0] / "method").glob("*.yaml")}
+        own = [f"+method@method.{name}={name}" for name in values if name not in shipped]
+        added = f", after adding your own with {' '.join(own)}" if own else ""
+        chosen = list_override("methods", names)
+        return f"`{override.input_line}`: a run has several methods; choose those to run with {chosen}{added}"
 
     def _choice_hint(self, override: Override) -> str | None:
         """Returns advice for an override like ``sampler.name=edict``, which would keep the other sampler's keys."""
         group, _, key = override.key_or_group.partition(".")
         variants, value = self._schema.get(group), override.value()
+        if group == "method" and key and "." not in key and isinstance(value, str):
+            return f"`{override.input_line}`: {_added(value, key)}"
         if isinstance(variants, Variants) and key == variants.key and value in self._choices(group):
             return f"`{override.input_line}`: use `{group}={value}`, which brings the other keys of {value} along"
         return None
@@ -122,13 +166,25 @@ class Reader:
         return f"It belongs to {' and '.join(choices)}. " if choices else ""
 
 
+def _added(file: Any, name: Any) -> str:
+    return f"a method of your own, method/{file}.yaml in --config-dir, is added with +method@method.{name}={file}"
+
+
 def _unreadable(line: str, error: str) -> str:
     if "=" not in line and not line.startswith("~"):
         return f"`{line}`: expected KEY=VALUE, got no ="
-    reason = error.strip().splitlines()[0]
+    reason = "" if line in error else f" ({error.strip().splitlines()[0]})"
+    key, _, value = line.partition("=")
+    if not re.fullmatch(r"[+~]{0,2}[\w.@/$-]+", key):
+        return f"`{line}`: cannot be read as KEY=VALUE{reason}; {key!r} is no key"
+    if value[:1] in ("[", "{", '"', "'"):
+        return (
+            f"`{line}`: cannot be read as KEY=VALUE{reason}. Brackets and quotes have to be closed; for a text that "
+            f"holds them write {quoted_override(key, value)}"
+        )
     return (
-        f"`{line}`: cannot be read as KEY=VALUE ({reason}). A value with special characters needs quotes inside those "
-        f"of the shell: 'KEY=\"a, b=(c)\"'"
+        f"`{line}`: a text with special characters needs quotes inside those of the shell; write "
+        f"{quoted_override(key, value)}"
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,20 @@ from sgool.errors import ConfigError
 PACKAGE = Path(__file__).resolve().parents[1]
 #: Folder of the embedded models; may be absent in a checkout without weights.
 ASSETS = PACKAGE / "assets"
+
+
+#: What `data.prompts` begins with where it holds the prompts themselves, one a line.
+TEXT = "text:"
+
+
+def home(text: str) -> str:
+    """Replaces a leading ``~`` (or ``~NAME``) of a path by the home folder; returns any other text as it is."""
+    return os.path.expanduser(text) if text.startswith("~") else text
+
+
+def home_path(text: str) -> Path:
+    """Returns the path of a command line's argument, a leading ``~`` replaced: ``--out=~/x`` gets here as it is."""
+    return Path(home(text))
 
 
 def config_folder() -> Path:

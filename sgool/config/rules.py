@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from sgool.config.quoting import list_override, quoted_override
 from sgool.config.suggest import did_you_mean, known_keys, unknown_key
 
 #: OmegaConf's mark of a value that the user must give.
@@ -46,12 +47,14 @@ class Variants:
         schemas: Value of that entry -> schema of the other entries.
         default: Value that is used if the entry is missing; None: it must be there.
         unlisted: Values that messages do not offer, since users write them in another way.
+        several: Whether the entry may also be a list of values; the other entries then follow all their schemas.
     """
 
     key: str
     schemas: Mapping[str, Mapping[str, Schema]]
     default: str | None = None
     unlisted: tuple[str, ...] = ()
+    several: bool = False
 
 
 Schema = Rule | Each | Variants | Mapping[str, "Schema"]
@@ -135,14 +138,49 @@ def check(value: Any, schema: Schema, key: str = "") -> list[Problem]:
     if isinstance(value, str) and value == MISSING:
         return [Problem(key, f"`{key}`: has no value yet; give one with {key}=VALUE")]
     if isinstance(schema, Rule):
-        return [] if schema.accepts(value) else [Problem(key, f"`{key}`: expected {schema.expected}, got {value!r}")]
+        if schema.accepts(value):
+            return []
+        return [Problem(key, f"`{key}`: expected {schema.expected}, got {value!r}{_how_to_write(key, schema, value)}")]
     if not isinstance(value, Mapping):
-        return [Problem(key, f"`{key}`: expected a mapping, got {value!r}")]
+        hint = (
+            f"; a file chooses {value} by `- override /{key}: {value}` in its `defaults`"
+            if _is_choice(key, value)
+            else ""
+        )
+        return [Problem(key, f"`{key}`: expected a mapping, got {value!r}{hint}")]
     if isinstance(schema, Variants):
         return _check_variants(value, schema, key)
     if isinstance(schema, Each):
         return _check_each(value, schema, key)
     return _check_mapping(value, schema, key)
+
+
+def rules_at(schema: Schema, key: str) -> list[Rule]:
+    """Returns the rules that a dotted key may have: several where they depend on other keys, none if it is unknown."""
+    if isinstance(schema, Rule):
+        return [] if key else [schema]
+    name, _, rest = key.partition(".")
+    if isinstance(schema, Each):
+        return rules_at(schema.schema, rest) if name else []
+    if isinstance(schema, Variants):
+        return [rule for variant in schema.schemas.values() for rule in rules_at(variant, key)]
+    return rules_at(schema[name], rest) if name in schema else []
+
+
+def _how_to_write(key: str, rule: Rule, value: Any) -> str:
+    """Returns how the override is typed where a list or a text was meant, or an empty text."""
+    if not isinstance(value, (list, Mapping)) and rule.accepts([value]):
+        entries = ",".join(str(value).split()) if re.fullmatch(r"[\w ]+", str(value)) else str(value)
+        return f"; a list is written {list_override(key, entries)}"
+    # Texts that Hydra reads as something else, such as 2024 or [a].
+    given = f"[{value[0]}]" if isinstance(value, list) and len(value) == 1 else str(value).lower()
+    if isinstance(value, (bool, int, float, list)) and rule.accepts(given):
+        return f"; a text like that is written {quoted_override(key, given)}"
+    return ""
+
+
+def _is_choice(key: str, value: Any) -> bool:
+    return "." not in key and isinstance(value, str) and re.fullmatch(r"\w+", value) is not None
 
 
 def _check_each(value: Mapping[str, Any], schema: Each, key: str) -> list[Problem]:
@@ -156,11 +194,17 @@ def _check_variants(value: Mapping[str, Any], schema: Variants, key: str) -> lis
     if schema.key not in value and schema.default is not None:
         return _check_mapping(value, schema.schemas[schema.default], key)
     name, at = value.get(schema.key), _join(key, schema.key)
+    if schema.several and isinstance(name, list) and name and all(str(entry) in schema.schemas for entry in name):
+        return _check_mapping(value, {schema.key: list_of(text()), **_union(schema, name)}, key)
     if not isinstance(name, str) or name not in schema.schemas:
         names = [known for known in schema.schemas if known not in schema.unlisted]
         hint = did_you_mean(str(name), names)
         return [Problem(at, f"`{at}`: expected {choice(*names).expected}, got {name!r}{hint}")]
     return _check_mapping(value, {schema.key: text(), **schema.schemas[name]}, key)
+
+
+def _union(schema: Variants, names: list[str]) -> dict[str, Schema]:
+    return {key: rule for name in names for key, rule in schema.schemas[name].items()}
 
 
 def _check_mapping(value: Mapping[str, Any], schema: Mapping[str, Schema], key: str) -> list[Problem]:

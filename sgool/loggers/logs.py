@@ -7,6 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from sgool.loggers.options import logger_names
 from sgool.loggers.process import Process
 from sgool.types import PairRecord, PromptSeed
 
@@ -30,7 +31,7 @@ class RunLogs:
     from a global generator.
 
     Args:
-        options: The ``logger`` part of the configuration.
+        options: The ``logger`` part of the configuration; its ``name`` is a logger's, or a list of several.
         run_dir: The run folder.
         name: The run's name, which is W&B's group.
         method: The method's name, which is W&B's job type.
@@ -57,11 +58,8 @@ class RunLogs:
         self.loggers: list[CsvPairLogger | WandbPairLogger] = []
         #: Sentences that the user should be told.
         self.notes: list[str] = []
-        if options["name"] == "csv":
-            from sgool.loggers.csv_logger import CsvPairLogger
-
-            self.loggers.append(CsvPairLogger(run_dir, method, process))
-        elif options["name"] == "wandb":
+        names = logger_names(options)
+        if "wandb" in names:  # first, since it alone may fail to start
             from sgool.loggers.wandb_logger import WandbPairLogger
             from sgool.loggers.wandb_run import open_run
 
@@ -69,6 +67,10 @@ class RunLogs:
             opened = open_run(options, run_dir=run_dir, name=name, method=method, process=process, config=shown)
             self.loggers.append(WandbPairLogger(opened, options, run_dir, method, planned_updates))
             self.notes += opened.notes
+        if "csv" in names:
+            from sgool.loggers.csv_logger import CsvPairLogger
+
+            self.loggers.append(CsvPairLogger(run_dir, method, process))
 
     def begin(self, pairs: Sequence[PromptSeed]) -> None:
         """Tells the loggers that a batch begins."""

@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from sgool.errors import SgoolError
+from sgool.loggers.options import logger_names
 
 #: W&B's own servers, which have had both names; a login at one counts at the other.
 _CLOUD = ("api.wandb.ai", "api.forge.coreweave.com")
@@ -24,7 +25,7 @@ def check_logger(options: Mapping[str, Any]) -> None:
     Raises:
         SgoolError: W&B is not installed, or an online run has no credentials.
     """
-    if options["name"] != "wandb":
+    if "wandb" not in logger_names(options):
         return
     if importlib.util.find_spec("wandb") is None:
         raise SgoolError("`logger`: wandb is not installed; `pip install wandb`, or set `logger=csv`")

@@ -125,7 +125,7 @@ class ImageJudgeOptions(JudgeOptions):
         elif not reference_images(None, config["objective"]["terms"]):
             yield (
                 f"`{where}.images`: null stands for the reference images of the objective's image_alignment terms, and "
-                f"it has no such term; give some with {where}.images=[a.png,b.jpg]"
+                f"it has no such term; give some with '{where}.images=[a.png,b.jpg]'"
             )
 
 

@@ -12,10 +12,11 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from sgool.errors import SgoolError
+from sgool.models.checkpoints import load_strictly, read_state
 
 _STRIDE = 4
 #: Cells around a peak in which no other object is read.
@@ -157,5 +158,5 @@ class SceneReader(nn.Module):
         if missing:
             raise SgoolError(f"scene reader: expected {', '.join(missing)} in {folder}; check `models.scene_reader`")
         reader = cls(**json.loads((folder / "config.json").read_text()))
-        reader.load_state_dict(load_file(folder / "model.safetensors"))
+        load_strictly(reader, read_state(folder / "model.safetensors"), folder / "model.safetensors")
         return reader.float().eval().requires_grad_(False)

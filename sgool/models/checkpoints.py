@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sgool.config.weights import file_problem
 from sgool.errors import SgoolError
 
 State = dict[str, Tensor]
@@ -29,7 +30,7 @@ def read_state(path: str | Path) -> State:
     path = Path(path).expanduser()
     if not path.is_file():
         raise SgoolError(f"Expected a weights file at {path}, but there is none. Check the path.")
-    _refuse_text(path)
+    refuse_broken([path])
     content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
     state = _find_state(content)
     if state is None:
@@ -39,6 +40,17 @@ def read_state(path: str | Path) -> State:
             f"{names or 'nothing'}. Save one with torch.save(model.state_dict(), FILE)."
         )
     return _without_prefix(state, "module.")
+
+
+def refuse_broken(files: Iterable[Path]) -> None:
+    """Raises an error if a file of weights is cut short, a git-lfs pointer or a web page; see `sgool.config.weights`.
+
+    Raises:
+        SgoolError: It names all such files, what was expected and what was got.
+    """
+    problems = [problem for file in files if (problem := file_problem(file))]
+    if problems:
+        raise SgoolError(" ".join(problems))
 
 
 def below(state: Mapping[str, Tensor], prefix: str) -> State:
@@ -95,15 +107,6 @@ def first_tensor(state: Mapping[str, Tensor], names: Iterable[str], source: str 
 def _shortened(names: list[str]) -> str:
     rest = len(names) - _NAMES_SHOWN
     return ", ".join(names[:_NAMES_SHOWN]) + (f" and {rest} more" if rest > 0 else "")
-
-
-def _refuse_text(path: Path) -> None:
-    with path.open("rb") as file:
-        head = file.read(64).lstrip().lower()
-    if head.startswith((b"<!doctype", b"<html")):
-        raise SgoolError(f"{path} is a web page, not weights. Download the raw file that the page offers.")
-    if head.startswith(b"version https://git-lfs"):
-        raise SgoolError(f"{path} is a git-lfs pointer, not weights. Run `git lfs pull` in its repository.")
 
 
 def _read_safetensors(path: Path) -> Any:

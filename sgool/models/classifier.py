@@ -15,6 +15,7 @@ from sgool.errors import SgoolError
 from sgool.models.assets import resolve_asset
 from sgool.models.checkpoints import State, first_tensor, load_strictly, read_state
 from sgool.models.fingerprint import fingerprints
+from sgool.models.hub import hub_access, not_cached
 from sgool.models.image_settings import timm_preprocess, torchvision_preprocess, torchvision_weights
 from sgool.models.preprocess import Preprocess, frozen
 from sgool.models.wsdan import build_wsdan
@@ -170,8 +171,12 @@ def _timm(model: str, state: State | None, path: str) -> tuple[nn.Module, Prepro
         raise SgoolError(f"Unknown timm model {model!r}. Close names: {', '.join(near) or 'none'}.")
     if state is None:
         try:
-            network = timm.create_model(model, pretrained=True)
+            with hub_access() as unreachable:
+                network = timm.create_model(model, pretrained=True)
         except (RuntimeError, OSError, ValueError) as error:
+            if unreachable:
+                what = f"The classifier {model!r} of timm"
+                raise SgoolError(not_cached(what, unreachable, "give a weights file as `checkpoint`")) from error
             raise SgoolError(
                 f"Cannot fetch timm's weights of {model!r}: {' '.join(str(error).split())[:200]}. Without network "
                 "access, give a weights file as `checkpoint`."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -13,9 +14,11 @@ from sgool.errors import SgoolError
 from sgool.models.clip_sources import ClipSource, resolve_clip
 from sgool.models.devices import best_device
 from sgool.models.fingerprint import fingerprint
+from sgool.models.hub import hub_access, not_cached
 from sgool.models.preprocess import Preprocess
 from sgool.models.resize import Resize, ResizeMode
 
+_MEND = "give a folder in open_clip's layout (open_clip_config.json, weights, tokenizer)"
 _RESIZE_MODES: tuple[ResizeMode, ...] = ("shortest", "longest", "squash")
 
 
@@ -169,6 +172,11 @@ def load_clip(
 
 
 def _read(source: ClipSource) -> tuple[nn.Module, Any]:
+    with hub_access() if source.may_fetch else nullcontext() as unreachable:
+        return _network(source, unreachable), _tokenizer(source, unreachable)
+
+
+def _network(source: ClipSource, unreachable: str | None) -> nn.Module:
     import pickle
 
     import open_clip
@@ -176,20 +184,28 @@ def _read(source: ClipSource) -> tuple[nn.Module, Any]:
 
     unreadable = (SafetensorError, pickle.UnpicklingError)
     try:
-        network = open_clip.create_model(source.model, pretrained=source.pretrained, require_pretrained=True)
+        return open_clip.create_model(source.model, pretrained=source.pretrained, require_pretrained=True)
     except (RuntimeError, ValueError, TypeError, KeyError, OSError, AssertionError, *unreadable) as error:
+        if unreachable:
+            raise SgoolError(not_cached(f"The CLIP {source.name!r}", unreachable, _MEND)) from error
         raise SgoolError(
             f"Cannot load the CLIP {source.name!r} ({source.model}): {_first_lines(error)}. Expected weights that fit "
             "the configuration; without network access, give a local folder."
         ) from error
+
+
+def _tokenizer(source: ClipSource, unreachable: str | None) -> Any:
+    import open_clip
+
     try:
-        tokenizer = open_clip.get_tokenizer(source.model, **source.tokenizer_options)
+        return open_clip.get_tokenizer(source.model, **source.tokenizer_options)
     except (RuntimeError, ValueError, TypeError, KeyError, OSError) as error:
+        if unreachable:
+            raise SgoolError(not_cached(f"The tokenizer of the CLIP {source.name!r}", unreachable, _MEND)) from error
         raise SgoolError(
             f"Cannot load the tokenizer of the CLIP {source.name!r} ({source.model}): {_first_lines(error)}. A folder "
             "must hold the tokenizer's files (tokenizer.json, tokenizer_config.json) beside the weights."
         ) from error
-    return network, tokenizer
 
 
 def _first_lines(error: Exception) -> str:

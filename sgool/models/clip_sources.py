@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from sgool.config.paths import ASSETS
+from sgool.config.weights import folder_files
 from sgool.errors import SgoolError
+from sgool.models.checkpoints import refuse_broken
 
 CONFIG_FILE = "open_clip_config.json"
 _LOCAL, _HUB, _EMBEDDED = "local-dir:", "hf-hub:", "emoji_world/"
@@ -32,6 +34,11 @@ class ClipSource:
     model: str
     pretrained: str | None
     tokenizer_options: dict[str, Any]
+
+    @property
+    def may_fetch(self) -> bool:
+        """Whether loading it may fetch files from the hub."""
+        return not self.model.startswith(_LOCAL)
 
 
 def resolve_clip(model: str, pretrained: str | None = None) -> ClipSource:
@@ -86,6 +93,7 @@ def _folder_source(folder: Path, name: str | None = None) -> ClipSource:
         raise SgoolError(
             f"The CLIP folder {folder} holds no weights; expected open_clip_model.safetensors beside {CONFIG_FILE}."
         )
+    refuse_broken(folder_files(folder))
     text = config["text_cfg"]
     tower = text.get("hf_model_name")
     if tower and not Path(tower).is_dir():
@@ -138,6 +146,8 @@ def _registry_source(model: str, pretrained: str | None) -> ClipSource:
             f"{pretrained!r} is neither a checkpoint file nor a pretrained tag of CLIP {name!r}. "
             f"Tags: {', '.join(tags)}."
         )
+    if Path(pretrained).is_file():
+        refuse_broken([Path(pretrained)])
     _check_activation(name, pretrained)
     label = Path(pretrained).stem if Path(pretrained).is_file() else pretrained
     return ClipSource(f"{name}/{label}", name, pretrained, {})

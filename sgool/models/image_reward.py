@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from sgool.errors import SgoolError
 from sgool.models.aesthetic import layered_head
 from sgool.models.checkpoints import below, first_tensor, load_strictly, read_state
+from sgool.models.hub import hub_access, not_cached
 from sgool.models.preprocess import OPENAI_MEAN, OPENAI_STD, Preprocess, frozen
 
 #: Mean and standard deviation of the raw rewards, with which the public package normalises.
@@ -139,8 +140,11 @@ def load_tokenizer(name: str) -> Any:
     try:
         if folder.is_dir():
             return AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
-        return AutoTokenizer.from_pretrained(name)
+        with hub_access() as unreachable:
+            return AutoTokenizer.from_pretrained(name)
     except (OSError, ValueError, RuntimeError, KeyError) as error:
+        if not folder.is_dir() and unreachable:
+            raise SgoolError(not_cached(f"The tokenizer {name!r}", unreachable, "give a tokenizer's folder")) from error
         raise SgoolError(
             f"Cannot load the tokenizer {name!r}: {' '.join(str(error).split())[:200]}. Expected a folder with a "
             "tokenizer's files, or a hub id that can be reached."

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from sgool.config.pipeline import KIND_FILES, class_problems, kind_problems, unet_problems
+from sgool.config.weights import folder_files
 from sgool.errors import SgoolError
 from sgool.models.assets import resolve_asset
+from sgool.models.checkpoints import refuse_broken
 from sgool.models.devices import best_device
 from sgool.models.family import Family
+from sgool.models.hub import hub_access, not_cached
 from sgool.models.schedule import respaced
 from sgool.models.stable_diffusion import StableDiffusion
 
@@ -57,17 +62,14 @@ def load_models(
     name = "dtype" if tuple(map(int, diffusers.__version__.split(".")[:2])) >= (0, 42) else "torch_dtype"
     options: dict[str, Any] = {name: dtype, "safety_checker": None, "requires_safety_checker": False}
     try:
-        with _no_progress_bars():
+        with nullcontext() if local else hub_access() as unreachable, _no_progress_bars():
+            _check_kind(str(path), resolved, local)
             if vae_dtype is not None:
                 more: dict[str, Any] = {name: vae_dtype, "subfolder": "vae", "local_files_only": local}
                 options["vae"] = diffusers.AutoencoderKL.from_pretrained(resolved, **more)
             pipeline = diffusers.StableDiffusionPipeline.from_pretrained(resolved, local_files_only=local, **options)
-    except (OSError, ValueError, TypeError) as error:
-        why = (str(error).strip() or type(error).__name__).splitlines()[0]
-        mend = "a missing file: write the folder again" if local else "check the id and the network, or give a folder"
-        raise SgoolError(
-            f"`models.path`: could not load a Stable Diffusion pipeline from {str(path)!r}: {why} ({mend})"
-        ) from error
+    except (OSError, ValueError, TypeError, SafetensorError, UnpicklingError) as error:
+        raise _cannot_load(str(path), error, local, unreachable) from error
     pipeline.scheduler = respaced(pipeline.scheduler, steps_offset, timestep_spacing)
     models = _stable_diffusion(pipeline, str(path))
     if channels_last:
@@ -79,6 +81,15 @@ def load_models(
     if compile:
         models.unet.compile()
     return models
+
+
+def _cannot_load(path: str, error: Exception, local: bool, unreachable: str | None) -> SgoolError:
+    if unreachable:
+        give = f"give a folder with models.path=PATH (`hf download {path} --local-dir PATH` makes one)"
+        return SgoolError(f"`models.path`: {not_cached(repr(path), unreachable, give)}")
+    why = (str(error).strip() or type(error).__name__).splitlines()[0]
+    mend = "a missing file: write the folder again" if local else "check the id and the network, or give a folder"
+    return SgoolError(f"`models.path`: could not load a Stable Diffusion pipeline from {path!r}: {why} ({mend})")
 
 
 def _stable_diffusion(pipeline: Any, name: str) -> StableDiffusion:
@@ -140,7 +151,8 @@ def _check_folder(path: str, resolved: Path, local: bool) -> None:
     looks_local = not path or path.startswith((".", "/", "~")) or path.count("/") > 1
     if not local and looks_local:
         raise SgoolError(f"`models.path`: expected an existing folder or a hub id (owner/name), got {path!r}")
-    _check_kind(path, str(resolved), local)
+    if local:
+        refuse_broken(folder_files(resolved))
 
 
 def _check_kind(path: str, resolved: str, local: bool) -> None:

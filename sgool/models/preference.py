@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from sgool.config.weights import folder_files
 from sgool.errors import SgoolError
+from sgool.models.checkpoints import refuse_broken
 from sgool.models.clip import ClipTower
+from sgool.models.hub import hub_access, not_cached
 from sgool.models.image_settings import transformers_preprocess
 from sgool.models.preprocess import Preprocess, frozen
 from sgool.models.resize import Resize
@@ -118,11 +123,17 @@ def load_pick_score(model: str, processor: str, *, device: str | torch.device = 
     """
     from transformers import AutoTokenizer, CLIPImageProcessor, CLIPModel
 
+    if _is_folder(model):
+        refuse_broken(folder_files(Path(model)))
     try:
-        loaded: Any = CLIPModel.from_pretrained(model, output_loading_info=True, local_files_only=_is_folder(model))
-        tokenizer = AutoTokenizer.from_pretrained(processor, local_files_only=_is_folder(processor))
-        images = CLIPImageProcessor.from_pretrained(processor, local_files_only=_is_folder(processor))
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        with nullcontext() if _is_folder(model) and _is_folder(processor) else hub_access() as unreachable:
+            loaded: Any = CLIPModel.from_pretrained(model, output_loading_info=True, local_files_only=_is_folder(model))
+            tokenizer = AutoTokenizer.from_pretrained(processor, local_files_only=_is_folder(processor))
+            images = CLIPImageProcessor.from_pretrained(processor, local_files_only=_is_folder(processor))
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+        if unreachable:
+            what = f"PickScore, {model!r} with the processor {processor!r},"
+            raise SgoolError(not_cached(what, unreachable, "give folders in transformers' layout")) from error
         raise SgoolError(
             f"Cannot load PickScore from {model!r} with the processor {processor!r}: "
             f"{' '.join(str(error).split())[:300]}. Expected a folder in transformers' layout (config.json, "

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import re
-import ssl
 import sys
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sgool.config.paths import prompt_sets
+from sgool.config.network import out_of_reach
+from sgool.config.paths import TEXT, prompt_sets
 from sgool.errors import ConfigError
 from sgool.prompts.columns import Columns
 from sgool.prompts.parquet import arrow_records, one_line, wanted_columns
@@ -29,8 +27,8 @@ _PATIENCE = 10
 
 def is_dataset(source: str | Path) -> bool:
     """Whether ``data.prompts`` means a data set ("hub:OWNER/NAME" or a folder), not a file or a built-in set."""
-    if str(source).startswith(_PREFIX):
-        return True
+    if str(source).startswith((_PREFIX, TEXT)):
+        return str(source).startswith(_PREFIX)
     return Path(source).expanduser().is_dir() and str(source) not in prompt_sets()
 
 
@@ -118,16 +116,7 @@ def _out_of_reach() -> str | None:
 
     if datasets.config.HF_HUB_OFFLINE:
         return "HF_HUB_OFFLINE is set"
-    request = urllib.request.Request(datasets.config.HF_ENDPOINT, method="HEAD")
-    try:
-        urllib.request.urlopen(request, timeout=_PATIENCE).close()
-    except urllib.error.HTTPError:
-        return None  # an error status is an answer too: the hub is there
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "reason", error)
-        # The library has its own settings for trusted certificates, so it may connect where this request could not.
-        return None if isinstance(reason, ssl.SSLError) else str(reason) or type(reason).__name__
-    return None
+    return out_of_reach(datasets.config.HF_ENDPOINT, _PATIENCE)
 
 
 def _split(source: str | Path, loaded: Dataset | DatasetDict, split: str | None) -> Dataset:

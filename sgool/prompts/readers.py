@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sgool.config.paths import prompt_file
+from sgool.config.paths import TEXT, prompt_file
 from sgool.errors import ConfigError
 from sgool.prompts.columns import Columns
 from sgool.prompts.hub import dataset_records, is_dataset
@@ -18,6 +18,7 @@ from sgool.prompts.rows import DUPLICATES, PromptRow, RowReader
 from sgool.prompts.text import Problems, read_text
 
 _TEXT_SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".txt")
+_DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 #: Suffixes of prompt files; those of text files may be followed by .gz.
 SUFFIXES = (*_TEXT_SUFFIXES, ".parquet")
 
@@ -36,12 +37,14 @@ def read_prompts(
 ) -> list[PromptRow]:
     """Reads a prompt file, a built-in prompt set, or a data set of the `datasets` library.
 
-    CSV and TSV need a header. JSON is a list of strings or objects, or an object with such a list under ``prompts``.
+    CSV and TSV need a header; a CSV may have semicolons in place of commas. JSON is a list of strings or objects,
+    or an object with such a list under ``prompts``.
     JSON Lines has one string or object a line. In plain text each line is a prompt. Empty lines are skipped.
 
     Args:
         source: Path with one of `SUFFIXES`; a built-in set such as "emoji_world/demo"; "hub:OWNER/NAME"; or the folder
-            of a data set, as saved by ``save_to_disk`` or with files that ``datasets.load_dataset`` reads.
+            of a data set, as saved by ``save_to_disk`` or with files that ``datasets.load_dataset`` reads; or "text:"
+            and prompts, one a line.
         prompt_column: Name of the prompts' column; None: one of the usual names, see `sgool.prompts.columns`.
         category_column: Name of the categories' column, which a set need not have; None: one of the usual names.
         seed_column: Name of the column with each row's own seed; None: ``seed``, if there is one; empty: none is read.
@@ -63,9 +66,13 @@ def read_prompts(
     if duplicates not in DUPLICATES:
         raise ConfigError([f"`data.duplicates`: expected {', '.join(DUPLICATES)}, got {duplicates!r}"])
     columns = Columns(prompt_column, category_column, seed_column, negative_prompt_column)
+    records: Iterator[tuple[int, Any]]
     if is_dataset(source):
         problems = Problems(str(source))
         records = dataset_records(source, split, subset, revision, columns, problems)
+    elif str(source).startswith(TEXT):
+        problems = Problems("`data.prompts`")
+        records = _lines(str(source).removeprefix(TEXT))
     else:
         path = prompt_file(source)
         problems = Problems(path)
@@ -93,12 +100,16 @@ def _file_records(path: Path, columns: Columns, problems: Problems) -> Iterator[
         return parquet_records(path, columns, problems)
     text = read_text(path, problems)
     if suffix in (".csv", ".tsv"):
-        return _table(text, "," if suffix == ".csv" else "\t", columns, problems)
+        return _table(text, _delimiter(text, "," if suffix == ".csv" else "\t", columns), columns, problems)
     if suffix == ".json":
         return _json_list(text, columns, problems)
-    text = text.replace("\r\n", "\n").replace("\r", "\n")
-    lines = ((number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip())
+    lines = _lines(text)
     return _json_lines(lines, problems) if suffix in (".jsonl", ".ndjson") else lines
+
+
+def _lines(text: str) -> Iterator[tuple[int, str]]:
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    return ((number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip())
 
 
 def _table(text: str, delimiter: str, columns: Columns, problems: Problems) -> Iterator[tuple[int, dict[str, str]]]:
@@ -121,7 +132,7 @@ def _table(text: str, delimiter: str, columns: Columns, problems: Problems) -> I
                     return
                 continue
             if len(cells) != len(header):
-                problems.add(start, _other_width(len(cells), len(header), "tabs" if delimiter == "\t" else "commas"))
+                problems.add(start, _other_width(len(cells), len(header), _DELIMITERS[delimiter]))
                 if columns.find(header).prompt not in header[: len(cells)]:
                     continue
             # Where cells are missing, the rest of the row is checked all the same.
@@ -133,6 +144,19 @@ def _table(text: str, delimiter: str, columns: Columns, problems: Problems) -> I
 def _other_width(cells: int, header: int, delimiters: str) -> str:
     mend = f"put quotes around {delimiters}" if cells > header else f"keep the {delimiters} of empty cells"
     return f"{cells} cell{'s' * (cells != 1)}, but the header has {header}; {mend}"
+
+
+def _delimiter(text: str, usual: str, columns: Columns) -> str:
+    """Returns what separates a table's cells: another character than usual only if it alone finds the prompts.
+
+    Spreadsheets of many countries write a CSV with semicolons, since they write numbers with commas.
+    """
+    first = next((line for line in text.splitlines() if line.strip()), "")
+    for delimiter in (usual, *(other for other in _DELIMITERS if other != usual)):
+        names = next(csv.reader([first], delimiter=delimiter), [])
+        if columns.find([name.strip() for name in names]).prompt is not None:
+            return delimiter
+    return usual
 
 
 def _is_unquoted(text: str) -> bool:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sgool.config.paths import prompt_file
+from sgool.config.paths import TEXT, prompt_file
 from sgool.errors import ConfigError
 from sgool.prompts.hub import dataset_name, is_dataset
 from sgool.prompts.readers import read_prompts
@@ -62,9 +62,9 @@ def load_pairs(
     """Makes the pairs of a prompt file or data set; the arguments are the keys of ``data`` in the configuration.
 
     Args:
-        prompts: Prompt file or data set, see `sgool.prompts.readers.read_prompts`. A row with a seed or a negative
-            prompt of its own has that one alone.
-        name: Name of the data set in pair ids; None: the file's name, or "emoji_world-demo" for a built-in set.
+        prompts: Prompt file, data set or "text:" and prompts, see `sgool.prompts.readers.read_prompts`. A row with a
+            seed or a negative prompt of its own has that one alone.
+        name: Name of the data set in pair ids; None: the file's name, "emoji_world-demo" for a built-in set, or "text".
         seeds: A list of seeds, or how many from 0 on, for rows without a seed of their own.
         limit: Keep at most this many pairs, from the start of the list that the other arguments make.
         indices: Keep only these prompts of the file, counted from 0: a list, or "START:STOP", where STOP is excluded
@@ -217,6 +217,8 @@ def _with_categories(rows: list[PromptRow], categories: Sequence[str], problems:
 
 
 def _dataset_name(prompts: str | Path) -> str:
+    if str(prompts).startswith(TEXT):
+        return TEXT.removesuffix(":")
     if is_dataset(prompts):
         return dataset_name(prompts)
     path = prompt_file(prompts)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -144,7 +145,10 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def _show(flat: Mapping[str, Any], key: str) -> str:
     # Values are compared as text, so that NaN equals NaN, while 1 and 1.0 and true stay apart.
     # A missing key counts as null: an earlier version may not have known it.
-    return _ABSENT if flat.get(key) is None else json.dumps(flat[key], ensure_ascii=False)
+    # Earlier versions recorded a path's ~ as it was given.
+    value = flat.get(key)
+    value = os.path.expanduser(value) if isinstance(value, str) and value.startswith("~/") else value
+    return _ABSENT if value is None else json.dumps(value, ensure_ascii=False)
 
 
 def _shorten(text: str) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from sgool.config.paths import home_path
 from sgool.results.atomic import atomic_write
 from sgool.results.claims import sole_writer
 from sgool.types import DataIds
@@ -33,7 +34,7 @@ class RunFacts:
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+        self.path = home_path(str(path))
 
     def describe_metrics(self, descriptions: Mapping[str, Mapping[str, Any]]) -> None:
         """Records how to show metrics; a new description replaces an earlier one of the same metric.

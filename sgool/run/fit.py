@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from sgool.errors import Interrupted, SgoolError
 from sgool.loggers import check_logger, make_up_logs
+from sgool.loggers.options import logger_names
 from sgool.models.vocabulary import note_on_words
 from sgool.prompts import load_data
 from sgool.prompts.batches import in_batches, share
@@ -204,7 +205,7 @@ class Run:
 
     def _log_means(self) -> None:
         """Gives the run's means to the loggers, if its last pair is recorded and nobody has."""
-        if self.config["logger"]["name"] == "none":
+        if logger_names(self.config["logger"]) == ["none"]:
             return
         from sgool.loggers import RunLogs
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from sgool.errors import SgoolError
 from sgool.metrics.options import checked_judges
+from sgool.models.checkpoints import refuse_broken
 from sgool.prompts import load_pairs
 from sgool.results import RunFolder
 from sgool.run.outcome import Outcome
@@ -102,4 +103,5 @@ def _latents(folder: RunFolder, records: list[PairRecord]) -> list[tuple[Tensor,
     paths = [folder.pair_folder(record.method, record.pair_id) / "latents.safetensors" for record in records]
     if not all(path.is_file() for path in paths):
         return None
+    refuse_broken(paths)
     return [(stored["initial"], stored["best"]) for stored in map(load_file, paths)]

@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from typer.testing import CliRunner
 
 import sgool
 from sgool.cli import app
 from sgool.errors import ConfigError, SgoolError
-from sgool.run.config import to_plain
+from sgool.prompts import load_pairs
+from sgool.run.config import load_config, to_plain
 from sgool.run.outcome import Outcome
 from sgool.types import PairRecord
 from tests.fake_run import fake_pairs, fake_record
@@ -102,7 +104,7 @@ def test_the_version() -> None:
         ),
         (["fit", "methods=[sgol]"], "unknown method 'sgol'; did you mean `sgool`?"),
         (["fit", "data.prompts=none.csv"], "got 'none.csv', which is neither a file nor a built-in prompt set"),
-        (["fit", "data.seeds=0,1"], "a list is written data.seeds=[0,1]"),
+        (["fit", "data.seeds=0,1"], "a list is written 'data.seeds=[0,1]'"),
         (["fit", "--config-dir", "/no/such/folder"], "--config-dir: expected a folder, got '/no/such/folder'"),
     ],
 )
@@ -228,3 +230,89 @@ def test_doctor_tells_versions_and_devices() -> None:
     assert lines["sgool"] == sgool.__version__
     assert torch.__version__.startswith(lines["torch"])
     assert int(lines["cores"]) >= 1 and lines["memory"].endswith("GiB") and "device" in lines
+
+
+# --cfg, --prompt, --config-dir, ~
+
+
+def test_the_composed_configuration_is_printed_before_anything_heavy_is_imported() -> None:
+    heavy = HEAVY - {"hydra", "numpy"}
+    result = _run(
+        "fit", "--cfg", "experiment=demo", code=f"print('HEAVY', sorted({heavy!r} & set(sys.modules)), file=sys.stderr)"
+    )
+    assert result.stderr.splitlines()[-1] == "HEAVY []"
+    assert yaml.safe_load(result.stdout) == to_plain(load_config(["experiment=demo"]))
+
+
+@pytest.mark.parametrize("args", [["--cfg", "job"], ["--cfg"]])
+def test_cfg_is_typed_as_hydra_s_too(runner: _Runner, args: list[str]) -> None:
+    result = CliRunner().invoke(app, ["fit", *args, "sampler=edict"])
+    assert result.exit_code == 0 and yaml.safe_load(result.stdout)["sampler"]["name"] == "edict"
+    assert runner.config is None
+
+
+def test_cfg_of_an_edit() -> None:
+    result = CliRunner().invoke(app, ["edit", "photo.png", "--cfg"])
+    assert yaml.safe_load(result.stdout) == to_plain(load_config(["experiment=edit"]))
+
+
+def test_cfg_of_a_configuration_with_problems() -> None:
+    result = CliRunner().invoke(app, ["fit", "--cfg", "lr=1"])
+    assert (result.exit_code, result.stdout) == (2, "") and "unknown key `lr`" in result.stderr
+
+
+PROMPTS = ['a green cat, (it\'s "big") [x] ${a} ~', "two red\nstars"]
+
+
+def test_prompts_from_the_command_line(runner: _Runner) -> None:
+    result = CliRunner().invoke(app, ["fit", "--prompt", PROMPTS[0], "--prompt", PROMPTS[1]])
+    assert result.exit_code == 0, result.output
+    pairs = load_pairs(**to_plain(runner.config)["data"])  # type: ignore[arg-type]
+    assert [pair.prompt for pair in pairs] == [PROMPTS[0], "two red stars"]
+    assert {pair.dataset for pair in pairs} == {"text"} and pairs[0].pair_id.startswith("text-00000-")
+
+
+@pytest.mark.parametrize("override", ["data.prompts=text:a cat, (asleep)", 'data.prompts="text:a cat, (asleep)"'])
+def test_a_prompt_as_an_override(runner: _Runner, override: str) -> None:
+    assert CliRunner().invoke(app, ["fit", override]).exit_code == 0
+    assert [pair.prompt for pair in load_pairs(**to_plain(runner.config)["data"])] == [  # type: ignore[arg-type]
+        "a cat, (asleep)"
+    ]
+
+
+def test_prompts_twice() -> None:
+    result = CliRunner().invoke(app, ["fit", "--prompt", "a", "data.prompts=b.csv"])
+    assert result.exit_code == 2 and "--prompt and `data.prompts`: expected one of the two, got both" in result.stderr
+
+
+def test_score_finds_modules_in_the_folder_of_config_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    result = CliRunner().invoke(app, ["score", str(tmp_path / "none"), "--config-dir", str(tmp_path)])
+    assert str(tmp_path) in sys.path and "is no run folder" in result.stderr
+    result = CliRunner().invoke(app, ["score", "x", "--config-dir", "/no/such/folder"])
+    assert result.exit_code == 2 and "--config-dir: expected a folder" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["report", "~/none"],
+        ["score", "~/none"],
+        ["status", "~/none"],
+        ["study", "~/none"],
+        ["study-results", "~/none", "--key=~/none"],
+        ["fit", "--config-dir=~/none"],
+        ["edit", "~/none", "--text", "a cat"],
+        ["report", "x", "--out=~/none"],
+    ],
+)
+def test_a_tilde_in_a_command_s_path_is_the_home_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, args: list[str]
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(app, args)
+    assert result.exit_code == 2 and "~" not in result.stderr
+    assert list(tmp_path.iterdir()) == []
+    if "--out=~/none" not in args:
+        assert str(tmp_path / "none") in result.stderr

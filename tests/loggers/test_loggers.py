@@ -37,6 +37,7 @@ from sgool.prompts.datamodule import PromptDataModule
 from sgool.results import RunFolder
 from sgool.results.claims import Claims
 from sgool.results.shards import batch_name
+from sgool.run.config import load_config
 from sgool.run.train import train
 from sgool.types import PromptSeed
 from tests import logged_run
@@ -545,3 +546,52 @@ def test_online_logs_to_the_server_and_goes_on_there(tmp_path: Path, monkeypatch
 
 def test_the_made_up_run_is_whole() -> None:
     assert len(history(0)) > logged_run.UPDATES and record(0).pair_id == pair(0).pair_id
+
+
+# Several loggers, and W&B's variables
+
+
+def test_two_loggers_write_what_each_writes_alone(tmp_path: Path) -> None:
+    with open_logs(tmp_path, name=["csv", "wandb"]) as logs:
+        assert len(logs.loggers) == 2
+        log_pair(logs, tmp_path, 0)
+    (csv_file,) = tmp_path.glob("logs/*/pairs.csv")
+    assert len(rows_of(csv_file)) == 1
+    assert [row["pair/count"] for row in all_history(tmp_path) if "pair/count" in row] == [1]
+
+
+def test_the_login_of_one_of_several_loggers_is_checked() -> None:
+    with pytest.raises(SgoolError, match="online needs a W&B login"):
+        check_logger(options(name=["csv", "wandb"], mode="online"))
+
+
+@pytest.mark.parametrize(
+    ("variables", "overrides", "expected"),
+    [
+        ({}, [], ("offline", "sgool", None, [])),
+        (
+            {"WANDB_MODE": "online", "WANDB_PROJECT": "mine", "WANDB_ENTITY": "us", "WANDB_TAGS": "a, b"},
+            [],
+            ("online", "mine", "us", ["a", "b"]),
+        ),
+        ({"WANDB_MODE": "dryrun", "WANDB_PROJECT": ""}, [], ("offline", "sgool", None, [])),
+        (
+            {"WANDB_MODE": "online", "WANDB_PROJECT": "mine", "WANDB_ENTITY": "us", "WANDB_TAGS": "a"},
+            ["logger.mode=offline", "logger.project=sgool", "logger.entity=me", "logger.tags=[]"],
+            ("offline", "sgool", "me", []),
+        ),
+    ],
+)
+def test_the_environment_counts_where_the_configuration_says_nothing(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], overrides: list[str], expected: tuple[Any, ...]
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    logger = load_config(["logger=wandb", *overrides]).logger
+    assert (logger.mode, logger.project, logger.entity, list(logger.tags)) == expected
+
+
+def test_a_mode_that_there_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_MODE", "sometimes")
+    with pytest.raises(SgoolError, match=r"`logger.mode`: expected .*WANDB_MODE.*got 'sometimes'"):
+        load_config(["logger=wandb"])

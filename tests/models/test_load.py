@@ -126,8 +126,9 @@ def test_a_hub_id_that_cannot_be_reached(tmp_path: Path) -> None:
     }
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, timeout=120)
     assert done.returncode == 0, done.stderr
-    assert "could not load a Stable Diffusion pipeline from 'nobody/no-such-model'" in done.stdout
-    assert "check the id and the network, or give a folder" in done.stdout and done.stdout.count("\n") == 1
+    assert "'nobody/no-such-model' is not complete in the cache" in done.stdout
+    assert "(HF_HUB_OFFLINE is set)" in done.stdout and "models.path=PATH" in done.stdout
+    assert done.stdout.count("\n") == 1 and done.stderr == ""
 
 
 def test_names_of_embedded_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -337,3 +337,30 @@ def test_columns_that_look_like_settings_and_are_not_used_are_named(tmp_path: Pa
         f"{path}: columns that are not used: guidance_scale (`sampler.guidance_scale` counts for all prompts), Steps "
         "(`sampler.num_inference_steps` counts for all prompts)"
     )
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
+@pytest.mark.parametrize("suffix", [".csv", ".tsv"])
+def test_the_header_says_what_separates_the_cells(tmp_path: Path, suffix: str, separator: str) -> None:
+    lines = ["id{}Prompt{}category", '1{}"a cat{} asleep"{}x', "2{}two dogs. big{}y"]
+    text = "\n".join(line.replace("{}", separator) for line in lines)
+    (tmp_path / f"p{suffix}").write_text(text, encoding="utf-8")
+    rows = read_prompts(tmp_path / f"p{suffix}")
+    assert [(row.prompt, row.category) for row in rows] == [(f"a cat{separator} asleep", "x"), ("two dogs. big", "y")]
+
+
+def test_semicolons_in_the_prompts_of_a_table_with_one_column(tmp_path: Path) -> None:
+    (tmp_path / "p.csv").write_text("prompt\na cat; a dog\n", encoding="utf-8")
+    assert [row.prompt for row in read_prompts(tmp_path / "p.csv")] == ["a cat; a dog"]
+
+
+def test_prompts_given_as_text() -> None:
+    rows = read_prompts("text:a green cat\n\n two red stars, big \n")
+    assert [(row.prompt, row.index, row.category) for row in rows] == [
+        ("a green cat", 0, ""),
+        ("two red stars, big", 1, ""),
+    ]
+    with pytest.raises(ConfigError, match=r"`data.prompts`: expected at least one prompt, found none"):
+        read_prompts("text: ")
+    with pytest.raises(ConfigError, match=r"`data.prompts`, line 2: 'a' repeats line 1"):
+        read_prompts("text:a\na")

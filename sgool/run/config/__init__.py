@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from sgool.run.config.load import load_config, to_plain
+from sgool.run.config.load import load_config, to_plain, with_quoted_prompts
 
-__all__ = ["load_config", "to_plain"]
+__all__ = ["load_config", "to_plain", "with_quoted_prompts"]

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from sgool.config.kinds import Kind
-from sgool.config.paths import prompt_file
+from sgool.config.paths import TEXT, prompt_file
 from sgool.config.pipeline import kind_problems, size_problems
 from sgool.config.rules import Problem, check
 from sgool.config.suggest import did_you_mean
+from sgool.config.weights import weights_problems
 from sgool.diffusion.options import ENGINES, SAMPLERS
 from sgool.errors import ConfigError
+from sgool.loggers.options import logger_problems
 from sgool.methods.options import METHODS, own_optimization_problems
 from sgool.metrics.options import JUDGES
 from sgool.objectives.options import TERMS
@@ -36,6 +38,10 @@ def find_problems(config: Config) -> list[str]:
     for where, kind, node in _components(config, problems):
         if _are_sound((where, *kind.options(node).sees), problems):
             texts.extend(kind.problems(node, where, config))
+            texts.extend(weights_problems(node, where))
+    for key in ("path", "guide", "scene_reader"):
+        if _are_sound([f"models.{key}"], problems):
+            texts.extend(weights_problems(config["models"][key], f"models.{key}"))
     return texts
 
 
@@ -72,7 +78,10 @@ def _methods(config: Config) -> Iterator[str]:
     for method in dict.fromkeys(config["methods"]):
         if method not in known:
             hint = did_you_mean(method, known) or "."
-            yield f"`methods`: unknown method {method!r}{hint} Methods: {', '.join(known)}."
+            yield (
+                f"`methods`: unknown method {method!r}{hint} Methods: {', '.join(known)}. One of your own, "
+                f"method/{method}.yaml in --config-dir, is added with +method@method.{method}={method}."
+            )
         if config["methods"].count(method) > 1:
             yield f"`methods`: {method!r} stands there {config['methods'].count(method)} times; once is enough"
 
@@ -107,7 +116,7 @@ def _saliency_weights(config: Config) -> Iterator[str]:
 
 def _prompts(config: Config) -> Iterator[str]:
     prompts = config["data"]["prompts"]
-    if prompts.startswith("hub:") or Path(prompts).expanduser().is_dir():
+    if prompts.startswith(("hub:", TEXT)) or Path(prompts).expanduser().is_dir():
         return  # only the datasets library can read a data set; that happens later, but before models load
     try:
         prompt_file(prompts)
@@ -157,4 +166,5 @@ _CHECKS: tuple[tuple[tuple[str, ...], Callable[[Config], Iterator[str]]], ...] =
     (("models.device", "trainer.devices", "trainer.num_nodes"), _devices),
     (("models.dtype", "models.vae_dtype", "trainer.precision"), _precision),
     (("trainer.shard",), _shard),
+    (("logger",), lambda config: logger_problems(config["logger"])),
 )

@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from sgool.config.compose import to_plain
+from sgool.config.paths import TEXT
+from sgool.config.plain import plain as plain_types
+from sgool.config.quoting import hydra_quoted, without_references
 from sgool.errors import ConfigError
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-__all__ = ["load_config", "to_plain"]
+__all__ = ["load_config", "to_plain", "with_quoted_prompts"]
+
+
+_PROMPTS = re.compile(rf"(\+{{0,2}}data\.prompts)=({TEXT}.*)", re.DOTALL)
+
+
+def with_quoted_prompts(overrides: Sequence[str]) -> list[str]:
+    """Returns overrides in which ``data.prompts=text:a cat, asleep`` is quoted, so that a prompt may hold anything."""
+    found = [(line, _PROMPTS.fullmatch(line)) for line in overrides]
+    return [f"{match[1]}={hydra_quoted(match[2])}" if match else line for line, match in found]
 
 
 def load_config(overrides: Sequence[str] = (), config_dir: str | os.PathLike[str] | None = None) -> DictConfig:
@@ -36,12 +49,13 @@ def load_config(overrides: Sequence[str] = (), config_dir: str | os.PathLike[str
     from sgool.run.config.checks import find_problems
     from sgool.run.config.schema import NAMED, SCHEMA, complete
 
-    plain, problems = compose(overrides, config_dir, SCHEMA, NAMED)
+    plain, problems = compose(with_quoted_prompts(overrides), config_dir, SCHEMA, NAMED)
     complete(plain)
     problems += find_problems(plain)
     if problems:
         raise ConfigError(problems)
-    config = OmegaConf.create(plain)
+    # All references are resolved; what looks like one now is a user's text.
+    config = OmegaConf.create(plain_types(plain, without_references))
     OmegaConf.set_struct(config, True)
     OmegaConf.set_readonly(config, True)
     return config

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from sgool.config.paths import home
 from sgool.config.rules import (
     Each,
     Rule,
     Schema,
-    Variants,
     choice,
     either,
     flag,
@@ -23,6 +23,7 @@ from sgool.config.rules import (
     text,
 )
 from sgool.diffusion.options import ENGINES, SAMPLERS
+from sgool.loggers.options import LOGGER, complete_logger
 from sgool.methods.options import METHODS, OPTIMIZATION, OPTIMIZATION_DEFAULTS
 from sgool.metrics.options import JUDGES, complete_judges
 from sgool.models.options import CLIP, expand_clip
@@ -87,22 +88,6 @@ _TRAINER: dict[str, Schema] = {
     "threads": optional(integer(1)),
 }
 
-_LOGGER = Variants(
-    "name",
-    {
-        "csv": {},
-        "none": {},
-        "wandb": {
-            "mode": choice("offline", "online", "disabled"),
-            "project": matching(r"[^/\\#?%:]{1,128}", "1 to 128 characters without / \\ # ? % :"),
-            "entity": optional(text()),
-            "tags": list_of(matching(r".{1,64}", "a text of 1 to 64 characters"), at_least=0),
-            "images": optional(integer(0)),
-            "image_size": integer(16),
-        },
-    },
-)
-
 #: Mappings in which users add names of their own.
 NAMED = ("models.judges", "objective.terms", "method")
 
@@ -121,7 +106,7 @@ SCHEMA: dict[str, Schema] = {
     "method": Each(METHODS.schema, at_least=1),
     "data": _DATA,
     "trainer": _TRAINER,
-    "logger": _LOGGER,
+    "logger": LOGGER,
 }
 
 
@@ -144,6 +129,22 @@ def complete(config: dict[str, Any]) -> None:
         complete_term(term)
     for method in _mapping(config, "method").values():
         METHODS.complete(method)
+    complete_logger(config.get("logger"))
+    expand_homes(config)
+
+
+#: Keys whose text is no path, whatever it begins with; arguments of a user's own components are theirs as well.
+_NO_PATHS = ("name", "data.negative_prompt", "data.categories", "data.name", "data.prompt_column")
+
+
+def expand_homes(node: Any, key: str = "") -> None:
+    """Replaces ``~`` at the beginning of every path by the home folder, in place: no shell does that after a ``=``."""
+    for name, value in list(node.items() if isinstance(node, dict) else enumerate(node)):
+        where = f"{key}.{name}" if key else str(name)
+        if isinstance(value, (dict, list)) and name != "arguments":
+            expand_homes(value, where)
+        elif isinstance(value, str) and not where.startswith(_NO_PATHS):
+            node[name] = home(value)
 
 
 def _mapping(config: dict[str, Any], key: str) -> dict[str, Any]:
