@@ -7,7 +7,8 @@ import json
 import logging
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -66,6 +67,7 @@ class RunFolder(RunFacts):
         device: str | None = None,
         not_compared: Sequence[str] = NOT_COMPARED,
         accept_changes: bool = False,
+        complete: Callable[[dict[str, Any]], None] | None = None,
     ) -> RunFolder:
         """Make the folder for a configuration, or continue a folder that was made for the same one.
 
@@ -77,6 +79,8 @@ class RunFolder(RunFacts):
             device: Name of the device for ``environment.json``; None: it is found out.
             not_compared: Dotted keys that may change between runs in one folder.
             accept_changes: Continue with another configuration; the earlier one is kept as ``config-HASH.yaml``.
+            complete: Adds to the folder's configuration, in place, the defaults of keys that an earlier version did not
+                know, so that they do not count as changes.
 
         Returns:
             This object.
@@ -86,7 +90,7 @@ class RunFolder(RunFacts):
             ConfigError: The folder has records of another configuration; lists the changed keys.
         """
         with sole_writer(self.path):
-            self._set_config(plain_config(config), not_compared, accept_changes)
+            self._set_config(plain_config(config), not_compared, accept_changes, complete or (lambda config: None))
             self._write_environment(describe_environment(device))
         return self
 
@@ -228,16 +232,23 @@ class RunFolder(RunFacts):
             self._warned.add(problem)
             _logger.warning("%s", problem)
 
-    def _set_config(self, new: dict[str, Any], not_compared: Sequence[str], accept_changes: bool) -> None:
+    def _set_config(
+        self,
+        new: dict[str, Any],
+        not_compared: Sequence[str],
+        accept_changes: bool,
+        complete: Callable[[dict[str, Any]], None],
+    ) -> None:
         has_records = any(self.path.glob("pairs/*/*/record.json"))
         # A runner may work for hours before it writes its first record.
         in_use = has_records or has_active_runner(self.path)
         if self.config_path.exists():
             try:
                 old = read_config(self.config_path)
+                complete(known := deepcopy(old))
                 if not accept_changes:
-                    refuse_other_config(self.path, old, new, not_compared)
-                elif in_use and changed_keys(old, new, not_compared):
+                    refuse_other_config(self.path, known, new, not_compared)
+                elif in_use and changed_keys(known, new, not_compared):
                     earlier = self.path / f"config-{config_digest(old, not_compared)}.yaml"
                     self._write_if_changed(earlier, config_text(old))
                 new = join_methods(old, new)

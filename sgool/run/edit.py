@@ -19,7 +19,7 @@ from sgool.models.images import check_fit, fit_photo, open_photo, to_tensor
 from sgool.objectives.options import TERMS
 from sgool.results import NOT_COMPARED, RunFolder
 from sgool.results.claims import announce_runner
-from sgool.run.config import to_plain
+from sgool.run.config import complete, to_plain
 from sgool.run.fit import Run, device_name, limit_threads
 from sgool.run.interrupt import Interrupt
 from sgool.run.notes import model_line
@@ -114,7 +114,7 @@ def edit_images(config: DictConfig, edits: Sequence[Edit], progress: Progress | 
     settings = {"fit": edits[0].fit, "prompt": edits[0].prompt, "max_error": edits[0].max_error}
     plain["trainer"] = {**plain["trainer"], "devices": _one(plain["trainer"]["devices"]), "num_nodes": 1}
     folder = RunFolder(plain["run_dir"]).open(
-        plain | {"edit": settings}, device=device_name(plain), not_compared=_MAY_CHANGE
+        plain | {"edit": settings}, device=device_name(plain), not_compared=_MAY_CHANGE, complete=complete
     )
     with Interrupt() as interrupt, announce_runner(folder.path):
         run = Run(plain, [pair for pair, _ in jobs], (1, 1), folder, progress, interrupt)

@@ -22,7 +22,7 @@ from sgool.results.compare import config_digest
 from sgool.results.locks import locked_file
 from sgool.results.shards import part_of
 from sgool.results.under_way import remove_stale_files
-from sgool.run.config import to_plain
+from sgool.run.config import complete, to_plain
 from sgool.run.interrupt import INTERRUPTED, Interrupt
 from sgool.run.means import Means
 from sgool.run.notes import model_line, work_left
@@ -58,7 +58,9 @@ def run_experiment(config: DictConfig, progress: Progress | None = None, *, acce
     data = load_data(**plain["data"])
     part = part_of(plain["trainer"]["shard"], os.environ)
     check_logger(plain["logger"])
-    folder = RunFolder(plain["run_dir"]).open(plain, device=device_name(plain), accept_changes=accept_changes)
+    folder = RunFolder(plain["run_dir"]).open(
+        plain, device=device_name(plain), accept_changes=accept_changes, complete=complete
+    )
     folder.set_dataset(data.ids)
     with Interrupt() as interrupt, announce_runner(folder.path):
         run = Run(plain, list(data.pairs), part, folder, progress or Progress(), interrupt, notes=data.notes)

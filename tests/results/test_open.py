@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 
 from sgool.errors import ConfigError, SgoolError
 from sgool.results import RunFolder
+from sgool.run.config import complete, load_config, to_plain
 from tests.fake_run import blob, fake_config, fake_pairs, fake_record, random_image
 
 PAIR = fake_pairs()[0]
@@ -79,6 +81,21 @@ class TestOpen:
             "what is finished stays as it is, the rest is made with the new settings, and the report says so.",
         ]
         assert run.config() == fake_config()
+
+    def test_keys_that_an_earlier_version_did_not_know_have_their_defaults(self, tmp_path: Path) -> None:
+        new = to_plain(load_config(["models.device=cpu", "methods=[clip_guidance]", f"run_dir={tmp_path}"]))
+        old = deepcopy(new)
+        for node, key in ((old["optimization"], "clamp_images"), (old["models"], "vae_dtype")):
+            del node[key]
+        del old["method"]["clip_guidance"]["estimate_from"]
+        folder = RunFolder(tmp_path).open(old, device="cpu")
+        write(folder)
+        with pytest.raises(ConfigError, match=r"optimization\.clamp_images: was null, is false"):
+            folder.open(new, device="cpu")
+        folder.open(new, device="cpu", complete=complete)
+        new["optimization"]["clamp_images"] = True
+        with pytest.raises(ConfigError, match=r"optimization\.clamp_images: was false, is true"):
+            folder.open(new, device="cpu", complete=complete)
 
     @pytest.mark.parametrize(
         "change",

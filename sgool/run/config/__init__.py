@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from sgool.run.config.load import load_config, to_plain, with_quoted_prompts
+from sgool.run.config.schema import complete
 
-__all__ = ["load_config", "to_plain", "with_quoted_prompts"]
+__all__ = ["complete", "load_config", "to_plain", "with_quoted_prompts"]
