@@ -136,7 +136,7 @@ class Chain:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Data type of the networks' weights."""
+        """Data type of the denoising network's weights."""
         return self.family.dtype
 
     @property

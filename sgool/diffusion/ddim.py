@@ -25,12 +25,13 @@ def ddim_coefficients(step: Step) -> tuple[float, float]:
     x' = (alpha_prev / alpha) x + (sigma_prev - (alpha_prev / alpha) sigma) eps
 
     Raises:
-        SgoolError: The step begins in pure noise (alpha 0), where these factors are infinite.
+        SgoolError: The step begins in pure noise, where these factors are infinite or nearly so.
     """
-    if step.alpha == 0:
+    if step.from_pure_noise:
         raise SgoolError(
             "`sampler`: the model's schedule begins in pure noise (`rescale_betas_zero_snr`), where this sampler has "
-            "no step; use sampler=ddim or sampler=dpm_solver, or set models.timestep_spacing=leading"
+            "no step; use sampler=ddim or sampler=dpm_solver, or set models.timestep_spacing=leading (with more than "
+            "one step)"
         )
     scale = step.alpha_prev / step.alpha
     noise = step.sigma_prev - scale * step.sigma
@@ -66,7 +67,7 @@ class DDIM:
         """Returns one move for each denoising step: x' = scale x + noise eps(x)."""
         moves = []
         for step in schedule.steps:
-            if step.alpha == 0:
+            if step.from_pure_noise:
                 moves.append(_out_of_pure_noise(step, schedule.prediction_type))
                 continue
             scale, noise = ddim_coefficients(step)
@@ -90,7 +91,8 @@ class DDIM:
 def _out_of_pure_noise(step: Step, prediction_type: str) -> Move:
     """Returns the move of a step from zero signal: x' = alpha_prev x0 + sigma_prev eps.
 
-    It is DDIM's step before it is solved for x and eps, which needs a division by alpha. A network that predicts v or
+    It is DDIM's step before it is solved for x and eps, which needs a division by alpha, of which little or nothing is
+    left. A network that predicts v or
     the sample gives both x0 and eps without one. One that predicts the noise gives no x0; its schedules are refused.
     """
     clean, noise = sample_from(step, prediction_type), noise_from(step, prediction_type)

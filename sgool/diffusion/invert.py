@@ -14,6 +14,7 @@ from sgool.diffusion.ddim import DDIM
 from sgool.diffusion.moves import Move, State
 from sgool.diffusion.network import GuidedModel
 from sgool.errors import SgoolError
+from sgool.models.schedule import past_pure_noise
 
 if TYPE_CHECKING:
     from sgool.diffusion.chain import Chain
@@ -47,6 +48,11 @@ def invert_latents(chain: Chain, latents: Tensor, refinements: int = 0) -> Inver
         )
     if not (isinstance(refinements, int) and refinements >= 0):
         raise SgoolError(f"`refinements`: expected a whole number, 0 or more, got {refinements}")
+    if any(move.inverse_matrix is None for move in moves):
+        raise SgoolError(
+            f"`sampler`: the schedule begins in pure noise, and the step of {sampler.name} out of it keeps nothing of "
+            f"the latents, so that it cannot be inverted; {past_pure_noise(len(chain.schedule))}"
+        )
     # How many latents a whole state has: a sampler with an exact inverse can start from an inverted state.
     size = max(sampler.accepted_streams) if getattr(sampler, "invertible", False) else 1
     chain.network.check_latents(latents, sampler.name, tuple(sorted({1, size})))

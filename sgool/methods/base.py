@@ -89,7 +89,7 @@ class PairModule(ScoredModule):
             )
         if stage == "fit" and not self.makes_updates:
             raise SgoolError(f"{type(self).__name__} makes no updates: expected Trainer.predict or test, got fit")
-        check_trainer(self.trainer, stage, self.chain.device, self.chain.dtype)
+        check_trainer(self.trainer, stage, self.chain.device, {self.chain.dtype, self.chain.family.vae_dtype})
         objective = getattr(self, "objective", None)
         if objective is not None:
             check_binding(objective.terms, objective.saliency, self.all_pairs)
@@ -251,5 +251,10 @@ class PairModule(ScoredModule):
     def checkpoint_settings(self) -> list[Any]:
         """All settings that the batch's results depend on, so that a checkpoint of other settings is not taken up."""
         chain = self.chain
-        own = [chain.name, chain.dtype, chain.sampler, chain.engine, chain.num_inference_steps, chain.guidance_scale]
-        return [*own, chain.num_decoded, *[pair.start and pair.start.latents for pair in self.pairs]]
+        own = [chain.name, chain.dtype, chain.family.vae_dtype, chain.sampler, chain.engine, chain.schedule]
+        return [
+            *own,
+            chain.guidance_scale,
+            chain.num_decoded,
+            *[pair.start and pair.start.latents for pair in self.pairs],
+        ]

@@ -19,7 +19,7 @@ from sgool.methods.base import PairModule
 from sgool.methods.starts import network_prompts
 from sgool.metrics.panel import JudgePanel
 from sgool.models.autoencoder import in_unit_range
-from sgool.models.schedule import Step
+from sgool.models.schedule import Step, past_pure_noise
 from sgool.objectives import BoundObjective, Objective
 from sgool.prompts.batches import PairBatch
 from sgool.prompts.seeding import pair_generator
@@ -97,10 +97,10 @@ class ClipGuidance(PairModule):
                 f"`method.{self.method}`: expected a sampler whose steps can be guided, such as ddim or dpm_solver, "
                 f"got {chain.sampler.name}"
             )
-        if any(step.alpha == 0 for step in chain.schedule.steps):
+        if any(step.from_pure_noise for step in chain.schedule.steps):
             raise SgoolError(
                 f"`method.{self.method}`: the schedule begins in pure noise (`rescale_betas_zero_snr`), where the "
-                "guidance of the noise is infinite; set models.timestep_spacing=leading"
+                f"guidance of the noise is without bounds; {past_pure_noise(len(chain.schedule))}"
             )
         self.objective, self._estimate_from = objective, estimate_from
         self._scale, self._through_network, self._estimate = clip_guidance_scale, through_network, estimate
@@ -173,7 +173,7 @@ class ClipGuidance(PairModule):
         if trace is not None:
             pulled = pulled + trace.pull_back(weight * gradient)
         push = step.sigma * self._scale * pulled
-        selection = self.bound.evaluate(images.detach().clamp(0, 1))
+        selection = self.bound.evaluate(in_unit_range(images.detach()))
         norms = pulled.square().sum(dim=(1, 2, 3)).sqrt()
         # The network may predict something else than noise: noise = ... + noise.output * output.
         return _Guided(output + push / noise.output, seen, selection, norms)

@@ -30,14 +30,24 @@ def non_finite_images(first: Tensor, final: Tensor, chain: Chain) -> str | None:
     if not bad:
         return None
     where = f"the {' and the '.join(bad)} image {'is' if len(bad) == 1 else 'are'} not finite"
-    if chain.dtype == torch.float16:
+    return f"{where}{mend_of_overflow(chain)}"
+
+
+def mend_of_overflow(chain: Chain) -> str:
+    """Returns why numbers may not be finite and what to do, by the data types that are set: the end of a sentence."""
+    half, vae_half = chain.dtype == torch.float16, chain.family.vae_dtype == torch.float16
+    if vae_half:
+        key = "models.dtype" if half else "models.vae_dtype"
+        alone = "models.vae_dtype=float32 (the autoencoder alone, as diffusers does for `force_upcast`)"
+        others = ", models.dtype=bfloat16 or models.dtype=float32" if half else ""
+        return f": with {key}=float16 the numbers of a network may overflow. Use {alone}{others}"
+    if half:
         return (
-            f"{where}: with models.dtype=float16 the numbers of a network may overflow. Use models.vae_dtype=float32 "
-            "(the autoencoder alone, as diffusers does for `force_upcast`), models.dtype=bfloat16 or "
-            "models.dtype=float32"
+            ": with models.dtype=float16 the numbers of the denoising network may overflow (the autoencoder is not in "
+            "float16). Use models.dtype=bfloat16 or models.dtype=float32"
         )
     return (
-        f"{where} with models.dtype={str(chain.dtype).removeprefix('torch.')}: check the weights of models.path, and "
+        f" with models.dtype={str(chain.dtype).removeprefix('torch.')}: check the weights of models.path, and "
         "use a smaller sampler.guidance_scale or optimization.lr"
     )
 

@@ -12,6 +12,7 @@ from torchmetrics import Metric
 from torchmetrics.aggregation import MeanMetric
 
 from sgool.diffusion import Chain
+from sgool.diffusion.network import guides
 from sgool.methods.starts import network_prompts
 from sgool.metrics.base import gather_states
 from sgool.metrics.panel import JudgePanel
@@ -68,7 +69,7 @@ class ScoredModule(L.LightningModule):
         ``negative_prompt/truncated`` is the same of the negative prompt, where there is guidance. Most terms read with
         a network that judges as well; what a judge does not read stands beside its score.
         """
-        prompt, negative = pair.prompt, pair.negative_prompt if self.chain.guidance_scale != 1 else ""
+        prompt, negative = pair.prompt, pair.negative_prompt if guides(self.chain.guidance_scale) else ""
         cut, left_out = self.chain.truncated([*network_prompts([pair]), negative])
         row = {"truncated": float(len(cut))} if cut else {}
         row |= {"negative_prompt/truncated": float(len(left_out))} if left_out else {}

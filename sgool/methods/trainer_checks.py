@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from typing import Any
 
 import torch
@@ -19,21 +20,21 @@ _PRECISIONS = {
 }
 
 
-def check_trainer(trainer: Trainer, stage: str, device: torch.device, dtype: torch.dtype | None = None) -> None:
+def check_trainer(trainer: Trainer, stage: str, device: torch.device, dtypes: Set[torch.dtype] = frozenset()) -> None:
     """Refuses a Trainer under which pairs would change each other, be done twice, or wait for another device.
 
     Args:
         trainer: The Trainer.
         stage: Lightning's name of what it is about to do.
         device: That of the chain's networks, which are no children of the module: Lightning does not move them.
-        dtype: That of the denoising network's weights.
+        dtypes: Those of the weights of the denoising network and the autoencoder.
 
     Raises:
         SgoolError: All that is wrong, a sentence each.
     """
     problems = [
         *_problems_of_all(trainer),
-        *_problems_of_dtype(str(trainer.precision), dtype),
+        *_problems_of_dtypes(str(trainer.precision), dtypes),
         *_problems_of_device(trainer.strategy.root_device, device),
         *(_problems_of_fits(trainer) if stage == "fit" else ()),
     ]
@@ -70,8 +71,8 @@ def _problems_of_all(trainer: Trainer) -> list[str]:
     return problems
 
 
-def _problems_of_dtype(precision: str, dtype: torch.dtype | None) -> list[str]:
-    if precision != "bf16-mixed" or dtype != torch.float16:
+def _problems_of_dtypes(precision: str, dtypes: Set[torch.dtype]) -> list[str]:
+    if precision != "bf16-mixed" or torch.float16 not in dtypes:
         return []
     return [
         "`trainer.precision`: expected 32-true with networks in float16, got bf16-mixed, which would work in bfloat16; "

@@ -32,6 +32,11 @@ class Family(Protocol):
         ...
 
     @property
+    def vae_dtype(self) -> torch.dtype:
+        """Data type of the autoencoder's weights."""
+        ...
+
+    @property
     def device(self) -> torch.device:
         """Device of the denoising network's weights."""
         ...

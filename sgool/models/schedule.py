@@ -7,6 +7,20 @@ from typing import Any, Literal
 
 from sgool.errors import SgoolError
 
+#: A weight of the clean latents below which they are pure noise. Stable Diffusion begins at 0.068; with
+#: ``rescale_betas_zero_snr`` some schedulers of diffusers have 0 and others 2.4e-4, lest they divide by 0.
+_PURE_NOISE = 1e-3
+#: What decides on the noise levels and on what the network predicts. Where a file leaves such a key out, the default of
+#: the folder's class counts, and not that of the class that is made of it here.
+_OWN = (
+    "num_train_timesteps",
+    "beta_start",
+    "beta_end",
+    "beta_schedule",
+    "trained_betas",
+    "prediction_type",
+    "rescale_betas_zero_snr",
+)
 #: Rule for the timesteps: that of diffusers' DDIMScheduler or of its DPMSolverMultistepScheduler.
 Spacing = Literal["ddim", "dpm"]
 
@@ -31,6 +45,11 @@ class Step:
     sigma: float
     alpha_prev: float
     sigma_prev: float
+
+    @property
+    def from_pure_noise(self) -> bool:
+        """Whether the step begins where next to nothing is left of the image (zero terminal signal)."""
+        return self.alpha <= _PURE_NOISE
 
     @property
     def has_effect(self) -> bool:
@@ -101,9 +120,8 @@ def _ddim(scheduler: Any, num_inference_steps: int) -> Schedule:
     from diffusers import DDIMScheduler
 
     config, distilled = scheduler.config, is_distilled(scheduler)
-    # Where a file leaves a key out, diffusers takes the default of the class that reads it. The folder's class counts.
-    named = ("timestep_spacing", "steps_offset", "set_alpha_to_one", "prediction_type")
-    ddim = DDIMScheduler.from_config(config, **{key: config[key] for key in named if config.get(key) is not None})
+    named = ("timestep_spacing", "steps_offset", "set_alpha_to_one")
+    ddim = _remade(DDIMScheduler, scheduler, **{key: config[key] for key in named if config.get(key) is not None})
     prediction_type = str(ddim.config.prediction_type)
     last = int(config.num_train_timesteps) - 1
     if distilled:
@@ -115,14 +133,9 @@ def _ddim(scheduler: Any, num_inference_steps: int) -> Schedule:
         # "trailing" has a rounding error for some numbers of steps: one timestep too many, -1.
         timesteps = [min(int(t), last) for t in ddim.timesteps][:num_inference_steps]
     alphas = [float(a) for a in scheduler.alphas_cumprod]
-    if prediction_type == "epsilon" and min(alphas[t] for t in timesteps) <= 0:
-        raise SgoolError(
-            "`models.path`: the scheduler's `alphas_cumprod` reaches 0 at these steps (`rescale_betas_zero_snr`), "
-            "where the noise that the network predicts says nothing of the image; set models.timestep_spacing=leading"
-        )
     # The final alpha is read from the same table, in its precision, and not from the scheduler made here.
     final = 1.0 if distilled or num_inference_steps == 1 or ddim.config.set_alpha_to_one else alphas[0]
-    return Schedule(_steps(timesteps, [*(alphas[t] for t in timesteps), final]), prediction_type)
+    return Schedule(_steps(timesteps, [*(alphas[t] for t in timesteps), final], prediction_type), prediction_type)
 
 
 def _dpm(scheduler: Any, num_inference_steps: int) -> Schedule:
@@ -130,11 +143,11 @@ def _dpm(scheduler: Any, num_inference_steps: int) -> Schedule:
 
     options = {"algorithm_type": "dpmsolver++", "solver_order": 2, "solver_type": "midpoint", "thresholding": False}
     single = {"timestep_spacing": "linspace", "final_sigmas_type": "zero"} if num_inference_steps == 1 else {}
-    dpm = DPMSolverMultistepScheduler.from_config(scheduler.config, **options, **single)
+    dpm = _remade(DPMSolverMultistepScheduler, scheduler, **options, **single)
     dpm.set_timesteps(num_inference_steps)
     if num_inference_steps > 1 and dpm.timesteps[0] == dpm.timesteps[-1]:
         # "leading" divides by one step more: with nearly as many steps as in training, all timesteps are 0.
-        dpm = DPMSolverMultistepScheduler.from_config(scheduler.config, **options, timestep_spacing="linspace")
+        dpm = _remade(DPMSolverMultistepScheduler, scheduler, **options, timestep_spacing="linspace")
         dpm.set_timesteps(num_inference_steps)
     if is_distilled(scheduler):
         dpm.set_timesteps(timesteps=_distilled_timesteps(scheduler, num_inference_steps))
@@ -144,7 +157,14 @@ def _dpm(scheduler: Any, num_inference_steps: int) -> Schedule:
     alphas = [1 / (1 + float(sigma) ** 2) for sigma in dpm.sigmas]
     config = dpm.config
     first_order_end = bool(config.euler_at_final or (config.lower_order_final and num_inference_steps < 15))
-    return Schedule(_steps([int(t) for t in dpm.timesteps], alphas), str(config.prediction_type), first_order_end)
+    prediction_type = str(config.prediction_type)
+    return Schedule(_steps([int(t) for t in dpm.timesteps], alphas, prediction_type), prediction_type, first_order_end)
+
+
+def _remade(kind: Any, scheduler: Any, **changes: Any) -> Any:
+    """Returns a scheduler of another class with the same noise; the file's other keys are read as diffusers does."""
+    own = {key: scheduler.config[key] for key in _OWN if scheduler.config.get(key) is not None}
+    return kind.from_config(scheduler.config, **{**own, **changes})
 
 
 def is_distilled(scheduler: Any) -> bool:
@@ -187,12 +207,27 @@ def respaced(scheduler: Any, steps_offset: int | None = None, timestep_spacing: 
             raise SgoolError(f"`models.{key}`: expected null, since {type(scheduler).__name__} has no {key}")
     from diffusers import DDIMScheduler
 
-    kind: Any = DDIMScheduler if distilled else type(scheduler)
-    return kind.from_config(scheduler.config, **changes)
+    return _remade(DDIMScheduler if distilled else type(scheduler), scheduler, **changes)
 
 
-def _steps(timesteps: list[int], alphas_cumprod: list[float]) -> tuple[Step, ...]:
-    """Makes steps from their timesteps and the cumulative products of alphas before each step and after the last."""
+def _steps(timesteps: list[int], alphas_cumprod: list[float], prediction_type: str) -> tuple[Step, ...]:
+    """Makes steps from their timesteps and the cumulative products of alphas before each step and after the last.
+
+    Raises:
+        SgoolError: A step begins in pure noise, and the network predicts the noise.
+    """
     scales = [(alpha_prod**0.5, (1 - alpha_prod) ** 0.5) for alpha_prod in alphas_cumprod]
     rows = zip(timesteps, scales[:-1], scales[1:], strict=True)
-    return tuple(Step(index, t, *before, *after) for index, (t, before, after) in enumerate(rows))
+    steps = tuple(Step(index, t, *before, *after) for index, (t, before, after) in enumerate(rows))
+    if prediction_type == "epsilon" and any(step.from_pure_noise for step in steps):
+        raise SgoolError(
+            "`models.path`: the schedule begins in pure noise (the scheduler's `rescale_betas_zero_snr`), where the "
+            f"noise that the network predicts says nothing of the image; {past_pure_noise(len(steps))}"
+        )
+    return steps
+
+
+def past_pure_noise(num_inference_steps: int) -> str:
+    """Returns what keeps a schedule out of pure noise, for messages."""
+    spacing = "set models.timestep_spacing=leading"
+    return spacing if num_inference_steps > 1 else f"{spacing} and take more sampler.num_inference_steps than 1"

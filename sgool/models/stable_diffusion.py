@@ -42,6 +42,12 @@ class StableDiffusion:
         return dtype
 
     @property
+    def vae_dtype(self) -> torch.dtype:
+        """Data type of the autoencoder's weights."""
+        dtype: torch.dtype = self.vae.dtype
+        return dtype
+
+    @property
     def device(self) -> torch.device:
         """Device of the denoising network's weights."""
         return torch.device(self.unet.device)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from sgool.errors import ConfigError
+from sgool.models.autoencoder import in_unit_range
 from sgool.models.fingerprint import fingerprints
 from sgool.objectives.crops import crop_resize, random_boxes
 from sgool.objectives.settings import CropSettings, SaliencySettings, weight_problems
@@ -33,7 +34,7 @@ class Objective:
         crops: Settings of the global crops; None: the default ones.
         saliency: Settings of the salient regions; None: only global crops.
         clamp_images: Whether images are clamped to [0, 1] before terms see them, as DOODL and ReNO do: pixels outside
-            then have no gradient. A term with an attribute ``unclamped`` that is true sees them as they are.
+            then have no gradient. A term of the whole image whose attribute ``unclamped`` is true sees it as decoded.
 
     Raises:
         ConfigError: There are no terms, the names of terms and weights differ, or a weight is not finite.
@@ -211,7 +212,8 @@ class BoundObjective:
         whole = Region(0, 0, images.shape[-2], images.shape[-1])
         crops = [tuple(own) or (whole,) for own in boxes]
         regions = detection.regions if detection else ((),) * len(crops)
-        seen = images.clamp(0, 1) if self.objective.clamp_images else images
+        # An infinite pixel is no white one: the loss must not be finite.
+        seen = in_unit_range(images) if self.objective.clamp_images else images
         views = _Views(seen, [own + found for own, found in zip(crops, regions, strict=True)])
         values = {}
         for name, term in self.objective.terms.items():

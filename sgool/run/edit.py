@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor
 
+    from sgool.diffusion import Chain
     from sgool.run.parts import Parts
 
 #: Fixed-point iterations a step where the way back is approximate: DDIM's, and the first step of two-step samplers.
@@ -209,13 +210,13 @@ def invert_image(parts: Parts, photo: Image.Image, pair: PromptSeed, edit: Edit)
     image = to_tensor(fit_photo(photo, height, width, edit.fit))
     with torch.no_grad(), autocast_like(parts.trainer_options(), parts.device):
         latents = chain.encode_images(image[None])
-        _refuse_non_finite(latents, edit)
+        _refuse_non_finite(latents, edit, chain)
         inversion = chain.invert_latents(latents[None], refinements=_REFINEMENTS)
         denoised = chain(inversion.latents)
         alone = in_unit_range(chain.decode(latents)[0].float()).cpu()
     back = in_unit_range(denoised.images[0, 0].float()).cpu()
     for found in (denoised.latents, alone, back):
-        _refuse_non_finite(found, edit)
+        _refuse_non_finite(found, edit, chain)
     error = max(float((stream - latents).norm() / latents.norm()) for stream in denoised.latents)
     metrics = {"inversion_error": error, "vae_psnr": _psnr(alone, image), "inversion_psnr": _psnr(back, image)}
     return Inverted(image, back, inversion.latents, metrics, chain.calls)
@@ -291,10 +292,9 @@ def _too_far_off(error: float, edit: Edit) -> str:
     )
 
 
-def _refuse_non_finite(found: Tensor, edit: Edit) -> None:
+def _refuse_non_finite(found: Tensor, edit: Edit, chain: Chain) -> None:
+    from sgool.methods.evaluations import mend_of_overflow
+
     if not bool(found.isfinite().all()):
-        raise NonFiniteInversion(
-            f"IMAGE: what the networks make of {str(edit.image)!r} is not finite: numbers overflowed. Use "
-            "models.dtype=float32 or bfloat16, or models.vae_dtype=float32 (the autoencoder alone, as diffusers does "
-            "for `force_upcast`)"
-        )
+        made = f"IMAGE: what the networks make of {str(edit.image)!r} is not finite"
+        raise NonFiniteInversion(made + mend_of_overflow(chain))

@@ -255,7 +255,7 @@ class GaussianFamily:
     A model of another kind than sgool knows, with nothing of a UNet, a text encoder or an autoencoder in it.
     """
 
-    name, dtype, device = "gaussian", torch.float64, torch.device("cpu")
+    name, dtype, vae_dtype, device = "gaussian", torch.float64, torch.float64, torch.device("cpu")
     denoisers: Mapping[str, nn.Module] = {}
     num_channels = 1
     mean, variance = 1.0, 0.25

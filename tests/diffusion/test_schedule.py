@@ -12,6 +12,7 @@ from diffusers import (
     DPMSolverMultistepScheduler,
     EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
+    HeunDiscreteScheduler,
     IPNDMScheduler,
     LCMScheduler,
     PNDMScheduler,
@@ -167,19 +168,41 @@ def test_flow_matching_is_refused() -> None:
         build_schedule(FlowMatchEulerDiscreteScheduler(), 4)
 
 
+#: The end of ``alphas_cumprod`` with zero terminal signal is 0 in the first class and 2**-24 in the others.
+@pytest.mark.parametrize("kind", [DDIMScheduler, EulerDiscreteScheduler, DPMSolverMultistepScheduler])
 @pytest.mark.parametrize("spacing", ["trailing", "linspace"])
-def test_zero_terminal_signal_is_refused_where_it_is_reached_and_the_noise_is_predicted(spacing: str) -> None:
-    zero: dict[str, Any] = {**SD, "rescale_betas_zero_snr": True}
-    with pytest.raises(SgoolError, match=r"rescale_betas_zero_snr.*models\.timestep_spacing=leading"):
-        build_schedule(DDIMScheduler(**zero, timestep_spacing=spacing), 4)
-    assert len(build_schedule(DDIMScheduler(**zero), 4)) == 4
+def test_zero_terminal_signal_is_refused_where_it_is_reached_and_the_noise_is_predicted(
+    kind: Any, spacing: str
+) -> None:
+    zero: dict[str, Any] = {**SD, "rescale_betas_zero_snr": True, "timestep_spacing": spacing}
+    for rule in ("ddim", "dpm"):
+        with pytest.raises(SgoolError, match=r"rescale_betas_zero_snr.*models\.timestep_spacing=leading"):
+            build_schedule(kind(**zero), 4, rule)
+        with pytest.raises(SgoolError, match=r"and take more sampler\.num_inference_steps than 1"):
+            build_schedule(kind(**zero), 1, rule)
+    assert len(build_schedule(kind(**zero | {"timestep_spacing": "leading"}), 4)) == 4
     for prediction in ("v_prediction", "sample"):
-        scheduler = DDIMScheduler(**zero, timestep_spacing=spacing, prediction_type=prediction)
-        first = build_schedule(scheduler, 4).steps[0]
-        assert (first.timestep, first.alpha, first.sigma) == (999, 0, 1)
+        scheduler = kind(**zero, prediction_type=prediction)
+        for rule in ("ddim", "dpm"):
+            first = build_schedule(scheduler, 4, rule).steps[0]
+            assert first.timestep == 999 and first.from_pure_noise
+            # 2**-12, and dpm's numbers are float32.
+            assert (first.alpha, first.sigma) == (pytest.approx(0, abs=2.5e-4), pytest.approx(1, abs=1e-7))
         for name in ("edict", "belm", "bdia"):
             with pytest.raises(SgoolError, match=r"begins in pure noise.*sampler=ddim"):
                 build_sampler(name).moves(build_schedule(scheduler, 4))
+        (move, *_) = build_sampler("ddim").moves(build_schedule(scheduler, 4))
+        assert max(abs(move.matrix[0][0]), abs(move.output[0])) <= 1  # nothing is blown up
+
+
+@pytest.mark.parametrize("kind", [LCMScheduler, TCDScheduler, HeunDiscreteScheduler])
+def test_the_noise_is_that_of_the_folders_class(kind: Any) -> None:
+    """A file leaves out what the class takes by default, and other classes have other defaults (betas, for one)."""
+    scheduler = kind()
+    schedule = build_schedule(scheduler, 4, "dpm")
+    levels = [float(scheduler.alphas_cumprod[int(step.timestep)]) for step in schedule.steps]
+    assert [step.alpha**2 for step in schedule.steps] == pytest.approx(levels, rel=1e-5)  # float32
+    assert respaced(LCMScheduler(), timestep_spacing="trailing").alphas_cumprod.equal(LCMScheduler().alphas_cumprod)
 
 
 @pytest.mark.parametrize("kind", [LCMScheduler, TCDScheduler])

@@ -257,6 +257,8 @@ def test_bad_input(models: StableDiffusion, clip_tower: ClipTower) -> None:
     zero = DDIMScheduler(rescale_betas_zero_snr=True, timestep_spacing="trailing", prediction_type="v_prediction")
     with pytest.raises(SgoolError, match=r"begins in pure noise.*models\.timestep_spacing=leading"):
         method(replace(models, scheduler=zero), clip_tower)
+    with pytest.raises(SgoolError, match="guidance of the noise is without bounds"):  # there 2**-12, and not 0
+        method(replace(models, scheduler=zero), clip_tower, sampler="dpm_solver")
 
     class Flat(TextAlignment):
         def __call__(self, views: Tensor, targets: Tensor) -> Tensor:

@@ -227,6 +227,16 @@ def test_clamped_images_are_those_that_doodl_and_reno_judge(crops: int) -> None:
     assert clamping.objective.checkpoint_settings() != plain.objective.checkpoint_settings()
 
 
+@pytest.mark.parametrize("value", [torch.inf, -torch.inf, torch.nan])
+@pytest.mark.parametrize("clamp", [False, True])
+def test_an_image_that_is_not_finite_has_no_finite_loss(clamp: bool, value: float) -> None:
+    images = torch.full((3, 3, 16, 16), 0.5)
+    images[0, 0, 3, 4] = value
+    terms, settings = {"mean": MeanColour()}, CropSettings(num=0)
+    loss = Objective(terms, {"mean": 1.0}, settings, clamp_images=clamp).bind(PAIRS)(images, generators(), 0).loss
+    assert loss.isfinite().tolist() == [False, True, True]
+
+
 def test_doodl_does_not_clamp_the_image_of_its_symmetry() -> None:
     overshooting = images() * 1.6 - 0.1
     objectives = [

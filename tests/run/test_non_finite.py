@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from PIL import Image
 
 from sgool.errors import SgoolError
 from sgool.methods import Vanilla
+from sgool.methods.evaluations import mend_of_overflow
 from sgool.models.autoencoder import in_unit_range
 from sgool.models.load import load_models
 from sgool.results import RunFolder
@@ -120,6 +122,22 @@ def test_without_a_run_a_result_has_the_error_too(models: object, pipeline_folde
     chain = chain_of(replace(loaded), num_inference_steps=2, guidance_scale=2.0)
     (result,) = run_method(Vanilla(chain), [PromptSeed("a cat")])
     assert result.error is not None and result.error.startswith("the first and the final image are not finite with")
+    for dtype, vae_dtype, message in (
+        (
+            torch.float16,
+            torch.float16,
+            r"models\.dtype=float16 .* models\.vae_dtype=float32 .*models\.dtype=bfloat16",
+        ),
+        (
+            torch.float32,
+            torch.float16,
+            r"models\.vae_dtype=float16 .* models\.vae_dtype=float32 .*`force_upcast`\)$",
+        ),
+        (torch.float16, torch.float32, r"the autoencoder is not in float16\)\. Use models\.dtype=bfloat16"),
+        (torch.float32, torch.float32, r"models\.dtype=float32: check the weights of models\.path"),
+    ):
+        mixed = load_models(pipeline_folder, dtype=dtype, vae_dtype=vae_dtype)
+        assert re.search(message, mend_of_overflow(chain_of(mixed, num_inference_steps=2)))
     assert in_unit_range(torch.tensor([-1.0, 0.25, 2.0])).tolist() == [0.0, 0.25, 1.0]
     assert in_unit_range(torch.tensor([torch.inf, -torch.inf, torch.nan])).isnan().all()
 
