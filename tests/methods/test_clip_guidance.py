@@ -171,8 +171,8 @@ def test_the_formula_of_diffusers_community_pipeline(
         assert result.final_image.equal(eight_bit(image))
         assert [row["loss"] for row in result.history[:-1]] == pytest.approx(losses, rel=1e-8)
         assert result.network_evaluations == 2 * STEPS  # one more a step: the prompt, or the negative one, alone
-        # The default is another formula.
-        assert result.history[-2]["gradient_norm"] != pytest.approx(other.history[-2]["gradient_norm"], rel=0.05)
+        # The default is another formula: 1e-2 and more, where equal ones agree to 1e-8.
+        assert result.history[-2]["gradient_norm"] != pytest.approx(other.history[-2]["gradient_norm"], rel=1e-3)
 
 
 def test_without_guidance_an_estimate_of_the_prompt_needs_no_further_call(

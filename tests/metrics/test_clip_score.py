@@ -83,11 +83,12 @@ def test_scale_and_mean_are_those_of_torchmetrics(clip_tower: ClipTower) -> None
     ours, theirs = ClipScore(clip_tower), CLIPScore(lambda: (_AsTransformers(clip_tower), _processor))
     shown = images()
     # Keep those with a positive cosine: torchmetrics cuts the mean at 0, not each image.
-    good = (ours.score(shown, PROMPTS) > 0).nonzero().flatten().tolist()
+    scores = torch.stack([ours.score(shown, [prompt] * len(shown)) for prompt in PROMPTS])
+    good = (scores > 0).nonzero().tolist()
     assert len(good) >= 2
-    for index in good:
-        ours.update(shown[index : index + 1], [PROMPTS[index]])
-        theirs.update(shown[index], PROMPTS[index])
+    for prompt, image in good:
+        ours.update(shown[image : image + 1], [PROMPTS[prompt]])
+        theirs.update(shown[image], PROMPTS[prompt])
     assert float(ours.compute()) == pytest.approx(float(theirs.compute()), abs=1e-4)
 
 

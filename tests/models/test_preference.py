@@ -139,7 +139,7 @@ def test_pick_score_s_gradient(pick_folder: Path) -> None:
 
 
 def test_pick_score_lacks_files_or_weights(pick_folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(SgoolError, match=r"Cannot load PickScore from .*nothing"):
+    with pytest.raises(SgoolError, match=r"PickScore, .*nothing' with the processor"):
         load_pick_score(str(tmp_path / "nothing"), str(pick_folder))
     CLIPImageProcessor().save_pretrained(tmp_path / "half")
     with pytest.raises(SgoolError, match=r"with the processor .*half"):

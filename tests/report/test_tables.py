@@ -227,7 +227,7 @@ def test_numbers_of_pairs_by_category(gaps: RunFolder) -> None:
 
 
 def test_numbers_of_pairs_by_category_in_the_page(gaps: RunFolder) -> None:
-    by_category = report_text(gaps.path).split("By category Judge CLIP score")[1]
+    by_category = report_text(gaps.path).split("Judge CLIP score per category")[1]
     assert re.search(r" odd_& 4 \S+ \S+ \S+ \S+ \S+ even 4 ", by_category)
     number, change = r"\d+\.\d\d", r"[+−]\d\.\d\d"
     expected = rf" even 4 {number} 3 pairs {number} {change} , 3 pairs {number} 2 pairs {change} , 1 pair "

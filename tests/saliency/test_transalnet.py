@@ -400,10 +400,10 @@ def test_files_that_would_run_code_are_refused(tmp_path: Path, capsys: pytest.Ca
     assert capsys.readouterr().out == ""
 
 
-@pytest.mark.parametrize("suffix", ["pth", "safetensors"])
-def test_files_that_are_cut_off_are_refused(suffix: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("suffix", "message"), [("pth", "is cut short"), ("safetensors", "is no safetensors file")])
+def test_files_that_are_cut_off_are_refused(suffix: str, message: str, tmp_path: Path) -> None:
     (tmp_path / f"w.{suffix}").write_bytes(b"PK\x03\x04 cut off")
-    with pytest.raises(SgoolError, match=r"saliency.detector.weights.*Cannot read"):
+    with pytest.raises(SgoolError, match=rf"saliency.detector.weights.*{message}"):
         load_transalnet(str(tmp_path / f"w.{suffix}"))
 
 
