@@ -99,13 +99,17 @@ def command_lines(
         prompts: Those of ``--prompt``.
 
     Raises:
-        SgoolError: There are prompts, and ``data.prompts`` too.
+        SgoolError: There are prompts, and ``data.prompts`` or another ``data`` too.
     """
     lines = [line for line in overrides or () if not (shows and line == "job")]
-    if prompts and any(line.lstrip("+").startswith("data.prompts=") for line in lines):
-        raise SgoolError("--prompt and `data.prompts`: expected one of the two, got both; leave one out")
+    keys = {line.lstrip("+").partition("=")[0] for line in lines}
+    for key in ("data.prompts", "data"):
+        if prompts and key in keys:
+            raise SgoolError(f"--prompt and `{key}`: expected one of the two, got both; leave one out")
     if prompts:
         lines.append(f"data.prompts={TEXT}" + "\n".join(" ".join(prompt.split()) for prompt in prompts))
+        # What an experiment chooses of its own data set is nothing of these prompts.
+        lines += [f"{key}=null" for key in ("data.name", "data.indices", "data.categories") if key not in keys]
     return [*lines, *(["debug=true"] if debug else [])]
 
 

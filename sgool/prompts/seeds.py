@@ -112,7 +112,30 @@ def _load(
         raise ConfigError(problems)
     dataset = name or _dataset_name(prompts)
     pairs = expand_pairs(chosen, seeds, dataset=dataset, negative_prompt=negative_prompt)
+    if reading.get("duplicates", "error") != "keep":
+        pairs = _each_once(pairs, drop=reading.get("duplicates") == "drop")
     return pairs[:limit], _ids(rows, dataset, negative_prompt)
+
+
+def _each_once(pairs: Sequence[PromptSeed], *, drop: bool) -> list[PromptSeed]:
+    """Returns pairs without those that are another row's again: one row names the seed that `data.seeds` gives another.
+
+    Raises:
+        ConfigError: There are such pairs, and they are not to be dropped.
+    """
+    first: dict[tuple[object, ...], PromptSeed] = {}
+    problems = []
+    for pair in pairs:
+        same = first.setdefault((pair.prompt, pair.category, pair.seed, pair.negative_prompt), pair)
+        if same.index != pair.index:
+            problems.append(
+                f"`data.prompts`: {pair.prompt!r} with seed {pair.seed} stands twice, as prompts {same.index} and "
+                f"{pair.index} (counted from 0): a seed or negative prompt of a row is what the other gets from "
+                "`data`; data.duplicates=drop runs such a pair once, data.duplicates=keep runs both"
+            )
+    if problems and not drop:
+        raise ConfigError(problems)
+    return list(first.values())
 
 
 def _ids(rows: Sequence[PromptRow], dataset: str, negative_prompt: str) -> DataIds:

@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from sgool.config.paths import TEXT
 from sgool.config.plain import plain
 from sgool.errors import ConfigError, SgoolError
 
@@ -147,6 +148,8 @@ def _show(flat: Mapping[str, Any], key: str) -> str:
     # A missing key counts as null: an earlier version may not have known it.
     # Earlier versions recorded a path's ~ as it was given.
     value = flat.get(key)
+    # Prompts of the command line are no file that changed: each pair's id has a hash of its prompt.
+    value = TEXT if key == "data.prompts" and isinstance(value, str) and value.startswith(TEXT) else value
     value = os.path.expanduser(value) if isinstance(value, str) and value.startswith("~/") else value
     return _ABSENT if value is None else json.dumps(value, ensure_ascii=False)
 

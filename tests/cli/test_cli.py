@@ -283,6 +283,11 @@ def test_a_prompt_as_an_override(runner: _Runner, override: str) -> None:
 def test_prompts_twice() -> None:
     result = CliRunner().invoke(app, ["fit", "--prompt", "a", "data.prompts=b.csv"])
     assert result.exit_code == 2 and "--prompt and `data.prompts`: expected one of the two, got both" in result.stderr
+    result = CliRunner().invoke(app, ["fit", "--prompt", "a", "data=drawbench"])
+    assert result.exit_code == 2 and "--prompt and `data`: expected one of the two, got both" in result.stderr
+    result = CliRunner().invoke(app, ["fit", "--prompt", "a", "experiment=text_guidance", "--cfg"])
+    data = yaml.safe_load(result.output)["data"]
+    assert (data["prompts"], data["name"], data["categories"]) == ("text:a", None, None)
 
 
 def test_score_finds_modules_in_the_folder_of_config_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -196,3 +196,17 @@ def test_the_notes_of_a_run_are_the_warnings(own_seeds: Path) -> None:
     data = load_data(own_seeds, seeds=[4, 5])
     (note,) = data.notes
     assert note.startswith("`data.seeds` (4, 5) counts for 1 of 3 prompts")
+
+
+def test_a_pair_that_two_rows_make_is_one_problem(tmp_path: Path) -> None:
+    """A row's own seed may be the one that `data.seeds` gives to another row of the same prompt."""
+    path = tmp_path / "p.csv"
+    path.write_text("prompt,seed\na green cat,1\na green cat,\n", encoding="utf-8")
+    with pytest.warns(UserWarning, match="counts for 1 of 2 prompts"):
+        with pytest.raises(ConfigError, match="'a green cat' with seed 1 stands twice, as prompts 0 and 1"):
+            load_pairs(path, seeds=[1, 2])
+        dropped = load_pairs(path, seeds=[1, 2], duplicates="drop")
+        kept = load_pairs(path, seeds=[1, 2], duplicates="keep")
+    assert [(pair.index, pair.seed) for pair in dropped] == [(0, 1), (1, 2)]
+    assert [(pair.index, pair.seed) for pair in kept] == [(0, 1), (1, 1), (1, 2)]
+    assert [(pair.index, pair.seed) for pair in load_pairs(path, seeds=[3])] == [(0, 1), (1, 3)]

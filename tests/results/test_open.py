@@ -97,6 +97,13 @@ class TestOpen:
         with pytest.raises(ConfigError, match=r"optimization\.clamp_images: was false, is true"):
             folder.open(new, device="cpu", complete=complete)
 
+    def test_other_prompts_of_the_command_line_are_no_other_configuration(self, tmp_path: Path) -> None:
+        texts = [fake_config(data={"prompts": f"text:{text}", "seeds": [0]}) for text in ("a cat", "a dog\na hen")]
+        write(RunFolder(tmp_path / "run").open(texts[0]))
+        RunFolder(tmp_path / "run").open(texts[1])
+        with pytest.raises(ConfigError, match=r'data\.prompts: was "text:", is "a\.csv"'):
+            RunFolder(tmp_path / "run").open(fake_config(data={"prompts": "a.csv", "seeds": [0]}))
+
     @pytest.mark.parametrize(
         "change",
         [
