@@ -217,15 +217,20 @@ def examples_png(examples: Examples, images: Path, target: Path) -> None:
     rows, columns = len(examples.lines), len(examples.prompts)
     ratio = next(cell.aspect for line in examples.lines for cell in line.cells if cell.file)
     lines = [textwrap.wrap(prompt, 19, max_lines=5, placeholder=" …") for prompt in examples.prompts]
-    head, side, cell = 0.16 * max(map(len, lines)) + 0.08, 0.95, 1.25
+    labels = [
+        "\n".join(textwrap.wrap(line.maps.shows, 14)) if line.saliency else textwrap.shorten(line.label, 40)
+        for line in examples.lines
+    ]
+    longest = max(len(text) for label in labels for text in label.split("\n"))
+    # In inches; a letter of 8.5 points is at most 0.08 wide on average.
+    head, side, cell = 0.16 * max(map(len, lines)) + 0.08, max(0.95, 0.08 * longest + 0.15), 1.25
     width, height = side + columns * cell, head + rows * cell / ratio
     figure = Figure(figsize=(width, height))
     for at, wrapped in enumerate(lines):
         place = ((side + (at + 0.5) * cell) / width, 1 - (head - 0.07) / height)
         figure.text(*place, "\n".join(wrapped), size=8, ha="center", va="bottom", parse_math=False)
-    for row, line in enumerate(examples.lines):
+    for row, (line, label) in enumerate(zip(examples.lines, labels, strict=True)):
         bottom = 1 - (head + (row + 1) * cell / ratio) / height
-        label = "\n".join(textwrap.wrap(line.maps.shows, 14)) if line.saliency else textwrap.shorten(line.label, 40)
         middle = bottom + cell / ratio / 2 / height
         figure.text((side - 0.1) / width, middle, label, size=8.5, ha="right", va="center", parse_math=False)
         for at, picture in enumerate(line.cells):

@@ -65,7 +65,9 @@ def test_cells_show_the_final_image_its_score_and_its_gain(tmp_path: Path) -> No
     assert (overlay.frame, overlay.frames, overlay.value) == (3, 4, "")
     with Image.open(run.path / "report/figures/examples.png") as picture:
         assert picture.size[0] > 200 * 2
-        assert np.asarray(picture.convert("L")).std() > 0
+        pixels = np.asarray(picture.convert("L"))
+    assert pixels.std() > 0
+    assert pixels[:, :6].min() == 255  # no label is cut off at the left
 
 
 def test_failed_pairs_are_not_among_them(tmp_path: Path) -> None:
@@ -138,7 +140,8 @@ def test_pictures_of_two_shapes_keep_theirs(tmp_path: Path) -> None:
     with Image.open(run.path / "report/figures/examples.png") as picture:
         black = np.asarray(picture.convert("L")) < 20
     # Of the pictures of a column, which are 1.19 inches wide at 200 points: as many rows as columns, or half.
-    cell, side = 250, 190
+    cell = 250
+    side = black.shape[1] - 2 * cell
     columns = black[:, side + cell * wide : side + cell * (wide + 1)][-cell:]
     square = black[:, side + cell * (1 - wide) : side + cell * (2 - wide)][-cell:]
     tall, flat_ = (int((part.sum(axis=1) > 200).sum()) for part in (square, columns))
