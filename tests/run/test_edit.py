@@ -259,7 +259,7 @@ def test_one_photo_with_a_bad_inversion_does_not_keep_the_others(
     edits = [Edit(photos / "first.png"), Edit(photos / "second.tif")]
     with pytest.MonkeyPatch.context() as patch:
         bad = lambda error, edit: "too far" if edit.image.name == "first.png" else ""  # noqa: E731
-        patch.setattr(module, "_too_far_off", bad)
+        patch.setattr(module, "too_far_off", bad)
         outcome = edit_images(config, edits)
     assert outcome.exit_code == 1
     assert {name: record["error"] for name, record in records(tmp_path / "run").items()} == {
