@@ -28,6 +28,8 @@ from sgool.run.outcome import Outcome
 from sgool.run.progress import Progress
 from sgool.types import PairRecord, PromptSeed, Start
 
+__all__ = ["Edit", "edit_image", "edit_images"]
+
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
@@ -40,18 +42,21 @@ def edit_image(config: DictConfig, edit: Edit, progress: Progress | None = None)
     return edit_images(config, [edit], progress)
 
 
-def edit_images(config: DictConfig, edits: Sequence[Edit], progress: Progress | None = None) -> Outcome:
+def edit_images(
+    config: DictConfig, edits: Sequence[Edit], progress: Progress | None = None, *, accept_changes: bool = False
+) -> Outcome:
     """Inverts images and runs ``config.methods`` from there; what the run folder has already is skipped.
 
     Each image is a pair that starts at the latents that were found; it goes the way of every pair, so an edit can be
     interrupted, continued and logged as any run. The objective, the sampler and the optimisation are the
     configuration's; ``experiment=edit`` has the settings that `sgool edit` starts from. Of ``config.data``, the first
-    seed (of crops) and the negative prompt count.
+    seed (of crops) and the negative prompt count, for edits without their own.
 
     Args:
         config: As `sgool.run.config.load_config` composes it.
         edits: At least one; they share ``prompt``, ``fit`` and ``max_error``. Equal ones are made once.
         progress: Is told what happens.
+        accept_changes: Go on in a run folder of another configuration.
 
     Raises:
         SgoolError: Anything that the user can mend: before a network loads where it can be known, and before the
@@ -65,7 +70,11 @@ def edit_images(config: DictConfig, edits: Sequence[Edit], progress: Progress | 
     settings = {"fit": edits[0].fit, "prompt": edits[0].prompt, "max_error": edits[0].max_error}
     plain["trainer"] = {**plain["trainer"], "devices": _one(plain["trainer"]["devices"]), "num_nodes": 1}
     folder = RunFolder(plain["run_dir"]).open(
-        plain | {"edit": settings}, device=device_name(plain), not_compared=_MAY_CHANGE, complete=complete
+        plain | {"edit": settings},
+        device=device_name(plain),
+        not_compared=_MAY_CHANGE,
+        accept_changes=accept_changes,
+        complete=complete,
     )
     with Interrupt() as interrupt, announce_runner(folder.path):
         run = Run(plain, [pair for pair, _ in jobs], (1, 1), folder, progress, interrupt)
@@ -143,14 +152,15 @@ def _start(inverted: Inverted, edit: Edit) -> Start:
 def _pair(config: Mapping[str, Any], edit: Edit) -> PromptSeed:
     """A pair whose id has the file's name, a hash of its content, one of the text, and the seed."""
     seeds = config["data"]["seeds"]
-    seed = 0 if isinstance(seeds, int) else seeds[0]
+    seed = (0 if isinstance(seeds, int) else seeds[0]) if edit.seed is None else edit.seed
+    negative_prompt = config["data"]["negative_prompt"] if edit.negative_prompt is None else edit.negative_prompt
     try:
         digest = hashlib.sha256(Path(edit.image).expanduser().read_bytes()).hexdigest()[:8]
     except OSError:
         digest = ""  # open_photo says what is wrong
     dataset = f"{Path(edit.image).stem[:40]}-{digest}"
     text = edit.text or edit.prompt
-    return PromptSeed(text, seed, dataset=dataset, negative_prompt=config["data"]["negative_prompt"])
+    return PromptSeed(text, seed, dataset=dataset, negative_prompt=negative_prompt)
 
 
 def _check(config: Mapping[str, Any], edits: Sequence[Edit]) -> None:

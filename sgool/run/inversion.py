@@ -37,6 +37,8 @@ class Edit:
         prompt: What the denoising network is told, in inversion and after; usually nothing.
         fit: crop, squash or pad, see `sgool.models.images.fit_photo`.
         max_error: Largest relative error of the inverted latents at which the edit goes on.
+        seed: Seed of crops, in [0, 2^63); None: the first one of ``data.seeds``.
+        negative_prompt: Text of the unconditional pass; None: ``data.negative_prompt``.
     """
 
     image: Path
@@ -44,6 +46,8 @@ class Edit:
     prompt: str = ""
     fit: str = "crop"
     max_error: float = 0.05
+    seed: int | None = None
+    negative_prompt: str | None = None
 
 
 @dataclass(frozen=True)
