@@ -30,7 +30,8 @@ ALL_PAIRS = {"limit": None, "indices": None, "categories": None, "duplicates": "
 def rescore(run: Path) -> Outcome:
     """Replaces the scores of every pair that ended well by new scores of its saved images.
 
-    The objective's values stay. Of an edit without a text, judges that compare with one give no score. A run judges the 8-bit pixels that it saves, so the same judges give the same scores.
+    The objective's values stay. A run judges the 8-bit pixels that it saves, so the same judges give the same scores.
+    Of an edit without a text, judges that compare the image with one give no score.
 
     Raises:
         SgoolError: ``run`` is not a run folder, holds no finished pair, or its judges lack files; or no judge can score

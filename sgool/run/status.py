@@ -126,7 +126,7 @@ def run_status(run_dir: str | Path) -> Status:
 def _wanted(config: Mapping[str, Any]) -> tuple[set[str] | None, list[str]]:
     """Returns the ids of the configuration's pairs; None, and the reason, if its prompts cannot be read any more.
 
-    An edit's photos stand in its command, and several commands may share its folder: the number of its pairs is unknown.
+    An edit's photos stand in its command, and commands may share its folder: nobody knows the number of its pairs.
     """
     if config.get("edit"):
         return None, ["this is a run of `sgool edit`, whose photos config.yaml does not name: pairs with records count"]
