@@ -100,6 +100,7 @@ def edit(
         float, typer.Option("--max-error", help="Largest relative error of the inversion at which the edit goes on.")
     ] = 0.05,
     config_dir: ConfigDir = None,
+    resume_with_changes: Annotated[bool, typer.Option("--resume-with-changes", help="As for fit.")] = False,
     show_config: ShowConfig = False,
     debug: Debug = False,
 ) -> None:
@@ -107,7 +108,17 @@ def edit(
     from sgool.cli.photos import edit_photos
 
     told = {"text": text.strip(), "prompt": prompt.strip(), "fit": fit, "max_error": max_error}
-    raise typer.Exit(edit_photos(images or [], captions, told, config_dir, shows=show_config, debug=debug))
+    raise typer.Exit(
+        edit_photos(
+            images or [],
+            captions,
+            told,
+            config_dir,
+            shows=show_config,
+            debug=debug,
+            resume_with_changes=resume_with_changes,
+        )
+    )
 
 
 _SignalBefore = Annotated[

@@ -31,7 +31,13 @@ _TAKEN = {
 
 @dataclass(frozen=True, kw_only=True)
 class JudgeOptions(Options):
-    """Base class of the judges' options, which checks the judge's name."""
+    """Base class of the judges' options, which checks the judge's name.
+
+    Attributes:
+        needs_text: Whether the judge compares the image with the pair's prompt; None: unknown.
+    """
+
+    needs_text: ClassVar[bool | None] = False
 
     def problems(self, where: str, config: Config) -> Iterator[str]:
         """Yields a problem if the judge's name has a slash or has another meaning already."""
@@ -47,6 +53,7 @@ class ClipJudgeOptions(JudgeOptions):
     """Options of the CLIP score, those of the CLIP itself."""
 
     builder = "sgool.metrics.clip_score.build_clip_judge"
+    needs_text = True
 
     model: str = required(text())
     pretrained: str | None = required(optional(text()))
@@ -57,6 +64,7 @@ class HPSJudgeOptions(JudgeOptions):
     """Options of the Human Preference Score."""
 
     builder = "sgool.metrics.preference.build_hps_judge"
+    needs_text = True
 
     clip: Mapping[str, Any] = clip_option()
 
@@ -71,6 +79,7 @@ class PickScoreJudgeOptions(JudgeOptions):
     """Options of PickScore."""
 
     builder = "sgool.metrics.preference.build_pickscore_judge"
+    needs_text = True
 
     model: str = required(text())
     processor: str = required(text())
@@ -81,6 +90,7 @@ class ImageRewardJudgeOptions(JudgeOptions):
     """Options of ImageReward."""
 
     builder = "sgool.metrics.preference.build_image_reward_judge"
+    needs_text = True
 
     checkpoint: str = required(text())
     med_config: str | None = option(None, optional(text()))
@@ -174,6 +184,8 @@ class LatentsJudgeOptions(JudgeOptions):
 @dataclass(frozen=True, kw_only=True)
 class CustomJudgeOptions(CustomOptions, JudgeOptions):
     """Options of a user's own judge."""
+
+    needs_text = None
 
 
 #: All judges. One without ``type`` is a CLIP, as in run folders that were made before there were other types.

@@ -6,7 +6,7 @@ import hashlib
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,74 +15,26 @@ from sgool.diffusion.options import SAMPLERS
 from sgool.errors import ConfigError, SgoolError
 from sgool.loggers import check_logger
 from sgool.methods.options import METHODS
-from sgool.models.images import check_fit, fit_photo, open_photo, to_tensor
+from sgool.models.images import check_fit, open_photo
 from sgool.objectives.options import TERMS
 from sgool.results import NOT_COMPARED, RunFolder
 from sgool.results.claims import announce_runner
 from sgool.run.config import complete, to_plain
 from sgool.run.fit import Run, device_name, limit_threads
 from sgool.run.interrupt import Interrupt
+from sgool.run.inversion import Edit, Inverted, NonFiniteInversion, describe, invert_image, too_far_off
 from sgool.run.notes import model_line
 from sgool.run.outcome import Outcome
 from sgool.run.progress import Progress
 from sgool.types import PairRecord, PromptSeed, Start
 
+__all__ = ["Edit", "edit_image", "edit_images"]
+
 if TYPE_CHECKING:
     from omegaconf import DictConfig
-    from PIL import Image
-    from torch import Tensor
 
-    from sgool.diffusion import Chain
-    from sgool.run.parts import Parts
-
-#: Fixed-point iterations a step where the way back is approximate: DDIM's, and the first step of two-step samplers.
-_REFINEMENTS = 5
 #: What may change between two edits in one folder; images and texts are told apart by their pair ids.
 _MAY_CHANGE = (*NOT_COMPARED, "data", "edit.max_error")
-
-
-class NonFiniteInversion(SgoolError):
-    """What the networks make of a photo is not finite."""
-
-
-@dataclass(frozen=True)
-class Edit:
-    """What is edited and how it is read.
-
-    Attributes:
-        image: The file.
-        text: What the objective is told, where it compares with a text; empty: the prompt.
-        prompt: What the denoising network is told, in inversion and after; usually nothing.
-        fit: crop, squash or pad, see `sgool.models.images.fit_photo`.
-        max_error: Largest relative error of the inverted latents at which the edit goes on.
-    """
-
-    image: Path
-    text: str = ""
-    prompt: str = ""
-    fit: str = "crop"
-    max_error: float = 0.05
-
-
-@dataclass(frozen=True)
-class Inverted:
-    """An image, the latents that lead to it, and how well they do.
-
-    Attributes:
-        image: (3, H, W) in [0, 1], as the model gets it.
-        reconstruction: (3, H, W) in [0, 1], denoised from ``latents`` and decoded.
-        latents: (S, 1, C, h, w).
-        metrics: ``inversion_error``: norm of the difference between the image's latents and the denoised ones, over the
-            norm of the image's (the worse one of EDICT's two); ``vae_psnr`` and ``inversion_psnr``, in dB: of the
-            autoencoder's own reconstruction and of ``reconstruction`` to the image.
-        calls: Network calls that it took.
-    """
-
-    image: Tensor
-    reconstruction: Tensor
-    latents: Tensor
-    metrics: Mapping[str, float]
-    calls: int
 
 
 def edit_image(config: DictConfig, edit: Edit, progress: Progress | None = None) -> Outcome:
@@ -90,18 +42,21 @@ def edit_image(config: DictConfig, edit: Edit, progress: Progress | None = None)
     return edit_images(config, [edit], progress)
 
 
-def edit_images(config: DictConfig, edits: Sequence[Edit], progress: Progress | None = None) -> Outcome:
+def edit_images(
+    config: DictConfig, edits: Sequence[Edit], progress: Progress | None = None, *, accept_changes: bool = False
+) -> Outcome:
     """Inverts images and runs ``config.methods`` from there; what the run folder has already is skipped.
 
     Each image is a pair that starts at the latents that were found; it goes the way of every pair, so an edit can be
     interrupted, continued and logged as any run. The objective, the sampler and the optimisation are the
     configuration's; ``experiment=edit`` has the settings that `sgool edit` starts from. Of ``config.data``, the first
-    seed (of crops) and the negative prompt count.
+    seed (of crops) and the negative prompt count, for edits without their own.
 
     Args:
         config: As `sgool.run.config.load_config` composes it.
         edits: At least one; they share ``prompt``, ``fit`` and ``max_error``. Equal ones are made once.
         progress: Is told what happens.
+        accept_changes: Go on in a run folder of another configuration.
 
     Raises:
         SgoolError: Anything that the user can mend: before a network loads where it can be known, and before the
@@ -115,7 +70,11 @@ def edit_images(config: DictConfig, edits: Sequence[Edit], progress: Progress | 
     settings = {"fit": edits[0].fit, "prompt": edits[0].prompt, "max_error": edits[0].max_error}
     plain["trainer"] = {**plain["trainer"], "devices": _one(plain["trainer"]["devices"]), "num_nodes": 1}
     folder = RunFolder(plain["run_dir"]).open(
-        plain | {"edit": settings}, device=device_name(plain), not_compared=_MAY_CHANGE, complete=complete
+        plain | {"edit": settings},
+        device=device_name(plain),
+        not_compared=_MAY_CHANGE,
+        accept_changes=accept_changes,
+        complete=complete,
     )
     with Interrupt() as interrupt, announce_runner(folder.path):
         run = Run(plain, [pair for pair, _ in jobs], (1, 1), folder, progress, interrupt)
@@ -168,7 +127,7 @@ def _inverted(run: Run, jobs: Sequence[tuple[PromptSeed, Edit]], failures: list[
         else:
             whose = f"[{number}/{len(jobs)}] {Path(edit.image).name}: " if len(jobs) > 1 else ""
             run.progress.note(whose + describe(inverted.metrics, edit.max_error))
-            trouble = _too_far_off(inverted.metrics["inversion_error"], edit)
+            trouble = too_far_off(inverted.metrics["inversion_error"], edit)
         if trouble and len(jobs) == 1:
             raise SgoolError(trouble)
         if trouble:
@@ -190,55 +149,18 @@ def _start(inverted: Inverted, edit: Edit) -> Start:
     return Start(inverted.latents[:, 0], edit.prompt, inverted.calls, inverted.metrics, images)
 
 
-def describe(metrics: Mapping[str, float], max_error: float) -> str:
-    """Describes the quality of an inversion in a sentence."""
-    return (
-        f"inversion error {metrics['inversion_error']:.2g} of the latents (limit {max_error:g}); PSNR to the image: "
-        f"autoencoder alone {metrics['vae_psnr']:.1f} dB, with inversion {metrics['inversion_psnr']:.1f} dB"
-    )
-
-
-def invert_image(parts: Parts, photo: Image.Image, pair: PromptSeed, edit: Edit) -> Inverted:
-    """Brings a photo to the model's size, finds first latents for it, and denoises them again for the error."""
-    import torch
-
-    from sgool.models.autoencoder import in_unit_range
-    from sgool.run.train import autocast_like
-
-    chain = parts.chain.with_prompts([edit.prompt], [pair.negative_prompt])
-    height, width = (side * chain.family.vae_scale_factor for side in chain.latent_shape()[-2:])
-    image = to_tensor(fit_photo(photo, height, width, edit.fit))
-    with torch.no_grad(), autocast_like(parts.trainer_options(), parts.device):
-        latents = chain.encode_images(image[None])
-        _refuse_non_finite(latents, edit, chain)
-        inversion = chain.invert_latents(latents[None], refinements=_REFINEMENTS)
-        denoised = chain(inversion.latents)
-        alone = in_unit_range(chain.decode(latents)[0].float()).cpu()
-    back = in_unit_range(denoised.images[0, 0].float()).cpu()
-    for found in (denoised.latents, alone, back):
-        _refuse_non_finite(found, edit, chain)
-    error = max(float((stream - latents).norm() / latents.norm()) for stream in denoised.latents)
-    metrics = {"inversion_error": error, "vae_psnr": _psnr(alone, image), "inversion_psnr": _psnr(back, image)}
-    return Inverted(image, back, inversion.latents, metrics, chain.calls)
-
-
-def _psnr(image: Tensor, reference: Tensor) -> float:
-    """In dB; infinite for equal images."""
-    error = float((image - reference).square().mean())
-    return -10 * math.log10(error) if error else math.inf
-
-
 def _pair(config: Mapping[str, Any], edit: Edit) -> PromptSeed:
     """A pair whose id has the file's name, a hash of its content, one of the text, and the seed."""
     seeds = config["data"]["seeds"]
-    seed = 0 if isinstance(seeds, int) else seeds[0]
+    seed = (0 if isinstance(seeds, int) else seeds[0]) if edit.seed is None else edit.seed
+    negative_prompt = config["data"]["negative_prompt"] if edit.negative_prompt is None else edit.negative_prompt
     try:
         digest = hashlib.sha256(Path(edit.image).expanduser().read_bytes()).hexdigest()[:8]
     except OSError:
         digest = ""  # open_photo says what is wrong
     dataset = f"{Path(edit.image).stem[:40]}-{digest}"
     text = edit.text or edit.prompt
-    return PromptSeed(text, seed, dataset=dataset, negative_prompt=config["data"]["negative_prompt"])
+    return PromptSeed(text, seed, dataset=dataset, negative_prompt=negative_prompt)
 
 
 def _check(config: Mapping[str, Any], edits: Sequence[Edit]) -> None:
@@ -279,22 +201,3 @@ def _check(config: Mapping[str, Any], edits: Sequence[Edit]) -> None:
         )
     if problems:
         raise ConfigError(problems)
-
-
-def _too_far_off(error: float, edit: Edit) -> str:
-    """Why an inversion cannot be used; empty where it can."""
-    if error <= edit.max_error:
-        return ""
-    return (
-        f"IMAGE: the inversion of {str(edit.image)!r} does not lead back to it: relative error {error:.2g}, limit "
-        f"{edit.max_error:g}. Use sampler=edict or sampler=belm, sampler.guidance_scale=1, "
-        "trainer.precision=32-true, or more sampler.num_inference_steps; or raise --max-error"
-    )
-
-
-def _refuse_non_finite(found: Tensor, edit: Edit, chain: Chain) -> None:
-    from sgool.methods.evaluations import mend_of_overflow
-
-    if not bool(found.isfinite().all()):
-        made = f"IMAGE: what the networks make of {str(edit.image)!r} is not finite"
-        raise NonFiniteInversion(made + mend_of_overflow(chain))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +27,14 @@ class Photo:
     Attributes:
         path: The file.
         text: Its caption; empty: it has none of its own.
+        seed: Its row's own seed; None: it has none.
+        negative_prompt: Its row's own negative prompt; None: it has none.
     """
 
     path: Path
     text: str = ""
+    seed: int | None = None
+    negative_prompt: str | None = None
 
 
 def split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -51,20 +55,27 @@ def find_photos(given: Sequence[str | Path], captions: str | Path | None = None)
             count; empty: all photos of ``captions``.
         captions: A prompt file in any format of `sgool.prompts.read_prompts`, with a column of photos besides
             (`IMAGE_COLUMNS`): a path from the file's folder or from the current one, or the photo's bare name. A photo
-            in several rows is there once for each.
+            in several rows is there once for each. The columns ``seed`` and ``negative_prompt`` count for their rows.
 
     Returns:
         The photos, and sentences on what was left out.
 
     Raises:
-        ConfigError: Nothing was found, or the captions are no sound file; all problems at once.
+        ConfigError: Nothing was found, or the captions are no sound file or name a missing photo where they alone say
+            which photos there are; all problems at once.
     """
     rows = [] if captions is None else _captions(Path(captions).expanduser())
     problems: list[str] = []
     notes: list[str] = []
     paths = [path for one in given for path in _expanded(str(one), problems, notes)]
     if not given:
-        paths = [path for path, _ in rows]
+        paths = [row.path for row in rows]
+        problems += [
+            f"--captions: {captions}, row {number}: expected an image file, but {str(row.path)!r} does not exist (a "
+            f"relative path starts at the folder of the captions or at {Path.cwd()})"
+            for number, row in enumerate(rows, start=1)
+            if not row.path.exists()
+        ]
     if not paths and not problems:
         problems.append(
             "IMAGE: expected a photo, a pattern or a folder, got none; sgool edit PHOTO [PHOTO...] KEY=VALUE"
@@ -77,9 +88,9 @@ def find_photos(given: Sequence[str | Path], captions: str | Path | None = None)
     photos: list[Photo] = []
     used: set[int] = set()
     for path in unique.values():
-        own = [number for number, (named, _) in enumerate(rows) if _is_same(named, path)]
+        own = [number for number, row in enumerate(rows) if _is_same(row.path, path)]
         used.update(own)
-        photos += [Photo(path, rows[number][1]) for number in own] or [Photo(path)]
+        photos += [replace(rows[number], path=path) for number in own] or [Photo(path)]
     if left := len(rows) - len(used):
         notes.append(f"{left} of {len(rows)} rows of {captions} name no photo of this command")
     return photos, notes
@@ -107,11 +118,14 @@ def _expanded(given: str, problems: list[str], notes: list[str]) -> list[Path]:
     return images
 
 
-def _captions(file: Path) -> list[tuple[Path, str]]:
-    """Photo and text of each row."""
+def _captions(file: Path) -> list[Photo]:
+    """Photo, text, seed and negative prompt of each row."""
     if not file.is_file():
         raise ConfigError([f"--captions: there is no file {str(file)!r} (relative paths start at {Path.cwd()})"])
-    rows = read_prompts(file, duplicates="keep")
+    try:
+        rows = read_prompts(file, duplicates="keep")
+    except ConfigError as error:
+        raise ConfigError([f"--captions: {_of_texts(problem)}" for problem in error.problems]) from error
     found = [_image_of(row.metadata) for row in rows]
     bare = [number for number, name in enumerate(found, start=1) if not name]
     if bare:
@@ -123,7 +137,18 @@ def _captions(file: Path) -> list[tuple[Path, str]]:
                 f"{', '.join(names) or 'none'})"
             ]
         )
-    return [(_placed(name, file.parent), row.prompt) for name, row in zip(found, rows, strict=True)]
+    return [
+        Photo(_placed(name, file.parent), row.prompt, row.seed, row.negative_prompt)
+        for name, row in zip(found, rows, strict=True)
+    ]
+
+
+def _of_texts(problem: str) -> str:
+    """A problem of a prompt file in the words of captions: a photo may have no text of its own, a row may not."""
+    told = problem.removesuffix("empty prompt")
+    if told == problem:
+        return problem
+    return f"{told}expected a text, got an empty cell; leave the row out, and --text is the text of its photo"
 
 
 def _image_of(metadata: Mapping[str, Any]) -> str:

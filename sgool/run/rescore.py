@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from sgool.errors import SgoolError
-from sgool.metrics.options import checked_judges
+from sgool.metrics.options import JUDGES, checked_judges
 from sgool.models.checkpoints import refuse_broken
 from sgool.prompts import load_pairs
 from sgool.results import RunFolder
@@ -30,12 +31,17 @@ def rescore(run: Path) -> Outcome:
     """Replaces the scores of every pair that ended well by new scores of its saved images.
 
     The objective's values stay. A run judges the 8-bit pixels that it saves, so the same judges give the same scores.
+    Of an edit without a text, judges that compare the image with one give no score.
 
     Raises:
-        SgoolError: ``run`` is not a run folder, holds no finished pair, or its judges lack files.
+        SgoolError: ``run`` is not a run folder, holds no finished pair, or its judges lack files; or no judge can score
+            its edits, since none has a text.
     """
     folder, config, records = finished(run)
-    pairs = {pair.pair_id: pair for pair in load_pairs(**{**config["data"], **ALL_PAIRS})}
+    reading = _reading(config)
+    _refuse_edits_without_text(run, config, records, reading)
+    data = {} if config.get("edit") else {**config["data"], **ALL_PAIRS}  # the pairs of an edit are photos
+    pairs = {pair.pair_id: pair for pair in load_pairs(**data)} if data else {}
     parts = Parts(config)
     judges = parts.judges
     folder.describe_metrics(judges.descriptions())
@@ -46,12 +52,34 @@ def rescore(run: Path) -> Outcome:
         first, final = (_images(folder, batch, name).to(parts.device) for name in ("initial", "final"))
         rows = judges.judge(first, final, chosen, _latents(folder, batch))
         for record, scores in zip(batch, rows, strict=True):
-            folder.replace_record(replace(record, metrics=_kept(record) | scores))
+            mute = config.get("edit") and not record.prompt
+            own = {key: score for key, score in scores.items() if not (mute and key.partition("/")[0] in reading)}
+            folder.replace_record(replace(record, metrics=_kept(record) | own))
     folder.record_judges(judges.fingerprints(), replace=True)  # no score of an earlier judge is left
     folder.collate()
     methods = list(config["methods"])
     ordered = sorted(folder.records(), key=lambda record: methods.index(record.method))
     return Outcome(folder.path, tuple(ordered), len(records))
+
+
+def _reading(config: Mapping[str, Any]) -> list[str]:
+    """Returns the names of the judges that compare an image with a text, with the guide's."""
+    judges = config["models"]["judges"].items()
+    return [*(name for name, judge in judges if JUDGES.options(judge).needs_text), "guide"]
+
+
+def _refuse_edits_without_text(
+    run: Path, config: Mapping[str, Any], records: list[PairRecord], reading: list[str]
+) -> None:
+    """Refuses edits of which no judge could say anything, before a network loads."""
+    if not config.get("edit") or any(record.prompt for record in records):
+        return
+    if set(config["models"]["judges"]) <= set(reading):
+        raise SgoolError(
+            f"{run}: the edits have no text, and all judges compare the image with one ({', '.join(reading)}); add a "
+            "judge that reads none to `models.judges` in config.yaml, such as one of type aesthetic, image or pixels "
+            "(docs/metrics.md), or look at the edits with sgool report"
+        )
 
 
 def finished(run: Path) -> tuple[RunFolder, dict[str, Any], list[PairRecord]]:

@@ -35,7 +35,7 @@ class MethodStatus:
         running: How many pairs are claimed by a runner that lives, or of which nobody can tell whether it lives.
         interrupted: How many pairs were begun, have not ended, and are not claimed; the next run continues them.
         left: How many pairs are neither done nor failed, running and interrupted ones included; None: unknown.
-        total: How many pairs the configuration names; None if its prompts cannot be read.
+        total: How many pairs the configuration names; None if they cannot be read, or are photos.
         seconds_left: The time left at the pace of the latest records; None if nothing runs or there is no record yet.
     """
 
@@ -124,7 +124,12 @@ def run_status(run_dir: str | Path) -> Status:
 
 
 def _wanted(config: Mapping[str, Any]) -> tuple[set[str] | None, list[str]]:
-    """Returns the ids of the configuration's pairs; None, and the reason, if its prompts cannot be read any more."""
+    """Returns the ids of the configuration's pairs; None, and the reason, if its prompts cannot be read any more.
+
+    An edit's photos stand in its command, and commands may share its folder: nobody knows the number of its pairs.
+    """
+    if config.get("edit"):
+        return None, ["this is a run of `sgool edit`, whose photos config.yaml does not name: pairs with records count"]
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the run has warned of repeated prompts already

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import os
+import shutil
 import signal
 import threading
 from collections.abc import Callable, Sequence
@@ -15,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image, ImageDraw
 from safetensors.torch import load_file
 from torch import Tensor
@@ -35,6 +38,7 @@ from sgool.run.edit import Edit, edit_image, edit_images
 from sgool.run.edit_summary import summary
 from sgool.run.outcome import Outcome
 from sgool.run.progress import Progress
+from sgool.run.status import run_status
 from sgool.types import PromptSeed, Start
 from tests.fake_run import fake_pairs, fake_record
 from tests.faults.folders import content, leftovers, rows
@@ -138,8 +142,6 @@ def test_the_inversion_is_reported_before_the_optimisation(edited: tuple[Path, R
 
 
 def test_the_pair_id_is_the_files_name_and_content(edited: tuple[Path, Result], photo: Path) -> None:
-    import hashlib
-
     digest = hashlib.sha256(photo.read_bytes()).hexdigest()[:8]
     assert the_folder(edited[0]).name.startswith(f"my-photo-{digest}-00000-")
 
@@ -259,7 +261,7 @@ def test_one_photo_with_a_bad_inversion_does_not_keep_the_others(
     edits = [Edit(photos / "first.png"), Edit(photos / "second.tif")]
     with pytest.MonkeyPatch.context() as patch:
         bad = lambda error, edit: "too far" if edit.image.name == "first.png" else ""  # noqa: E731
-        patch.setattr(module, "_too_far_off", bad)
+        patch.setattr(module, "too_far_off", bad)
         outcome = edit_images(config, edits)
     assert outcome.exit_code == 1
     assert {name: record["error"] for name, record in records(tmp_path / "run").items()} == {
@@ -349,6 +351,10 @@ def test_a_bad_inversion_stops_before_the_optimisation(tiny: Sequence[str], phot
         (["objective=color", "--fit", "stretch"], "--fit: expected crop, squash or pad, got 'stretch'"),
         (["objective=color", "--max-error", "0"], "--max-error: expected a number above 0, got 0.0"),
         ([], "`objective`: text_alignment compares the image with a text: give one with --text"),
+        (["objective=color", "data.seeds=[1,2]"], "`data.seeds`: expected one seed, such as 'data.seeds=[1]', got 2"),
+        (["objective=color", "data.seeds=3"], "`data.seeds`: expected one seed, such as 'data.seeds=[1]', got 3"),
+        (["objective=color", "data.prompts=text:a cat"], "`data.prompts`: photos take the place of prompts"),
+        (["objective=color", "data=parti", "data.limit=2"], "`data`, `data.limit`: photos take the place of prompts"),
         (["objective=colour"], "there is no choice 'colour'; did you mean `color`?"),
     ],
 )
@@ -559,3 +565,58 @@ def test_the_curves_are_those_of_the_history(
 
 def curves(run_dir: Path) -> list[dict[str, str]]:
     return [row for path in sorted(run_dir.glob("logs/doodl/updates*.csv")) for row in rows(path)]
+
+
+def test_each_row_of_captions_has_its_own_seed_and_negative_prompt(
+    tiny: Sequence[str], photos: Path, tmp_path: Path
+) -> None:
+    """The crops are those of the seed, and the pair's id and record have it; the others get those of the data."""
+    (photos / "own.csv").write_text("image,text,seed,negative_prompt\nfirst.png,a cat,5,fog\nsecond.tif,a dog,,\n")
+    args = (*tiny, "--captions", photos / "own.csv", "data.seeds=[2]", "data.negative_prompt=rain")
+    result = run(*args, f"run_dir={tmp_path / 'run'}")
+    assert result.exit_code == 0, result.output
+    found = records(tmp_path / "run")
+    assert {name: record["seed"] for name, record in found.items()} == {"first": 5, "second": 2}
+    for name, text in (("first", "a cat\0fog"), ("second", "a dog\0rain")):
+        digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+        assert found[name]["pair_id"].endswith(f"-{digest}-s{found[name]['seed']}")
+
+
+def test_an_experiment_of_fit_with_several_seeds_gives_its_first(tmp_path: Path) -> None:
+    """Only seeds that were typed are refused, and one of them goes on."""
+    for own in (["experiment=text_guidance_embedded"], ["data.seeds=1"], ["data.seeds=[7]"]):
+        assert run("none.png", *own, "--cfg").exit_code == 0
+
+
+def test_changes_are_refused_and_accepted(tiny: Sequence[str], photos: Path, tmp_path: Path) -> None:
+    args = (photos / "first.png", *tiny, "objective=color", f"run_dir={tmp_path / 'run'}")
+    assert run(*args).exit_code == 0
+    changed = (photos / "second.tif", *args[1:], "optimization.lr=0.5")
+    result = run(*changed)
+    assert result.exit_code == 2 and "--resume-with-changes" in result.stderr
+    result = run(*changed, "--resume-with-changes")
+    assert result.exit_code == 0, result.output
+    assert records(tmp_path / "run").keys() == {"first", "second"}
+    assert len(list((tmp_path / "run").glob("config-*.yaml"))) == 1
+
+
+def test_status_counts_the_edits_and_not_the_prompts_of_the_defaults(edited: tuple[Path, Result]) -> None:
+    (row,) = run_status(edited[0]).methods
+    assert (row.method, row.done, row.failed, row.left, row.total) == ("doodl", 1, 0, None, None)
+
+
+def test_judges_that_read_give_no_score_to_edits_without_a_text(edited: tuple[Path, Result], tmp_path: Path) -> None:
+    copied = tmp_path / "run"
+    shutil.copytree(edited[0], copied)
+    before = content(copied)
+    result = CliRunner().invoke(app, ["score", str(copied)])
+    assert result.exit_code == 2 and "the edits have no text, and all judges compare" in result.stderr
+    assert content(copied) == before
+    config = yaml.safe_load((copied / "config.yaml").read_text())
+    config["models"]["judges"]["pixels"] = {"type": "pixels"}
+    (copied / "config.yaml").write_text(yaml.safe_dump(config))
+    result = CliRunner().invoke(app, ["score", str(copied)])
+    assert result.exit_code == 0, result.output
+    (record,) = records(copied).values()
+    added = {name for name in record["metrics"] if "/" in name}
+    assert added == {"pixels/psnr", "pixels/ssim"}

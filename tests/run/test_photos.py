@@ -95,6 +95,10 @@ def test_a_photo_may_have_several_captions(folder: Path) -> None:
         (None, "--captions: there is no file 'captions.csv'"),
         ("text\na boat\n", "expected a column of photos named image or file_name"),
         ("image,text\na.PNG,a boat\n,a car\n", "1 of 2 rows have none, the first is row 2"),
+        (
+            "image,text\na.PNG,a boat\nb.jpg,\n",
+            "--captions: captions.csv, line 3: expected a text, .* --text is the text",
+        ),
         ("image,words\na.PNG,a boat\n", "expected a column named prompt or prompts or text or caption"),
     ],
 )
@@ -103,3 +107,24 @@ def test_captions_that_cannot_be_used(folder: Path, content: str | None, words: 
         Path("captions.csv").write_text(content)
     with pytest.raises(ConfigError, match=words):
         find_photos(["photos"], "captions.csv")
+
+
+def test_missing_photos_of_captions_are_named_with_their_rows(folder: Path) -> None:
+    """A photo of the command line, which no row names, is left to whoever opens it."""
+    (folder / "captions.csv").write_text("image,text\nnone.png,a cat\nb.jpg,a boat\nno/x.png,a car\n")
+    with pytest.raises(ConfigError) as caught:
+        find_photos([], folder / "captions.csv")
+    first, second = caught.value.problems
+    assert "--captions: photos/captions.csv, row 1: expected an image file, but 'none.png' does not exist" in first
+    assert "row 3: expected an image file, but 'no/x.png'" in second
+    assert [photo.text for photo in find_photos(["photos/b.jpg"], folder / "captions.csv")[0]] == ["a boat"]
+
+
+def test_rows_have_their_own_seeds_and_negative_prompts(folder: Path) -> None:
+    text = "image,text,seed,negative_prompt\nb.jpg,a boat,5,fog\nb.jpg,a boat,,\n"
+    (folder / "captions.csv").write_text(text)
+    path = folder / "b.jpg"
+    assert find_photos([path], folder / "captions.csv")[0] == [
+        Photo(path, "a boat", 5, "fog"),
+        Photo(path, "a boat"),
+    ]
