@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from sgool.cli.bars import Bars, from_to
+from sgool.config.words import counted
 from sgool.report import summary_rows
 from sgool.results import RunFacts
 from sgool.results.compare import read_config
@@ -67,7 +68,7 @@ class ConsoleProgress(Progress):
         """Prints how many pairs there are and how many are left, and shows the bars."""
         total = pairs * len(methods)
         finished = f", {total - left} done already" if left < total else ""
-        self._print(f"{pairs} pairs × {', '.join(methods)}: {left} to do{finished}")
+        self._print(f"{counted(pairs, 'pair')} × {', '.join(methods)}: {left} to do{finished}")
         self._left = left
         if self._has_bars and left:
             self._bars = Bars(self.console, left, work)

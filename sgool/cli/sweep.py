@@ -18,6 +18,8 @@ from sgool.cli.base import USER_ERROR, print_config, show_error
 from sgool.config.compose import config_folders, hydra_reads, search_path
 from sgool.config.overrides import is_launch_setting
 from sgool.config.quoting import hydra_quoted, without_references
+from sgool.config.suggest import did_you_mean
+from sgool.config.words import counted
 from sgool.errors import ConfigError, SgoolError
 from sgool.run.config import load_config, with_quoted_prompts
 from sgool.run.interrupt import INTERRUPTED
@@ -27,6 +29,16 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 _LONGEST_NAME = 100
+#: How the names of launchers and sweepers that packages bring begin -> the package.
+_PACKAGES = {
+    "submitit": "hydra-submitit-launcher",
+    "joblib": "hydra-joblib-launcher",
+    "ray": "hydra-ray-launcher",
+    "rq": "hydra-rq-launcher",
+    "optuna": "hydra-optuna-sweeper",
+    "ax": "hydra-ax-sweeper",
+    "nevergrad": "hydra-nevergrad-sweeper",
+}
 #: Hydra's files lie in the folder around the runs; its logging is left out, since sgool shows its own progress.
 _HYDRA = {
     "hydra/hydra_logging": "none",
@@ -152,13 +164,45 @@ def load_all(command: Command) -> list[DictConfig]:
     return configs
 
 
+def launcher_problems(command: Command) -> list[str]:
+    """Returns a sentence for each of Hydra's launchers or sweepers that is named but not installed."""
+    from hydra.core.global_hydra import GlobalHydra
+
+    problems = []
+    folders = config_folders(command.config_dir)
+    for line in command.hydras:
+        group, _, name = line.lstrip("+").partition("=")
+        if group not in ("hydra/launcher", "hydra/sweeper") or not name:
+            continue
+        with hydra_reads(folders):
+            loader = GlobalHydra.instance().config_loader()
+            known = loader.get_group_options(group, config_name="config", overrides=search_path(folders))
+        if name not in known:
+            package = next((package for start, package in _PACKAGES.items() if re.match(rf"{start}(_|$)", name)), None)
+            mend = f"; it comes with a package: pip install {package}." if package else did_you_mean(name, known) or "."
+            problems.append(f"`{group}`: there is no choice {name!r}{mend} Choices here: {', '.join(known)}.")
+    return problems
+
+
+def _checked(command: Command) -> list[DictConfig]:
+    """Returns what `load_all` does, or raises its problems together with those of `launcher_problems`."""
+    problems = launcher_problems(command)
+    try:
+        configs = load_all(command)
+    except ConfigError as error:
+        raise ConfigError([*problems, *error.problems]) from error
+    if problems:
+        raise ConfigError(problems)
+    return configs
+
+
 def show_sweep(command: Command) -> int:
     """Prints the configurations of all runs, as YAML's documents, and returns exit code 0.
 
     Raises:
         ConfigError: Some have problems; it lists all of them, each once.
     """
-    for config in load_all(command):
+    for config in _checked(command):
         typer.echo("---")
         print_config(config)
     return 0
@@ -178,12 +222,12 @@ def sweep(command: Command) -> int:
     """
     from hydra.core.global_hydra import GlobalHydra
 
-    configs = load_all(command)
+    configs = _checked(command)
     folders = [str(config.run_dir) for config in configs]
     place = Path(folders[0]).parent if len(folders) > 1 else Path(folders[0])
     quiet = _is_helper()
     if not quiet:
-        typer.echo(f"{len(configs)} runs: {', '.join(folders)}")
+        typer.echo(f"{counted(len(configs), 'run')}: {', '.join(folders)}")
     own = {**_HYDRA, "hydra.sweep.dir": hydra_quoted(os.path.abspath(place))}
     given = {line.partition("=")[0].lstrip("+") for line in command.hydras}
     settings = [f"{key}={value}" for key, value in own.items() if key not in given]

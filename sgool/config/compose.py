@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from sgool.config.rules import Schema, Variants
 from sgool.errors import ConfigError
 
 if TYPE_CHECKING:
+    from hydra.core.default_element import ResultDefault
     from omegaconf import DictConfig
 
 #: Group whose files' keys do not stand under its own name -> where they stand, as the files' first line says.
@@ -56,12 +57,18 @@ def compose(
         groups = [*found.groups, *search_path(folders)]
         base = _compose(groups)
         chosen = _lists(groups)
-        problems += [_one_choice(group, names) for group, names in chosen.items() if group not in SEVERAL]
+        refused = {group: names for group, names in chosen.items() if group not in SEVERAL}
+        problems += [_one_choice(group, names) for group, names in refused.items()]
+        if refused:  # the keys of the last choice alone, so that nothing more is said of those of the others
+            groups += [f"{group}={names[-1]}" for group, names in refused.items()]
+            base = _compose(groups)
         unknown = reader.unknown_keys(found.values, _container(base, resolve=False))
-        problems += unknown.values()
+        places = [f"{PACKAGES.get(group, group)}." for group in (*refused, *found.refused)]
+        problems += [text for line, text in unknown.items() if not line.lstrip("+~").startswith(tuple(places))]
         sound = [str(value.input_line) for value in found.values if str(value.input_line) not in unknown]
         plain = _container(_compose([*groups, *sound]) if sound else base, resolve=True)
-    _without_header(plain, problems, folders)
+        files = [str(entry.config_path) for entry in _defaults(groups)]
+    _without_header(plain, problems, folders, files)
     problems += _not_run(plain, found.groups)
     for group in chosen.keys() & plain.keys():
         if isinstance(variants := schema.get(group), Variants) and variants.several:
@@ -128,7 +135,7 @@ def hydra_reads(folders: Sequence[Path]) -> Iterator[None]:
             yield
     # ValueError: what Hydra itself raises for some malformed defaults lists.
     except (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError) as error:
-        raise ConfigError([_first_part(error)]) from error
+        raise ConfigError([_first_part(error, folders)]) from error
     finally:
         GlobalHydra.instance().hydra = before
 
@@ -144,14 +151,19 @@ def _compose(overrides: Sequence[str]) -> DictConfig:
     return hydra_compose("config", overrides=list(overrides))
 
 
-def _lists(overrides: Sequence[str]) -> dict[str, list[str]]:
-    """Returns the groups of which several choices are taken, on the command line or in a file, with the choices."""
+def _defaults(overrides: Sequence[str]) -> Sequence[ResultDefault]:
+    """Returns the files that Hydra composes."""
     from hydra.core.global_hydra import GlobalHydra
     from hydra.types import RunMode
 
-    found: dict[tuple[str, str | None], list[str]] = {}
     loader = GlobalHydra.instance().config_loader()
-    for entry in loader.compute_defaults_list("config", list(overrides), RunMode.RUN).defaults:
+    return loader.compute_defaults_list("config", list(overrides), RunMode.RUN).defaults
+
+
+def _lists(overrides: Sequence[str]) -> dict[str, list[str]]:
+    """Returns the groups of which several choices are taken, on the command line or in a file, with the choices."""
+    found: dict[tuple[str, str | None], list[str]] = {}
+    for entry in _defaults(overrides):
         group, _, name = (entry.config_path or "").rpartition("/")
         # A file of the same group that is named inside another one is that file's own business.
         if entry.parent == "config" and not entry.is_self:
@@ -181,23 +193,39 @@ def _one_choice(group: str, names: Sequence[str]) -> str:
     )
 
 
-def _without_header(plain: dict[str, Any], problems: list[str], folders: Sequence[Path]) -> None:
-    """Reports files whose keys stand under their group's name, since they lack the line that says where they belong."""
-    for group, package in PACKAGES.items():
+def _without_header(plain: dict[str, Any], problems: list[str], folders: Sequence[Path], chosen: Sequence[str]) -> None:
+    """Reports chosen files whose keys stand under their group's name, since they lack the line that says otherwise."""
+    for group in PACKAGES:
         if not plain.get(group):
             continue
-        files = [file for folder in folders for file in sorted((folder / group).glob("*.yaml"))]
-        lacking = [str(file) for file in files if not _HEADER.search(file.read_text(encoding="utf-8"))]
-        problems.append(
-            f"`{group}`: expected `# @package {package}` as the first line of {' or '.join(lacking) or 'its file'}, "
-            f"got none; without it Hydra puts the file's keys under `{group}`, where nothing reads them"
-        )
+        names = [name for name in chosen if name.startswith(f"{group}/")]
+        problems.append(_needs_header(group, list(_headerless(names, folders))))
         del plain[group]  # reported once, and not as unknown keys
 
 
-def _first_part(error: Exception) -> str:
+def _headerless(names: Iterable[str], folders: Sequence[Path]) -> Iterator[Path]:
+    """Yields those of the files, named like ``experiment/mine``, that lack the line that says where they belong."""
+    for name in dict.fromkeys(names):
+        for file in (folder / f"{name}.yaml" for folder in folders):
+            if file.is_file() and not _HEADER.search(file.read_text(encoding="utf-8")):
+                yield file
+
+
+def _needs_header(group: str, lacking: Sequence[Path]) -> str:
+    where = " or ".join(map(str, lacking)) or "its file"
+    return (
+        f"`{group}`: expected `# @package {PACKAGES[group]}` as the first line of {where}, got none; without it Hydra "
+        f"puts the file's keys under `{group}`, where nothing reads them"
+    )
+
+
+def _first_part(error: Exception, folders: Sequence[Path]) -> str:
     """Returns Hydra's message on one line, without its search path and the advice that follows it."""
     text = " ".join(str(error).partition("Config search path:")[0].split())
+    # Without its first line, a file's `override /sampler` is looked for below the file's own group.
+    below = re.match(r"In '((\w+)/.*?)': Could not override '[\w/]+@\2\.", text)
+    if below and below[2] in PACKAGES and (lacking := list(_headerless([below[1]], folders))):
+        return _needs_header(below[2], lacking)
     if wrong := re.match(r"In '(\w+)/.*': Could not override '\1/(\w+)@", text):
         text += f" Write `override /{wrong[2]}: ...`, with a slash."
     return text

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from sgool.config.quoting import list_override, quoted_override
+from sgool.config.quoting import list_override, prompt_command, quoted_override
 from sgool.config.rules import Schema, Variants, rules_at
 from sgool.config.suggest import did_you_mean, known_keys, unknown_key
 
@@ -35,11 +35,13 @@ class Overrides:
         groups: Choices of a configuration group, as text.
         values: Overrides of single values, parsed.
         problems: A sentence for each override that cannot be used.
+        refused: Groups whose choice cannot be used, so that it is unknown which keys they would have.
     """
 
     groups: list[str] = field(default_factory=list)
     values: list[Override] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    refused: set[str] = field(default_factory=set)
 
 
 class Reader:
@@ -64,11 +66,12 @@ class Reader:
         from hydra.errors import HydraException
 
         found, parser = Overrides(), OverridesParser.create()
-        for line in overrides:
+        lines, found.problems, found.refused = _without_spaced(overrides)
+        for line in lines:
             try:
                 override = parser.parse_overrides([line])[0]
             except HydraException as error:
-                found.problems.append(_unreadable(line, str(error)))
+                found.problems.append(_unreadable(line, str(error), self._schema))
                 continue
             group = override.key_or_group
             if is_launch_setting(line):
@@ -77,13 +80,16 @@ class Reader:
                 )
             elif override.is_sweep_override():
                 found.problems.append(self._sweep(line))
+                found.refused.add(group)  # of a key that is no group, nothing is below
             elif not any((folder / group).is_dir() for folder in self._folders):
                 if hint := self._choice_hint(override):
                     found.problems.append(hint)
+                    found.refused.add(group.partition(".")[0])
                 else:
                     found.values.append(override)
             elif problem := self._unknown_choice(override):
                 found.problems.append(problem)
+                found.refused.add(group)
             else:
                 found.groups.append(line)
         return found
@@ -94,7 +100,7 @@ class Reader:
         for override in values:
             key = override.key_or_group
             if not (override.is_add() or override.is_force_add() or _has(config, key)):
-                problems[str(override.input_line)] = unknown_key(key, known_keys(config), self._hint(key))
+                problems[str(override.input_line)] = unknown_key(key, known_keys(config), self._hint(key, override))
         return problems
 
     def _choices(self, group: str) -> list[str]:
@@ -151,8 +157,11 @@ class Reader:
             return f"`{override.input_line}`: use `{group}={value}`, which brings the other keys of {value} along"
         return None
 
-    def _hint(self, key: str) -> str:
+    def _hint(self, key: str, override: Override) -> str:
         """Returns a sentence on where an unknown key belongs or how to add it, or an empty text."""
+        if key in ("prompt", "data.prompt"):
+            value = override.value()
+            return f"For one prompt: {prompt_command(value if isinstance(value, str) else '')}. "
         for parent in self._named:
             if key.startswith(f"{parent}."):
                 return f"A new name is added with +{key}=VALUE. "
@@ -166,13 +175,40 @@ class Reader:
         return f"It belongs to {' and '.join(choices)}. " if choices else ""
 
 
+def _without_spaced(lines: Sequence[str]) -> tuple[list[str], list[str], set[str]]:
+    """Takes out overrides with spaces around their =, which a shell passes on as two or three words.
+
+    Returns:
+        The other overrides, a sentence for each of those, and their keys.
+    """
+    kept: list[str] = []
+    problems: list[str] = []
+    keys: set[str] = set()
+    rest = list(lines)
+    while rest:
+        words = [rest.pop(0)]
+        if words[0].startswith("=") and kept and "=" not in kept[-1]:
+            words.insert(0, kept.pop())
+        if words[-1].endswith("=") and words[-1].count("=") == 1 and rest and "=" not in rest[0]:
+            words.append(rest.pop(0))
+        if len(words) == 1 and not words[0].startswith("="):
+            kept += words
+            continue
+        key, _, value = "".join(words).partition("=")
+        written = f"write {shlex.quote(f'{key}={value}')}" if key and value else "got no KEY"
+        problems.append(f"`{' '.join(words)}`: expected KEY=VALUE with no spaces around the =; {written}")
+        keys.add(key)
+    return kept, problems, keys - {""}
+
+
 def _added(file: Any, name: Any) -> str:
     return f"a method of your own, method/{file}.yaml in --config-dir, is added with +method@method.{name}={file}"
 
 
-def _unreadable(line: str, error: str) -> str:
+def _unreadable(line: str, error: str, known: Container[str]) -> str:
     if "=" not in line and not line.startswith("~"):
-        return f"`{line}`: expected KEY=VALUE, got no ="
+        hint = "" if line in known else f"; for one prompt: {prompt_command(line)}"
+        return f"`{line}`: expected KEY=VALUE, got no ={hint}"
     reason = "" if line in error else f" ({error.strip().splitlines()[0]})"
     key, _, value = line.partition("=")
     if not re.fullmatch(r"[+~]{0,2}[\w.@/$-]+", key):

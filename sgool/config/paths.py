@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from sgool.config.quoting import prompt_command
 from sgool.errors import ConfigError
 
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -68,11 +70,15 @@ def prompt_file(name: str | Path, assets: Path = ASSETS) -> Path:
     builtin = prompt_sets(assets)
     if str(name) in builtin:
         return builtin[str(name)]
+    # A text without a file's suffix or folder may be a prompt.
+    is_prompt = not path.is_dir() and re.fullmatch(r"[^/]+|.* .*", str(name)) and not path.suffix.strip(".")
+    hint = f" For one prompt: {prompt_command(str(name))}" if is_prompt else ""
+    known = ", ".join(builtin) or "none installed"
     what = "a folder" if path.is_dir() else "neither a file nor a built-in prompt set"
     raise ConfigError(
         [
             f"`data.prompts`: expected a prompt file or the name of a built-in prompt set, got {str(name)!r}, which is "
-            f"{what} (relative paths start at {Path.cwd()}). Built-in sets: {', '.join(builtin) or 'none installed'}."
+            f"{what} (relative paths start at {Path.cwd()}). Built-in sets: {known}.{hint}"
         ]
     )
 

@@ -29,3 +29,14 @@ def quoted_override(key: str, text: str) -> str:
 def list_override(key: str, entries: str) -> str:
     """Returns the override of a key by a list, as it is typed in a shell (zsh expands bare brackets itself)."""
     return shlex.quote(f"{key}=[{entries}]")
+
+
+def prompt_command(prompt: str) -> str:
+    """Returns, for messages, the command for a single prompt, or for an example if it is empty.
+
+    Args:
+        prompt: The prompt that somebody has typed elsewhere.
+    """
+    text = " ".join(prompt.split()) or "a green cat"
+    quoted = shlex.quote(text) if re.search(r'["$`\\\\!]', text) else f'"{text}"'
+    return f"sgool fit --prompt {quoted}"

@@ -6,11 +6,16 @@ import difflib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from sgool.config.aliases import OF_COLUMNS, SETTINGS
+
 
 def did_you_mean(word: str, options: Iterable[str]) -> str:
-    """Returns the question whether the closest option was meant, or an empty text if none is close."""
-    close = difflib.get_close_matches(word, list(options), n=1, cutoff=0.5)
-    return f"; did you mean `{close[0]}`?" if close else ""
+    """Returns the question whether the closest option, in any case, was meant, or an empty text if none is close."""
+    spelled: dict[str, str] = {}
+    for option in options:
+        spelled.setdefault(option.lower(), option)
+    close = difflib.get_close_matches(word.lower(), list(spelled), n=1, cutoff=0.5)
+    return f"; did you mean `{spelled[close[0]]}`?" if close else ""
 
 
 def known_keys(tree: Mapping[str, Any], prefix: str = "") -> list[str]:
@@ -46,7 +51,10 @@ def unknown_key(key: str, keys: Iterable[str], hint: str = "") -> str:
 
 
 def _closest(key: str, keys: list[str]) -> list[str]:
-    """Returns the keys with the same last name, or else the key with the most similar spelling."""
-    last = key.rpartition(".")[2]
+    """Returns the keys with the same last name, or else the key that this is another name of, or a similar one."""
+    parent, _, last = key.rpartition(".")
     same = [other for other in keys if other.rpartition(".")[2] == last]
+    if not same and (meant := (SETTINGS | OF_COLUMNS).get(last.lower())):
+        beside = f"{parent}.{meant.rpartition('.')[2]}"  # such as method.NAME.optimization.lr
+        same = [other for other in (beside, meant) if other in keys][:1]
     return same[:3] or difflib.get_close_matches(key, keys, n=1, cutoff=0.7)

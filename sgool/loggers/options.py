@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from sgool.config.rules import Rule, Variants, choice, integer, list_of, matching, optional, text
+from sgool.config.rules import Problem, Rule, Variants, choice, integer, list_of, matching, optional, text
 
 _MODES = ("offline", "online", "disabled")
 #: Old names of W&B's modes, which its variable still accepts.
@@ -64,6 +64,24 @@ def _value(key: str, said: str, default: Any) -> Any:
     if key == "tags":
         return [tag.strip() for tag in said.split(",") if tag.strip()]
     return _OLD_MODES.get(said, said) if key == "mode" else said
+
+
+def with_source(problem: Problem, options: Any, environ: Mapping[str, str] = os.environ) -> Problem:
+    """Returns a problem that names W&B's environment variable, if it is of a value that came from one.
+
+    Args:
+        problem: Any problem of a configuration.
+        options: The ``logger`` part of the configuration, after `complete_logger`.
+        environ: The environment's variables.
+    """
+    key = problem.key.removeprefix("logger.")
+    if key == problem.key or key not in _VARIABLES or not isinstance(options, Mapping):
+        return problem
+    variable, default = _VARIABLES[key]
+    said = environ.get(variable, "").strip()
+    if not said or options.get(key) != _value(key, said, default):
+        return problem
+    return Problem(problem.key, f"{problem.text}, from the environment variable {variable}={said}")
 
 
 def logger_problems(options: Mapping[str, Any]) -> Iterator[str]:

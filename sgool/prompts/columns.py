@@ -6,24 +6,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from sgool.config.aliases import SETTINGS
+
 #: Usual names of the columns, in any case; the first that a file has is taken.
 PROMPT_COLUMNS = ("prompt", "prompts", "text", "caption")
 CATEGORY_COLUMNS = ("category", "phenomenon", "label")
 SEED_COLUMNS = ("seed",)
 NEGATIVE_COLUMNS = ("negative_prompt", "negative_prompts", "negative prompt")
-
-_GUIDANCE, _STEPS, _SAMPLER = "sampler.guidance_scale", "sampler.num_inference_steps", "sampler"
-_SETTINGS = {
-    "guidance_scale": _GUIDANCE, "guidance": _GUIDANCE, "cfg": _GUIDANCE, "cfg_scale": _GUIDANCE,
-    "num_inference_steps": _STEPS, "inference_steps": _STEPS, "steps": _STEPS, "step": _STEPS, "num_steps": _STEPS,
-    "sampler": _SAMPLER, "scheduler": _SAMPLER, "height": "models.height", "width": "models.width",
-    "model": "models.path", "dtype": "models.dtype", "seeds": "data.seeds", "negative": "data.negative_prompt",
-    "neg_prompt": "data.negative_prompt", "num_optimization_steps": "optimization.num_optimization_steps",
-    "updates": "optimization.num_optimization_steps", "lr": "optimization.lr",
-    "learning_rate": "optimization.lr", "momentum": "optimization.momentum", "method": "methods", "methods": "methods",
-    "objective": "objective",
-}  # fmt: skip
-"""Names of columns that look like a setting of a single prompt, and the key that counts for all prompts instead."""
 
 
 @dataclass(frozen=True)
@@ -78,12 +67,12 @@ class Columns:
         """Returns a phrase for each column that looks like a setting of a single prompt, which nothing reads."""
         columns = list(names)
         read = self.find(columns).read
-        keys = {name: _SETTINGS.get("_".join(str(name).lower().split())) for name in columns if name not in read}
+        keys = {name: SETTINGS.get("_".join(str(name).lower().split())) for name in columns if name not in read}
         return [f"{shown_name(name)} (`{key}` counts for all prompts)" for name, key in keys.items() if key]
 
     def settings_beside(self, names: Iterable[str]) -> list[str]:
         """Returns those names, of keys beside a list of prompts, that look like a setting of all its prompts."""
-        known = {*_SETTINGS, *SEED_COLUMNS, *NEGATIVE_COLUMNS}
+        known = {*SETTINGS, *SEED_COLUMNS, *NEGATIVE_COLUMNS}
         return [shown_name(name) for name in names if str(name).strip().lower() in known]
 
     def problems(self, names: Sequence[str]) -> list[str]:

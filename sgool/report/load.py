@@ -13,6 +13,7 @@ import pandas as pd
 from sgool.errors import SgoolError
 from sgool.results import RunFolder
 from sgool.results.compare import read_config
+from sgool.results.sweeps import sweep_hint
 from sgool.types import PairRecord
 
 BASELINE = "vanilla"
@@ -73,8 +74,12 @@ def writable(text: str) -> str:
     return _UNWRITABLE.sub("\ufffd", text)
 
 
-def load_runs(paths: Sequence[str | Path]) -> list[Run]:
+def load_runs(paths: Sequence[str | Path], command: str = "sgool report") -> list[Run]:
     """Read run folders; the same folder given twice counts once.
+
+    Args:
+        paths: The folders.
+        command: What was called, for messages.
 
     Raises:
         SgoolError: There is no path, a path is no run folder, or no folder has a record.
@@ -84,7 +89,7 @@ def load_runs(paths: Sequence[str | Path]) -> list[Run]:
         raise SgoolError("A report needs at least one run folder, got none. Give the run_dir of a `sgool fit`.")
     runs: list[Run] = []
     for path in unique:
-        runs.append(_load_run(path, [run.name for run in runs]))
+        runs.append(_load_run(path, [run.name for run in runs], command))
     if not any(run.records for run in runs):
         shown = ", ".join(str(path) for path in unique)
         notes = " ".join(note for run in runs for note in run.notes)
@@ -174,7 +179,7 @@ def compared_with(runs: Sequence[Run], against: Sequence[str] = ()) -> list[str]
     return list(dict.fromkeys(against)) or [BASELINE]
 
 
-def _load_run(path: Path, taken: Sequence[str]) -> Run:
+def _load_run(path: Path, taken: Sequence[str], command: str) -> Run:
     if not path.is_dir():
         raise SgoolError(f"{path} is not a run folder: there is no such folder. Give the run_dir of a `sgool fit`.")
     folder = RunFolder(path)
@@ -187,6 +192,7 @@ def _load_run(path: Path, taken: Sequence[str]) -> Run:
     else:
         raise SgoolError(
             f"{path} is not a run folder: it holds neither config.yaml nor pairs/. Give the run_dir of a `sgool fit`."
+            f"{sweep_hint(path, command)}"
         )
     scan = folder.scan()
     notes += [writable(problem) for problem in (*scan.problems, scan.note(path)) if problem]

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sgool.config.words import counted
 from sgool.errors import Interrupted, SgoolError
 from sgool.loggers import check_logger, make_up_logs
 from sgool.loggers.options import logger_names
@@ -159,7 +160,7 @@ class Run:
         if self.part[1] > 1:
             whose = f"part {self.part[0]} of {self.part[1]}"
             number = sum(map(len, self.batches))
-            self.progress.note(f"{whose} (trainer.shard): {number} of {len(self.pairs)} pairs")
+            self.progress.note(f"{whose} (trainer.shard): {number} of {counted(len(self.pairs), 'pair')}")
         if not left:
             return
         with suppress(Interrupted):  # `self.interrupt` remembers it

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from sgool.config.words import counted
 from sgool.run.interrupt import INTERRUPTED
 from sgool.types import PairRecord
 
@@ -45,5 +46,7 @@ class Outcome:
         """A sentence on pairs without a result; empty where there are none."""
         if self.interrupted:
             by = "SIGINT (Ctrl+C)" if self.interrupted == "SIGINT" else self.interrupted
-            return f"interrupted by {by}: the same command goes on with the {self.missing} pairs left"
+            return f"interrupted by {by}: the same command goes on with the {counted(self.missing, 'pair')} left"
+        if self.missing == 1:
+            return "1 pair has no result: the same command makes it"
         return f"{self.missing} pairs have no result: the same command makes them" if self.missing else ""

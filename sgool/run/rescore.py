@@ -18,6 +18,7 @@ from sgool.metrics.options import JUDGES, checked_judges
 from sgool.models.checkpoints import refuse_broken
 from sgool.prompts import load_pairs
 from sgool.results import RunFolder
+from sgool.results.sweeps import sweep_hint
 from sgool.run.outcome import Outcome
 from sgool.run.parts import Parts
 from sgool.types import PairRecord, PromptSeed
@@ -91,7 +92,8 @@ def finished(run: Path) -> tuple[RunFolder, dict[str, Any], list[PairRecord]]:
     """
     folder = RunFolder(run)
     if not folder.config_path.is_file():
-        raise SgoolError(f"{run} is no run folder: expected config.yaml in it, as `sgool fit` writes it")
+        hint = sweep_hint(folder.path, "sgool score", several=False)
+        raise SgoolError(f"{run} is no run folder: expected config.yaml in it, as `sgool fit` writes it.{hint}")
     config = folder.config()
     records = [record for record in folder.records() if record.status == "done"]
     if not records:

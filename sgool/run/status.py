@@ -11,10 +11,12 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from sgool.config.words import counted
 from sgool.errors import SgoolError
 from sgool.prompts import load_pairs
 from sgool.results import RunFolder
 from sgool.results.claims import Claim, read_claims
+from sgool.results.sweeps import sweep_hint
 from sgool.results.under_way import BatchNote, batches_under_way
 from sgool.types import PairRecord
 
@@ -101,7 +103,8 @@ def run_status(run_dir: str | Path) -> Status:
     folder = RunFolder(run_dir)
     if not folder.config_path.is_file():
         waiting = " Its jobs have not begun." if (folder.path / "slurm").is_dir() else ""
-        raise SgoolError(f"{folder.path} holds no run: there is no config.yaml in it.{waiting}")
+        hint = sweep_hint(folder.path, "sgool status", several=False)
+        raise SgoolError(f"{folder.path} holds no run: there is no config.yaml in it.{waiting}{hint}")
     config = folder.config()
     # Claims and notes are read first, so that a pair that ends meanwhile counts as done and not as interrupted.
     claims, batches = read_claims(folder.path), batches_under_way(folder.path)
@@ -246,7 +249,7 @@ def describe(status: Status, most: int = 10) -> list[str]:
         who = f"{claim.host} process {claim.pid}" + (f", job {claim.job}" if claim.job else "")
         who += " (it cannot be told whether it lives)" if claim.alive is None else ""
         jobs[who] = jobs.get(who, 0) + len(claim.pair_ids)
-    lines += [f"at work: {who}: {pairs} pairs" for who, pairs in list(jobs.items())[:most]]
+    lines += [f"at work: {who}: {counted(pairs, 'pair')}" for who, pairs in list(jobs.items())[:most]]
     lines += [f"... and {len(jobs) - most} more processes"] if len(jobs) > most else []
     noted = [_progress(batch) for batch in status.under_way if batch.of is not None]
     lines += noted[:most] + ([f"... and {len(noted) - most} more batches"] if len(noted) > most else [])

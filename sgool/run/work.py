@@ -14,6 +14,7 @@ import torch
 
 from sgool.callbacks import BatchCheckpoint, PairCallback, RunWriter
 from sgool.callbacks.run_writer import write_failure
+from sgool.config.words import counted
 from sgool.errors import Interrupted, SgoolError
 from sgool.loggers import Process, RunLogs
 from sgool.methods.base import PairModule
@@ -103,8 +104,8 @@ class Worker:
         said = False
         while taken := {name: left for name, batches in taken.items() if (left := self._unrecorded(name, batches))}:
             if not said:
-                number = sum(len(batch) for batches in taken.values() for batch in batches)
-                self.progress.note(f"another runner works on {number} pairs of this one in {self.folder.path}: waiting")
+                number = counted(sum(len(batch) for batches in taken.values() for batch in batches), "pair")
+                self.progress.note(f"another runner works on {number} of this one in {self.folder.path}: waiting")
                 said = True
             self.stop_if_interrupted()
             time.sleep(_PATIENCE)

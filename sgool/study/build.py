@@ -83,7 +83,7 @@ def build_study(runs: Sequence[str | Path], options: StudyOptions | None = None)
     """
     options = options or StudyOptions()
     consent = _check(options)
-    loaded = load_runs(runs)
+    loaded = load_runs(runs, "sgool study")
     material = collect(loaded, options.methods)
     pair_ids = list(dict.fromkeys(one.first.pair_id for one in material.comparisons))
     material = keep_pairs(material, choose(pair_ids, options.pairs, options.seed))

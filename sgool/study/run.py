@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 
+from sgool.config.words import counted
 from sgool.study.build import Study
 from sgool.study.checks import SAME_IMAGE, WRONG_PROMPT
 from sgool.study.key import COMPARISON
@@ -50,8 +51,8 @@ def describe(study: Study) -> list[str]:
     who = f"rater {study.rater}" if study.rater else "each rater"
     lines = [
         f"{study.page / 'index.html'}",
-        f"Study {study.key.study}: {', '.join(study.key.methods)}; {pairs} pairs, {kinds[COMPARISON]} comparisons, of "
-        f"which {who} sees {study.per_rater}, and {checks} attention checks ({kinds[WRONG_PROMPT]} with another "
+        f"Study {study.key.study}: {', '.join(study.key.methods)}; {counted(pairs, 'pair')}, "
+        f"{counted(kinds[COMPARISON], 'comparison')}, of which {who} sees {study.per_rater}, and {checks} attention checks ({kinds[WRONG_PROMPT]} with another "
         f"prompt's image, {kinds[SAME_IMAGE]} with one image twice).",
     ]
     needed = -(-_ENOUGH * kinds[COMPARISON] // study.per_rater)

@@ -74,7 +74,7 @@ def test_every_command(pipeline_folder: Path, clip_folder: Path, tmp_path: Path,
         [0, second, "fit", *options],
         [0, None, "report", run_dir],
     )
-    assert ("1 pairs x vanilla, doodl" if encoding == "ascii" else "1 pairs \u00d7 vanilla, doodl") in out
+    assert ("1 pair x vanilla, doodl" if encoding == "ascii" else "1 pair \u00d7 vanilla, doodl") in out
     assert "->" in out and "over-long prompt 'a c" in out and "\\u732b" in out and "columns that are not used" in out
     assert "records are of pairs" in out and "records are of pairs" in err
     records = [json.loads(path.read_text(encoding="utf-8")) for path in run_dir.rglob("record.json")]

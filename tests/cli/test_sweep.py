@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -107,6 +108,42 @@ def test_sweeps_that_cannot_be_made(lines: list[str], words: str) -> None:
     with pytest.raises(ConfigError) as caught:
         choices(Command(tuple(lines)))
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("submitit_slurm", "there is no choice 'submitit_slurm'; it comes with a package: pip install "),
+        ("basik", "there is no choice 'basik'; did you mean `basic`? Choices here: basic"),
+    ],
+)
+def test_a_launcher_that_is_not_installed(
+    runs: Runs, name: str, words: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if name == "submitit_slurm" and importlib.util.find_spec("hydra_plugins.hydra_submitit_launcher"):
+        pytest.skip("the launcher is installed")
+    result = fit("-m", "optimization.lr=1,-2", f"hydra/launcher={name}")
+    assert (result.exit_code, result.stdout, runs.configs) == (2, "", [])
+    assert words in result.stderr and "`optimization.lr`: expected" in result.stderr
+    assert words in fit("-m", "--cfg", "optimization.lr=1,2", f"hydra/launcher={name}").stderr
+
+
+def test_a_sweep_of_one_run_is_counted_as_one(runs: Runs, tmp_path: Path) -> None:
+    assert fit("-m", "optimization.lr=1", f"run_dir={tmp_path}/one").stdout.startswith("1 run: ")
+
+
+@pytest.mark.parametrize("command", ["report", "study", "score", "status"])
+def test_the_folder_of_a_sweep_is_told_from_that_of_a_run(
+    runs: Runs, command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert fit("-m", "optimization.lr=1,2", f"run_dir={tmp_path}/all").exit_code == 0
+    result = CliRunner().invoke(app, [command, "all"])
+    assert result.exit_code == 2 and " It holds a sweep; " in result.stderr and "all/*/" in result.stderr
+    assert f"sgool {command} " in result.stderr
+    (tmp_path / "empty").mkdir()
+    assert "sweep" not in CliRunner().invoke(app, [command, "empty"]).stderr
 
 
 def test_the_exit_code_is_the_worst_of_the_runs(runs: Runs, tmp_path: Path) -> None:

@@ -109,6 +109,66 @@ def test_a_list_where_one_choice_is_meant_is_refused(group: str) -> None:
         assert f"`{group}`: expected one choice, got {first}, {last}; write {group}={last}" in message
 
 
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("sampler=[edict,belm]", "`sampler`: expected one choice, got edict, belm; write sampler=belm"),
+        ("sampler=edit", "`sampler`: there is no choice 'edit'"),
+        ("sampler=edict,belm", "one run has one value per key"),
+        ("sampler.name=edict", "use `sampler=edict`"),
+    ],
+)
+def test_nothing_is_said_of_the_keys_of_a_refused_choice(override: str, words: str) -> None:
+    for lines in ([override], [override, "sampler.mixing_coeff=0.9"]):
+        message = problems(*lines)
+        assert words in message and "unknown key" not in message and "problems" not in message
+    assert "unknown key `lr`" in problems(override, "lr=1")  # other keys are still checked
+
+
+def test_a_list_in_a_file_is_refused_without_more_problems(tmp_path: Path) -> None:
+    write(tmp_path, "experiment/two.yaml", "# @package _global_\ndefaults:\n  - override /sampler: [edict, belm]\n")
+    message = problems("experiment=two", config_dir=tmp_path)
+    assert message.startswith("`sampler`: expected one choice, got edict, belm") and "unknown key" not in message
+
+
+# What a shell makes of it
+
+
+@pytest.mark.parametrize(
+    ("override", "text"),
+    [
+        ("a cat", "a cat"),
+        ("cat", "cat"),
+        ("prompt=a cat", "a cat"),
+        ("data.prompt=a cat", "a cat"),
+        ("data.prompts=a green cat", "a green cat"),
+        ("data.prompts='a green cat. Asleep.'", "a green cat. Asleep."),
+        ("prompt=null", "a green cat"),
+    ],
+)
+def test_a_prompt_that_is_no_override_is_explained(override: str, text: str) -> None:
+    assert f'or one prompt: sgool fit --prompt "{text}"' in problems(override)
+
+
+@pytest.mark.parametrize("override", ["data.prompts=my prompts.csv", "data.prompts=emoji_world/dmo", "sampler"])
+def test_what_is_no_prompt_is_not_taken_for_one(override: str) -> None:
+    assert "--prompt" not in problems(override)
+
+
+def test_a_prompt_is_quoted_for_the_shell() -> None:
+    message = problems('a "green" cat')
+    assert shlex.split(message[message.index("--prompt ") :])[1] == 'a "green" cat'
+
+
+@pytest.mark.parametrize("words", ["sampler = ddim", "sampler= ddim", "sampler =ddim"])
+def test_spaces_around_the_equals_sign(words: str) -> None:
+    message = problems(*words.split())
+    assert message == f"`{words}`: expected KEY=VALUE with no spaces around the =; write sampler=ddim"
+    assert "2 problems" in problems("lr=1", *words.split())
+    assert "`=`: expected KEY=VALUE with no spaces around the =; got no KEY" in problems("name=x", "=")
+    assert plain("data.negative_prompt=", "name=x")["data"]["negative_prompt"] == ""
+
+
 def test_a_list_of_one_choice_is_that_choice() -> None:
     assert plain("sampler=[edict]")["sampler"]["name"] == "edict"
 
@@ -146,6 +206,16 @@ def test_an_experiment_without_its_first_line(tmp_path: Path) -> None:
     message = problems("experiment=mine", config_dir=tmp_path)
     assert message.startswith("`experiment`: expected `# @package _global_` as the first line of ")
     assert str(tmp_path / "experiment/mine.yaml") in message and "unknown key" not in message
+
+
+def test_an_experiment_without_its_first_line_that_overrides_a_choice(tmp_path: Path) -> None:
+    write(tmp_path, "experiment/nopkg.yaml", "defaults:\n  - override /sampler: edict\n")
+    write(tmp_path, "experiment/other.yaml", "name: x\n")
+    message = problems("experiment=nopkg", config_dir=tmp_path)
+    first = f"`experiment`: expected `# @package _global_` as the first line of {tmp_path / 'experiment/nopkg.yaml'}, "
+    assert message.startswith(first) and "Could not override" not in message
+    message = problems("experiment=other", config_dir=tmp_path)
+    assert f"first line of {tmp_path / 'experiment/other.yaml'}, got none" in message and "nopkg" not in message
 
 
 def test_a_judge_without_its_first_line(tmp_path: Path) -> None:

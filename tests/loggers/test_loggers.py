@@ -595,3 +595,15 @@ def test_a_mode_that_there_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_MODE", "sometimes")
     with pytest.raises(SgoolError, match=r"`logger.mode`: expected .*WANDB_MODE.*got 'sometimes'"):
         load_config(["logger=wandb"])
+
+
+def test_a_wrong_value_of_the_environment_names_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_PROJECT", "a/b")
+    monkeypatch.setenv("WANDB_TAGS", "x" * 65)
+    with pytest.raises(SgoolError) as caught:
+        load_config(["logger=wandb"])
+    assert "got 'a/b', from the environment variable WANDB_PROJECT=a/b" in str(caught.value)
+    assert f"from the environment variable WANDB_TAGS={'x' * 65}" in str(caught.value)
+    with pytest.raises(SgoolError) as caught:
+        load_config(["logger=wandb", "logger.project=c/d", "logger.tags=[]"])
+    assert "got 'c/d'" in str(caught.value) and "variable" not in str(caught.value)

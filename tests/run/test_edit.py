@@ -515,7 +515,7 @@ def test_the_command_says_that_it_was_interrupted(
         patch.setattr(ConsoleProgress, "update", stopping)
         result = run(photo, *four_updates, f"run_dir={tmp_path}")
     assert result.exit_code == 75, result.output
-    assert "interrupted by SIGTERM: the same command goes on with the 1 pairs left" in result.stdout
+    assert "interrupted by SIGTERM: the same command goes on with the 1 pair left" in result.stdout
     result = run(photo, *four_updates, f"run_dir={tmp_path}")
     assert result.exit_code == 0, result.output
     assert content(tmp_path) == undisturbed
@@ -546,7 +546,7 @@ def test_an_edit_that_another_process_works_on_is_waited_for(
     config = load_config(["experiment=edit", *four_updates, f"run_dir={tmp_path}"])
     assert edit_image(config, Edit(photo), notes).exit_code == 0
     thread.join()
-    assert notes.notes[1:] == [f"another runner works on 1 pairs of this one in {tmp_path}: waiting"]
+    assert notes.notes[1:] == [f"another runner works on 1 pair of this one in {tmp_path}: waiting"]
     assert content(tmp_path) == undisturbed
 
 

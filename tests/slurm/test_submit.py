@@ -138,7 +138,7 @@ def test_an_array_is_a_number_of_tasks_or_slurms_range(array: str, line: str, ta
     result = _sgool("--array", array, "--dry-run", "run_dir=run", "data.limit=1", "trainer.pairs_per_fit=1")
     assert result.exit_code == 0, result.stderr
     assert f"#SBATCH {line}\n" in result.stdout
-    expected = f"{tasks} processes for 1 pairs"
+    expected = f"{tasks} processes for 1 pair in"
     assert (expected in result.stderr) == (tasks > 1)
 
 

@@ -15,7 +15,7 @@ from sgool.config.suggest import did_you_mean
 from sgool.config.weights import weights_problems
 from sgool.diffusion.options import ENGINES, SAMPLERS
 from sgool.errors import ConfigError
-from sgool.loggers.options import logger_problems
+from sgool.loggers.options import logger_problems, with_source
 from sgool.methods.options import METHODS, own_optimization_problems
 from sgool.metrics.options import JUDGES
 from sgool.objectives.options import TERMS
@@ -27,7 +27,7 @@ Config = Mapping[str, Any]
 
 def find_problems(config: Config) -> list[str]:
     """Returns all problems of a composed, plain configuration: first of single values, then of several together."""
-    problems = check(config, SCHEMA)
+    problems = [with_source(problem, config.get("logger")) for problem in check(config, SCHEMA)]
     if _are_sound(("method", "optimization"), problems):
         problems += own_optimization_problems(config)
     texts = [problem.text for problem in problems]

@@ -9,6 +9,7 @@ from typing import Any
 
 import typer
 
+from sgool.config.words import counted
 from sgool.run.slurm.array import read_array
 from sgool.run.slurm.script import Resources
 from sgool.run.slurm.submit import prepare, submit
@@ -69,5 +70,5 @@ def submit_command(
         typer.echo(job.text, nl=False)
         return
     number = submit(job)
-    typer.echo(f"job {number}: {job.pairs} pairs × {', '.join(job.methods)}, script {job.path}")
+    typer.echo(f"job {number}: {counted(job.pairs, 'pair')} × {', '.join(job.methods)}, script {job.path}")
     typer.echo(f"watch it: sgool status {shlex.quote(str(job.run_dir))}   squeue --job {number}")

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sgool.config.words import counted
 from sgool.errors import ConfigError, SgoolError
 from sgool.prompts import load_data
 from sgool.results import RunFolder
@@ -197,7 +198,8 @@ def _notes(resources: Resources, pairs: int, pairs_per_fit: int) -> list[str]:
     batches = -(-pairs // pairs_per_fit)
     if workers > batches:
         notes.append(
-            f"{workers} processes for {pairs} pairs in {batches} batches (trainer.pairs_per_fit={pairs_per_fit}): "
+            f"{workers} processes for {counted(pairs, 'pair')} in {counted(batches, 'batch', 'batches')} "
+            f"(trainer.pairs_per_fit={pairs_per_fit}): "
             f"{workers - batches} of them will have nothing to do"
         )
     if resources.time is None:
