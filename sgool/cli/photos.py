@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from sgool.cli.base import command_lines, print_config, user_errors
 from sgool.errors import ConfigError
 from sgool.run.config import load_config
-from sgool.run.photos import find_photos, split_arguments
+from sgool.run.photos import Photo, find_photos, split_arguments
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -57,15 +57,7 @@ def edit_photos(
         from sgool.run.edit import Edit, edit_images
         from sgool.run.edit_summary import summary
 
-        edits = [
-            Edit(
-                photo.path,
-                **{**told, "text": photo.text or told["text"]},
-                seed=photo.seed,
-                negative_prompt=photo.negative_prompt,
-            )
-            for photo in photos
-        ]
+        edits = [Edit(photo.path, **{**told, **_own(photo)}) for photo in photos]
         with ConsoleProgress() as progress:
             for note in notes:
                 progress.note(note)
@@ -73,6 +65,12 @@ def edit_photos(
         for line in filter(None, [*summary(outcome), next_command(outcome)]):
             progress.console.print(line, markup=False, soft_wrap=True)
     return outcome.exit_code
+
+
+def _own(photo: Photo) -> dict[str, Any]:
+    """The fields of an edit that the photo's row of captions gives."""
+    own = {"seed": photo.seed, "negative_prompt": photo.negative_prompt}
+    return {**own, "text": photo.text} if photo.text else own
 
 
 def _refuse_data_of_fit(overrides: Sequence[str], config: DictConfig) -> None:

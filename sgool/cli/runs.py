@@ -24,6 +24,10 @@ _Prompts = Annotated[
     list[str] | None,
     typer.Option("--prompt", metavar="TEXT", help="A prompt in place of a file's; may be repeated."),
 ]
+_Captions = Annotated[
+    Path | None,
+    typer.Option("--captions", parser=home_path, help="A text for each photo: a CSV file with columns image and text."),
+]
 _Multirun = Annotated[
     bool,
     typer.Option(
@@ -86,12 +90,7 @@ def edit(
         ),
     ] = None,
     text: Annotated[str, typer.Option("--text", help="What objectives that read a text are told.")] = "",
-    captions: Annotated[
-        Path | None,
-        typer.Option(
-            "--captions", parser=home_path, help="A text for each photo: a CSV file with columns image and text."
-        ),
-    ] = None,
+    captions: _Captions = None,
     prompt: Annotated[
         str, typer.Option("--prompt", help="What the denoising network is told; best empty for inversion.")
     ] = "",
@@ -108,17 +107,8 @@ def edit(
     from sgool.cli.photos import edit_photos
 
     told = {"text": text.strip(), "prompt": prompt.strip(), "fit": fit, "max_error": max_error}
-    raise typer.Exit(
-        edit_photos(
-            images or [],
-            captions,
-            told,
-            config_dir,
-            shows=show_config,
-            debug=debug,
-            resume_with_changes=resume_with_changes,
-        )
-    )
+    how = {"shows": show_config, "debug": debug, "resume_with_changes": resume_with_changes}
+    raise typer.Exit(edit_photos(images or [], captions, told, config_dir, **how))
 
 
 _SignalBefore = Annotated[

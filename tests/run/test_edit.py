@@ -572,7 +572,7 @@ def test_each_row_of_captions_has_its_own_seed_and_negative_prompt(
 ) -> None:
     """The crops are those of the seed, and the pair's id and record have it; the others get those of the data."""
     (photos / "own.csv").write_text("image,text,seed,negative_prompt\nfirst.png,a cat,5,fog\nsecond.tif,a dog,,\n")
-    args = (*tiny, "--captions", photos / "own.csv", "data.seeds=[2]", "data.negative_prompt=rain")
+    args = [*tiny, "--captions", str(photos / "own.csv"), "data.seeds=[2]", "data.negative_prompt=rain"]
     result = run(*args, f"run_dir={tmp_path / 'run'}")
     assert result.exit_code == 0, result.output
     found = records(tmp_path / "run")
@@ -589,9 +589,9 @@ def test_an_experiment_of_fit_with_several_seeds_gives_its_first(tmp_path: Path)
 
 
 def test_changes_are_refused_and_accepted(tiny: Sequence[str], photos: Path, tmp_path: Path) -> None:
-    args = (photos / "first.png", *tiny, "objective=color", f"run_dir={tmp_path / 'run'}")
-    assert run(*args).exit_code == 0
-    changed = (photos / "second.tif", *args[1:], "optimization.lr=0.5")
+    args = [*tiny, "objective=color", f"run_dir={tmp_path / 'run'}"]
+    assert run(photos / "first.png", *args).exit_code == 0
+    changed = [str(photos / "second.tif"), *args, "optimization.lr=0.5"]
     result = run(*changed)
     assert result.exit_code == 2 and "--resume-with-changes" in result.stderr
     result = run(*changed, "--resume-with-changes")

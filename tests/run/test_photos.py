@@ -97,7 +97,7 @@ def test_a_photo_may_have_several_captions(folder: Path) -> None:
         ("image,text\na.PNG,a boat\n,a car\n", "1 of 2 rows have none, the first is row 2"),
         (
             "image,text\na.PNG,a boat\nb.jpg,\n",
-            "--captions: captions.csv, line 3: expected a text, .* --text is the text",
+            "--captions: captions.csv, line 3: expected a text, .* --text",
         ),
         ("image,words\na.PNG,a boat\n", "expected a column named prompt or prompts or text or caption"),
     ],
