@@ -52,8 +52,9 @@ def describe(study: Study) -> list[str]:
     lines = [
         f"{study.page / 'index.html'}",
         f"Study {study.key.study}: {', '.join(study.key.methods)}; {counted(pairs, 'pair')}, "
-        f"{counted(kinds[COMPARISON], 'comparison')}, of which {who} sees {study.per_rater}, and {checks} attention checks ({kinds[WRONG_PROMPT]} with another "
-        f"prompt's image, {kinds[SAME_IMAGE]} with one image twice).",
+        f"{counted(kinds[COMPARISON], 'comparison')}, of which {who} sees {study.per_rater}, and "
+        f"{counted(checks, 'attention check')} ({kinds[WRONG_PROMPT]} with another prompt's image, {kinds[SAME_IMAGE]} "
+        "with one image twice).",
     ]
     needed = -(-_ENOUGH * kinds[COMPARISON] // study.per_rater)
     lines.append(f"For {_ENOUGH} votes on every comparison it takes about {needed} raters; fewer --pairs take fewer.")
