@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import wandb
 from PIL import Image
 
-import wandb
 from sgool.callbacks import Trajectory, default_callbacks
 from sgool.diffusion import Chain
 from sgool.errors import SgoolError
