@@ -97,12 +97,13 @@ def test_every_component_s_builder_takes_its_options(kind: str, name: str) -> No
     offered = {"name", "networks", "terms"}
     signature = inspect.signature(locate(options.builder, "builder"))
     accepted = offered & set(signature.parameters)
-    signature.bind(**dict.fromkeys(names | accepted))
+    bound = signature.bind(**dict.fromkeys(names | accepted))  # a TypeError for a name that it does not take
+    assert set(bound.arguments) | set(bound.kwargs) >= names
 
 
 @pytest.mark.parametrize("name", METHODS.components)
 def test_every_method_names_its_class(name: str) -> None:
-    locate(METHODS.components[name].builder, "builder")
+    assert callable(locate(METHODS.components[name].builder, "builder"))
 
 
 def test_capabilities_are_attributes() -> None:

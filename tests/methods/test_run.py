@@ -11,6 +11,7 @@ from sgool.report import build_report
 from sgool.run.config import load_config
 from sgool.run.fit import run_experiment
 from sgool.run.outcome import Outcome
+from tests.tiny_run import tiny_overrides
 
 METHODS = ("vanilla", "best_of_n", "clip_guidance", "doodl", "sgool", "reno")
 
@@ -22,17 +23,8 @@ def options(
     """Overrides that make a run of seconds."""
     prompts = tmp_path_factory.mktemp("prompts") / "two.csv"
     prompts.write_text("prompt\na cat\ntwo cats\n", encoding="utf-8")
-    return [
-        f"models.path={pipeline_folder}",
-        f"models.guide={clip_folder}",
-        f"models.judges={{judge: {wordpiece_folder}}}",
-        "models.scene_reader=null",
-        "models.device=cpu",
-        f"data.prompts={prompts}",
-        "sampler.num_inference_steps=2",
-        "optimization.num_optimization_steps=2",
-        "objective.crops.num=2",
-    ]
+    few = "optimization.num_optimization_steps=2"
+    return [*tiny_overrides(pipeline_folder, clip_folder, prompts, judge=wordpiece_folder), few]
 
 
 def run(options: list[str], run_dir: Path, *more: str) -> Outcome:

@@ -17,6 +17,7 @@ from sgool.run.config import load_config
 from sgool.run.fit import Progress, run_experiment
 from sgool.run.outcome import Outcome
 from sgool.run.rescore import rescore
+from tests.tiny_run import tiny_overrides
 from tests.wandb_files import offline_files, read_wandb
 
 METHODS = ("vanilla", "doodl", "sgool")
@@ -33,19 +34,8 @@ def prompts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def options(pipeline_folder: Path, clip_folder: Path, wordpiece_folder: Path, prompts: Path) -> list[str]:
     """Overrides that make a run of seconds."""
-    return [
-        f"models.path={pipeline_folder}",
-        f"models.guide={clip_folder}",
-        f"models.judges={{judge: {wordpiece_folder}}}",
-        "models.scene_reader=null",
-        "models.device=cpu",
-        f"data.prompts={prompts}",
-        "sampler.num_inference_steps=2",
-        "optimization.num_optimization_steps=2",
-        "objective.crops.num=2",
-        "trainer.pairs_per_fit=2",
-        "trainer.precision=32-true",
-    ]
+    own = ["optimization.num_optimization_steps=2", "trainer.pairs_per_fit=2"]
+    return [*tiny_overrides(pipeline_folder, clip_folder, prompts, judge=wordpiece_folder), *own]
 
 
 def run(options: list[str], run_dir: Path, *more: str) -> Outcome:
