@@ -83,6 +83,16 @@ def folder_files(folder: Path) -> list[Path]:
     return _first(folder, _TRANSFORMERS) if (folder / "config.json").is_file() else []
 
 
+def missing_weights(folder: Path) -> list[str]:
+    """Returns a sentence for each network of a pipeline's folder whose weights are not there."""
+    sentences = []
+    for part, names in ((folder / part, names) for part, names in _PARTS.items()):
+        if part.is_dir() and not _first(part, names):
+            found = ", ".join(sorted(os.listdir(part))[:8]) or "nothing"
+            sentences.append(f"{part}: expected weights ({names[0]} or {names[2]}), found {found}")
+    return sentences
+
+
 def weights_problems(node: Any, key: str) -> Iterator[str]:
     """Yields a problem for each broken file that a part of the configuration names, also inside a folder.
 

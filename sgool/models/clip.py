@@ -17,6 +17,7 @@ from sgool.models.fingerprint import fingerprint
 from sgool.models.hub import hub_access, not_cached
 from sgool.models.preprocess import Preprocess
 from sgool.models.resize import Resize, ResizeMode
+from sgool.models.tokenizers import refuse_empty
 
 _MEND = "give a folder in open_clip's layout (open_clip_config.json, weights, tokenizer)"
 _RESIZE_MODES: tuple[ResizeMode, ...] = ("shortest", "longest", "squash")
@@ -198,7 +199,7 @@ def _tokenizer(source: ClipSource, unreachable: str | None) -> Any:
     import open_clip
 
     try:
-        return open_clip.get_tokenizer(source.model, **source.tokenizer_options)
+        tokenizer = open_clip.get_tokenizer(source.model, **source.tokenizer_options)
     except (RuntimeError, ValueError, TypeError, KeyError, OSError) as error:
         if unreachable:
             raise SgoolError(not_cached(f"The tokenizer of the CLIP {source.name!r}", unreachable, _MEND)) from error
@@ -206,6 +207,8 @@ def _tokenizer(source: ClipSource, unreachable: str | None) -> Any:
             f"Cannot load the tokenizer of the CLIP {source.name!r} ({source.model}): {_first_lines(error)}. A folder "
             "must hold the tokenizer's files (tokenizer.json, tokenizer_config.json) beside the weights."
         ) from error
+    refuse_empty(lambda text: tokenizer([text]).tolist(), f"the CLIP {source.name!r}")
+    return tokenizer
 
 
 def _first_lines(error: Exception) -> str:

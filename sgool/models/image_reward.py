@@ -19,6 +19,7 @@ from sgool.models.aesthetic import layered_head
 from sgool.models.checkpoints import below, first_tensor, load_strictly, read_state
 from sgool.models.hub import hub_access, not_cached
 from sgool.models.preprocess import OPENAI_MEAN, OPENAI_STD, Preprocess, frozen
+from sgool.models.tokenizers import refuse_empty
 
 #: Mean and standard deviation of the raw rewards, with which the public package normalises.
 REWARD_MEAN, REWARD_STD = 0.16717362830052426, 1.0333394966054072
@@ -124,7 +125,9 @@ def load_image_reward(
     vision = _vision(below(state, "blip.visual_encoder."), checkpoint)
     text = _text(below(state, "blip.text_encoder."), vision.embed_dim, med_config, checkpoint)  # type: ignore[arg-type]
     head = layered_head(below(state, "mlp."), checkpoint)
-    network = ImageReward(vision, text, head, load_tokenizer(tokenizer))
+    words = load_tokenizer(tokenizer)
+    refuse_empty(lambda letters: list(words(letters)["input_ids"]), f"ImageReward's tokenizer {tokenizer!r}")
+    network = ImageReward(vision, text, head, words)
     return network.to(device)
 
 

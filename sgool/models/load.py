@@ -12,7 +12,7 @@ import torch
 from safetensors import SafetensorError
 
 from sgool.config.pipeline import KIND_FILES, class_problems, kind_problems, unet_problems
-from sgool.config.weights import folder_files
+from sgool.config.weights import folder_files, missing_weights
 from sgool.errors import SgoolError
 from sgool.models.assets import resolve_asset
 from sgool.models.checkpoints import refuse_broken
@@ -21,6 +21,7 @@ from sgool.models.family import Family
 from sgool.models.hub import hub_access, not_cached
 from sgool.models.schedule import respaced
 from sgool.models.stable_diffusion import StableDiffusion
+from sgool.models.tokenizers import refuse_empty
 
 
 def load_models(
@@ -94,6 +95,7 @@ def _cannot_load(path: str, error: Exception, local: bool, unreachable: str | No
 
 def _stable_diffusion(pipeline: Any, name: str) -> StableDiffusion:
     """Makes a family of a pipeline's own networks, frozen and in evaluation mode."""
+    refuse_empty(lambda text: list(pipeline.tokenizer(text).input_ids), f"`models.path`: {name!r}")
     for network in (pipeline.vae, pipeline.unet, pipeline.text_encoder):
         network.requires_grad_(False).eval()
     return StableDiffusion(
@@ -151,6 +153,8 @@ def _check_folder(path: str, resolved: Path, local: bool) -> None:
     looks_local = not path or path.startswith((".", "/", "~")) or path.count("/") > 1
     if not local and looks_local:
         raise SgoolError(f"`models.path`: expected an existing folder or a hub id (owner/name), got {path!r}")
+    if local and (missing := missing_weights(resolved)):
+        raise SgoolError(f"`models.path`: {'; '.join(missing)}. Fetch the folder again, or save it with safetensors")
     if local:
         refuse_broken(folder_files(resolved))
 

@@ -20,6 +20,7 @@ from sgool.models.hub import hub_access, not_cached
 from sgool.models.image_settings import transformers_preprocess
 from sgool.models.preprocess import Preprocess, frozen
 from sgool.models.resize import Resize
+from sgool.models.tokenizers import refuse_empty
 
 
 class HumanPreferenceScore(nn.Module):
@@ -144,6 +145,7 @@ def load_pick_score(model: str, processor: str, *, device: str | torch.device = 
     if missing:
         names = ", ".join(missing[:6]) + (f" and {len(missing) - 6} more" if len(missing) > 6 else "")
         raise SgoolError(f"{model!r} lacks weights of a CLIPModel: {names}. Check that it is PickScore's.")
+    refuse_empty(lambda text: list(tokenizer(text)["input_ids"]), f"PickScore's processor {processor!r}")
     return PickScore(network, tokenizer, transformers_preprocess(images, processor)).to(device)
 
 

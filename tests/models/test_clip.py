@@ -268,6 +268,15 @@ def no_tokenizer(folder: Path) -> None:
         path.unlink()
 
 
+def test_a_tokenizer_without_its_vocabulary(clip_folder: Path, tmp_path: Path) -> None:
+    """transformers makes one that gives all texts the same tokens, so that every prompt would score the same."""
+    broken = shutil.copytree(clip_folder, tmp_path / "broken")
+    for name in ("tokenizer.json", "vocab.json", "merges.txt"):
+        (broken / name).unlink(missing_ok=True)
+    with pytest.raises(SgoolError, match=r"the CLIP 'broken': expected a tokenizer with its vocabulary"):
+        load_clip(str(broken))
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [

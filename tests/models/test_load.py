@@ -93,6 +93,19 @@ def test_a_tokenizer_without_limit_uses_the_text_encoders(models: StableDiffusio
     torch.testing.assert_close(loaded.encode_prompts(["a red cat"]), models.encode_prompts(["a red cat"]))
 
 
+def test_all_networks_without_weights_are_named(pipeline_folder: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(pipeline_folder, tmp_path / "pipeline")
+    for part in ("unet", "text_encoder"):
+        for file in (folder / part).glob("*.safetensors"):
+            file.unlink()
+    with pytest.raises(SgoolError) as caught:
+        load_models(folder)
+    message = str(caught.value)
+    assert f"{folder / 'unet'}: expected weights (diffusion_pytorch_model.safetensors or " in message
+    assert f"{folder / 'text_encoder'}: expected weights (model.safetensors or " in message
+    assert "found config.json" in message and "vae" not in message.removeprefix(str(folder))
+
+
 def test_a_folder_that_is_no_pipeline(tmp_path: Path) -> None:
     (tmp_path / "weights.bin").touch()
     with pytest.raises(SgoolError, match=r"with model_index\.json.*\['weights\.bin'\].*save_pretrained"):
@@ -107,9 +120,17 @@ def test_a_folder_that_is_not_there(path: str) -> None:
 
 def test_a_folder_with_a_part_missing(pipeline_folder: Path, tmp_path: Path) -> None:
     broken = shutil.copytree(pipeline_folder, tmp_path / "broken")
-    for file in (broken / "unet").glob("*.safetensors"):
-        file.unlink()
-    with pytest.raises(SgoolError, match=r"could not load a Stable Diffusion pipeline from '.*broken'"):
+    shutil.rmtree(broken / "scheduler")
+    with pytest.raises(SgoolError, match=r"`models.path`: .*broken"):
+        load_models(broken)
+
+
+def test_a_tokenizer_without_its_vocabulary(pipeline_folder: Path, tmp_path: Path) -> None:
+    """transformers makes one that gives every prompt the same tokens: the same picture for all of them."""
+    broken = shutil.copytree(pipeline_folder, tmp_path / "broken")
+    for name in ("tokenizer.json", "vocab.json", "merges.txt"):
+        (broken / "tokenizer" / name).unlink(missing_ok=True)
+    with pytest.raises(SgoolError, match=r"broken': expected a tokenizer with its vocabulary \(tokenizer\.json, or"):
         load_models(broken)
 
 
