@@ -19,6 +19,7 @@ from sgool.config.rules import (
     integer,
     list_of,
     matching,
+    number,
     optional,
     text,
 )
@@ -55,6 +56,16 @@ _MODELS: dict[str, Schema] = {
     "channels_last": flag(),
     "compile": flag(),
 }
+
+#: Settings that suit a model, which files of other groups refer to. null, or left out: what those files say themselves.
+_PRESET: dict[str, Schema] = {
+    "num_inference_steps": optional(integer(1)),
+    "guidance_scale": optional(number(least=0)),
+    "num_optimization_steps": optional(integer(1)),
+    "gradient_rms": optional(number(above=0)),
+    "grad_clip_value": optional(number(above=0)),
+}
+_MODELS["preset"] = _PRESET
 
 #: What keys are where a file of the user's own leaves them out.
 _MODELS_DEFAULTS = {"steps_offset": None, "timestep_spacing": None}
@@ -122,6 +133,8 @@ def complete(config: dict[str, Any]) -> None:
     for node, defaults in (("models", _MODELS_DEFAULTS), ("optimization", OPTIMIZATION_DEFAULTS)):
         for key, value in defaults.items():
             _mapping(config, node).setdefault(key, value)
+    if isinstance(preset := models.setdefault("preset", {}), dict):
+        preset.update({key: preset.get(key) for key in _PRESET})
     SAMPLERS.complete(config.get("sampler"))
     ENGINES.complete(config.get("engine"))
     DETECTORS.complete(_mapping(config, "saliency").get("detector"))
