@@ -50,9 +50,7 @@ def default_callbacks(
     None, 0 or False leaves one out; so does a ``gaussianity`` or ``power_spectrum`` (arguments of `Gaussianity` and
     `PowerSpectrum`) of weight 0. ``whiten`` has "gradient" and "latents" (whether), and "block".
     """
-    chosen = ((Gaussianity, gaussianity), (PowerSpectrum, power_spectrum))
-    penalties: list[Penalty] = [NormRegularizer(norm_regularizer)] if norm_regularizer else []
-    penalties += [penalty(**options) for penalty, options in chosen if options and options["weight"]]
+    penalties = _penalties(norm_regularizer, gaussianity, power_spectrum)
     stopping = [early_stop] if early_stop is not None else []
     white = {"gradient": False, "latents": False, "block": 16, **(whiten or {})}
     scheduled = lr_schedule != "constant" or warmup_updates
@@ -70,3 +68,11 @@ def default_callbacks(
     after += [Renormalize()] if renormalize else []
     columns: list[Column] = [*penalties, *stopping, *rates]
     return [*before, *rates, *after, Trajectory(keep, snapshot_every, columns)]
+
+
+def _penalties(
+    norm_regularizer: float, gaussianity: Mapping[str, Any] | None, power_spectrum: Mapping[str, Any] | None
+) -> list[Penalty]:
+    chosen = ((Gaussianity, gaussianity), (PowerSpectrum, power_spectrum))
+    norm: list[Penalty] = [NormRegularizer(norm_regularizer)] if norm_regularizer else []
+    return norm + [penalty(**options) for penalty, options in chosen if options and options["weight"]]
