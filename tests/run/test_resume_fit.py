@@ -156,7 +156,7 @@ class Networks:
         """Two moments and a number of steps; a rate that depends on the update; an order drawn at each update."""
         return self.optimise(
             updates=5, optimizer="adamw", adam={"weight_decay": 0.1}, lr=0.3, lr_schedule="cosine", warmup_updates=1,
-            whiten={"gradient": True, "latents": True}, power_spectrum={"weight": 0.1},
+            whiten={"gradient": True, "latents": True}, power_spectrum={"weight": 0.1}, keep="last",
         )  # fmt: skip
 
     def retried(self) -> Problem:
