@@ -15,6 +15,7 @@ from sgool.errors import SgoolError
 from sgool.methods import resume
 from sgool.methods.base import PairModule
 from sgool.methods.evaluations import means_over_pairs, without_graph
+from sgool.methods.optimizers import OptimizerSettings, check_updates, optimizer_state, restore_optimizer_state
 from sgool.metrics.panel import JudgePanel
 from sgool.models.autoencoder import in_unit_range
 from sgool.objectives import BoundObjective, Objective
@@ -50,14 +51,16 @@ class LatentPairModule(PairModule):
         chain: The denoising chain.
         objective: What to minimise.
         num_optimization_steps: Updates of each pair.
-        lr: Learning rate of SGD.
+        lr: Learning rate.
         momentum: Momentum of SGD.
         nesterov: Nesterov's momentum.
+        optimizer: "sgd", "adam" or "adamw".
+        adam: Further settings of the latter two (`sgool.methods.optimizers.OptimizerSettings`).
         judges: Name -> a CLIP tower or metrics, or a whole `JudgePanel`; they score the first and the final images.
         pairs: Pairs of its own, as one batch; by default a `PromptDataModule` serves them.
 
     Raises:
-        SgoolError: No pairs, no updates, or Nesterov without momentum.
+        SgoolError: No pairs, no updates, or settings of the optimiser that do not go together.
     """
 
     makes_updates = True
@@ -73,14 +76,16 @@ class LatentPairModule(PairModule):
         lr: float = 1.0,
         momentum: float = 0.9,
         nesterov: bool = False,
+        optimizer: str = "sgd",
+        adam: Mapping[str, Any] | None = None,
         judges: JudgePanel | Mapping[str, Any] | None = None,
         pairs: Sequence[PromptSeed] | None = None,
     ) -> None:
         super().__init__(chain, judges=judges, pairs=pairs)
-        _check(num_optimization_steps, nesterov and not momentum)
+        check_updates(num_optimization_steps)
         self.method = "doodl" if objective.saliency is None else "sgool"
         self.objective, self.num_optimization_steps = objective, num_optimization_steps
-        self.lr, self.momentum, self.nesterov = lr, momentum, nesterov
+        self.lr, self.optimizer_settings = lr, OptimizerSettings(optimizer, momentum, nesterov, adam or {})
         shape = (chain.num_streams, 0, *chain.latent_shape())
         self.latents = nn.Parameter(torch.zeros(shape, dtype=chain.latents_dtype, device=chain.device))
         #: One per decoded stream, since each remembers the salient regions of its own images.
@@ -194,8 +199,8 @@ class LatentPairModule(PairModule):
         return in_unit_range(self().images[0])
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Makes SGD with momentum, as DOODL uses it: b = 0.9 b + g without dampening."""
-        return torch.optim.SGD([self.latents], lr=self.lr, momentum=self.momentum, nesterov=self.nesterov)
+        """Makes the optimiser, by default SGD with momentum, as DOODL uses it: b = 0.9 b + g without dampening."""
+        return self.optimizer_settings.build(self.latents, self.lr)
 
     def configure_callbacks(self) -> list[L.Callback]:
         """Adds a `Trajectory`, which makes the results, where the Trainer has none."""
@@ -245,13 +250,12 @@ class LatentPairModule(PairModule):
 
     def batch_state(self) -> dict[str, Any]:
         """All that is needed to go on with the batch under way after the update that has just been made."""
-        momentum = self.trainer.optimizers[0].state[self.latents].get("momentum_buffer")
         return {
             **super().batch_state(),
             "pairs": [pair.pair_id for pair in self.pairs],
             "update": self.update + 1,
             "latents": self.latents.detach().cpu(),
-            "momentum": None if momentum is None else momentum.detach().cpu(),
+            **optimizer_state(self.trainer.optimizers[0], self.latents),
             **{name: getattr(self, name) for name in ("failures", "stopped", "retries")},
             "objectives": [objective.state_dict() for objective in self.objectives],
         }
@@ -263,8 +267,7 @@ class LatentPairModule(PairModule):
         assert self.batch is not None
         self.batch.update = state["update"]
         self.latents.copy_(state["latents"])
-        if state["momentum"] is not None:
-            self.trainer.optimizers[0].state[self.latents]["momentum_buffer"] = state["momentum"].to(self.latents)
+        restore_optimizer_state(self.trainer.optimizers[0], self.latents, state)
         self.failures, self.stopped, self.retries = (dict(state[k]) for k in ("failures", "stopped", "retries"))
         for objective, remembered in zip(self.objectives, state["objectives"], strict=True):
             objective.load_state_dict(remembered)
@@ -284,16 +287,6 @@ class LatentPairModule(PairModule):
 
     def checkpoint_settings(self) -> list[Any]:
         """All settings that the batch's results depend on."""
-        own = [self.num_optimization_steps, self.lr, self.momentum, self.nesterov]
+        own = [self.num_optimization_steps, self.lr, *self.optimizer_settings.checkpoint_settings()]
         rules = [callback for callback in self.pair_callbacks() if isinstance(callback, UpdateCallback)]
         return [*super().checkpoint_settings(), self.objective.checkpoint_settings(), own, rules]
-
-
-def _check(num_optimization_steps: int, nesterov_alone: bool) -> None:
-    if num_optimization_steps < 1:
-        raise SgoolError(
-            f"`optimization.num_optimization_steps`: expected 1 or more, got {num_optimization_steps}; "
-            "the method `vanilla` makes images without updates"
-        )
-    if nesterov_alone:
-        raise SgoolError("`optimization.nesterov`: expected a momentum above 0, got 0; there is nothing to look ahead")

@@ -119,6 +119,7 @@ class Networks:
     ) -> Problem:
         goal = self.objective(**{key: options.pop(key) for key in ("salient", "bad") if key in options})
         own = {"lr": options.pop("lr", 300.0), "nesterov": options.pop("nesterov", False)}
+        own |= {key: options.pop(key) for key in ("optimizer", "adam") if key in options}
         patience = options.pop("early_stop", None)
 
         def make() -> tuple[PairModule, list[L.Callback]]:
@@ -151,6 +152,13 @@ class Networks:
             grad_clip_norm=0.1, renormalize=False, tie=False, perturb_std=0,
         )  # fmt: skip
 
+    def adamw(self) -> Problem:
+        """Two moments and a number of steps; a rate that depends on the update; an order drawn at each update."""
+        return self.optimise(
+            updates=5, optimizer="adamw", adam={"weight_decay": 0.1}, lr=0.3, lr_schedule="cosine", warmup_updates=1,
+            whiten={"gradient": True, "latents": True}, power_spectrum={"weight": 0.1}, keep="last",
+        )  # fmt: skip
+
     def retried(self) -> Problem:
         """The second pair is put back at update 1, and fails at update 3, on the first one's bad values."""
         whole = self.optimise(updates=5).run()
@@ -180,7 +188,7 @@ def counted_calls(models: StableDiffusion) -> Iterator[list[int]]:
         hook.remove()
 
 
-@pytest.mark.parametrize("name", ["doodl", "sgool", "reno", "retried"])
+@pytest.mark.parametrize("name", ["doodl", "sgool", "reno", "adamw", "retried"])
 def test_stopped_after_any_update(networks: Networks, name: str, tmp_path: Path) -> None:
     problem, notes = getattr(networks, name)(), []
     whole: list[tuple[int, int]] = []

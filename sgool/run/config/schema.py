@@ -6,6 +6,7 @@ configs/ say what the keys mean, and their units.
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import Any
 
 from sgool.config.paths import home
@@ -132,7 +133,8 @@ def complete(config: dict[str, Any]) -> None:
     complete_judges(models.get("judges"))
     for node, defaults in (("models", _MODELS_DEFAULTS), ("optimization", OPTIMIZATION_DEFAULTS)):
         for key, value in defaults.items():
-            _mapping(config, node).setdefault(key, value)
+            # Copies: a mapping among the defaults is not the configuration's to change.
+            _mapping(config, node).setdefault(key, deepcopy(value))
     if isinstance(preset := models.setdefault("preset", {}), dict):
         preset.update({key: preset.get(key) for key in _PRESET})
     SAMPLERS.complete(config.get("sampler"))
