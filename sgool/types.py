@@ -44,6 +44,8 @@ class PromptSeed:
         negative_prompt: Text of the unconditional pass of classifier-free guidance.
         metadata: Other columns of the data set, for example ``scene`` in the embedded world.
         start: Where the pair begins, if not at the latents that its seed draws.
+        phrases: The things that the prompt names, of the data set's column or by spaCy; None: the rule of
+            `sgool.prompts.phrases` finds them. They are no part of the pair's id.
     """
 
     prompt: str
@@ -54,6 +56,7 @@ class PromptSeed:
     negative_prompt: str = ""
     metadata: Mapping[str, Any] = field(default_factory=dict, compare=False)
     start: Start | None = field(default=None, compare=False, repr=False)
+    phrases: tuple[str, ...] | None = field(default=None, compare=False, repr=False)
 
     @property
     def pair_id(self) -> str:
@@ -76,10 +79,13 @@ class DataIds:
     Attributes:
         exact: Ids of pairs whose prompts have a seed of their own in the data set.
         any_seed: Ids without their seeds (`without_seed`) of all other prompts: any seed may be run.
+        phrases: Id without its seed -> the prompt's phrases, of prompts that are run and have them from a column or
+            from spaCy.
     """
 
     exact: frozenset[str] = frozenset()
     any_seed: frozenset[str] = frozenset()
+    phrases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __contains__(self, pair_id: str) -> bool:
         return pair_id in self.exact or without_seed(pair_id) in self.any_seed
