@@ -204,8 +204,10 @@ def _pairs(row: PromptRow, seeds: Sequence[int], dataset: str, negative_prompt: 
     """Returns the pairs of a row: with its own seed and negative prompt where it has them."""
     negative = negative_prompt if row.negative_prompt is None else row.negative_prompt
     own = seeds if row.seed is None else (row.seed,)
-    same = {"dataset": dataset, "negative_prompt": negative, "metadata": row.metadata, "phrases": row.phrases}
-    return [PromptSeed(row.prompt, seed, row.index, row.category, **same) for seed in own]
+    first = PromptSeed(
+        row.prompt, 0, row.index, row.category, dataset, negative, metadata=row.metadata, phrases=row.phrases
+    )
+    return [replace(first, seed=seed) for seed in own]
 
 
 def _seed_list(seeds: int | Sequence[int]) -> list[int]:
