@@ -30,7 +30,7 @@ from sgool.methods.options import METHODS, OPTIMIZATION, OPTIMIZATION_DEFAULTS
 from sgool.metrics.options import JUDGES, complete_judges
 from sgool.models.options import CLIP, expand_clip
 from sgool.objectives.options import OBJECTIVE, complete_term
-from sgool.saliency.options import DETECTORS, SALIENCY
+from sgool.saliency.options import DETECTORS, SALIENCY, SALIENCY_DEFAULTS
 
 _DEVICES = "a number of devices of at least 1, or a list of device numbers, each once"
 
@@ -70,6 +70,14 @@ _MODELS["preset"] = _PRESET
 
 #: What keys are where a file of the user's own leaves them out.
 _MODELS_DEFAULTS = {"steps_offset": None, "timestep_spacing": None}
+_DATA_DEFAULTS = {"phrases_column": None, "phrases": "rule"}
+
+_DEFAULTS: dict[str, dict[str, Any]] = {
+    "models": _MODELS_DEFAULTS,
+    "optimization": OPTIMIZATION_DEFAULTS,
+    "data": _DATA_DEFAULTS,
+    "saliency": SALIENCY_DEFAULTS,
+}
 
 _DATA: dict[str, Schema] = {
     "prompts": text(),
@@ -80,6 +88,8 @@ _DATA: dict[str, Schema] = {
     "category_column": optional(text()),
     "seed_column": optional(text(empty=True)),
     "negative_prompt_column": optional(text(empty=True)),
+    "phrases_column": optional(text(empty=True)),
+    "phrases": matching(r"rule|spacy:\S+", "rule, or spacy: and a pipeline of spaCy such as spacy:en_core_web_sm"),
     "duplicates": choice("error", "keep", "drop"),
     "name": optional(text()),
     "seeds": either(integer(1), list_of(integer(0))),
@@ -131,7 +141,7 @@ def complete(config: dict[str, Any]) -> None:
     if "guide" in models:
         models["guide"] = expand_clip(models["guide"])
     complete_judges(models.get("judges"))
-    for node, defaults in (("models", _MODELS_DEFAULTS), ("optimization", OPTIMIZATION_DEFAULTS)):
+    for node, defaults in _DEFAULTS.items():
         for key, value in defaults.items():
             # Copies: a mapping among the defaults is not the configuration's to change.
             _mapping(config, node).setdefault(key, deepcopy(value))
@@ -149,7 +159,14 @@ def complete(config: dict[str, Any]) -> None:
 
 
 #: Keys whose text is no path, whatever it begins with; arguments of a user's own components are theirs as well.
-_NO_PATHS = ("name", "data.negative_prompt", "data.categories", "data.name", "data.prompt_column")
+_NO_PATHS = (
+    "name",
+    "data.negative_prompt",
+    "data.categories",
+    "data.name",
+    "data.prompt_column",
+    "data.phrases_column",
+)
 
 
 def expand_homes(node: Any, key: str = "") -> None:

@@ -41,6 +41,7 @@ _ALSO = {
     "objective=wsdan": ["objective.terms.wsdan.checkpoint=@bird.pth.tar", "objective.terms.wsdan.target=3"],
     "saliency=transalnet": ["saliency.detector.weights=emoji_world/saliency/transalnet.safetensors"],
 }
+_DETECTORS_KEYS = yaml.safe_load((config_folder() / "saliency/center.yaml").read_text(encoding="utf-8"))
 #: Keys that the file's first line explains, or whose parent's comment does.
 _OBVIOUS = ("defaults", "name", "detector", "judge", *(file.stem for file in FILES if file.parent == Path("objective")))
 
@@ -67,6 +68,12 @@ def test_every_choice_composes(file: Path, tmp_path: Path) -> None:
         assert config.name == content["name"] == file.stem
     elif file.parent.name == "judges":
         assert set(config.models.judges) == {"judge", *content}
+    elif file.parent.name in ("saliency", "match"):
+        # The keys of `match` stand beside those of the detectors' files.
+        matching = yaml.safe_load((config_folder() / "match/prompt.yaml").read_text(encoding="utf-8"))
+        assert set(config.saliency) == set(content) | set(
+            matching if file.parent.name == "saliency" else _DETECTORS_KEYS
+        )
     else:
         node = config.method[file.stem] if file.parent.name == "method" else config[file.parent.name]
         assert set(node) == set(content)
