@@ -7,4 +7,13 @@ from sgool.prompts.readers import read_prompts
 from sgool.prompts.rows import PromptRow
 from sgool.prompts.seeds import PromptData, expand_pairs, load_data, load_pairs
 
-__all__ = ["PromptData", "PromptRow", "expand_pairs", "load_data", "load_pairs", "phrases_of", "read_prompts", "split_phrases"]
+__all__ = [
+    "PromptData",
+    "PromptRow",
+    "expand_pairs",
+    "load_data",
+    "load_pairs",
+    "phrases_of",
+    "read_prompts",
+    "split_phrases",
+]
