@@ -107,7 +107,7 @@ def _checked(name: str, value: Any) -> Any:
 
 
 def _phrases(value: Any) -> list[dict[str, Any]]:
-    entries = value if isinstance(value, list) else [None]
+    entries: list[Any] = value if isinstance(value, list) else [None]
     for entry in entries:
         box = entry.get("box") if isinstance(entry, dict) else 0
         good = box is None or (isinstance(box, list) and len(box) == 4 and all(type(side) is int for side in box))
