@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from pathlib import Path
 
 import numpy as np
 
@@ -98,7 +98,7 @@ def demo_rows() -> Iterator[dict]:
         noun, place = choose(scene_words.HELD_OUT_PLACES)
         return Scene("one", (Thing(noun),), ground, place)
 
-    scenes: list[tuple[Scene, Any]] = [(pair("street"), 1), (pair("meadow"), 1), (placed("night"), 1)]
+    scenes: list[tuple[Scene, float]] = [(pair("street"), 1), (pair("meadow"), 1), (placed("night"), 1)]
     scenes += [(placed("sea"), 1), (tinted("room"), 0), (tinted("white"), 0)]
     noun, ground = choose(scene_words.HELD_OUT_GROUNDS)
     scenes.append((Scene("one", (Thing(noun),), ground, "middle"), 0))
@@ -108,8 +108,13 @@ def demo_rows() -> Iterator[dict]:
         yield row(WORLD, scene, caption(scene, rng, relation=relation, colours=1, background=1))
 
 
+def write_all(folder: Path = WORLD.prompts) -> None:
+    """Writes the three sets into a folder."""
+    write("heldout", ordered(list(rows(held_out_scene, 40, 2027, WORLD)), CATEGORIES), folder)
+    write("tune", ordered(list(rows(training_scene, 8, 1014, WORLD)), CATEGORIES), folder)
+    write("demo", list(demo_rows()), folder)
+
+
 if __name__ == "__main__":
     argparse.ArgumentParser(description=__doc__).parse_args()
-    write("heldout", ordered(list(rows(held_out_scene, 40, 2027, WORLD)), CATEGORIES), WORLD.prompts)
-    write("tune", ordered(list(rows(training_scene, 8, 1014, WORLD)), CATEGORIES), WORLD.prompts)
-    write("demo", list(demo_rows()), WORLD.prompts)
+    write_all()

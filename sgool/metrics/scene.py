@@ -100,7 +100,9 @@ def _check_place(wanted: Sequence[Mapping[str, Any]], place: str | None, width: 
     if len(wanted) != 1 or int(wanted[0].get("count", 1)) != 1:
         raise SgoolError(f"`scene.place`: {place} expects one object, got {[dict(item) for item in wanted]}")
     if not width:
-        raise SgoolError("`scene.place`: expected a reading with the image's `width` in pixels, got none; a reader sets it")
+        raise SgoolError(
+            "`scene.place`: expected a reading with the image's `width` in pixels, got none; a reader sets it"
+        )
 
 
 def scene_kind(scene: Mapping[str, Any]) -> str:
