@@ -50,9 +50,9 @@ class FlowLesson(distil.Lesson):
         embeds, pooled = condition
         return (F.pad(embeds, (0, 0, 0, T5_TOKENS)) if step % T5_EVERY == 0 else embeds), pooled
 
-    def without_prompt(self, condition: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    def without_prompt(self, empty: tuple[Tensor, ...], condition: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """With as many zeros behind the prompt as the condition has."""
-        embeds, pooled = self.empty
+        embeds, pooled = empty
         embeds = F.pad(embeds, (0, 0, 0, condition[0].shape[1] - embeds.shape[1]))
         return embeds.expand_as(condition[0]), pooled.expand_as(condition[1])
 

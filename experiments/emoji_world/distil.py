@@ -10,7 +10,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
@@ -66,14 +65,9 @@ class Lesson:
         """The condition as the network is to see it at a step of the training."""
         return condition
 
-    def without_prompt(self, condition: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """The condition of as many empty prompts."""
-        return tuple(part.expand_as(like) for part, like in zip(self.empty, condition, strict=True))
-
-    @cached_property
-    def empty(self) -> tuple[Tensor, ...]:
-        """The condition of one empty prompt."""
-        return self.condition([""])
+    def without_prompt(self, empty: tuple[Tensor, ...], condition: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """The condition of one empty prompt, in the shapes of another condition."""
+        return tuple(part.expand_as(like) for part, like in zip(empty, condition, strict=True))
 
     def signal(self, times: Tensor) -> tuple[Tensor, Tensor]:
         """``alpha`` and ``sigma`` (B, 1, 1, 1) at grid times (B,)."""
@@ -111,6 +105,7 @@ class StudentStage(Stage):
         setattr(self, lesson.network, self._copied(lesson))
         self._lesson, self.batch_size = (lesson,), batch_size  # in a tuple: its networks are not this module's
         self._student = torch.compile(self._predict) if compile else self._predict
+        self._empty = lesson.condition([""])  # here, and so in full precision
 
     @staticmethod
     def _copied(lesson: Lesson) -> nn.Module:
@@ -161,7 +156,7 @@ class StudentStage(Stage):
     ) -> tuple[Tensor, Tensor]:
         """The guided teacher's noise and x0."""
         lesson = self._lesson[0]
-        both = [torch.cat(pair) for pair in zip(lesson.without_prompt(condition), condition, strict=True)]
+        both = [torch.cat(pair) for pair in zip(lesson.without_prompt(self._empty, condition), condition, strict=True)]
         output = lesson.predict(lesson.teacher, noisy.repeat(2, 1, 1, 1), timesteps.repeat(2), *both).float()
         free, bound = output.chunk(2)
         return lesson.parts(noisy, free + lesson.guidance_scale * (bound - free), alpha, sigma)

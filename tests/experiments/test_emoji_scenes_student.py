@@ -108,7 +108,7 @@ def test_the_teacher_is_guided_with_and_without_t5s_zeros(lesson: Any) -> None:
         noisy, (alpha, sigma), timesteps = stage.noisy(clean, noise[0], times), lesson.signal(times), times
         timesteps = lesson.timesteps(times)
         eps, x0 = stage.taught(noisy, alpha, sigma, timesteps, embeds, pooled)
-        free_embeds, free_pooled = lesson.without_prompt((embeds, pooled))
+        free_embeds, free_pooled = lesson.without_prompt(lesson.condition([""]), (embeds, pooled))
         with torch.no_grad():
             free, bound = (
                 lesson.teacher(noisy, e, p, timesteps, return_dict=False)[0]
