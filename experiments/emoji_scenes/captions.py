@@ -6,9 +6,19 @@ import numpy as np
 
 from experiments.emoji_scenes import words as scene_words
 from experiments.emoji_scenes.scenes import Scene
-from experiments.emoji_world.captions import PREFIXES, Caption, describe
+from experiments.emoji_world import words
+from experiments.emoji_world.captions import PREFIXES, Caption, describe, words_of
 
 _BESIDE = {False: ("to the left of", "left of"), True: ("to the right of", "right of")}
+
+
+def all_words() -> list[str]:
+    """Every word of any caption, sorted: what a network that learnt from captions has seen."""
+    fixed = ("a", "an", "and", "there", "are", "on", "background")
+    phrases = [phrase for some in _BESIDE.values() for phrase in some]
+    phrases += [*scene_words.GROUNDS.values(), *scene_words.PLACES.values(), *scene_words.COUNTS.values()]
+    things = [*words.NOUNS, *map(words.plural, words.NOUNS), *words.TINTS, *words.BACKGROUNDS]
+    return words_of([*PREFIXES, *phrases, *things, *fixed])
 
 
 def caption(

@@ -1,8 +1,8 @@
 """The training stages of the emoji scenes; each goes on from its last checkpoint in the work folder.
 
-Work folder: ``tok_clip``, ``tok_wp``, ``vae``, ``guide``, ``transformer``, ``reader``, ``judge``, ``saliency``
-(checkpoints, logs), ``pipeline`` (finished parts in diffusers' layout), ``latents.pt``. Settings of the stages behind
-``vae`` are guesses: they have only been run for a few steps.
+Work folder: ``tok_clip``, ``tok_wp``, ``vae``, ``guide``, ``transformer``, ``reader``, ``judge``, ``saliency``,
+``consistency``, ``matching`` (checkpoints, logs), ``pipeline`` (finished parts in diffusers' layout), ``latents.pt``.
+Settings of the stages behind ``vae`` are guesses: they have only been run for a few steps.
 """
 
 from __future__ import annotations
@@ -13,14 +13,16 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL
 from open_clip.tokenizer import HFTokenizer
+from torch import Tensor
 from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 
 from experiments.emoji_scenes import words as scene_words
 from experiments.emoji_scenes.autoencoder import fold_latent_statistics, new_autoencoder
 from experiments.emoji_scenes.captions import caption
 from experiments.emoji_scenes.clip import SceneClipStage
-from experiments.emoji_scenes.denoiser import FlowStage
-from experiments.emoji_scenes.scenes import Painter, random_scene, training_scene
+from experiments.emoji_scenes.denoiser import FlowStage, new_transformer
+from experiments.emoji_scenes.scenes import Painter, Scene, random_scene, training_scene
+from experiments.emoji_scenes.student import FlowLesson
 from experiments.emoji_world import fetch as emoji
 from experiments.emoji_world import words
 from experiments.emoji_world.autoencoder import AutoencoderStage
@@ -32,11 +34,13 @@ from experiments.emoji_world.stages import fetch as fetch  # the same stage
 from experiments.emoji_world.stages import finished_vae
 from experiments.emoji_world.text_encoder import text_encoder_from_clip
 from experiments.emoji_world.tokenizers import CONTEXT_LENGTH, new_clip_tokenizer, new_wordpiece_tokenizer
+from experiments.emoji_world.turbo import fit_consistency, fit_matching
 from experiments.saliency_emoji.train import SaliencyStage
 from sgool.metrics import SceneReader
 
 #: Steps of each training stage.
 STEPS = {"vae": 12_000, "guide": 6000, "denoiser": 20_000, "reader": 5000, "judge": 5000, "saliency": 1500}
+STEPS |= {"consistency": 2000, "matching": 600}
 #: Of the guide's steps: those before the text encoder is taken and the autoencoder's distortions begin.
 GUIDE_EARLY = 4000
 #: Of the judge's steps: those before the autoencoder's distortions begin.
@@ -100,6 +104,13 @@ def text_encoder(setup: Setup) -> None:
 
 def denoiser(setup: Setup) -> None:
     """The transformer on the latents of 60,000 training scenes of both halves."""
+    scenes, latents, text, tokenizer = _known(setup)
+    settings = setup.settings("denoiser", 1e-3, 4, warmup=500, batch_size=32)
+    fit(FlowStage(scenes, latents, text, tokenizer, **settings), setup.work / "transformer", ema=0.998)
+
+
+def _known(setup: Setup) -> tuple[list[Scene], Tensor, CLIPTextModelWithProjection, CLIPTokenizer]:
+    """Scenes, their scaled latents, the frozen text encoder and its tokenizer: what denoiser and student learn from."""
     text = CLIPTextModelWithProjection.from_pretrained(setup.needed("pipeline/text_encoder", "text_encoder"))
     tokenizer = CLIPTokenizer.from_pretrained(str(setup.needed("pipeline/tokenizer", "text_encoder")))
     model, file = finished_vae(setup), setup.work / "latents.pt"
@@ -107,9 +118,25 @@ def denoiser(setup: Setup) -> None:
         model, setup.painter(), LATENTS, 11 + setup.seed_offset, file, sample=training_scene
     )
     latents = (latents - model.config.shift_factor) * model.config.scaling_factor
-    settings = setup.settings("denoiser", 1e-3, 4, warmup=500, batch_size=32)
-    stage = FlowStage(scenes, latents, text.eval().requires_grad_(False), tokenizer, **settings)
-    fit(stage, setup.work / "transformer", ema=0.998)
+    return scenes, latents, text.eval().requires_grad_(False), tokenizer
+
+
+def consistency(setup: Setup) -> None:
+    """The few-step student by consistency distillation."""
+    fit_consistency(setup, _lesson(setup))
+
+
+def matching(setup: Setup) -> None:
+    """The student of `consistency`, moved towards the teacher's distribution."""
+    fit_matching(setup, _lesson(setup))
+
+
+def _lesson(setup: Setup) -> FlowLesson:
+    setup.needed("transformer/last.ckpt", "denoiser")
+    scenes, latents, text, tokenizer = _known(setup)
+    teacher = new_transformer(text.config.hidden_size, text.config.projection_dim)
+    teacher.load_state_dict(trained_state(setup.work / "transformer", "transformer."))
+    return FlowLesson(scenes, latents, teacher.eval().requires_grad_(False), text, tokenizer)
 
 
 def judge(setup: Setup) -> None:
@@ -119,11 +146,16 @@ def judge(setup: Setup) -> None:
 
 def reader(setup: Setup) -> None:
     """The scene reader on half 1, colours exchanged in a quarter of the images."""
-    grounds = [*scene_words.GROUNDS, *words.BACKGROUNDS]
-    network = SceneReader(nouns=list(words.NOUNS), tints=list(TINTS), backgrounds=grounds)
     settings = setup.settings("reader", 2e-3, 6, batch_size=24)
-    stage = ReaderStage(setup.painter(), reader=network, sample=training_scene, vae=finished_vae(setup), **settings)
+    reader = new_scene_reader()
+    stage = ReaderStage(setup.painter(), reader=reader, sample=training_scene, vae=finished_vae(setup), **settings)
     fit(stage, setup.work / "reader")
+
+
+def new_scene_reader() -> SceneReader:
+    """An untrained reader of this world's words; grounds and plain backgrounds are its backgrounds."""
+    grounds = [*scene_words.GROUNDS, *words.BACKGROUNDS]
+    return SceneReader(nouns=list(words.NOUNS), tints=list(TINTS), backgrounds=grounds)
 
 
 def saliency(setup: Setup) -> None:

@@ -1,53 +1,73 @@
-"""Trains the models of the emoji scenes: ``python -m experiments.emoji_scenes.train all``.
+"""Trains, exports and measures the models of the emoji scenes: ``python -m experiments.emoji_scenes.train all``.
 
-Stages in order, so far: fetch, tokenizers, vae, guide, text_encoder, denoiser, reader, judge, saliency.
+Stages in order: fetch, tokenizers, vae, guide, text_encoder, denoiser, reader, judge, saliency, export, evaluate,
+consistency, matching, export_turbo, measure_turbo, logs, card.
 """
 
 from __future__ import annotations
 
 import argparse
-import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from experiments.emoji_world.train import positive, run_stages
-from sgool.config.paths import home_path
-from sgool.errors import SgoolError
+from experiments.emoji_world.train import new_parser, run_command, run_stages
 
-STAGES = ("fetch", "tokenizers", "vae", "guide", "text_encoder", "denoiser", "reader", "judge", "saliency")
+if TYPE_CHECKING:
+    from experiments.emoji_scenes.stages import Setup
+
+HERE = Path(__file__).resolve().parent
+#: What `experiments.emoji_scenes.stages` does.
+BASE = ("fetch", "tokenizers", "vae", "guide", "text_encoder", "denoiser", "reader", "judge", "saliency")
+STUDENT = ("consistency", "matching")
+STAGES = (*BASE, "export", "evaluate", *STUDENT, "export_turbo", "measure_turbo", "logs", "card")
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    result = argparse.ArgumentParser(prog="python -m experiments.emoji_scenes.train", description=__doc__)
-    names = (*STAGES, "all")
-    result.add_argument("stages", nargs="+", choices=names, metavar="STAGE", help=", ".join(names))
-    result.add_argument("--work", type=home_path, default=Path("runs/emoji_scenes"), help="checkpoints and logs")
-    result.add_argument("--emoji", type=home_path, help="an unpacked emoji-datasource-google instead of a download")
-    result.add_argument("--steps", type=positive, help="of each training stage, for trials")
-    result.add_argument("--seed-offset", type=int, default=0, help="added to the seeds of training")
-    result.add_argument("--threads", type=positive, default=1, help="of PyTorch; two processes beat two threads")
-    return result
+    return new_parser("emoji_scenes", str(__doc__), STAGES, HERE)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Runs the stages that the command line names."""
+    from experiments.emoji_scenes.stages import Setup
+
+    work = arguments.work.resolve()
+    setup = Setup(work, arguments.emoji, arguments.steps, arguments.seed_offset)
+    run_stages(arguments.stages, STAGES, work, lambda stage: function(stage, setup, arguments)())
+
+
+def function(stage: str, setup: Setup, arguments: argparse.Namespace) -> Callable[[], object]:
+    """What a stage does; imports only what it needs."""
+    if stage in (*BASE, *STUDENT):
+        from experiments.emoji_scenes import stages
+
+        return lambda: getattr(stages, stage)(setup)
+    return _after_training(stage, setup, arguments)
+
+
+def _after_training(stage: str, setup: Setup, arguments: argparse.Namespace) -> Callable[[], object]:
+    from experiments.emoji_scenes import card, evaluate, export, logs
+    from experiments.emoji_world.logs import collect
+
+    assets, turbo, results, prompts = (getattr(arguments, name) for name in ("assets", "turbo", "results", "prompts"))
+    actions: dict[str, Callable[[], object]] = {
+        "export": lambda: export.export(setup.work, assets),
+        "evaluate": lambda: evaluate.evaluate(
+            assets, setup.painter(), results, number=arguments.number, prompts=prompts
+        ),
+        "export_turbo": lambda: export.export_turbo(setup.work, turbo),
+        "measure_turbo": lambda: evaluate.measure_turbo(assets, turbo, results, prompts),
+        "logs": lambda: collect(setup.work, results / "logs", logs.FOLDERS),
+        "card": lambda: card.write_cards(results, assets, turbo),
+    }
+    return actions[stage]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit code 0, or 2 with one paragraph for what a user can mend."""
-    import torch
-
-    arguments = parser().parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    torch.set_num_threads(arguments.threads)
-    from experiments.emoji_scenes import stages
-
-    work = arguments.work.resolve()
-    setup = stages.Setup(work, arguments.emoji, arguments.steps, arguments.seed_offset)
-    try:
-        run_stages(arguments.stages, STAGES, work, lambda stage: getattr(stages, stage)(setup))
-    except SgoolError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return run_command(parser().parse_args(argv), run)
 
 
 if __name__ == "__main__":

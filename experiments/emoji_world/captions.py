@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,7 +34,12 @@ def all_words() -> list[str]:
     fixed = ("a", "an", "and", "there", "are", "on", "background")
     texts = [*PREFIXES, *(phrase for phrases in _RELATIONS.values() for phrase in phrases), *fixed]
     things = [*words.NOUNS, *map(words.plural, words.NOUNS), *words.TINTS, *words.BACKGROUNDS, *words.COUNTS.values()]
-    return sorted({word for text in [*texts, *things] for word in text.split()})
+    return words_of([*texts, *things])
+
+
+def words_of(texts: Iterable[str]) -> list[str]:
+    """Every word of the texts once, sorted."""
+    return sorted({word for text in texts for word in text.split()})
 
 
 def article(phrase: str) -> str:

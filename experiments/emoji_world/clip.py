@@ -262,14 +262,22 @@ def object_crop(painted: Painted, index: int, border: int) -> np.ndarray:
     return crop.round().to(torch.uint8).numpy()
 
 
-def four_way(scene: Scene, kind: str, rng: np.random.Generator) -> list[Scene] | None:
-    """The scene and three variants of it with the named fact swapped (as many as exist, then other kinds)."""
-    first = mutate(scene, kind, rng)
+def four_way(
+    scene: Any,
+    kind: str,
+    rng: np.random.Generator,
+    change: Callable[[Any, str, np.random.Generator], Any | None] = mutate,
+) -> list[Any] | None:
+    """The scene and three variants of it with the named fact swapped (as many as exist, then other kinds).
+
+    ``change(scene, kind, rng)`` swaps it; None if that cannot be.
+    """
+    first = change(scene, kind, rng)
     if first is None:
         return None
     scenes = [scene, first]
     for attempt in range(60):
-        other = mutate(scene, kind if attempt < 20 else KINDS[rng.integers(4)], rng)
+        other = change(scene, kind if attempt < 20 else KINDS[rng.integers(4)], rng)
         if other is not None and other not in scenes:
             scenes.append(other)
         if len(scenes) == 4:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,12 +19,13 @@ from diffusers import DiffusionPipeline, StableDiffusionPipeline
 from PIL import Image
 from torch import Tensor
 
-from experiments.emoji_world.captions import caption
 from experiments.emoji_world.clip import KINDS, four_way
 from experiments.emoji_world.common import images_to_tensor, psnr
-from experiments.emoji_world.prompts import CATEGORIES, scene_facts
-from experiments.emoji_world.scenes import Painter, Scene, held_out_scene, training_scene
+from experiments.emoji_world.prompts import CATEGORIES, WORLD
+from experiments.emoji_world.scenes import Painted, Painter, held_out_scene, training_scene
+from experiments.emoji_world.world import World
 from sgool.metrics import SceneReader, scene_checks
+from sgool.metrics.scene import STATEMENTS
 from sgool.models.clip import ClipTower, load_clip
 
 logger = logging.getLogger(__name__)
@@ -33,49 +34,68 @@ SAMPLING = {"num_inference_steps": 50, "guidance_scale": 4.0}
 CHECKS = ("objects", "count", "colours", "relation", "background", "all")
 
 
-def held_out_images(painter: Painter, number: int, seed: int) -> tuple[list[Scene], Tensor]:
-    """Scenes with held-out combinations and their images (N, 3, 64, 64)."""
+def held_out_images(painter: Any, number: int, seed: int, world: World = WORLD) -> tuple[list, Tensor]:
+    """Scenes with held-out combinations and their images (N, 3, H, W)."""
     rng = np.random.default_rng(seed)
-    scenes = [held_out_scene(rng) for _ in range(number)]
+    scenes = [world.held_out_scene(rng) for _ in range(number)]
     return scenes, images_to_tensor([painter.paint(scene, rng).image for scene in scenes])
 
 
 @torch.no_grad()
-def reconstruction_psnr(vae: object, painter: Painter, number: int) -> dict[str, float]:
+def reconstruction_psnr(vae: Any, painter: Any, number: int, world: World = WORLD) -> dict[str, float]:
     """Mean and 5 % quantile of the autoencoder's PSNR in dB."""
-    _, images = held_out_images(painter, number, 101)
+    _, images = held_out_images(painter, number, 101, world)
     values = []
     for part in images.split(50):
-        decoded = vae.decode(vae.encode(part * 2 - 1).latent_dist.mean).sample  # type: ignore[attr-defined]
+        decoded = vae.decode(vae.encode(part * 2 - 1).latent_dist.mean).sample
         values.append(psnr((decoded / 2 + 0.5).clamp(0, 1), part))
     result = torch.cat(values)
     return {"mean": float(result.mean()), "q05": float(result.quantile(0.05))}
 
 
 @torch.no_grad()
-def hard_choices(clip: ClipTower, painter: Painter, number: int, sample: Callable = held_out_scene) -> dict[str, float]:
-    """Accuracy of choosing the right one of four captions for an image, per kind of swapped fact (chance 0.25)."""
+def hard_choices(
+    clip: ClipTower,
+    painter: Any,
+    number: int,
+    sample: Callable = held_out_scene,
+    *,
+    world: World = WORLD,
+    kinds: Sequence[str] = KINDS,
+    view: Callable[[Painted, int], np.ndarray] = lambda painted, index: painted.image,
+) -> dict[str, float]:
+    """Accuracy of choosing the right one of four captions for an image, per kind of swapped fact (chance 0.25).
+
+    Args:
+        clip: The CLIP.
+        painter: Paints scenes.
+        number: Images per kind.
+        sample: ``sample(rng)`` returns a scene.
+        world: Has the captions and what can be swapped.
+        kinds: Of swapped facts.
+        view: What the CLIP sees of the painted image of a number.
+    """
     rng = np.random.default_rng(102)
     result = {}
-    for kind in KINDS:
-        groups: list[list[Scene]] = []
+    for kind in kinds:
+        groups: list[list] = []
         while len(groups) < number:
-            options = four_way(sample(rng), kind, rng)
+            options = four_way(sample(rng), kind, rng, world.mutate)
             groups += [options] if options is not None else []
-        images = images_to_tensor([painter.paint(group[0], rng).image for group in groups])
-        texts = [caption(s, rng, relation=1, colours=1, background=0).text for group in groups for s in group]
+        images = images_to_tensor([view(painter.paint(group[0], rng), i) for i, group in enumerate(groups)])
+        texts = [world.caption(s, rng, relation=1, colours=1, background=0).text for group in groups for s in group]
         embeds = torch.cat([clip.encode_text(texts[i : i + 200]) for i in range(0, len(texts), 200)])
         scores = torch.einsum("nd,nkd->nk", clip.encode_image(images), embeds.view(number, 4, -1))
         result[kind] = float((scores.argmax(1) == 0).float().mean())
     return result
 
 
-def reader_accuracy(reader: SceneReader, painter: Painter, number: int) -> dict[str, float]:
-    """Share of held-out scenes whose objects, counts, colours, relation and background are read rightly."""
-    scenes, images = held_out_images(painter, number, 103)
+def reader_accuracy(reader: SceneReader, painter: Any, number: int, world: World = WORLD) -> dict[str, float]:
+    """Share of held-out scenes whose objects, counts, colours, relation, place and background are read rightly."""
+    scenes, images = held_out_images(painter, number, 103, world)
     rows = []
     for scene, reading in zip(scenes, reader.read(images), strict=True):
-        rows.append(scene_checks(scene_facts(scene, scene.is_pair, True), reading))
+        rows.append(scene_checks(world.scene_facts(scene, True, True), reading))
     names = sorted({name for row in rows for name in row})
     return {name: float(np.mean([row[name] for row in rows if name in row])) for name in names}
 
@@ -105,7 +125,9 @@ def held_out_prompts(folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def sample_accuracy(rows: list[dict], images: Tensor, reader: SceneReader) -> dict[str, dict[str, float]]:
+def sample_accuracy(
+    rows: list[dict], images: Tensor, reader: SceneReader, named: Sequence[str] = (*STATEMENTS, "all")
+) -> dict[str, dict[str, float]]:
     """Per category, the share of images that show what the prompt states, and the number of prompts ``n``."""
     checks = [
         scene_checks(json.loads(row["scene"]), reading) for row, reading in zip(rows, reader.read(images), strict=True)
@@ -113,7 +135,7 @@ def sample_accuracy(rows: list[dict], images: Tensor, reader: SceneReader) -> di
     result: dict[str, dict[str, float]] = {}
     for category in dict.fromkeys(row["category"] for row in rows):
         own = [check for row, check in zip(rows, checks, strict=True) if row["category"] == category]
-        names = [name for name in CHECKS if any(name in check for check in own)]
+        names = [name for name in named if any(name in check for check in own)]
         means = {name: float(np.mean([c[name] for c in own if name in c])) for name in names}
         result[category] = {"n": len(own), **means}
     return result
@@ -151,8 +173,8 @@ def evaluate(
     metrics["settings"] = {"scenes": number, "prompts": len(rows), **SAMPLING}
     metrics["bars"] = bars(metrics)
     results.mkdir(parents=True, exist_ok=True)
-    (results / "metrics.json").write_text(json.dumps(_rounded(metrics), indent=1) + "\n", encoding="utf-8")
-    _grid(images[:24]).save(results / "samples.png")
+    (results / "metrics.json").write_text(json.dumps(rounded(metrics), indent=1) + "\n", encoding="utf-8")
+    grid(images[:24]).save(results / "samples.png")
     return metrics
 
 
@@ -167,7 +189,7 @@ def bars(metrics: dict[str, Any]) -> list[dict[str, Any]]:
     return [{"name": name, "value": value, "bar": bar, "met": value >= bar} for name, value, bar in rows]
 
 
-def _grid(images: Tensor) -> Image.Image:
+def grid(images: Tensor) -> Image.Image:
     """One column per category, for prompts that have the categories in turn."""
     columns = len(CATEGORIES)
     rows = [torch.cat(list(part), dim=2) for part in images.split(columns) if len(part) == columns]
@@ -176,9 +198,10 @@ def _grid(images: Tensor) -> Image.Image:
     return Image.fromarray(pixels.permute(1, 2, 0).numpy())
 
 
-def _rounded(value: Any) -> Any:
+def rounded(value: Any) -> Any:
+    """The value with every number in it to four places."""
     if isinstance(value, dict):
-        return {key: _rounded(item) for key, item in value.items()}
+        return {key: rounded(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_rounded(item) for item in value]
+        return [rounded(item) for item in value]
     return round(value, 4) if isinstance(value, float) else value

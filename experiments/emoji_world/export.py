@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from diffusers import AutoencoderKL, StableDiffusionPipeline
+from diffusers import AutoencoderKL, DiffusionPipeline, StableDiffusionPipeline
 from safetensors.torch import save_file
 from transformers import AutoTokenizer, CLIPTextModel, CLIPTokenizer
 
@@ -55,15 +56,12 @@ def export(work: Path, assets: Path) -> float:
     Raises:
         SgoolError: It is more than 64 MiB, or something is in neither folder.
     """
-    found = {stage: (work / part.made).exists() or (assets / part.to).exists() for stage, part in _PARTS.items()}
-    missing = [stage for stage in _PARTS if not found[stage]]
-    if missing:
-        raise SgoolError(f"{work}: expected all stages to be finished, got nothing of {', '.join(missing)}; run these")
+    check_parts(work, assets, _PARTS)
     if (work / _PARTS["denoiser"].made).exists():
         _export_pipeline(work, assets)
     for name, tokenizer in (("guide", "tok_clip"), ("judge", "tok_wp")):
         if (work / _PARTS[name].made).exists():
-            _export_clip(work, assets, name, tokenizer)
+            export_clip(work, assets, name, tokenizer)
     if (work / _PARTS["reader"].made).exists():
         reader = new_reader()
         reader.load_state_dict(trained_state(work / "reader", "reader."))
@@ -71,11 +69,20 @@ def export(work: Path, assets: Path) -> float:
     return check_size(assets)
 
 
-def check_size(assets: Path) -> float:
+def check_parts(work: Path, assets: Path, parts: Mapping[str, Part]) -> None:
+    """SgoolError if some stage's part is neither in the work folder nor in the assets."""
+    missing = [
+        stage for stage, part in parts.items() if not ((work / part.made).exists() or (assets / part.to).exists())
+    ]
+    if missing:
+        raise SgoolError(f"{work}: expected all stages to be finished, got nothing of {', '.join(missing)}; run these")
+
+
+def check_size(assets: Path, limit: float = LIMIT_MIB) -> float:
     """The size of a folder in MiB; SgoolError above the limit."""
     size = sum(f.stat().st_size for f in assets.rglob("*") if f.is_file()) / 2**20
-    if size > LIMIT_MIB:
-        raise SgoolError(f"{assets}: expected at most {LIMIT_MIB} MiB, got {size:.1f} MiB; make the networks smaller")
+    if size > limit:
+        raise SgoolError(f"{assets}: expected at most {limit} MiB, got {size:.1f} MiB; make the networks smaller")
     return size
 
 
@@ -96,21 +103,25 @@ def _export_pipeline(work: Path, assets: Path) -> None:
     save_pipeline(pipeline, assets)
 
 
-def save_pipeline(pipeline: StableDiffusionPipeline, assets: Path) -> None:
-    """A pipeline as float16 safetensors that loads in float32, with the list of words that it has seen."""
+def save_pipeline(pipeline: DiffusionPipeline, assets: Path, words: Sequence[str] | None = None) -> None:
+    """A pipeline as float16 safetensors that loads in float32, with the words (this world's) that it has seen."""
     pipeline.to(torch.float16).save_pretrained(assets, safe_serialization=True)
     # transformers loads in the type that the configuration names: with float16 there, the text encoder and the float32
-    # UNet of `StableDiffusionPipeline.from_pretrained` do not fit together.
-    for file in (assets / part / "config.json" for part in ("vae", "unet", "text_encoder")):
+    # denoiser of the pipeline's `from_pretrained` do not fit together.
+    for file in (assets / part / "config.json" for part in pipeline.components):
+        if not file.is_file():  # a tokenizer, a scheduler, or a part that the pipeline is without
+            continue
         config = json.loads(file.read_text(encoding="utf-8"))
         config.pop("_name_or_path", None)  # a folder of this machine
-        if file.parent.name == "text_encoder":
+        if file.parent.name.startswith("text_encoder"):
             config["dtype"] = "float32"
         file.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    (assets / WORDS).write_text("".join(f"{word}\n" for word in all_words()), encoding="utf-8")
+    listed = all_words() if words is None else words
+    (assets / WORDS).write_text("".join(f"{word}\n" for word in listed), encoding="utf-8")
 
 
-def _export_clip(work: Path, assets: Path, name: str, tokenizer_folder: str) -> None:
+def export_clip(work: Path, assets: Path, name: str, tokenizer_folder: str) -> None:
+    """Writes the CLIP "guide" or "judge" in open_clip's layout, with its tokenizer."""
     tokenizer = AutoTokenizer.from_pretrained(str(work / tokenizer_folder))
     model = new_clip(name, len(tokenizer))
     model.load_state_dict(trained_state(work / name, "clip."))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import importlib.util
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 from sgool.errors import SgoolError
@@ -25,8 +26,13 @@ MAX_ROWS = 200
 _FIRST = 100
 
 
-def collect(work: Path, folder: Path) -> dict[str, dict]:
+def collect(work: Path, folder: Path, folders: Mapping[str, str] = FOLDERS) -> dict[str, dict]:
     """Writes NAME.csv of at most 200 rows per stage, summary.json and, with matplotlib, curves.png.
+
+    Args:
+        work: Work folder.
+        folder: Where to write.
+        folders: Name of a stage -> folder of its log pieces in the work folder.
 
     Returns:
         Per stage: ``steps``, ``pieces``, ``minutes`` between the first and the last row of each piece, and
@@ -36,13 +42,13 @@ def collect(work: Path, folder: Path) -> dict[str, dict]:
         SgoolError: No logs in the work folder.
     """
     tables, summary = {}, {}
-    for name, inside in FOLDERS.items():
+    for name, inside in folders.items():
         pieces = sorted((work / inside).glob("log*/metrics.csv"), key=lambda f: f.stat().st_mtime)
         rows = merge(pieces)
         if rows:
             tables[name], summary[name] = thin(rows), _summary(pieces, rows)
     if not tables:
-        raise SgoolError(f"expected training logs ({', '.join(FOLDERS.values())}) in {work}, got none")
+        raise SgoolError(f"expected training logs ({', '.join(folders.values())}) in {work}, got none")
     folder.mkdir(parents=True, exist_ok=True)
     for name, rows in tables.items():
         _write(folder / f"{name}.csv", rows)

@@ -8,15 +8,17 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from experiments.emoji_world import words
 from experiments.emoji_world.captions import Caption, caption
-from experiments.emoji_world.scenes import Scene, Thing, held_out_scene, training_scene
+from experiments.emoji_world.scenes import Scene, Thing, held_out_scene, mutate, training_scene
+from experiments.emoji_world.world import World
 
 FOLDER = Path(__file__).resolve().parents[2] / "sgool" / "assets" / "emoji_world" / "prompts"
 #: Nouns whose colour everybody knows: another one is DrawBench's "conflicting".
@@ -49,25 +51,38 @@ def scene_facts(scene: Scene, relation: bool, background: bool) -> dict:
     return facts
 
 
-def rows(sample: Callable[[np.random.Generator], Scene], number: int, seed: int) -> Iterator[dict]:
-    """``number`` distinct prompts a category, from random scenes of ``sample(rng)``."""
+def rows(
+    sample: Callable[[np.random.Generator], Any], number: int, seed: int, world: World | None = None
+) -> Iterator[dict]:
+    """``number`` distinct prompts a category of ``world`` (this one), from random scenes of ``sample(rng)``.
+
+    If ``sample`` is the world's ``held_out_scene``, what the prompts state is held out itself.
+    """
+    world = world or WORLD
+    held_out = sample is world.held_out_scene
     rng = np.random.default_rng(seed)
-    counts = dict.fromkeys(CATEGORIES, 0)
+    counts = dict.fromkeys(world.categories, 0)
     seen: set[str] = set()
     while min(counts.values()) < number:
         scene = sample(rng)
-        text = caption(scene, rng, relation=0.5, colours=1, background=0.35)
-        kind = category_of(scene, text.relation)
-        if sample is held_out_scene and kind == "Single objects":
-            text = caption(scene, rng, background=1)
-        if sample is held_out_scene and not states_held_out(scene, text):
+        text = world.caption(scene, rng, relation=0.5, colours=1, background=0.35)
+        kind = world.category_of(scene, text.relation)
+        if held_out and kind == "Single objects":
+            text = world.caption(scene, rng, relation=0, background=1)
+        if held_out and not world.states_held_out(scene, text):
             continue
         if text.text in seen or counts[kind] >= number:
             continue
         seen.add(text.text)
         counts[kind] += 1
-        facts = scene_facts(scene, text.relation, text.background)
-        yield {"prompt": text.text, "category": kind, "scene": json.dumps(facts, separators=(",", ":"))}
+        yield row(world, scene, text)
+
+
+def row(world: World, scene: Any, text: Caption) -> dict:
+    """The line of a prompt set."""
+    facts = world.scene_facts(scene, text.relation, text.background)
+    kind = world.category_of(scene, text.relation)
+    return {"prompt": text.text, "category": kind, "scene": json.dumps(facts, separators=(",", ":"))}
 
 
 def states_held_out(scene: Scene, text: Caption) -> bool:
@@ -97,10 +112,7 @@ def demo_rows() -> Iterator[dict]:
     tints = sorted((n, t) for n, t in words.HELD_OUT_TINTS if n in FAMILIAR)
     scenes += [Scene("single", (Thing(noun, tint),), "white") for noun, tint in tints[:2]]
     for scene in scenes:
-        text = caption(scene, rng, relation=1, colours=1, background=0)
-        facts = scene_facts(scene, True, False)
-        kind = category_of(scene, True)
-        yield {"prompt": text.text, "category": kind, "scene": json.dumps(facts, separators=(",", ":"))}
+        yield row(WORLD, scene, caption(scene, rng, relation=1, colours=1, background=0))
 
 
 def _layout(count: int) -> str:
@@ -113,23 +125,36 @@ def _first_pairs(relation: str, number: int) -> list[tuple[tuple[str, str | None
     return [((a, words.allowed_tints(a)[-1]), (b, None)) for a, b in chosen]
 
 
-def write(name: str, table: list[dict]) -> None:
+def write(name: str, table: list[dict], folder: Path = FOLDER) -> None:
     """Writes one prompt set."""
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    with (FOLDER / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, ["prompt", "category", "scene"], lineterminator="\n")
         writer.writeheader()
         writer.writerows(table)
 
 
-def _ordered(table: list[dict]) -> list[dict]:
+def ordered(table: list[dict], categories: Sequence[str] = CATEGORIES) -> list[dict]:
     """Categories in turn, so that the first N prompts of a set are a fair sample of it."""
-    groups = [[row for row in table if row["category"] == kind] for kind in CATEGORIES]
+    groups = [[row for row in table if row["category"] == kind] for kind in categories]
     return [row for turn in zip(*groups, strict=True) for row in turn]
+
+
+WORLD = World(
+    caption=caption,
+    mutate=mutate,
+    training_scene=training_scene,
+    held_out_scene=held_out_scene,
+    scene_facts=scene_facts,
+    category_of=category_of,
+    states_held_out=states_held_out,
+    categories=CATEGORIES,
+    prompts=FOLDER,
+)
 
 
 if __name__ == "__main__":
     argparse.ArgumentParser(description=__doc__).parse_args()
-    write("heldout", _ordered(list(rows(held_out_scene, 40, 2026))))
-    write("tune", _ordered(list(rows(training_scene, 8, 1013))))
+    write("heldout", ordered(list(rows(held_out_scene, 40, 2026))))
+    write("tune", ordered(list(rows(training_scene, 8, 1013))))
     write("demo", list(demo_rows()))

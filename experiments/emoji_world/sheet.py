@@ -10,11 +10,14 @@ import argparse
 import json
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
@@ -43,6 +46,19 @@ def sheet_prompts() -> list[list[str]]:
     return rows
 
 
+@dataclass(frozen=True)
+class Sheet:
+    """What a contact sheet shows.
+
+    Attributes:
+        prompts: Rows of prompts, all of one length.
+        side: Pixels of each image's side on the sheet; None: as many as it has.
+    """
+
+    prompts: list[list[str]]
+    side: int | None = None
+
+
 def tiled(images: Tensor, columns: int) -> Image.Image:
     """Images (N, 3, H, W) in [0, 1], in rows of ``columns``."""
     rows = [torch.cat(list(part), dim=2) for part in images.split(columns)]
@@ -50,29 +66,46 @@ def tiled(images: Tensor, columns: int) -> Image.Image:
     return Image.fromarray(pixels.permute(1, 2, 0).numpy())
 
 
-def accuracy(folder: Path, sampling: dict[str, float], prompts: int | None = None) -> dict[str, dict[str, float]]:
-    """Scene accuracy of the held-out prompts per category, and over all of them under "all"."""
+def open_pipeline(folder: Path) -> Any:
+    """A pipeline of the class that its folder names.
+
+    A Stable Diffusion 3 without T5 does not load from its folder alone: diffusers wants to be told of it once more.
+    """
     from diffusers import DiffusionPipeline
 
+    index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
+    t5 = {name: None for name in ("text_encoder_3", "tokenizer_3") if index.get(name) == [None, None]}
+    return DiffusionPipeline.from_pretrained(folder, **t5)
+
+
+def accuracy(
+    folder: Path, sampling: Mapping[str, float], prompts: int | None = None, assets: Path = ASSETS
+) -> dict[str, dict[str, float]]:
+    """Scene accuracy of the held-out prompts of ``assets`` per category, and over all of them under "all"."""
     from sgool.metrics import SceneReader
 
-    pipeline = DiffusionPipeline.from_pretrained(folder)
-    rows = held_out_prompts(ASSETS / "prompts")[:prompts]
+    pipeline = open_pipeline(folder)
+    rows = held_out_prompts(assets / "prompts")[:prompts]
     images = vanilla_samples(pipeline, [row["prompt"] for row in rows], sampling=sampling)
-    result = sample_accuracy(rows, images, SceneReader.from_pretrained(ASSETS / "reader"))
+    result = sample_accuracy(rows, images, SceneReader.from_pretrained(assets / "reader"))
     number = sum(part["n"] for part in result.values())
     return result | {"all": {"n": number, "all": sum(p["n"] * p["all"] for p in result.values()) / number}}
 
 
-def draw(folder: Path, sampling: dict[str, float], file: Path) -> None:
-    """Writes the contact sheet as a PNG of 256 colours."""
-    from diffusers import DiffusionPipeline
+def draw(folder: Path, sampling: Mapping[str, float], file: Path, sheet: Sheet | None = None) -> None:
+    """Writes the contact sheet (by default of `sheet_prompts`) as a PNG of 256 colours."""
+    sheet = sheet or Sheet(sheet_prompts())
+    pipeline = open_pipeline(folder)
+    images = vanilla_samples(pipeline, [prompt for row in sheet.prompts for prompt in row], sampling=sampling)
+    if sheet.side is not None:
+        images = F.interpolate(images, size=sheet.side, mode="area")
+    save_small(tiled(images, len(sheet.prompts[0])), file)
 
-    rows = sheet_prompts()
-    pipeline = DiffusionPipeline.from_pretrained(folder)
-    images = vanilla_samples(pipeline, [prompt for row in rows for prompt in row], sampling=sampling)
+
+def save_small(image: Image.Image, file: Path) -> None:
+    """Writes a PNG of 256 colours."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    tiled(images, len(rows[0])).quantize(256, dither=Image.Dither.NONE).save(file, optimize=True)
+    image.quantize(256, dither=Image.Dither.NONE).save(file, optimize=True)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from experiments.emoji_world.stages import Setup
 
 HERE = Path(__file__).resolve().parent
-ASSETS = HERE.parents[1] / "sgool" / "assets" / "emoji_world"
+ASSETS = HERE.parents[1] / "sgool" / "assets"
 #: What `experiments.emoji_world.stages` does.
 TRAINING = ("fetch", "tokenizers", "vae", "guide", "text_encoder", "denoiser", "reader", "judge")
 #: What `experiments.emoji_world.turbo` does.
@@ -31,23 +31,28 @@ STAGES = (*TRAINING, "export", "evaluate", *TURBO, "logs", "card")
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    result = argparse.ArgumentParser(prog="python -m experiments.emoji_world.train", description=__doc__)
-    result.add_argument(
-        "stages", nargs="+", choices=(*STAGES, "all"), metavar="STAGE", help=", ".join((*STAGES, "all"))
-    )
-    result.add_argument("--work", type=home_path, default=Path("runs/emoji_world"), help="checkpoints and logs")
+    result = new_parser("emoji_world", str(__doc__), STAGES, HERE)
+    result.add_argument("--init", type=home_path, help="exported models of an earlier edition to train further")
+    return result
+
+
+def new_parser(world: str, description: str, stages: Sequence[str], here: Path) -> argparse.ArgumentParser:
+    """The command line of the experiment ``world``, in the folder ``here``, without what is special to a world."""
+    result = argparse.ArgumentParser(prog=f"python -m experiments.{world}.train", description=description)
+    assets = ASSETS / world
+    names = (*stages, "all")
+    result.add_argument("stages", nargs="+", choices=names, metavar="STAGE", help=", ".join(names))
+    result.add_argument("--work", type=home_path, default=Path("runs") / world, help="checkpoints and logs")
     result.add_argument("--emoji", type=home_path, help="an unpacked emoji-datasource-google instead of a download")
-    result.add_argument("--assets", type=home_path, default=ASSETS, help="where `export` writes")
-    result.add_argument(
-        "--turbo", type=home_path, default=ASSETS.with_name("emoji_world_turbo"), help="the student's assets"
-    )
-    result.add_argument("--results", type=home_path, default=HERE / "results", help="where metrics and logs go")
+    result.add_argument("--assets", type=home_path, default=assets, help="where `export` writes")
+    turbo = assets.with_name(f"{world}_turbo")
+    result.add_argument("--turbo", type=home_path, default=turbo, help="the student's assets")
+    result.add_argument("--results", type=home_path, default=here / "results", help="where metrics and logs go")
     result.add_argument("--steps", type=positive, help="of each training stage, for trials")
     result.add_argument("--seed-offset", type=int, default=0, help="added to the seeds of training")
-    result.add_argument("--init", type=home_path, help="exported models of an earlier edition to train further")
     result.add_argument("--threads", type=positive, default=1, help="of PyTorch; two processes beat two threads")
     result.add_argument("--number", type=positive, default=400, help="scenes per measurement of `evaluate`")
-    result.add_argument("--prompts", type=positive, help="held-out prompts that `evaluate` samples (default: all)")
+    result.add_argument("--prompts", type=positive, help="held-out prompts that are sampled (default: all)")
     return result
 
 
@@ -106,15 +111,19 @@ def _function(stage: str, setup: Setup, arguments: argparse.Namespace) -> Callab
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit code 0, or 2 with one paragraph for what a user can mend."""
+    return run_command(parser().parse_args(argv), run)
+
+
+def run_command(arguments: argparse.Namespace, act: Callable[[argparse.Namespace], object]) -> int:
+    """Sets up logging and threads and calls ``act(arguments)``; returns the exit code."""
     import torch
 
-    arguments = parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     logging.getLogger("httpx").setLevel(logging.WARNING)
     logging.getLogger("lightning.pytorch").propagate = False  # it has a handler of its own
     torch.set_num_threads(arguments.threads)
     try:
-        run(arguments)
+        act(arguments)
     except SgoolError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from experiments.emoji_world import distil
 from experiments.emoji_world.common import fit, trained_state
 from experiments.emoji_world.denoiser import encode_scenes, new_unet
 from experiments.emoji_world.export import save_pipeline
-from experiments.emoji_world.sheet import accuracy, draw
+from experiments.emoji_world.sheet import ASSETS, Sheet, accuracy, draw
 from experiments.emoji_world.stages import LATENTS, Setup, finished_vae
 from experiments.emoji_world.student import ConsistencyStage, Lesson, MatchingStage, new_turbo_scheduler
 from sgool.errors import SgoolError
@@ -46,16 +48,38 @@ def lesson(setup: Setup) -> Lesson:
 
 def consistency(setup: Setup) -> None:
     """The student by consistency distillation."""
-    stage = ConsistencyStage(lesson(setup), **setup.settings("consistency", 5e-4, 21))
-    fit(stage, setup.work / "consistency", ema=0.99)
+    fit_consistency(setup, lesson(setup))
 
 
 def matching(setup: Setup) -> None:
     """The student of `consistency`, moved towards the teacher's distribution."""
-    stage = MatchingStage(lesson(setup), **setup.settings("matching", 1e-4, 22))
+    fit_matching(setup, lesson(setup))
+
+
+def fit_consistency(setup: Setup, lesson: distil.Lesson) -> None:
+    """Trains the student of any world by consistency distillation."""
+    stage = ConsistencyStage(lesson, **setup.settings("consistency", 5e-4, 21))
+    fit(stage, setup.work / "consistency", ema=0.99)
+
+
+def fit_matching(setup: Setup, lesson: distil.Lesson) -> None:
+    """Moves the student of any world, as `fit_consistency` left it, towards the teacher's distribution."""
+    stage = MatchingStage(lesson, **setup.settings("matching", 1e-4, 22))
     setup.needed("consistency/last.ckpt", "consistency")
-    stage.unet.load_state_dict(trained_state(setup.work / "consistency", "unet."))
+    stage.student.load_state_dict(trained_state(setup.work / "consistency", f"{lesson.network}."))
     fit(stage, setup.work / "matching", ema=0.98)
+
+
+def student_folder(work: Path, student: str | None = None) -> Path:
+    """The checkpoints of the named student; by default of "matching", or else of "consistency".
+
+    Raises:
+        SgoolError: It has not been trained.
+    """
+    found = [name for name in ([student] if student else STUDENTS) if (work / name / "last.ckpt").is_file()]
+    if not found:
+        raise SgoolError(f"{work}: expected a trained student; run the stage `consistency` first")
+    return work / found[0]
 
 
 def export(work: Path, assets: Path, student: str | None = None) -> None:
@@ -69,11 +93,9 @@ def export(work: Path, assets: Path, student: str | None = None) -> None:
     Raises:
         SgoolError: No student has been trained.
     """
-    found = [name for name in ([student] if student else STUDENTS) if (work / name / "last.ckpt").is_file()]
-    if not found:
-        raise SgoolError(f"{work}: expected a trained student; run the stage `consistency` first")
+    trained = student_folder(work, student)
     unet = new_unet()
-    unet.load_state_dict(trained_state(work / found[0], "unet."))
+    unet.load_state_dict(trained_state(trained, "unet."))
     folder = work / "pipeline"
     pipeline = StableDiffusionPipeline(
         vae=AutoencoderKL.from_pretrained(folder / "vae"),
@@ -88,13 +110,37 @@ def export(work: Path, assets: Path, student: str | None = None) -> None:
     save_pipeline(pipeline, assets)
 
 
-def measure(base: Path, student: Path, results: Path, prompts: int | None = None) -> dict[str, dict]:
-    """Scene accuracy of base and student on the held-out prompts; ``turbo.json`` and contact sheets in ``results``."""
-    table: dict[str, dict] = {"base, 50 steps": accuracy(base, BASE, prompts)}
-    for steps in FEW:
-        table[f"student, {steps}"] = accuracy(student, {"num_inference_steps": steps, "guidance_scale": 1.0}, prompts)
-        logger.info("student, %d: %s", steps, table[f"student, {steps}"]["all"])
+def measure(
+    base: Path,
+    student: Path,
+    results: Path,
+    prompts: int | None = None,
+    *,
+    assets: Path = ASSETS,
+    sampling: Mapping[str, float] = BASE,
+    extra: Mapping[str, float] | None = None,
+    sheet: Sheet | None = None,
+) -> dict[str, dict]:
+    """Scene accuracy of base and student on the held-out prompts; ``turbo.json`` and a contact sheet in ``results``.
+
+    Args:
+        base: The base's pipeline.
+        student: The student's pipeline.
+        results: Folder for the results.
+        prompts: Of the held-out prompts, the first so many (None: all).
+        assets: Has the prompt sets and the reader.
+        sampling: The base's arguments.
+        extra: Further arguments for the student.
+        sheet: Of the student in 4 steps; by default this world's.
+    """
+    steps = sampling["num_inference_steps"]
+    table: dict[str, dict] = {f"base, {steps} steps": accuracy(base, sampling, prompts, assets)}
+    for number in FEW:
+        few = {"num_inference_steps": number, "guidance_scale": 1.0, **(extra or {})}
+        table[f"student, {number}"] = accuracy(student, few, prompts, assets)
+        logger.info("student, %d: %s", number, table[f"student, {number}"]["all"])
     results.mkdir(parents=True, exist_ok=True)
     (results / "turbo.json").write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
-    draw(student, {"num_inference_steps": 4, "guidance_scale": 1.0}, results / "turbo.png")
+    four = {"num_inference_steps": 4, "guidance_scale": 1.0, **(extra or {})}
+    draw(student, four, results / "turbo.png", sheet)
     return table

@@ -44,10 +44,17 @@ class Detection:
 
 @dataclass(frozen=True)
 class SceneReading:
-    """The reader's result for an image: detections from the most to the least confident, and the background's name."""
+    """The reader's result for an image.
+
+    Attributes:
+        detections: From the most to the least confident.
+        background: The background's name.
+        width: Of the image, in pixels; None: unknown, so that no statement about a place can be checked.
+    """
 
     detections: tuple[Detection, ...]
     background: str
+    width: int | None = None
 
 
 class _Block(nn.Module):
@@ -114,6 +121,7 @@ class SceneReader(nn.Module):
             SceneReading(
                 self._detections(heat[i], tint[i], peaks[i]),
                 self.backgrounds[int(background[i].argmax())],
+                images.shape[-1],
             )
             for i in range(len(images))
         ]

@@ -15,7 +15,9 @@ from sgool.metrics.reader import Detection, SceneReader, SceneReading
 #: Kinds of prompts, named like GenEval's tasks after the hardest statement of the scene.
 KINDS = ("single_object", "two_objects", "counting", "colours", "colour_attribution", "position")
 #: Statements that a scene may make, by their names in `scene_checks`.
-STATEMENTS = ("objects", "count", "colours", "relation", "background")
+STATEMENTS = ("objects", "count", "colours", "relation", "place", "background")
+#: Places of an object: thirds of the image's width.
+PLACES = ("left", "middle", "right")
 #: Pixels by which one centre must lie beside (above) another to count.
 _MARGIN = 6.0
 
@@ -25,21 +27,26 @@ def scene_checks(scene: Mapping[str, Any], reading: SceneReading) -> dict[str, f
 
     Args:
         scene: ``objects``: list of ``{"noun", "tint"?, "count"?}``; ``relation``: "left_right" (first object left
-            of the second), "top_bottom" (first above second) or absent; ``background``: its colour or absent.
+            of the second), "top_bottom" (first above second) or absent; ``place``: "left", "middle" or "right", the
+            third of the image's width in which the centre of the one object lies, or absent; ``background``: its name
+            or absent.
         reading: The scene reader's result for the image.
 
     Returns:
         ``objects`` (each noun is there and no other object is), ``count`` (each noun as often as stated),
-        ``colours`` (each stated tint is that of every object of its noun), ``relation`` and ``background``, without
-        those that the scene does not state; ``all`` (every statement is true).
+        ``colours`` (each stated tint is that of every object of its noun), ``relation``, ``place`` (that of every
+        object of its noun) and ``background``, without those that the scene does not state; ``all`` (every statement
+        is true).
 
     Raises:
-        SgoolError: The scene lacks ``objects``, names a noun twice, or its relation is unknown or lacks an object.
+        SgoolError: The scene lacks ``objects``, names a noun twice, its relation is unknown or lacks an object, or its
+            place is unknown, has several objects, or the reading has no ``width``.
     """
     if not scene.get("objects"):
         raise SgoolError(f"`scene`: expected a mapping with a list `objects`, got {dict(scene)!r}")
     wanted = list(scene["objects"])
     _check_scene(wanted, scene.get("relation"))
+    _check_place(wanted, scene.get("place"), reading.width)
     found = {item["noun"]: [d for d in reading.detections if d.noun == item["noun"]] for item in wanted}
     nouns = {d.noun for d in reading.detections}
     checks = {
@@ -54,6 +61,9 @@ def scene_checks(scene: Mapping[str, Any], reading: SceneReading) -> dict[str, f
     if scene.get("relation"):
         first, second = (found[item["noun"]] for item in wanted[:2])
         checks["relation"] = bool(first and second) and _related(first[0], second[0], scene["relation"])
+    if scene.get("place"):
+        seen = found[wanted[0]["noun"]]
+        checks["place"] = bool(seen) and all(_place(d, reading.width) == scene["place"] for d in seen)
     if scene.get("background"):
         checks["background"] = reading.background == scene["background"]
     checks["all"] = all(checks.values())
@@ -67,6 +77,11 @@ def _related(first: Detection, second: Detection, relation: str) -> bool:
     return down > _MARGIN and down > abs(across)
 
 
+def _place(detection: Detection, width: int | None) -> str:
+    third = int(3 * detection.column // width)  # type: ignore[operator]  # `_check_place` has seen to it
+    return PLACES[min(max(third, 0), 2)]
+
+
 def _check_scene(wanted: Sequence[Mapping[str, Any]], relation: str | None) -> None:
     names = [item["noun"] for item in wanted]
     if len(set(names)) < len(names):
@@ -77,10 +92,26 @@ def _check_scene(wanted: Sequence[Mapping[str, Any]], relation: str | None) -> N
         raise SgoolError(f"`scene.relation`: {relation} expects two objects, got {names}")
 
 
+def _check_place(wanted: Sequence[Mapping[str, Any]], place: str | None, width: int | None) -> None:
+    if not place:
+        return
+    if place not in PLACES:
+        raise SgoolError(f"`scene.place`: expected {', '.join(PLACES[:-1])} or {PLACES[-1]}, got {place!r}")
+    if len(wanted) != 1 or int(wanted[0].get("count", 1)) != 1:
+        raise SgoolError(f"`scene.place`: {place} expects one object, got {[dict(item) for item in wanted]}")
+    if not width:
+        raise SgoolError(
+            "`scene.place`: expected a reading with the image's `width` in pixels, got none; a reader sets it"
+        )
+
+
 def scene_kind(scene: Mapping[str, Any]) -> str:
-    """Returns the kind of a prompt, one of `KINDS`: by its relation, or else counts, colours, or number of objects."""
+    """Returns the kind of a prompt, one of `KINDS`: by its relation or place, or else counts, colours, or number.
+
+    The number is that of different objects.
+    """
     objects = list(scene["objects"])
-    if scene.get("relation"):
+    if scene.get("relation") or scene.get("place"):
         return "position"
     if any(int(item.get("count", 1)) > 1 for item in objects):
         return "counting"

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageDraw
 
 from experiments.emoji_scenes import words as scene_words
 from experiments.emoji_scenes.captions import caption
@@ -23,19 +22,6 @@ from experiments.emoji_scenes.scenes import (
 )
 from experiments.emoji_world import words
 from experiments.emoji_world.scenes import Thing
-
-
-@pytest.fixture(scope="module")
-def painter(tmp_path_factory: pytest.TempPathFactory) -> Painter:
-    """Paints with shapes in place of the emoji."""
-    folder = tmp_path_factory.mktemp("emoji")
-    files = [*words.NOUNS.values(), *(f for some in scene_words.DISTRACTORS.values() for f in some)]
-    for index, name in enumerate(dict.fromkeys(files)):
-        image = Image.new("RGBA", (64, 64))
-        colour = (250 - 5 * index, 40 + 5 * index, 160, 255)
-        ImageDraw.Draw(image).ellipse((6, 8, 57, 50 - index % 5), fill=colour)
-        image.save(folder / name)
-    return Painter(folder, grounds=3)
 
 
 def rng(seed: int = 0) -> np.random.Generator:
@@ -83,12 +69,12 @@ def test_a_place_a_ground_and_a_count_can_each_be_held_out() -> None:
     assert Scene({2: "two", 3: "three"}[count], (Thing(noun),), "white").is_held_out()
 
 
-def test_subjects_on_busy_grounds_are_small_and_where_captions_say(painter: Painter) -> None:
+def test_subjects_on_busy_grounds_are_small_and_where_captions_say(scenes_painter: Painter) -> None:
     generator = rng(3)
     sizes = []
     for _ in range(150):
         scene = random_scene(generator, busy=1)
-        painted = painter.paint(scene, generator)
+        painted = scenes_painter.paint(scene, generator)
         assert painted.image.shape == (SIZE, SIZE, 3) and painted.masks.shape == (scene.count, SIZE, SIZE)
         columns = painted.centres[:, 1]
         if scene.place is not None:
@@ -102,9 +88,9 @@ def test_subjects_on_busy_grounds_are_small_and_where_captions_say(painter: Pain
     assert BUSY_SIZES[0] - 2 <= min(sizes) and max(sizes) <= BUSY_SIZES[1]
 
 
-def test_plain_scenes_have_one_colour_around_the_subject(painter: Painter) -> None:
+def test_plain_scenes_have_one_colour_around_the_subject(scenes_painter: Painter) -> None:
     scene = Scene("one", (Thing("cat"),), "white", "middle")
-    painted = painter.paint(scene, rng(4))
+    painted = scenes_painter.paint(scene, rng(4))
     assert len(np.unique(painted.image[painted.masks[0] == 0], axis=0)) == 1
 
 
@@ -121,20 +107,20 @@ def test_captions_state_what_their_flags_say() -> None:
     assert "two cats" in caption(Scene("two", (Thing("cat"),), "room"), rng()).text
 
 
-def test_the_autoencoder_stage_trains_and_its_latents_are_scaled(painter: Painter) -> None:
+def test_the_autoencoder_stage_trains_and_its_latents_are_scaled(scenes_painter: Painter) -> None:
     from experiments.emoji_scenes.autoencoder import fold_latent_statistics, new_autoencoder
     from experiments.emoji_world.autoencoder import AutoencoderStage
     from experiments.emoji_world.common import scenes_batch
 
     torch.manual_seed(0)
     settings = {"max_steps": 2, "lr": 1e-3, "seed": 0, "batch_size": 2, "compile": False}
-    stage = AutoencoderStage(painter, vae=new_autoencoder(), sample=training_scene, **settings)
+    stage = AutoencoderStage(scenes_painter, vae=new_autoencoder(), sample=training_scene, **settings)
     batch = stage.batch(rng())
     assert batch[0].shape == (2, 3, SIZE, SIZE) and batch[1].shape == (2, 2, 16, 16, 16)
     stage.loss(*batch)["loss"].backward()
     assert all(p.grad is not None for p in stage.vae.parameters())
     vae = stage.vae.eval()
-    _, images = scenes_batch(painter, rng(1), 16, training_scene)
+    _, images = scenes_batch(scenes_painter, rng(1), 16, training_scene)
     images = images * 2 - 1
     with torch.no_grad():
         before = vae.decode(vae.encode(images).latent_dist.mean).sample
@@ -170,13 +156,13 @@ def test_mutations_swap_the_named_fact(kind: str) -> None:
     assert found > 20
 
 
-def test_crops_show_the_whole_subject_at_its_own_resolution(painter: Painter) -> None:
+def test_crops_show_the_whole_subject_at_its_own_resolution(scenes_painter: Painter) -> None:
     from experiments.emoji_scenes.clip import subject_crop
 
     generator = rng(6)
     for _ in range(20):
         scene = Scene("one", (Thing("cat", "red"),), "white", "right")
-        painted = painter.paint(scene, generator)
+        painted = scenes_painter.paint(scene, generator)
         seen = subject_crop(painted, 0, generator)
         assert seen.shape == (SIZE, SIZE, 3)
         background = painted.image[painted.masks[0] == 0][0]
@@ -186,7 +172,7 @@ def test_crops_show_the_whole_subject_at_its_own_resolution(painter: Painter) ->
 
 @pytest.mark.parametrize(("name", "kind", "half"), [("guide", "clip", 0), ("judge", "wordpiece", 1)])
 def test_clip_stages_train_on_whole_scenes_and_crops(
-    painter: Painter, tmp_path: Path, name: str, kind: str, half: int
+    scenes_painter: Painter, tmp_path: Path, name: str, kind: str, half: int
 ) -> None:
     from open_clip.tokenizer import HFTokenizer
 
@@ -196,7 +182,7 @@ def test_clip_stages_train_on_whole_scenes_and_crops(
     folder = tiny_clip_folder(tmp_path / "clip", kind)  # type: ignore[arg-type]
     tokenizer = HFTokenizer(str(folder), context_length=32)
     sizes = {"groups": 6, "singles": 6, "crops": 4}
-    stage = SceneClipStage(name, tokenizer, painter, half=half, max_steps=2, lr=1e-3, seed=0, **sizes)
+    stage = SceneClipStage(name, tokenizer, scenes_painter, half=half, max_steps=2, lr=1e-3, seed=0, **sizes)
     images, tokens, facts, flags = stage.batch(rng())
     assert images.shape[1:] == (3, 64, 64) and facts.shape == flags.shape == (len(images), 7)
     assert len(tokens) == len(images) and (facts[-4:, 6] == -1).all()
@@ -205,14 +191,14 @@ def test_clip_stages_train_on_whole_scenes_and_crops(
     assert torch.isfinite(values["loss"])
 
 
-def test_the_reader_stage_has_a_peak_at_each_subject(painter: Painter) -> None:
+def test_the_reader_stage_has_a_peak_at_each_subject(scenes_painter: Painter) -> None:
     from experiments.emoji_world.reader import TINTS, ReaderStage
     from sgool.metrics import SceneReader
 
     grounds = [*scene_words.GROUNDS, *words.BACKGROUNDS]
     network = SceneReader(nouns=list(words.NOUNS), tints=list(TINTS), backgrounds=grounds, width=8)
     settings = {"max_steps": 2, "lr": 1e-3, "seed": 0, "batch_size": 8}
-    stage = ReaderStage(painter, reader=network, sample=training_scene, recolour=False, **settings)
+    stage = ReaderStage(scenes_painter, reader=network, sample=training_scene, recolour=False, **settings)
     images, heat, tints, backgrounds = stage.batch(rng())
     assert images.shape == (8, 3, SIZE, SIZE) and heat.shape == (8, 16, 32, 32) and tints.shape == (8, 32, 32)
     peaks = (heat == 1).sum((1, 2, 3))
@@ -222,42 +208,24 @@ def test_the_reader_stage_has_a_peak_at_each_subject(painter: Painter) -> None:
     assert torch.isfinite(loss)
 
 
-def test_the_saliency_stage_has_its_maximum_in_a_subject(painter: Painter) -> None:
+def test_the_saliency_stage_has_its_maximum_in_a_subject(scenes_painter: Painter) -> None:
     from experiments.saliency_emoji.train import SaliencyStage
 
     settings = {"max_steps": 2, "lr": 1e-3, "seed": 0, "batch_size": 2}
-    stage = SaliencyStage(painter, sample=training_scene, vae=None, **settings)
+    stage = SaliencyStage(scenes_painter, sample=training_scene, vae=None, **settings)
     images, target = stage.batch(rng())
     assert images.shape == (2, 3, SIZE, SIZE) and target.shape == (2, 1, SIZE, SIZE)
     assert target.amax((1, 2, 3)).tolist() == [1, 1] and target.mean() < 0.3
     assert torch.isfinite(stage.loss(images, target)["loss"])
 
 
-@pytest.fixture(scope="module")
-def encoder(tmp_path_factory: pytest.TempPathFactory) -> tuple:
-    """A tiny CLIPTextModelWithProjection and a tokenizer of a few words."""
-    from transformers import CLIPTextConfig, CLIPTextModelWithProjection
-
-    from experiments.emoji_world.tokenizers import new_clip_tokenizer
-
-    torch.manual_seed(1)
-    texts = [caption(random_scene(rng(i)), rng(i)).text for i in range(50)]
-    tokenizer = new_clip_tokenizer(tmp_path_factory.mktemp("tokenizer"), texts)
-    ids = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
-    sizes = {"hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
-    config = CLIPTextConfig(
-        vocab_size=len(tokenizer), max_position_embeddings=32, projection_dim=4, pad_token_id=0, **sizes, **ids
-    )
-    return CLIPTextModelWithProjection(config).eval().requires_grad_(False), tokenizer
-
-
-def test_flow_stage_and_pipeline_agree_on_prompts_and_velocity(encoder: tuple) -> None:
+def test_flow_stage_and_pipeline_agree_on_prompts_and_velocity(scenes_encoder: tuple) -> None:
     from diffusers import StableDiffusion3Pipeline
 
     from experiments.emoji_scenes.autoencoder import new_autoencoder
     from experiments.emoji_scenes.denoiser import T5_TOKENS, FlowStage, encode_prompts, new_scheduler, new_transformer
 
-    text_encoder, tokenizer = encoder
+    text_encoder, tokenizer = scenes_encoder
     torch.manual_seed(2)
     scenes = [training_scene(rng(i)) for i in range(8)]
     settings = {"max_steps": 2, "lr": 1e-3, "seed": 0, "batch_size": 4, "compile": False}

@@ -90,11 +90,10 @@ def test_the_first_target_is_the_guided_teachers_x0(lesson: Any) -> None:
 
     stage = ConsistencyStage(lesson, **settings())
     clean, noise, times, uniform, embeds = stage.batch(np.random.default_rng(1))
-    eps, x0 = stage.taught(stage.noisy(clean, noise[0], times), stage.alphas[times], 50 * times - 1, embeds)
-    alpha = stage.alphas[times].view(-1, 1, 1, 1)
-    noisy = stage.noisy(clean, noise[0], times)
-    torch.testing.assert_close(alpha.sqrt() * x0 + (1 - alpha).sqrt() * eps, noisy, rtol=1e-4, atol=1e-4)
-    stage.denoised = lambda *_: x0  # type: ignore[method-assign]
+    noisy, (alpha, sigma) = stage.noisy(clean, noise[0], times), lesson.signal(times)
+    eps, x0 = stage.taught(noisy, alpha, sigma, 50 * times - 1, embeds)
+    torch.testing.assert_close(alpha * x0 + sigma * eps, noisy, rtol=1e-4, atol=1e-4)
+    stage.denoised = lambda *_, **__: x0  # type: ignore[method-assign]
     assert float(stage.loss(clean, noise, times, uniform, embeds)["mse"]) == 0
 
 

@@ -105,7 +105,7 @@ def test_the_means_are_those_of_the_rows(clip_tower: ClipTower) -> None:
     assert {name: means[name] for name in expected} == pytest.approx(expected, rel=1e-15)
     # What no pair's scene states is known all the same, so that all ranks have the same metrics.
     never = {name for name, mean in means.items() if math.isnan(mean)}
-    assert never == {f"scene/{part}{end}" for part in ("colours", "relation") for end in ("", "_initial")}
+    assert never == {f"scene/{part}{end}" for part in ("colours", "relation", "place") for end in ("", "_initial")}
     panel.reset()
     assert all(math.isnan(float(metric.compute())) for metric in panel.named_metrics().values())
 

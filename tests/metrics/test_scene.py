@@ -6,14 +6,16 @@ import pytest
 import torch
 
 from sgool.errors import SgoolError
-from sgool.metrics import SceneAccuracy, scene_checks
+from sgool.metrics import SceneAccuracy, SceneReader, scene_checks
 from sgool.metrics.reader import Detection, SceneReading
 from sgool.metrics.scene import scene_kind
 
 
-def reading(*detections: tuple[str, str, float, float], background: str = "white") -> SceneReading:
+def reading(
+    *detections: tuple[str, str, float, float], background: str = "white", width: int | None = None
+) -> SceneReading:
     found = tuple(Detection(noun, tint, row, column, 0.9) for noun, tint, row, column in detections)
-    return SceneReading(found, background)
+    return SceneReading(found, background, width)
 
 
 CAT = ("cat", "natural", 32.0, 16.0)
@@ -89,8 +91,48 @@ def test_background() -> None:
 
 
 @pytest.mark.parametrize(
+    ("column", "width", "place"),
+    [
+        (0.0, 96, "left"),
+        (31.9, 96, "left"),
+        (32.0, 96, "middle"),
+        (63.9, 96, "middle"),
+        (64.0, 96, "right"),
+        (96.0, 96, "right"),
+        (32.0, 128, "left"),  # the image's own thirds
+    ],
+)
+def test_places_are_thirds_of_the_width(column: float, width: int, place: str) -> None:
+    seen = reading(("cat", "natural", 5.0, column), width=width)
+    scenes = [{"objects": [{"noun": "cat"}], "place": name} for name in ("left", "middle", "right")]
+    assert [scene["place"] for scene in scenes if scene_checks(scene, seen)["place"]] == [place]
+    assert [scene["place"] for scene in scenes if scene_checks(scene, seen)["all"]] == [place]
+
+
+def test_the_place_of_what_is_not_there_or_is_there_twice() -> None:
+    scene = {"objects": [{"noun": "cat"}], "place": "left"}
+    assert scene_checks(scene, reading(DOG, width=64))["place"] == 0.0
+    right = ("cat", "natural", 32.0, 60.0)
+    assert scene_checks(scene, reading(CAT, right, width=64)) == {
+        "objects": 1.0,
+        "count": 0.0,
+        "place": 0.0,
+        "all": 0.0,
+    }
+
+
+def test_the_reader_says_how_wide_the_image_is() -> None:
+    network = SceneReader(["cat"], ["natural"], ["white"], width=4).eval()
+    assert network.read(torch.rand(2, 3, 16, 24))[1].width == 24
+
+
+@pytest.mark.parametrize(
     ("scene", "message"),
     [
+        ({"objects": [{"noun": "cat"}], "place": "top"}, "expected left, middle or right, got 'top'"),
+        ({"objects": [{"noun": "cat"}, {"noun": "dog"}], "place": "left"}, "left expects one object, got"),
+        ({"objects": [{"noun": "cat", "count": 2}], "place": "left"}, "left expects one object, got"),
+        ({"objects": [{"noun": "cat"}], "place": "left"}, "expected a reading with the image's `width`"),
         ({}, "expected a mapping with a list `objects`, got {}"),
         ({"objects": [{"noun": "cat"}, {"noun": "cat"}]}, r"expected each noun once \(with its count\)"),
         (
@@ -137,6 +179,7 @@ def test_accuracy_over_batches() -> None:
         ({"objects": [{"noun": "cat", "tint": "red"}]}, "colours"),
         ({"objects": [{"noun": "cat", "tint": "red"}, {"noun": "dog"}]}, "colour_attribution"),
         ({"objects": [{"noun": "cat", "tint": "red", "count": 2}]}, "counting"),
+        ({"objects": [{"noun": "cat", "tint": "red"}], "place": "left"}, "position"),
         ({"objects": [{"noun": "cat", "tint": "red"}, {"noun": "dog"}], "relation": "left_right"}, "position"),
     ],
 )
