@@ -29,13 +29,15 @@ from sgool.errors import SgoolError
 
 #: Steps of each training stage.
 STEPS = {"vae": 10_000, "guide": 2300, "denoiser": 13_400, "reader": 2200, "judge": 2000}
-STEPS |= {"consistency": 2000, "matching": 600}
+STEPS |= {"consistency": 2000, "matching": 1600}
 #: Of the guide's steps: those before the text encoder is taken and the autoencoder's distortions begin.
 GUIDE_EARLY = 1697
 #: Of the reader's steps: those before colour channels are exchanged, at half the learning rate.
 READER_SHAPES = 1500
 #: Of the judge's steps: those before the autoencoder's distortions begin.
 JUDGE_PAINTED = 1000
+#: Of the matching's steps: those before the first of the two weights that are averaged.
+MATCHING_EARLY = 600
 LATENTS = 60_000
 
 
