@@ -167,6 +167,7 @@ class PairResult:
         error: Why the pair failed, or None.
         num_optimization_steps: Updates made.
         network_evaluations: Calls of the denoising network for this image, recomputation included.
+        network_backward_passes: Of these, how many had their gradient computed.
         snapshots: (update, image) pairs along the way.
         retries: How often the pair was put back because something was not finite.
         metrics: Name -> value, of the judges and the objective.
@@ -184,6 +185,7 @@ class PairResult:
     error: str | None = None
     num_optimization_steps: int = 0
     network_evaluations: int = 0
+    network_backward_passes: int = 0
     snapshots: list[tuple[int, Tensor]] = field(default_factory=list)
     retries: int = 0
     metrics: Mapping[str, float] = field(default_factory=dict)
@@ -205,7 +207,8 @@ class PairRecord:
     value on the first one; ``truncated`` (and ``NAME/truncated`` for a judge) is the number of the prompt's characters
     that the text encoder did not read, absent where it read all. ``network_evaluations`` counts forward passes of the
     denoising network for one image (a conditional and an unconditional pass in one batch count as one), with
-    recomputation in backward.
+    recomputation in backward; ``network_backward_passes`` counts the backward passes through it, 0 in records of
+    versions that did not count them. The *calls* of a budget are the sum of both.
     ``seconds`` is the pair's share of its fit's wall time; ``peak_memory_mib`` that of the process so far.
     """
 
@@ -222,3 +225,4 @@ class PairRecord:
     network_evaluations: int
     seconds: float
     peak_memory_mib: float
+    network_backward_passes: int = 0

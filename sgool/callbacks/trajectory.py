@@ -81,7 +81,9 @@ class Trajectory(UpdateCallback):
         error = module.failures.get(index)
         if "image" not in best and error is None:
             error = "the objective was never finite"
-        updates, calls = module.stopped.get(index, (module.num_optimization_steps, module.batch_chain.calls))
+        chain = module.batch_chain
+        whole = (module.num_optimization_steps, chain.calls, chain.network.backward_calls)
+        updates, calls, backward = module.stopped.get(index, whole)
         return PairResult(
             pair=module.pairs[index],
             initial_image=initial,
@@ -94,6 +96,7 @@ class Trajectory(UpdateCallback):
             error=error,
             num_optimization_steps=updates,
             network_evaluations=calls,
+            network_backward_passes=backward,
             snapshots=[(update, torch.clone(images[index])) for update, images in self.snapshots if update <= updates],
             retries=int(index in module.retries),
         )

@@ -230,11 +230,15 @@ class PairModule(ScoredModule):
     def batch_state(self) -> dict[str, Any]:
         """All that is needed to go on with the batch under way, in plain values and tensors on the CPU."""
         states = {name: callback.batch_state() for name, callback in self._named_callbacks().items()}
-        return {"network_calls": self.batch_chain.calls, "callbacks": {k: v for k, v in states.items() if v}}
+        counted = {"network_calls": self.batch_chain.calls, "backward_calls": self.batch_chain.network.backward_calls}
+        return {**counted, "callbacks": {k: v for k, v in states.items() if v}}
 
     def load_batch_state(self, state: Mapping[str, Any]) -> None:
         """Restores a `batch_state` of the same pairs."""
         self.batch_chain.calls = state["network_calls"]
+        self.batch_chain.network.backward_calls = state.get(
+            "backward_calls", 0
+        )  # a file of an earlier version has none
         for name, callback in self._named_callbacks().items():
             if found := state["callbacks"].get(name):
                 callback.load_batch_state(found)

@@ -132,6 +132,7 @@ class ClipGuidance(PairModule):
         plain, images = eight_bit(plain).cpu(), eight_bit(images).cpu()
         if self._estimator is not self.batch_chain.network:
             self.batch_chain.calls += self._estimator.calls
+            self.batch_chain.network.backward_calls += self._estimator.backward_calls
         self.deliver([self._result(index, plain, images, maps) for index in range(len(self.pairs))])
 
     def _guided_latents(self) -> Tensor:
@@ -225,6 +226,7 @@ class ClipGuidance(PairModule):
             error=self._failures.get(index),
             num_optimization_steps=len(history) - 1,
             network_evaluations=self.batch_chain.calls,
+            network_backward_passes=self.batch_chain.network.backward_calls,
         )
 
     def _maps(self, images: Tensor) -> Tensor | None:

@@ -89,8 +89,8 @@ class LatentPairModule(PairModule):
         self.failures: dict[int, str] = {}
         #: Pair index -> (update at which it was put back, what was not finite there).
         self.retries: dict[int, tuple[int, str]] = {}
-        #: Pair index -> (update at which it was stopped, network calls until then).
-        self.stopped: dict[int, tuple[int, int]] = {}
+        #: Pair index -> (update at which it was stopped, network calls until then, backward passes until then).
+        self.stopped: dict[int, tuple[int, int, int]] = {}
         #: Whether an update has begun and is not done; `sgool.callbacks.Trajectory` ends it.
         self.in_update = False
         self._gradient_norms: Tensor | None = None
@@ -134,7 +134,7 @@ class LatentPairModule(PairModule):
 
     def stop(self, index: int, update: int) -> None:
         """Ends the updates of a pair at ``update``; what it costs ends here."""
-        self.stopped[index] = (update, self.batch_chain.calls)
+        self.stopped[index] = (update, self.batch_chain.calls, self.batch_chain.network.backward_calls)
 
     def fail(self, index: int, update: int, reason: str) -> None:
         """Ends the updates of a pair that has failed, and keeps the reason."""
