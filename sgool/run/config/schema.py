@@ -24,6 +24,7 @@ from sgool.config.rules import (
 )
 from sgool.diffusion.options import ENGINES, SAMPLERS
 from sgool.loggers.options import LOGGER, complete_logger
+from sgool.methods.base_options import BUDGET, BUDGET_DEFAULTS
 from sgool.methods.options import METHODS, OPTIMIZATION, OPTIMIZATION_DEFAULTS
 from sgool.metrics.options import JUDGES, complete_judges
 from sgool.models.options import CLIP, expand_clip
@@ -101,6 +102,7 @@ SCHEMA: dict[str, Schema] = {
     "sampler": SAMPLERS.schema,
     "engine": ENGINES.schema,
     "optimization": OPTIMIZATION,
+    "budget": BUDGET,
     "objective": OBJECTIVE,
     "saliency": SALIENCY,
     "method": Each(METHODS.schema, at_least=1),
@@ -119,7 +121,9 @@ def complete(config: dict[str, Any]) -> None:
     if "guide" in models:
         models["guide"] = expand_clip(models["guide"])
     complete_judges(models.get("judges"))
-    for node, defaults in (("models", _MODELS_DEFAULTS), ("optimization", OPTIMIZATION_DEFAULTS)):
+    config.setdefault("budget", {})
+    completed = {"models": _MODELS_DEFAULTS, "optimization": OPTIMIZATION_DEFAULTS, "budget": BUDGET_DEFAULTS}
+    for node, defaults in completed.items():
         for key, value in defaults.items():
             _mapping(config, node).setdefault(key, value)
     SAMPLERS.complete(config.get("sampler"))
