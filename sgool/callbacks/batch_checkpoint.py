@@ -96,7 +96,7 @@ class BatchCheckpoint(PairCallback):
         """
         done, ends = seen.index + 1, self._must_end(trainer)
         if ends or (self._every and done % self._every == 0):
-            self._write(pl_module, done, seen.total + pl_module.num_optimization_steps)
+            self._write(pl_module, done, seen.total + pl_module.batch.updates)
         if ends:
             raise Interrupted(f"stopped after candidate {done} of {seen.total}, as it was asked to")
 

@@ -242,6 +242,17 @@ class PairModule(ScoredModule):
         """Works on the batch once, under ``torch.no_grad``; the last time it calls `deliver`."""
         raise NotImplementedError
 
+    def end_if_spent(self, batch: PairBatch, rounds: int = 1) -> None:
+        """Ends the batch where so many more rounds like those it has made would exceed the budget's seconds."""
+        if self.budget.seconds is None or batch.is_over:
+            return
+        made, limit = batch.update + 1, self.budget.seconds * len(self.pairs)
+        one = self.seconds / made
+        if self.seconds + rounds * one > limit:
+            batch.end()
+        else:
+            batch.updates = min(self.num_rounds, max(made + rounds, int(limit / max(one, 1e-9))))
+
     def batch_state(self) -> dict[str, Any]:
         """All that is needed to go on with the batch under way, in plain values and tensors on the CPU."""
         states = {name: callback.batch_state() for name, callback in self._named_callbacks().items()}

@@ -43,6 +43,11 @@ def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
+def optimizing_methods(config: Config) -> list[str]:
+    """Returns the names of the shipped methods that update latents: those with own values of ``optimization``."""
+    return [name for name, own in config["method"].items() if "optimization" in own and "_target_" not in own]
+
+
 def method_budget(config: Config, name: str) -> dict[str, Any]:
     """Returns ``budget`` with a method's own values over it.
 

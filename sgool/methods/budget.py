@@ -130,13 +130,20 @@ class TimeLimit(UpdateCallback):
     #: Before the results are made of a batch's last update, and before that is told.
     order = Trajectory.order - 2
 
+    def __init__(self, planned: int) -> None:
+        self._planned = planned
+
+    def on_pairs_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+        """Sets how many updates are shown before the first has been timed: those of the settings."""
+        pl_module.batch.updates = max(self._planned, 2)
+
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Ends the batch, or sets how many updates it is expected to get."""
         made = batch.update + 1
         limit = pl_module.budget.seconds * len(pl_module.pairs)
         one = (pl_module.seconds - pl_module.search.seconds) / made
         left = limit - pl_module.seconds - one * pl_module.costs.of_the_end
-        if left < one:
+        if left < one or made >= pl_module.num_optimization_steps:
             batch.end()
-        elif made < batch.updates:
-            batch.updates = min(made + int(left // max(one, 1e-9)), pl_module.num_optimization_steps)
+        else:
+            batch.updates = made + max(1, min(int(left // one), MOST_ROUNDS))

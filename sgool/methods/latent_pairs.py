@@ -90,7 +90,7 @@ class LatentPairModule(StoppedPairs, PairModule):
         _check(num_optimization_steps, nesterov and not momentum)
         self.method = "doodl" if objective.saliency is None else "sgool"
         self.objective, self.choosing, self.candidates = objective, choosing, candidates
-        self.num_optimization_steps = num_optimization_steps
+        self.num_optimization_steps = self._planned = num_optimization_steps
         if self.budget:
             fitting = updates_that_fit(self.costs, self.budget, num_optimization_steps, candidates)
             self.num_optimization_steps = fitting
@@ -203,7 +203,7 @@ class LatentPairModule(StoppedPairs, PairModule):
     def configure_callbacks(self) -> list[L.Callback]:
         """Adds what makes the results (`Trajectory`) where the Trainer has none, and what watches the seconds."""
         missing = not any(isinstance(callback, Trajectory) for callback in self.pair_callbacks())
-        limits = [TimeLimit()] if self.budget.seconds is not None else []
+        limits = [TimeLimit(self._planned)] if self.budget.seconds is not None else []
         return [*([Trajectory()] if missing else []), *limits]
 
     def on_fit_start(self) -> None:

@@ -15,6 +15,7 @@ from sgool.config.rules import Problem, Schema, check, choice, flag, integer, ma
 from sgool.config.suggest import did_you_mean
 from sgool.diffusion.options import SAMPLERS
 from sgool.methods.base_options import MethodOptions, merged, method_budget
+from sgool.methods.search_options import BestOfNOptions, EvolutionOptions, FKSteeringOptions, ZeroOrderOptions
 
 #: What the configuration's ``optimization`` may hold.
 OPTIMIZATION: dict[str, Schema] = {
@@ -117,29 +118,6 @@ class ClipGuidanceOptions(MethodOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class BestOfNOptions(MethodOptions):
-    """Options of choosing among many seeds by the objective."""
-
-    builder = "sgool.methods.best_of_n.BestOfN"
-    sees: ClassVar[tuple[str, ...]] = ("method",)
-
-    use_saliency: bool = option(False, flag())
-    num_candidates: int | None = option(None, optional(integer(1)))
-    same_budget_as: str = option("doodl", text())
-
-    def problems(self, where: str, config: Config) -> Iterator[str]:
-        """Finds that there is neither a number of candidates nor an optimisation whose network calls it may spend."""
-        methods = config["method"]
-        known = [name for name, method in methods.items() if METHODS.options(method).optimizes]
-        if self.num_candidates is None and self.same_budget_as not in known:
-            hint = did_you_mean(self.same_budget_as, known) or "."
-            yield (
-                f"`{where}.same_budget_as`: expected a method of kind optimize, got {self.same_budget_as!r}{hint} "
-                f"Those are: {', '.join(known) or 'none; set num_candidates'}."
-            )
-
-
-@dataclass(frozen=True, kw_only=True)
 class CustomMethodOptions(CustomOptions, MethodOptions):
     """A method of the user's own, which may use the objective, salient regions and the settings of an optimisation."""
 
@@ -159,6 +137,9 @@ METHODS: Kind[MethodOptions] = Kind(
         "optimize": OptimizeOptions,
         "clip_guidance": ClipGuidanceOptions,
         "best_of_n": BestOfNOptions,
+        "zero_order": ZeroOrderOptions,
+        "evolution": EvolutionOptions,
+        "fk_steering": FKSteeringOptions,
     },
     custom=CustomMethodOptions,
     docs="docs/methods.md",

@@ -34,7 +34,7 @@ class RunObserver(PairCallback):
     def on_candidate(self, trainer: L.Trainer, pl_module: Any, seen: Candidate) -> None:
         """Says that a candidate is done, of all that is done before the last update."""
         score = float(seen.selection.mean())
-        self._progress.update(seen.index + 1, seen.total + pl_module.num_optimization_steps, score, score)
+        self._progress.update(seen.index + 1, seen.total + pl_module.batch.updates, score, score)
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Says that an update is done, and logs it."""
