@@ -242,7 +242,7 @@ def test_fk_steering_is_a_loop_over_particles(models64: StableDiffusion, clip64:
         assert result.history[-1]["selection"] == pytest.approx(min(scores), abs=1e-9)
         assert result.network_evaluations == 3 * STEPS and result.error is None
         assert [row["update"] for row in result.history] == list(range(STEPS + 1))
-    assert copied > 2
+    assert copied > 1  # particles did take the place of others
 
 
 def test_without_fresh_noise_and_weights_it_is_vanilla(models64: StableDiffusion, clip64: ClipTower) -> None:
