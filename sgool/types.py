@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +44,8 @@ class PromptSeed:
         negative_prompt: Text of the unconditional pass of classifier-free guidance.
         metadata: Other columns of the data set, for example ``scene`` in the embedded world.
         start: Where the pair begins, if not at the latents that its seed draws.
+        phrases: The things that the prompt names, of the data set's column or by spaCy; None: the rule of
+            `sgool.prompts.phrases` finds them. They are no part of the pair's id.
     """
 
     prompt: str
@@ -54,6 +56,7 @@ class PromptSeed:
     negative_prompt: str = ""
     metadata: Mapping[str, Any] = field(default_factory=dict, compare=False)
     start: Start | None = field(default=None, compare=False, repr=False)
+    phrases: tuple[str, ...] | None = field(default=None, compare=False, repr=False)
 
     @property
     def pair_id(self) -> str:
@@ -76,10 +79,13 @@ class DataIds:
     Attributes:
         exact: Ids of pairs whose prompts have a seed of their own in the data set.
         any_seed: Ids without their seeds (`without_seed`) of all other prompts: any seed may be run.
+        phrases: Id without its seed -> the prompt's phrases, of prompts that are run and have them from a column or
+            from spaCy.
     """
 
     exact: frozenset[str] = frozenset()
     any_seed: frozenset[str] = frozenset()
+    phrases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __contains__(self, pair_id: str) -> bool:
         return pair_id in self.exact or without_seed(pair_id) in self.any_seed
@@ -101,13 +107,32 @@ class Denoised:
 
 @dataclass(frozen=True)
 class Region:
-    """A box in pixels and its share of the image's saliency mass, in [0, 1]."""
+    """A box in pixels and its share of the image's saliency mass, in [0, 1].
+
+    ``phrase`` is the number of the phrase that the region's map was made for; None: the map is of no phrase.
+    """
 
     top: int
     left: int
     height: int
     width: int
     mass: float = 1.0
+    phrase: int | None = None
+
+
+@dataclass(frozen=True)
+class PhraseMatch:
+    """Where a phrase of the prompt was found in an image.
+
+    Attributes:
+        phrase: The phrase.
+        distance: Loss of the region for the phrase, weighted and summed over the terms that read phrases.
+        region: The region that answers for the phrase; None: no region was found, and the whole image does.
+    """
+
+    phrase: str
+    distance: float
+    region: Region | None = None
 
 
 @dataclass(frozen=True)
@@ -119,12 +144,14 @@ class ObjectiveOutput:
         terms: Name -> (B,), each term before its weight.
         saliency_map: (B, 1, H, W) in [0, 1], or None without saliency.
         regions: Per image, the regions used (empty: none found).
+        matches: Per image, where each phrase was found; empty where regions are not matched with phrases.
     """
 
     loss: Tensor
     terms: Mapping[str, Tensor]
     saliency_map: Tensor | None = None
     regions: tuple[tuple[Region, ...], ...] = ()
+    matches: tuple[tuple[PhraseMatch, ...], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -191,6 +218,7 @@ class PairResult:
         retries: How often the pair was put back because something was not finite.
         metrics: Name -> value, of the judges and the objective.
         seconds: The pair's share of its batch's wall time, earlier starts included.
+        phrases: Where each phrase is found in the final image; empty where regions are not matched with phrases.
     """
 
     pair: PromptSeed
@@ -209,6 +237,7 @@ class PairResult:
     retries: int = 0
     metrics: Mapping[str, float] = field(default_factory=dict)
     seconds: float = 0.0
+    phrases: tuple[PhraseMatch, ...] = ()
 
     def to(self, device: Any) -> PairResult:
         """With its images, maps and latents there; Lightning brings what a prediction returns to the CPU."""
@@ -230,6 +259,9 @@ class PairRecord:
     ``network_backward_passes`` counts the backward passes through it, 0 in records of versions that did not count them.
     The *calls* of a budget are the sum of both.
     ``seconds`` is the pair's share of its fit's wall time; ``peak_memory_mib`` that of the process so far.
+    ``phrases`` says, where regions were matched with phrases, where each one is found in the final image: a mapping
+    with ``phrase``, ``distance`` (the objective's, lower is nearer) and ``box``, [top, left, height, width] in pixels,
+    None where no region was found and the whole image was looked at. Records without phrases have no such key.
     """
 
     pair_id: str
@@ -246,3 +278,4 @@ class PairRecord:
     seconds: float
     peak_memory_mib: float
     network_backward_passes: int = 0
+    phrases: Sequence[Mapping[str, Any]] = ()

@@ -165,6 +165,37 @@ def test_every_detector_with_every_objective(
     assert (record["status"], record["saliency"]) == ("done", True)
 
 
+#: Objectives whose terms read the prompt and see regions.
+READ = ("text_alignment", "text_ensemble")
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_phrases_with_every_objective(objective: str, weights: Path, hps_file: Path, tmp_path: Path) -> None:
+    overrides = ["match=phrases", *objective_overrides(objective, weights, hps_file)]
+    (record,) = run(tmp_path / "run", [LOOKS], *overrides)
+    phrases = [found["phrase"] for found in record.get("phrases", ())]  # type: ignore[attr-defined]
+    # "there is a mushroom to the right of a purple house"
+    assert record["status"] == "done" and phrases == (["a mushroom", "a purple house"] if objective in READ else [])
+
+
+@pytest.mark.parametrize("detector", [name for name in DETECTORS if name != "spectral_residual"])
+def test_phrases_with_every_detector(detector: str, weights: Path, tmp_path: Path) -> None:
+    overrides = ["match=phrases", "saliency.assign=hungarian", *saliency_overrides(detector, weights)]
+    (record,) = run(tmp_path / "run", [LOOKS], *overrides)
+    found: list[dict[str, object]] = record["phrases"]  # type: ignore[assignment]
+    assert (record["status"], len(found)) == ("done", 2)
+    assert all(isinstance(entry["distance"], float) for entry in found)
+    (history,) = (tmp_path / "run").glob("pairs/*/*/history.csv")
+    assert history.read_text().splitlines()[0].endswith(",regions,worst_phrase")
+
+
+def test_every_method_that_may_look_at_saliency_finds_phrases(tmp_path: Path) -> None:
+    methods = ["sgool", "doodl", "reno", "clip_guidance", "best_of_n"]
+    looking = [f"method.{name}.use_saliency=true" for name in methods]
+    records = list(run(tmp_path / "run", methods, "match=phrases", "saliency=transalnet_emoji", *looking))
+    assert [len(record["phrases"]) for record in records] == [2] * len(methods)  # type: ignore[arg-type]
+
+
 def test_the_stand_ins_have_the_published_layouts(weights: Path) -> None:
     assert load_classifier("wsdan", checkpoint=str(weights / "bird.pth.tar")).num_classes == test_wsdan.CLASSES
     assert torch.load(weights / "head.pth", weights_only=True).keys() == {"weight", "bias"}

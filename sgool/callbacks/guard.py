@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import lightning as L
@@ -11,15 +11,18 @@ from torch import Tensor
 
 from sgool.callbacks.base import UpdateCallback
 
+#: Names in an optimiser's state of what carries a step on: SGD's and Adam's.
+_FIRST_MOMENTS = {"momentum_buffer", "exp_avg"}
+
 
 class NonFiniteGuard(UpdateCallback):
     """Puts a pair whose loss or gradient is NaN or infinite back by half of its last step, once; then it fails.
 
     The last step led from latents that were evaluated well, z, to the bad ones, z'. The pair goes on from z + (z' - z)
-    / 2 with half of its momentum; the update at which it was found makes no step of its own and adds no noise, and its
-    row in the history stays. What is not finite for the second time, at the first update, or so far away that half of
-    the way is not finite either, fails: the pair stays at z and the reason is recorded. Nothing of this reaches the
-    other pairs of the batch. A batch whose pairs have all stopped ends.
+    / 2 with half of its momentum (with Adam, half of its first moment); the update at which it was found makes no step
+    of its own and adds no noise, and its row in the history stays. What is not finite for the second time, at the first
+    update, or so far away that half of the way is not finite either, fails: the pair stays at z and the reason is
+    recorded. Nothing of this reaches the other pairs of the batch. A batch whose pairs have all stopped ends.
 
     Pairs that stopped for another reason (`EarlyStop`) are held here, too.
 
@@ -33,13 +36,14 @@ class NonFiniteGuard(UpdateCallback):
         self._on_note = on_note
         self._good: Tensor | None = None
         self._known: list[bool] = []
-        self._momenta: dict[int, Tensor] = {}
+        self._resting: dict[int, Tensor] = {}
+        self._moments: dict[int, dict[str, Tensor]] = {}
 
     def on_pairs_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         """Forgets the good latents of the batch before."""
         self._good = pl_module.latents.detach().clone()
         self._known = [False] * len(pl_module.pairs)
-        self._momenta = {}
+        self._resting, self._moments = {}, {}
 
     def on_candidates_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         """Takes the candidates that the updates start from for the good latents."""
@@ -59,23 +63,34 @@ class NonFiniteGuard(UpdateCallback):
     def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: Any, optimizer: Any) -> None:
         """Judges each pair; zeroes gradient and momentum of those that make no step."""
         gradient, update = self.gradient(pl_module), pl_module.update
-        momentum = optimizer.state[pl_module.latents].get("momentum_buffer")
+        # The momentum of SGD, or Adam's two moments; empty before the first step.
+        state = optimizer.state[pl_module.latents]
+        moments = {name: value for name, value in state.items() if value is not None and value.dim()}
         for index in range(len(pl_module.pairs)):
             if not pl_module.is_stopped(index):
-                self._judge(pl_module, index, gradient, momentum)
+                self._judge(pl_module, index, gradient, moments)
             if pl_module.is_held(index, update):
                 gradient[:, index] = 0
-                if momentum is not None:
-                    momentum[:, index] = 0
+                for name in _FIRST_MOMENTS & moments.keys():
+                    moments[name][:, index] = 0
+                self._resting[index] = pl_module.latents[:, index].clone()
         self._end_if_all_stopped(pl_module)
 
+    @torch.no_grad()
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Gives pairs that were put back their momentum again, which had to be still for this update."""
-        for index, momentum in self._momenta.items():
-            trainer.optimizers[0].state[pl_module.latents]["momentum_buffer"][:, index] = momentum
-        self._momenta.clear()
+        """Puts pairs that make no step where they were, since a weight decay moves them without a gradient.
 
-    def _judge(self, module: Any, index: int, gradient: Tensor, momentum: Tensor | None) -> None:
+        Pairs that were put back get their momentum again, which had to be still for this update.
+        """
+        for index, latents in self._resting.items():
+            pl_module.latents[:, index] = latents
+        for index, moments in self._moments.items():
+            for name, value in moments.items():
+                trainer.optimizers[0].state[pl_module.latents][name][:, index] = value
+        self._resting.clear()
+        self._moments.clear()
+
+    def _judge(self, module: Any, index: int, gradient: Tensor, moments: Mapping[str, Tensor]) -> None:
         assert self._good is not None
         now, good, update = module.latents[:, index], self._good[:, index], module.update
         checked = (("loss", module.evaluation.loss[index]), ("gradient", gradient[:, index]))
@@ -88,8 +103,10 @@ class NonFiniteGuard(UpdateCallback):
         if self._known[index] and index not in module.retries and bool(middle.isfinite().all()):
             module.retries[index] = (update, bad[0])
             now.copy_(middle)
-            if momentum is not None:
-                self._momenta[index] = momentum[:, index] / 2
+            self._moments[index] = {
+                name: value[:, index] / 2 if name in _FIRST_MOMENTS else value[:, index].clone()
+                for name, value in moments.items()
+            }
             self._note(
                 f"{module.pairs[index].pair_id}: non-finite {bad[0]} at update {update}, retried with half the step"
             )

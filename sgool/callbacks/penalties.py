@@ -70,6 +70,35 @@ def gaussianity(latents: Tensor, permutations: Tensor, dim: int) -> Tensor:
     return unlikely[..., 0] + unlikely[..., 1:].mean(dim=-1)
 
 
+def power_spectrum(
+    latents: Tensor, permutations: Tensor, spectrum_weight: float = 25.0, block: int = 16, target: float = 0.875
+) -> Tensor:
+    """(S, B) how far the moments and the power spectrum of latents (S, B, C, h, w) are from those of noise.
+
+    Hwang, Kim and Sung 2025, "Moment- and Power-Spectrum-Based Gaussianity Regularization for Text-to-Image Models"
+    (MPGR, arXiv 2509.07027), their final loss. For the D numbers x of a stream and the discrete Fourier transform f of
+    the same numbers in a random order, whose D frequencies are cut into blocks:
+
+        L1 = |mean x|        L2 = |sqrt(mean x^2) - 1|
+        L_power = mean over the blocks of |mean over the block of |f_k| / sqrt D - target|
+
+    The penalty is L1 + L2 + ``spectrum_weight`` L_power. A rest of frequencies is a shorter block.
+
+    Args:
+        latents: First latents.
+        permutations: (B, D), an order of each pair's elements.
+        spectrum_weight: Of L_power.
+        block: Frequencies in a block.
+        target: Mean of |f_k| / sqrt D; 0.875 is the paper's (sqrt(pi) / 2 = 0.886 is exact).
+    """
+    flat = latents.flatten(2)
+    moments = flat.mean(dim=2).abs() + (flat.square().mean(dim=2).sqrt() - 1).abs()
+    own = torch.arange(len(permutations), device=flat.device)[:, None]
+    sizes = torch.fft.fft(flat[:, own, permutations], norm="ortho").abs()
+    off = [(part.mean(dim=2) - target).abs() for part in sizes.split(block, dim=2)]
+    return moments + spectrum_weight * torch.stack(off).mean(dim=0)
+
+
 class Penalty(UpdateCallback):
     """Adds ``weight`` times a penalty, the mean over the streams, to the loss of each pair."""
 
@@ -134,3 +163,29 @@ class Gaussianity(Penalty):
             own = [torch.randperm(count, generator=generator) for _ in range(self.permutations)]
             drawn.append(torch.stack(own))
         return gaussianity(latents, torch.stack(drawn).to(latents.device), self.dim)
+
+
+class PowerSpectrum(Penalty):
+    """The penalty `power_spectrum`, in an order drawn anew at each update, from each pair's own generator.
+
+    Args:
+        weight: Of the penalty.
+        spectrum_weight: Of the spectrum against the moments, within the penalty.
+        block: Frequencies in a block.
+        target: Mean of the spectrum's magnitudes.
+    """
+
+    name = "power_spectrum"
+
+    def __init__(self, weight: float, spectrum_weight: float = 25.0, block: int = 16, target: float = 0.875) -> None:
+        named = (("weight", weight), ("spectrum_weight", spectrum_weight), ("block", block), ("target", target))
+        for name, value in named:
+            require_positive(f"power_spectrum.{name}", value)
+        self.weight, self.spectrum_weight, self.block, self.target = weight, spectrum_weight, block, target
+
+    def of(self, latents: Tensor, pairs: Sequence[PromptSeed], update: int) -> Tensor:
+        """Returns the penalty (S, B) of latents (S, B, C, h, w), before the weight."""
+        count = latents[0, 0].numel()
+        generators = [pair_generator(pair.seed, "power_spectrum", update) for pair in pairs]
+        orders = torch.stack([torch.randperm(count, generator=generator) for generator in generators])
+        return power_spectrum(latents, orders.to(latents.device), self.spectrum_weight, self.block, self.target)

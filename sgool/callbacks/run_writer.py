@@ -16,7 +16,7 @@ from sgool.callbacks.base import PairCallback
 from sgool.callbacks.stopping import EarlyStop
 from sgool.diffusion import Chain
 from sgool.results import RunFolder
-from sgool.types import PairRecord, PairResult, PromptSeed
+from sgool.types import PairRecord, PairResult, PhraseMatch, PromptSeed
 
 
 class RunWriter(PairCallback):
@@ -101,6 +101,7 @@ def write_result(folder: RunFolder, method: str, result: PairResult, chain: Chai
         network_backward_passes=result.network_backward_passes,
         seconds=round(result.seconds, 3),
         peak_memory_mib=round(_peak_memory_mib(), 1),
+        phrases=[_found(match) for match in result.phrases],
     )
     finite = _is_finite(result.initial_image) and _is_finite(result.final_image)
     images = {"initial": result.initial_image, "final": result.final_image} if finite else {}
@@ -110,6 +111,13 @@ def write_result(folder: RunFolder, method: str, result: PairResult, chain: Chai
     origin = _origin(result.pair, chain)
     folder.write(record, images, saliency_map, result.history, latents, snapshots, _further_images(result), origin)
     return record
+
+
+def _found(match: PhraseMatch) -> dict[str, Any]:
+    """A phrase as a record has it."""
+    region = match.region
+    box = None if region is None else [region.top, region.left, region.height, region.width]
+    return {"phrase": match.phrase, "distance": match.distance, "box": box}
 
 
 def write_failure(folder: RunFolder, method: str, pair: PromptSeed, error: str, seconds: float) -> PairRecord:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from sgool.callbacks.base import Column, UpdateCallback
 from sgool.errors import SgoolError
+from sgool.objectives.matching import phrase_columns
 from sgool.results.checkpoint import eight_bit, pack_image, unpack_image
 from sgool.types import Candidate, Evaluation, PairResult
 
@@ -192,4 +193,4 @@ def _row(seen: Evaluation, index: int, before: int) -> dict[str, float]:
     row["latent_norm"] = float(seen.latents[0, index].norm())
     if seen.output.saliency_map is not None:
         row["regions"] = len(seen.output.regions[index])
-    return row
+    return row | phrase_columns(seen.output, index)

@@ -70,7 +70,7 @@ def edit_photos(
 def _own(photo: Photo) -> dict[str, Any]:
     """The fields of an edit that the photo's row of captions gives."""
     own = {"seed": photo.seed, "negative_prompt": photo.negative_prompt}
-    return {**own, "text": photo.text} if photo.text else own
+    return {**own, "text": photo.text, "phrases": photo.phrases} if photo.text else own
 
 
 def _refuse_data_of_fit(overrides: Sequence[str], config: DictConfig) -> None:

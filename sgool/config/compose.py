@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 #: Group whose files' keys do not stand under its own name -> where they stand, as the files' first line says.
-PACKAGES = {"experiment": "_global_", "judges": "models.judges"}
+PACKAGES = {"experiment": "_global_", "judges": "models.judges", "match": "saliency"}
 _HEADER = re.compile(r"^#\s*@package\s+\S", re.MULTILINE)
 
 

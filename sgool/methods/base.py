@@ -17,7 +17,7 @@ from sgool.callbacks.base import PairCallback, UpdateCallback
 from sgool.diffusion import Chain
 from sgool.errors import SgoolError
 from sgool.methods.budget import Budget, Costs
-from sgool.methods.evaluations import non_finite_images
+from sgool.methods.evaluations import non_finite_images, with_phrases
 from sgool.methods.scores import ScoredModule
 from sgool.methods.starts import network_prompts, start_latents
 from sgool.methods.trainer_checks import check_loader, check_trainer
@@ -178,6 +178,7 @@ class PairModule(ScoredModule):
         # A prediction works under the Trainer's autocast, a fit's end does not: judges see the same in both.
         with torch.autocast(self.chain.device.type, enabled=False):
             rows = self.score(results)
+            results = with_phrases(results, getattr(self, "objective", None), self.chain.device)
         seconds = self.seconds / len(results)
         calls = [0 if pair.start is None else pair.start.calls for pair in self.pairs]
         self.results = [
@@ -287,4 +288,5 @@ class PairModule(ScoredModule):
             chain.guidance_scale,
             chain.num_decoded,
             *[pair.start and pair.start.latents for pair in self.pairs],
+            *[pair.phrases for pair in self.pairs if pair.phrases],
         ]

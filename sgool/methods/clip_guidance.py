@@ -22,6 +22,7 @@ from sgool.metrics.panel import JudgePanel
 from sgool.models.autoencoder import in_unit_range
 from sgool.models.schedule import Step, past_pure_noise
 from sgool.objectives import BoundObjective, Objective
+from sgool.objectives.matching import phrase_columns
 from sgool.prompts.batches import PairBatch
 from sgool.prompts.seeding import pair_generator
 from sgool.results.checkpoint import eight_bit
@@ -217,6 +218,7 @@ class ClipGuidance(PairModule):
             row["gradient_norm"] = float(guided.norms[pair])
             if guided.seen.saliency_map is not None:
                 row["regions"] = len(guided.seen.regions[pair])
+            row |= phrase_columns(guided.seen, pair)
             history.append(row)
             sound = guided.seen.loss[pair].isfinite() and guided.model_output[pair].isfinite().all()
             if not sound:

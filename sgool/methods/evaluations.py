@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from sgool.diffusion import Chain
+from sgool.objectives import Objective
+from sgool.objectives.matching import phrase_columns
 from sgool.results.checkpoint import eight_bit
-from sgool.types import Evaluation, ObjectiveOutput
+from sgool.types import Evaluation, ObjectiveOutput, PairResult
 
 
 def without_graph(output: ObjectiveOutput) -> ObjectiveOutput:
@@ -22,7 +25,25 @@ def without_graph(output: ObjectiveOutput) -> ObjectiveOutput:
         {name: value.detach() for name, value in output.terms.items()},
         None if saliency_map is None else eight_bit(saliency_map.detach()),
         output.regions,
+        output.matches,
     )
+
+
+@torch.no_grad()
+def with_phrases(results: Sequence[PairResult], objective: Objective | None, device: torch.device) -> list[PairResult]:
+    """Returns results with where each phrase is found in their final images, where regions are matched with phrases.
+
+    Each image is looked at by itself, by regions of its own, and in the 8 bits that are kept of it. So the answer is
+    the same for every method, batch and resumed run. An image that is not finite has none.
+    """
+    if objective is None or objective.saliency is None or objective.saliency.match == "prompt":
+        return list(results)
+    found = []
+    for result in results:
+        image = result.final_image[None].to(device)
+        matches = objective.bind([result.pair]).find_phrases(image) if bool(image.isfinite().all()) else ()
+        found.append(replace(result, phrases=matches[0]) if matches else result)
+    return found
 
 
 def non_finite_images(first: Tensor, final: Tensor, chain: Chain) -> str | None:
@@ -83,5 +104,8 @@ def means_over_pairs(seen: Evaluation, shown: Sequence[int], gradient_norms: Ten
     columns["latent_norm"] = seen.latents[0].flatten(1).norm(dim=1)
     if gradient_norms is not None:
         columns["gradient_norm"] = gradient_norms
+    for name in phrase_columns(seen.output, 0):
+        values = [phrase_columns(seen.output, index)[name] for index in range(len(seen.loss))]
+        columns[name] = torch.tensor(values, device=seen.loss.device)
     table = torch.stack([column.double() for column in columns.values()]).cpu()[:, list(shown)]
     return dict(zip(columns, table.mean(dim=1), strict=True))

@@ -17,6 +17,7 @@ from sgool.methods.base import PairModule
 from sgool.methods.budget import Budget, TimeLimit, updates_that_fit
 from sgool.methods.candidates import CandidateSearch, check_candidates
 from sgool.methods.evaluations import curves, without_graph
+from sgool.methods.optimizers import OptimizerSettings, check_updates, optimizer_state, restore_optimizer_state
 from sgool.methods.stopped import StoppedPairs
 from sgool.metrics.panel import JudgePanel
 from sgool.models.autoencoder import in_unit_range
@@ -53,9 +54,11 @@ class LatentPairModule(StoppedPairs, PairModule):
         chain: The denoising chain.
         objective: What to minimise.
         num_optimization_steps: Updates of each pair.
-        lr: Learning rate of SGD.
+        lr: Learning rate.
         momentum: Momentum of SGD.
         nesterov: Nesterov's momentum.
+        optimizer: "sgd", "adam" or "adamw".
+        adam: Further settings of the latter two (`sgool.methods.optimizers.OptimizerSettings`).
         candidates: First latents of each pair that are tried before the updates, which go on from the best of them.
         choosing: What chooses among them and among the updates, if not the objective itself.
         budget: The most that a pair may cost; it decides on the number of updates.
@@ -63,7 +66,8 @@ class LatentPairModule(StoppedPairs, PairModule):
         pairs: Pairs of its own, as one batch; by default a `PromptDataModule` serves them.
 
     Raises:
-        SgoolError: No pairs, no updates, no candidates, a budget below one update, or Nesterov without momentum.
+        SgoolError: No pairs, updates or candidates, a budget below one update, or settings of the optimiser that do not
+            go together.
     """
 
     makes_updates = True
@@ -79,6 +83,8 @@ class LatentPairModule(StoppedPairs, PairModule):
         lr: float = 1.0,
         momentum: float = 0.9,
         nesterov: bool = False,
+        optimizer: str = "sgd",
+        adam: Mapping[str, Any] | None = None,
         candidates: int = 1,
         choosing: Objective | None = None,
         budget: Budget | None = None,
@@ -87,14 +93,14 @@ class LatentPairModule(StoppedPairs, PairModule):
     ) -> None:
         super().__init__(chain, judges=judges, pairs=pairs, budget=budget)
         check_candidates(candidates)
-        _check(num_optimization_steps, nesterov and not momentum)
+        check_updates(num_optimization_steps)
         self.method = "doodl" if objective.saliency is None else "sgool"
         self.objective, self.choosing, self.candidates = objective, choosing, candidates
         self.num_optimization_steps = self._planned = num_optimization_steps
         if self.budget:
             fitting = updates_that_fit(self.costs, self.budget, num_optimization_steps, candidates)
             self.num_optimization_steps = fitting
-        self.lr, self.momentum, self.nesterov = lr, momentum, nesterov
+        self.lr, self.optimizer_settings = lr, OptimizerSettings(optimizer, momentum, nesterov, adam or {})
         shape = (chain.num_streams, 0, *chain.latent_shape())
         self.latents = nn.Parameter(torch.zeros(shape, dtype=chain.latents_dtype, device=chain.device))
         #: One per decoded stream, since each remembers the salient regions of its own images.
@@ -197,8 +203,8 @@ class LatentPairModule(StoppedPairs, PairModule):
         return in_unit_range(self().images[0])
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Makes SGD with momentum, as DOODL uses it: b = 0.9 b + g without dampening."""
-        return torch.optim.SGD([self.latents], lr=self.lr, momentum=self.momentum, nesterov=self.nesterov)
+        """Makes the optimiser, by default SGD with momentum, as DOODL uses it: b = 0.9 b + g without dampening."""
+        return self.optimizer_settings.build(self.latents, self.lr)
 
     def configure_callbacks(self) -> list[L.Callback]:
         """Adds what makes the results (`Trajectory`) where the Trainer has none, and what watches the seconds."""
@@ -242,13 +248,12 @@ class LatentPairModule(StoppedPairs, PairModule):
 
     def batch_state(self) -> dict[str, Any]:
         """All that is needed to go on with the batch under way after the update that has just been made."""
-        momentum = self.trainer.optimizers[0].state[self.latents].get("momentum_buffer")
         return {
             **super().batch_state(),
             "pairs": [pair.pair_id for pair in self.pairs],
             "update": self.update + (not self.search.under_way),
             "latents": self.latents.detach().cpu(),
-            "momentum": None if momentum is None else momentum.detach().cpu(),
+            **optimizer_state(self.trainer.optimizers[0], self.latents),
             **{name: getattr(self, name) for name in ("failures", "stopped", "retries")},
             "objectives": [objective.state_dict() for objective in self.objectives],
             "search": self.search.state_dict(),
@@ -261,8 +266,7 @@ class LatentPairModule(StoppedPairs, PairModule):
         assert self.batch is not None
         self.batch.update = state["update"]
         self.latents.copy_(state["latents"])
-        if state["momentum"] is not None:
-            self.trainer.optimizers[0].state[self.latents]["momentum_buffer"] = state["momentum"].to(self.latents)
+        restore_optimizer_state(self.trainer.optimizers[0], self.latents, state)
         self.failures, self.stopped, self.retries = (dict(state[k]) for k in ("failures", "stopped", "retries"))
         for objective, remembered in zip(self.objectives, state["objectives"], strict=True):
             objective.load_state_dict(remembered)
@@ -283,17 +287,7 @@ class LatentPairModule(StoppedPairs, PairModule):
 
     def checkpoint_settings(self) -> list[Any]:
         """All settings that the batch's results depend on."""
-        own = [self.num_optimization_steps, self.lr, self.momentum, self.nesterov]
+        own = [self.num_optimization_steps, self.lr, *self.optimizer_settings.checkpoint_settings()]
         rules = [callback for callback in self.pair_callbacks() if isinstance(callback, UpdateCallback)]
         search = [self.candidates, self.choosing and self.choosing.checkpoint_settings(), self.budget]
         return [*super().checkpoint_settings(), self.objective.checkpoint_settings(), own, rules, search]
-
-
-def _check(num_optimization_steps: int, nesterov_alone: bool) -> None:
-    if num_optimization_steps < 1:
-        raise SgoolError(
-            f"`optimization.num_optimization_steps`: expected 1 or more, got {num_optimization_steps}; "
-            "the method `vanilla` makes images without updates"
-        )
-    if nesterov_alone:
-        raise SgoolError("`optimization.nesterov`: expected a momentum above 0, got 0; there is nothing to look ahead")

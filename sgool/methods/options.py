@@ -11,11 +11,24 @@ from typing import Any, ClassVar
 
 from sgool.config.kinds import Kind
 from sgool.config.options import Config, CustomOptions, option, required
-from sgool.config.rules import Problem, Schema, check, choice, flag, integer, mapping, number, optional, text
+from sgool.config.rules import (
+    Problem,
+    Rule,
+    Schema,
+    check,
+    choice,
+    flag,
+    integer,
+    mapping,
+    number,
+    optional,
+    text,
+)
 from sgool.config.suggest import did_you_mean
 from sgool.diffusion.options import SAMPLERS
 from sgool.methods.base_options import MethodOptions, merged, method_budget
 from sgool.methods.search_options import BestOfNOptions, EvolutionOptions, FKSteeringOptions, ZeroOrderOptions
+from sgool.methods.step_rules import are_betas, optimizer_problems, whiten_problems
 
 #: What the configuration's ``optimization`` may hold.
 OPTIMIZATION: dict[str, Schema] = {
@@ -23,12 +36,27 @@ OPTIMIZATION: dict[str, Schema] = {
     "lr": number(above=0),
     "momentum": number(least=0, below=1),
     "nesterov": flag(),
+    "optimizer": choice("sgd", "adam", "adamw"),
+    "adam": {
+        "betas": Rule("two numbers, each at least 0 and below 1", are_betas),
+        "eps": number(above=0),
+        "weight_decay": number(least=0),
+    },
+    "lr_schedule": choice("constant", "cosine", "linear"),
+    "warmup_updates": integer(0),
+    "whiten": {"gradient": flag(), "latents": flag(), "block": integer(2)},
     "grad_clip_value": optional(number(above=0)),
     "grad_clip_norm": optional(number(above=0)),
     "gradient_rms": optional(number(above=0)),
     "saliency_mask": flag(),
     "norm_regularizer": number(least=0),
     "gaussianity": {"weight": number(least=0), "dim": integer(1), "permutations": integer(1)},
+    "power_spectrum": {
+        "weight": number(least=0),
+        "spectrum_weight": number(above=0),
+        "block": integer(1),
+        "target": number(above=0),
+    },
     "perturb_std": number(least=0),
     "perturb_schedule": choice("constant", "linear", "spherical"),
     "clamp_images": flag(),
@@ -47,6 +75,12 @@ OPTIMIZATION_DEFAULTS: dict[str, Any] = {
     "steps_offset": None,
     "candidates": 1,
     "choose_by": "own",
+    "optimizer": "sgd",
+    "adam": {"betas": [0.9, 0.999], "eps": 1e-8, "weight_decay": 0},
+    "lr_schedule": "constant",
+    "warmup_updates": 0,
+    "whiten": {"gradient": False, "latents": False, "block": 16},
+    "power_spectrum": {"weight": 0, "spectrum_weight": 25.0, "block": 16, "target": 0.875},
 }
 #: Keys of ``optimization``, as many as a method has values of its own for; `own_optimization_problems` looks into it.
 _OWN_OPTIMIZATION = mapping("keys of `optimization`")
@@ -75,19 +109,20 @@ class OptimizeOptions(MethodOptions):
     def problems(self, where: str, config: Config) -> Iterator[str]:
         """Finds keys of the optimisation that do not go together."""
         settings = merged(config["optimization"], self.optimization)
-        if settings["nesterov"] and not settings["momentum"]:
-            yield f"`{where}`: expected a momentum above 0 where nesterov=true, got {settings['momentum']}"
+        yield from optimizer_problems(where, settings)
+        yield from whiten_problems(where, settings)
         if settings["saliency_mask"] and not self.use_saliency:
             yield (
                 f"`{where}`: expected use_saliency=true where `optimization.saliency_mask` is, which weights the "
                 "gradient with the map; for one method alone set +method.NAME.optimization.saliency_mask=true"
             )
         seconds = method_budget(config, where.removeprefix("method."))["seconds"]
-        if seconds is not None and settings["perturb_schedule"] == "linear":
-            yield (
-                f"`{where}`: expected perturb_schedule constant or spherical where `budget.seconds` is set, got "
-                "linear: how many updates there will be is not known beforehand"
-            )
+        for key, known in (("perturb_schedule", ("constant", "spherical")), ("lr_schedule", ("constant",))):
+            if seconds is not None and settings[key] not in known:
+                yield (
+                    f"`{where}`: expected {key} {' or '.join(known)} where `budget.seconds` is set, got "
+                    f"{settings[key]}: how many updates there will be is not known beforehand"
+                )
         yield from _early_stop_problems(where, settings["early_stop"]["term"], config["objective"]["terms"])
 
 

@@ -39,6 +39,10 @@ class TextAlignment:
         """Embeds the pairs' prompts to (B, D), each by itself, so that rounding is the same in every batch."""
         return torch.cat([self.clip.encode_text([pair.prompt]) for pair in pairs])
 
+    def phrase_targets(self, phrases: Sequence[str]) -> Tensor:
+        """Embeds phrases to (P, D), each by itself."""
+        return torch.cat([self.clip.encode_text([phrase]) for phrase in phrases])
+
     def problems(self, pairs: Sequence[PromptSeed]) -> list[str]:
         """Returns no problem: any text can be read."""
         return []
@@ -50,6 +54,10 @@ class TextAlignment:
     def __call__(self, views: Tensor, targets: Tensor) -> Tensor:
         """Returns losses (N,) in [0, pi^2 / 2] of views (N, 3, s, s) for targets (N, D)."""
         return spherical_distance(self.clip.encode_image(views), targets)
+
+    def paired(self, views: Tensor, index: Tensor, targets: Tensor) -> Tensor:
+        """Returns losses (M,) of views[index] for targets (M, D); each of the views (N, 3, s, s) is embedded once."""
+        return spherical_distance(self.clip.encode_image(views)[index], targets)
 
 
 class ImageAlignment:

@@ -74,6 +74,20 @@ def crop_resize(images: Tensor, boxes: Sequence[Sequence[Region]], size: int) ->
     return stacked, torch.tensor(owner, dtype=torch.long, device=images.device)
 
 
+class Views:
+    """Views of images: boxes that are cut out and resized once for each size."""
+
+    def __init__(self, images: Tensor, boxes: Sequence[tuple[Region, ...]]) -> None:
+        self.images, self.boxes = images, boxes
+        self._cut: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def at(self, size: int) -> tuple[Tensor, Tensor]:
+        """Returns the views and their images' indices as `crop_resize` does."""
+        if size not in self._cut:
+            self._cut[size] = crop_resize(self.images, self.boxes, size)
+        return self._cut[size]
+
+
 def _crop(image: Tensor, box: Region) -> Tensor:
     height, width = image.shape[-2:]
     bottom, right = box.top + box.height, box.left + box.width

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,12 +13,12 @@ from torch import Tensor
 from sgool.errors import ConfigError
 from sgool.models.autoencoder import in_unit_range
 from sgool.models.fingerprint import fingerprints
-from sgool.objectives.crops import crop_resize, random_boxes
+from sgool.objectives.crops import Views, random_boxes
+from sgool.objectives.detection import Detection, PhraseDetector, detect, phrase_detector
+from sgool.objectives.matching import BoundPhrases, Matching, bind_phrases
 from sgool.objectives.settings import CropSettings, SaliencySettings, weight_problems
-from sgool.objectives.terms import SeededTerm, Term
-from sgool.results.checkpoint import eight_bit, pack_image, unpack_image
-from sgool.saliency.regions import find_regions
-from sgool.types import ObjectiveOutput, PromptSeed, Region
+from sgool.objectives.terms import SeededTerm, Term, evaluated
+from sgool.types import ObjectiveOutput, PhraseMatch, PromptSeed, Region
 
 __all__ = ["BoundObjective", "CropSettings", "Objective", "SaliencySettings"]
 
@@ -63,7 +62,12 @@ class Objective:
             raise ValueError("expected at least one pair to bind an objective to, got none")
         objective = copy.copy(self)
         objective.saliency = self.saliency.bind(pairs) if self.saliency else None
-        return BoundObjective(objective, {name: term.targets(pairs) for name, term in self.terms.items()}, len(pairs))
+        targets = {name: term.targets(pairs) for name, term in self.terms.items()}
+        if self.saliency is None or self.saliency.match == "prompt":
+            return BoundObjective(objective, targets, len(pairs))
+        phrases = bind_phrases(self.terms, pairs)
+        of_phrases = phrase_detector(self.saliency.detector, phrases.phrases) if phrases.targets else None
+        return BoundObjective(objective, targets, len(pairs), phrases, of_phrases)
 
     def checkpoint_settings(self) -> list[Any]:
         """Returns the settings that must be equal for a checkpoint to fit this objective."""
@@ -85,14 +89,6 @@ class Objective:
         return {name: sorted(fingerprints(term)) for name, term in self.terms.items() if self.weights[name]}
 
 
-@dataclass(frozen=True)
-class _Detection:
-    """Saliency maps (B, 1, H, W), and the regions that were found in each."""
-
-    maps: Tensor
-    regions: tuple[tuple[Region, ...], ...]
-
-
 @dataclass
 class BoundObjective:
     """An objective with the targets of B pairs and the salient regions that were found last.
@@ -104,12 +100,16 @@ class BoundObjective:
         objective: The objective, with terms, weights and settings.
         targets: Name of a term -> its targets (B, D).
         batch_size: Number B of images.
+        phrases: The pairs' phrases, if regions are matched with them; else None.
+        of_phrases: Makes a map for each phrase, if the detector looks for texts; else None.
     """
 
     objective: Objective
     targets: Mapping[str, Tensor]
     batch_size: int
-    _detection: _Detection | None = field(default=None, init=False, repr=False)
+    phrases: BoundPhrases | None = None
+    of_phrases: PhraseDetector | None = None
+    _detection: Detection | None = field(default=None, init=False, repr=False)
 
     def __call__(self, images: Tensor, generators: Sequence[torch.Generator], update: int) -> ObjectiveOutput:
         """Computes the loss at one update.
@@ -126,6 +126,8 @@ class BoundObjective:
             Losses (B,) = sum over terms of weight * (w_global * reduced crops + w_salient * sum of mass * region),
             differentiable; the terms before their weights; the last maps and regions. The reduced crops have weight
             w_global + w_salient if there are no regions, and 1 without a detector; so has a term of the whole image.
+            Where regions are matched with phrases, a term that reads phrases has `sgool.objectives.matching.match`
+            in place of the sum over regions, and the matches are returned too.
 
         Raises:
             ValueError: Images or generators do not match the bound pairs.
@@ -167,45 +169,57 @@ class BoundObjective:
         self._check(images)
         return self._combine(images, [()] * self.batch_size, self._last_detection(images)).loss
 
+    @torch.no_grad()
+    def find_phrases(self, images: Tensor) -> tuple[tuple[PhraseMatch, ...], ...]:
+        """Returns where each phrase is found in images (B, 3, H, W), by regions of their own, which are not kept.
+
+        Empty where regions are not matched with phrases.
+
+        Raises:
+            ValueError: The images do not match the bound pairs.
+        """
+        self._check(images)
+        if self.phrases is None:
+            return ()
+        return self._combine(images, [()] * self.batch_size, self._detect(images)).matches
+
     def state_dict(self) -> dict[str, Any]:
         """Returns the regions found last, in plain values, and the maps in 8 bits; empty before any detection."""
-        if self._detection is None:
-            return {}
-        regions = [[dataclasses.astuple(region) for region in own] for own in self._detection.regions]
-        return {"maps": [pack_image(one) for one in eight_bit(self._detection.maps)], "regions": regions}
+        return {} if self._detection is None else self._detection.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restores the regions of a `state_dict` as those found last."""
         if not state:
             return
-        device = next(iter(self.targets.values())).device
-        maps = torch.stack([unpack_image(one) for one in state["maps"]]).to(device)
-        self._detection = _Detection(maps, tuple(tuple(Region(*one) for one in own) for own in state["regions"]))
+        self._detection = Detection.from_state(state, next(iter(self.targets.values())).device)
 
     def _check(self, images: Tensor) -> None:
         if images.ndim != 4 or images.shape[0] != self.batch_size or images.shape[1] != 3:
             raise ValueError(f"expected images of shape ({self.batch_size}, 3, H, W), got {tuple(images.shape)}")
 
-    def _current_detection(self, images: Tensor, update: int) -> _Detection | None:
+    def _current_detection(self, images: Tensor, update: int) -> Detection | None:
         saliency = self.objective.saliency
         if saliency is not None and update % saliency.every_n_steps == 0:
-            return _detect(images, saliency)
+            return self._detect(images)
         return self._last_detection(images)
 
-    def _last_detection(self, images: Tensor) -> _Detection | None:
-        saliency = self.objective.saliency
-        if saliency is None:
+    def _last_detection(self, images: Tensor) -> Detection | None:
+        if self.objective.saliency is None:
             return None
         last = self._detection
         if last is None or last.maps.shape[-2:] != images.shape[-2:]:
-            return _detect(images, saliency)
+            return self._detect(images)
         return last
+
+    def _detect(self, images: Tensor) -> Detection:
+        assert self.objective.saliency is not None
+        return detect(images, self.objective.saliency, self.of_phrases)
 
     def _combine(
         self,
         images: Tensor,
         boxes: Sequence[Sequence[Region]],
-        detection: _Detection | None,
+        detection: Detection | None,
         seeds: Sequence[int] | None = None,
     ) -> ObjectiveOutput:
         """Combines the terms' losses on all views; without ``boxes``, an image's global view is the whole image."""
@@ -214,74 +228,45 @@ class BoundObjective:
         regions = detection.regions if detection else ((),) * len(crops)
         # An infinite pixel is no white one: the loss must not be finite.
         seen = in_unit_range(images) if self.objective.clamp_images else images
-        views = _Views(seen, [own + found for own, found in zip(crops, regions, strict=True)])
+        matching = Matching(self.phrases, regions, whole, self.objective.saliency)
+        views = Views(seen, [own + found for own, found in zip(crops, matching.views, strict=True)])
         values = {}
         for name, term in self.objective.terms.items():
             if term.input_size is None:
                 given = images if getattr(term, "unclamped", False) else seen
-                whole_losses = _evaluate(term, given, self.targets[name], seeds)
+                whole_losses = evaluated(term, given, self.targets[name], seeds)
                 values[name] = self._full_weight() * whole_losses
                 continue
             resized, owner = views.at(term.input_size)
             targets = self.targets[name]
+            if matching.reads(name):
+                weight = self.objective.weights[name]
+                values[name] = matching.values(name, term, weight, resized, crops, targets, seeds, self._reduced)
+                continue
             view_seeds = seeds and [seeds[index] for index in owner.tolist()]
-            losses = _evaluate(term, resized, targets[owner.to(targets.device)], view_seeds)
+            losses = evaluated(term, resized, targets[owner.to(targets.device)], view_seeds)
             parts = zip(losses.split([len(own) for own in views.boxes]), crops, regions, strict=True)
             values[name] = torch.stack([self._image_loss(loss, len(own), found) for loss, own, found in parts])
         loss = torch.stack([weight * values[name] for name, weight in self.objective.weights.items()]).sum(dim=0)
-        return ObjectiveOutput(loss, values, detection.maps if detection else None, tuple(regions))
+        maps = detection.maps if detection else None
+        return ObjectiveOutput(loss, values, maps, tuple(regions), matching.matches())
 
     def _image_loss(self, losses: Tensor, num_crops: int, regions: Sequence[Region]) -> Tensor:
         """Reduces an image's losses, those of global views before those of regions, to a scalar."""
-        crops = losses[:num_crops]
-        reduced = crops.amin() if self.objective.crops.reduction == "min" else crops.mean()
+        reduced = self._reduced(losses[:num_crops])
         saliency = self.objective.saliency
         if saliency is None:
             return reduced
         if not regions:  # with the regions' weight too; otherwise a flat image would have the lowest loss
             return self._full_weight() * reduced
         masses = losses.new_tensor([region.mass for region in regions])
-        return saliency.w_global * reduced + saliency.w_salient * (masses * losses[num_crops:]).sum()
+        of_regions = losses[num_crops : num_crops + len(regions)]  # phrases may look at the whole image besides
+        return saliency.w_global * reduced + saliency.w_salient * (masses * of_regions).sum()
+
+    def _reduced(self, crops: Tensor) -> Tensor:
+        return crops.amin() if self.objective.crops.reduction == "min" else crops.mean()
 
     def _full_weight(self) -> float:
         """Returns the weight of a view of the whole image: the weights of crops and regions together."""
         saliency = self.objective.saliency
         return 1.0 if saliency is None else saliency.w_global + saliency.w_salient
-
-
-def _evaluate(term: Term, views: Tensor, targets: Tensor, seeds: Sequence[int] | None) -> Tensor:
-    if seeds is not None and isinstance(term, SeededTerm):
-        return term.seeded(views, targets, seeds)
-    return term(views, targets)
-
-
-class _Views:
-    """Views of images: boxes that are cut out and resized once for each size."""
-
-    def __init__(self, images: Tensor, boxes: Sequence[tuple[Region, ...]]) -> None:
-        self.images, self.boxes = images, boxes
-        self._cut: dict[int, tuple[Tensor, Tensor]] = {}
-
-    def at(self, size: int) -> tuple[Tensor, Tensor]:
-        if size not in self._cut:
-            self._cut[size] = crop_resize(self.images, self.boxes, size)
-        return self._cut[size]
-
-
-@torch.no_grad()
-def _detect(images: Tensor, settings: SaliencySettings) -> _Detection:
-    finite = images.isfinite().flatten(1).all(dim=1).view(-1, 1, 1, 1)
-    maps = settings.detector(torch.where(finite, images.detach().clamp(0, 1), 0))
-    # An image that is not finite is replaced by a black one for the detector, and has no regions.
-    maps = torch.where(finite, maps, 0)
-    regions = tuple(
-        find_regions(
-            saliency_map[0],
-            threshold=settings.threshold,
-            max_regions=settings.max_regions,
-            margin=settings.margin,
-            min_side=settings.min_side,
-        )
-        for saliency_map in maps
-    )
-    return _Detection(maps, regions)

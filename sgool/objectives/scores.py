@@ -120,6 +120,12 @@ class Score:
         """Encodes the pairs' prompts to (B, D), each by itself, so that rounding is the same in every batch."""
         return torch.cat([self.scorer.encode_prompts([pair.prompt]) for pair in pairs])
 
+    def phrase_targets(self, phrases: Sequence[str]) -> Tensor | None:
+        """Encodes phrases to (P, D), each by itself; None if the network reads no text (an aesthetic rating)."""
+        if not hasattr(self.scorer, "truncated"):
+            return None
+        return torch.cat([self.scorer.encode_prompts([phrase]) for phrase in phrases])
+
     def problems(self, pairs: Sequence[PromptSeed]) -> list[str]:
         """Returns no problem: any text can be read."""
         return []

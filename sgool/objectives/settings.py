@@ -62,6 +62,11 @@ class SaliencySettings:
         w_global: Weight of the global crops.
         w_salient: Weight of the regions. The default weights sum to 1, so that the loss has the same scale as without
             saliency, and suits the same learning rates.
+        match: "prompt": each region answers for the whole prompt. "phrases": each phrase of the prompt has to be seen
+            in some region (`sgool.objectives.matching`).
+        assign: Which region answers for a phrase: "softmin" or "hungarian".
+        match_temperature: Temperature of the soft minimum, above 0, in the unit of a term's loss.
+        match_masses: Whether a region with more saliency counts as nearer.
 
     Raises:
         ConfigError: Values are outside their range; it lists all of them.
@@ -75,6 +80,10 @@ class SaliencySettings:
     every_n_steps: int = 1
     w_global: float = 0.5
     w_salient: float = 0.5
+    match: Literal["prompt", "phrases"] = "prompt"
+    assign: Literal["softmin", "hungarian"] = "softmin"
+    match_temperature: float = 0.02
+    match_masses: bool = False
 
     def __post_init__(self) -> None:
         problems = region_problems(self.threshold, self.max_regions, self.margin, self.min_side)
@@ -84,6 +93,11 @@ class SaliencySettings:
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
                 problems.append(f"saliency.{name} must be 0 or more, got {value}.")
+        for name, known in (("match", ("prompt", "phrases")), ("assign", ("softmin", "hungarian"))):
+            if getattr(self, name) not in known:
+                problems.append(f"saliency.{name} must be {known[0]!r} or {known[1]!r}, got {getattr(self, name)!r}.")
+        if not (math.isfinite(self.match_temperature) and self.match_temperature > 0):
+            problems.append(f"saliency.match_temperature must be above 0, got {self.match_temperature}.")
         if self.w_global == 0 == self.w_salient:
             problems.append("saliency.w_global and saliency.w_salient are both 0: nothing would be optimised.")
         if problems:

@@ -27,6 +27,10 @@ class Term(Protocol):
     - ``problems(pairs)``, if ``targets`` refuses some pairs, or takes long. It returns a sentence for each pair that
       the term cannot be bound to, and is asked before the run's first network call. Without it, ``targets`` is called
       for each pair alone.
+    - ``phrase_targets(phrases)``, if it reads text: targets as of ``targets``, a row for each phrase. Salient regions
+      can then be matched with phrases (`sgool.objectives.matching`). It returns None if its network reads no text. Such
+      a term may also have ``paired(views, index, targets)``, which returns the losses (M,) of ``views[index]`` for
+      targets (M, D) and embeds each view once; without it the term is called with the views repeated.
     - ``truncated(prompts)``, if it cuts long prompts off. It returns for each prompt the text that it does not read, or
       None.
 
@@ -64,6 +68,13 @@ class SeededTerm(Term, Protocol):
     def seeded(self, views: Tensor, targets: Tensor, seeds: Sequence[int]) -> Tensor:
         """Returns losses (N,) whose random numbers come from ``seeds``, one per view."""
         ...
+
+
+def evaluated(term: Term, views: Tensor, targets: Tensor, seeds: Sequence[int] | None) -> Tensor:
+    """Returns a term's losses (N,) of views (N, 3, s, s), with a seed for each view where the term is seeded."""
+    if seeds is not None and isinstance(term, SeededTerm):
+        return term.seeded(views, targets, seeds)
+    return term(views, targets)
 
 
 def towards(scores: Tensor, goal: Goal) -> Tensor:

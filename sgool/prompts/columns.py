@@ -13,6 +13,7 @@ PROMPT_COLUMNS = ("prompt", "prompts", "text", "caption")
 CATEGORY_COLUMNS = ("category", "phenomenon", "label")
 SEED_COLUMNS = ("seed",)
 NEGATIVE_COLUMNS = ("negative_prompt", "negative_prompts", "negative prompt")
+PHRASE_COLUMNS = ("phrases",)
 
 
 @dataclass(frozen=True)
@@ -23,11 +24,12 @@ class Found:
     category: str | None
     seed: str | None
     negative_prompt: str | None
+    phrases: str | None
 
     @property
     def read(self) -> tuple[str | None, ...]:
         """The columns that are read as something else than metadata."""
-        return (self.prompt, self.category, self.seed, self.negative_prompt)
+        return (self.prompt, self.category, self.seed, self.negative_prompt, self.phrases)
 
 
 @dataclass(frozen=True)
@@ -40,12 +42,14 @@ class Columns:
         seed: Name of the column with each row's own seed; None: the first of `SEED_COLUMNS`, if any is there; empty:
             no column is read.
         negative_prompt: The same for each row's own negative prompt and `NEGATIVE_COLUMNS`.
+        phrases: The same for each prompt's phrases and `PHRASE_COLUMNS`.
     """
 
     prompt: str | None = None
     category: str | None = None
     seed: str | None = None
     negative_prompt: str | None = None
+    phrases: str | None = None
 
     @property
     def given(self) -> list[str]:
@@ -72,7 +76,7 @@ class Columns:
 
     def settings_beside(self, names: Iterable[str]) -> list[str]:
         """Returns those names, of keys beside a list of prompts, that look like a setting of all its prompts."""
-        known = {*SETTINGS, *SEED_COLUMNS, *NEGATIVE_COLUMNS}
+        known = {*SETTINGS, *SEED_COLUMNS, *NEGATIVE_COLUMNS, *PHRASE_COLUMNS}
         return [shown_name(name) for name in names if str(name).strip().lower() in known]
 
     def problems(self, names: Sequence[str]) -> list[str]:
@@ -102,6 +106,7 @@ _ROLES = {
     "category": CATEGORY_COLUMNS,
     "seed": SEED_COLUMNS,
     "negative_prompt": NEGATIVE_COLUMNS,
+    "phrases": PHRASE_COLUMNS,
 }
 
 

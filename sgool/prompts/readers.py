@@ -30,6 +30,7 @@ def read_prompts(
     category_column: str | None = None,
     seed_column: str | None = None,
     negative_prompt_column: str | None = None,
+    phrases_column: str | None = None,
     split: str | None = None,
     subset: str | None = None,
     revision: str | None = None,
@@ -49,6 +50,7 @@ def read_prompts(
         category_column: Name of the categories' column, which a set need not have; None: one of the usual names.
         seed_column: Name of the column with each row's own seed; None: ``seed``, if there is one; empty: none is read.
         negative_prompt_column: The same for negative prompts and ``negative_prompt``.
+        phrases_column: The same for the things that each prompt names and ``phrases``.
         split: Split of a data set; None: the only one. Prompt files ignore this and the next two arguments.
         subset: Subset of a data set (its "config"); None: the default one.
         revision: Branch, tag or commit of a hub data set; None: the newest.
@@ -65,7 +67,7 @@ def read_prompts(
     """
     if duplicates not in DUPLICATES:
         raise ConfigError([f"`data.duplicates`: expected {', '.join(DUPLICATES)}, got {duplicates!r}"])
-    columns = Columns(prompt_column, category_column, seed_column, negative_prompt_column)
+    columns = Columns(prompt_column, category_column, seed_column, negative_prompt_column, phrases_column)
     records: Iterator[tuple[int, Any]]
     if is_dataset(source):
         problems = Problems(str(source))

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sgool.prompts.columns import Columns, Found
+from sgool.prompts.phrase_cells import read_phrases
 from sgool.prompts.text import Problems, shown, text_problem
 
 #: Columns whose text may be a scene in JSON, which is an object with a list `objects` that is not empty.
@@ -31,6 +32,7 @@ class PromptRow:
         metadata: The other columns by their names, without empty cells; a ``scene`` is parsed from JSON.
         seed: The row's own seed, in [0, 2^63); None: `data.seeds` counts.
         negative_prompt: The row's own negative prompt, stripped; None: `data.negative_prompt` counts.
+        phrases: The things that the prompt names, by the row's own column; None: `data.phrases` finds them.
     """
 
     prompt: str
@@ -39,6 +41,7 @@ class PromptRow:
     metadata: Mapping[str, Any] = field(default_factory=dict, compare=False)
     seed: int | None = None
     negative_prompt: str | None = None
+    phrases: tuple[str, ...] | None = None
 
 
 class RowReader:
@@ -99,6 +102,7 @@ class RowReader:
             _metadata(others),
             self._seed(record.get(found.seed), line, where),
             self._negative_prompt(record.get(found.negative_prompt), line, where),
+            self._phrases(record.get(found.phrases), line, where),
         )
         return self._checked(row, line, where)
 
@@ -138,6 +142,13 @@ class RowReader:
             self.problems.add(line, f"{where}negative prompt: {problem}")
             return None
         return value.strip() or None
+
+    def _phrases(self, value: Any, line: int, where: str) -> tuple[str, ...] | None:
+        """Reads a row's own phrases; None where its cell is empty."""
+        phrases, problems = read_phrases(value)
+        for problem in problems:
+            self.problems.add(line, f"{where}phrases: {problem}")
+        return phrases
 
     def _find(self, record: Mapping[str, Any]) -> Found:
         """Finds the keys that are read, once per set of keys, since all rows of a table have the same ones."""
@@ -181,7 +192,7 @@ class RowReader:
         given = self.columns.given
         if not self._mappings and number and given:
             self.problems.add(0, f"{' and '.join(f'`{key}`' for key in given)}: there are no columns, only prompts")
-        for role in ("category", "seed", "negative_prompt"):
+        for role in ("category", "seed", "negative_prompt", "phrases"):
             if self._mappings and role not in self._roles and getattr(self.columns, role):
                 self.problems.add(0, self.columns.not_found(role, self._keys))
         if self._mappings > 1 and len(self._without_prompt) == self._mappings:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Container, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from sgool.config.paths import TEXT, prompt_file
 from sgool.errors import ConfigError
 from sgool.prompts.hub import dataset_name, is_dataset
+from sgool.prompts.noun_chunks import SPACY, chunk_phrases
 from sgool.prompts.readers import read_prompts
 from sgool.prompts.rows import SEEDS, PromptRow
 from sgool.types import DataIds, PromptSeed, without_seed
@@ -57,6 +58,7 @@ def load_pairs(
     indices: str | Sequence[int] | None = None,
     categories: str | Sequence[str] | None = None,
     negative_prompt: str = "",
+    phrases: str = "rule",
     **reading: Any,
 ) -> list[PromptSeed]:
     """Makes the pairs of a prompt file or data set; the arguments are the keys of ``data`` in the configuration.
@@ -71,10 +73,13 @@ def load_pairs(
             as in Python's slices. They stay in the file's order.
         categories: Keep only prompts of these categories; case does not matter.
         negative_prompt: Text of the unconditional pass, for rows without one of their own.
+        phrases: What finds the phrases of prompts without phrases of their own in the file: "rule", or "spacy:" and a
+            pipeline (`sgool.prompts.noun_chunks.chunk_phrases`).
         reading: Further arguments of `sgool.prompts.readers.read_prompts`: ``prompt_column``, ``split``, ...
 
     Raises:
-        ConfigError: The file or the seeds have a problem, or the file does not have such indices or categories.
+        ConfigError: The file or the seeds have a problem, the file does not have such indices or categories, or spaCy
+            or its pipeline is missing.
     """
     return _load(
         prompts,
@@ -84,6 +89,7 @@ def load_pairs(
         indices=indices,
         categories=categories,
         negative_prompt=negative_prompt,
+        phrases=phrases,
         **reading,
     )[0]
 
@@ -97,6 +103,7 @@ def _load(
     indices: str | Sequence[int] | None = None,
     categories: str | Sequence[str] | None = None,
     negative_prompt: str = "",
+    phrases: str = "rule",
     **reading: Any,
 ) -> tuple[list[PromptSeed], DataIds]:
     rows = read_prompts(prompts, **reading)
@@ -111,10 +118,23 @@ def _load(
     if problems:
         raise ConfigError(problems)
     dataset = name or _dataset_name(prompts)
+    chosen = _with_phrases(chosen, phrases)
     pairs = expand_pairs(chosen, seeds, dataset=dataset, negative_prompt=negative_prompt)
     if reading.get("duplicates", "error") != "keep":
         pairs = _each_once(pairs, drop=reading.get("duplicates") == "drop")
-    return pairs[:limit], _ids(rows, dataset, negative_prompt)
+    given = {without_seed(pair.pair_id): pair.phrases for pair in pairs if pair.phrases}
+    return pairs[:limit], replace(_ids(rows, dataset, negative_prompt), phrases=given)
+
+
+def _with_phrases(rows: Sequence[PromptRow], phrases: str) -> list[PromptRow]:
+    """Returns rows with the phrases of a pipeline of spaCy, if ``phrases`` names one, where they have none."""
+    if not phrases.startswith(SPACY):
+        if phrases != "rule":
+            raise ConfigError([f"`data.phrases`: expected rule, or {SPACY} and a pipeline of spaCy, got {phrases!r}"])
+        return list(rows)
+    without = [row.prompt for row in rows if row.phrases is None]
+    found = iter(chunk_phrases(without, phrases.removeprefix(SPACY)))
+    return [row if row.phrases is not None else replace(row, phrases=next(found)) for row in rows]
 
 
 def _each_once(pairs: Sequence[PromptSeed], *, drop: bool) -> list[PromptSeed]:
@@ -184,7 +204,10 @@ def _pairs(row: PromptRow, seeds: Sequence[int], dataset: str, negative_prompt: 
     """Returns the pairs of a row: with its own seed and negative prompt where it has them."""
     negative = negative_prompt if row.negative_prompt is None else row.negative_prompt
     own = seeds if row.seed is None else (row.seed,)
-    return [PromptSeed(row.prompt, seed, row.index, row.category, dataset, negative, row.metadata) for seed in own]
+    first = PromptSeed(
+        row.prompt, 0, row.index, row.category, dataset, negative, metadata=row.metadata, phrases=row.phrases
+    )
+    return [replace(first, seed=seed) for seed in own]
 
 
 def _seed_list(seeds: int | Sequence[int]) -> list[int]:

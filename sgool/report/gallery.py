@@ -16,6 +16,7 @@ import pandas as pd
 
 from sgool.report.images import LARGE_SIDE, MANY, SIDE, Strip, make_strip
 from sgool.report.metrics import Metric, scene_parts
+from sgool.report.saliency import found_phrases
 
 _LONGEST_ERROR = 600
 _DIGITS = 7
@@ -60,7 +61,8 @@ def gallery_data(
         ``methods``: [label, position of its baseline or null]. ``metrics``: mappings. ``parts``: the scene reader's
         answers. ``categories``, ``datasets``: names, to which rows give a position. ``rows``: [pair id, prompt,
         category, dataset, seed, cells]; a cell is null (not run) or [file, frames, overlay, aspect, values, first
-        values, answers, first answers, error, calls, seconds].
+        values, answers, first answers, error, calls, seconds], and where regions were matched with phrases
+        [[phrase, distance, box], ...] of `sgool.report.saliency.found_phrases`.
     """
     labels = list(baselines)
     parts = scene_parts(frame.columns)
@@ -129,6 +131,7 @@ def _cell(entry: Mapping[str, Any], strip: Strip, metrics: Sequence[Metric], par
         [int(failed), error],
         int(entry["network_evaluations"]),
         _number(entry["seconds"]),
+        *([found_phrases(entry["phrases"], strip.size)] if entry.get("phrases") else []),
     ]
 
 

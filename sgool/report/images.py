@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
@@ -39,6 +39,7 @@ class Strip:
         overlay: Whether one more frame shows the saliency map over the final image.
         aspect: A frame's width by its height.
         missing: Texts on files that are missing or cannot be read.
+        size: Width and height of the final image's file, in pixels; None: there is none.
     """
 
     file: str | None = None
@@ -46,6 +47,7 @@ class Strip:
     overlay: bool = False
     aspect: float = 1.0
     missing: tuple[str, ...] = ()
+    size: tuple[int, int] | None = field(default=None, compare=False)
 
 
 def make_strip(folder: Path, target: Path, side: int, *, failed: bool = False) -> Strip:
@@ -74,8 +76,8 @@ def make_strip(folder: Path, target: Path, side: int, *, failed: bool = False) -
     if saliency is not None and final is not None:
         frames.append(overlay(frames[-1], saliency))
     _save(frames, target)
-    overlaid = len(frames) > len(pictures)
-    return Strip(target.name, tuple(name for name, _ in pictures), overlaid, round(size[0] / size[1], 4), missing)
+    overlaid, names = len(frames) > len(pictures), tuple(name for name, _ in pictures)
+    return Strip(target.name, names, overlaid, round(size[0] / size[1], 4), missing, final.size if final else None)
 
 
 def frame_size(size: tuple[int, int], side: int) -> tuple[int, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -84,6 +85,31 @@ def together(maps: Iterable[Maps]) -> Maps:
     if len(kinds) == 1:
         return kinds[0]
     return Maps("saliency map", " or ".join(kind.title for kind in kinds), any(kind.eyes for kind in kinds))
+
+
+def found_phrases(
+    phrases: Sequence[Mapping[str, Any]], size: tuple[int, int] | None
+) -> list[tuple[str, float | None, list[float] | None]]:
+    """Return where a record's phrases were found: each with its distance, and its box as the page draws it.
+
+    Args:
+        phrases: Those of a record, see `sgool.types.PairRecord`.
+        size: Width and height of the image.
+
+    Returns:
+        For each phrase its text, its distance (None: not finite), and [left, top, width, height] in per cent of the
+        image; None where the phrase was looked for in the whole image.
+    """
+    found = []
+    for entry in phrases:
+        box, distance = entry["box"], entry["distance"]
+        if box is not None and size is not None:
+            top, left, height, width = box
+            sides = [(left, size[0]), (top, size[1]), (width, size[0]), (height, size[1])]
+            box = [round(100 * pixels / whole, 2) for pixels, whole in sides]
+        known = round(distance, 4) if math.isfinite(distance) else None
+        found.append((writable(entry["phrase"]), known, box if size is not None else None))
+    return found
 
 
 def about(maps: Maps) -> tuple[str, str]:

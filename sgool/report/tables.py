@@ -100,11 +100,13 @@ def to_markdown(title: str, tables: Sequence[Table]) -> str:
 def results_csv(frame: pd.DataFrame, names: Sequence[str]) -> str:
     """Return the text of ``results.csv``: a row per run, method and pair, with all metrics; NaN is empty.
 
+    Phrases have no column: they are no single value.
+
     Args:
         frame: From ``to_frame``.
         names: The runs' names.
     """
-    table = frame.drop(columns=["folder", "group"])
+    table = frame.drop(columns=["folder", "group", "phrases"], errors="ignore")
     table["run"] = [names[position] for position in frame["run"]]
     return table.to_csv(index=False, lineterminator="\n")
 

@@ -11,15 +11,18 @@ from typing import Any
 
 from sgool.types import PairRecord
 
+#: Keys of a record that are no single value.
+_NO_CELLS = ("metrics", "phrases")
+
 
 def collate(records: Sequence[PairRecord]) -> str:
     """Returns the text of ``results.csv``: a row per record, sorted by method and pair.
 
-    The columns are the record's keys, then the metrics sorted by name. The text depends on the records alone, not on
-    their order. Metrics that a pair lacks, and NaN, are empty.
+    The columns are the record's keys but for ``phrases``, then the metrics sorted by name. The text depends on the
+    records alone, not on their order. Metrics that a pair lacks, and NaN, are empty.
     """
     names = sorted({name for record in records for name in record.metrics})
-    keys = [field.name for field in fields(PairRecord) if field.name != "metrics"]
+    keys = [field.name for field in fields(PairRecord) if field.name not in _NO_CELLS]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(keys + names)

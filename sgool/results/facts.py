@@ -28,6 +28,7 @@ class RunFacts:
         networks.json   "judges":     {JUDGE: [fingerprints]}
                         "objectives": {METHOD: {TERM: [fingerprints]}}
         dataset.json    "any_seed": [ids without seeds], "exact": [ids]    which pairs belong to the data set
+                        "phrases": {ID WITHOUT SEED: [phrases]}            those of the prompt file, or found by spaCy
 
     Args:
         path: The run folder.
@@ -94,13 +95,16 @@ class RunFacts:
         Raises:
             SgoolError: The folder cannot be written.
         """
-        new = {"any_seed": sorted(ids.any_seed), "exact": sorted(ids.exact)}
+        new: dict[str, Any] = {"any_seed": sorted(ids.any_seed), "exact": sorted(ids.exact)}
+        if ids.phrases:
+            new["phrases"] = {name: list(ids.phrases[name]) for name in sorted(ids.phrases)}
         self._change("dataset.json", lambda known: new)
 
     def dataset(self) -> DataIds | None:
         """Returns which pairs belong to the run's data set; None where nothing is recorded."""
         found = self._read("dataset.json")
-        ids = DataIds(frozenset(_texts(found.get("exact"))), frozenset(_texts(found.get("any_seed"))))
+        phrases = {name: tuple(_texts(value)) for name, value in _mapping(found.get("phrases")).items()}
+        ids = DataIds(frozenset(_texts(found.get("exact"))), frozenset(_texts(found.get("any_seed"))), phrases)
         return ids if ids.exact or ids.any_seed else None
 
     def descriptions(self) -> dict[str, dict[str, Any]]:

@@ -50,6 +50,8 @@ def encode_record(record: PairRecord) -> str:
     if record.status == "failed" and not record.error:
         raise ValueError(f"the failed pair {record.pair_id} needs an error that says why")
     payload = {field.name: plain(getattr(record, field.name), _json_scalar) for field in fields(record)}
+    if not record.phrases:
+        del payload["phrases"]
     return json.dumps(payload, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
@@ -93,6 +95,8 @@ def _json_scalar(value: Any) -> Any:
 def _checked(name: str, value: Any) -> Any:
     """Returns ``value`` if its type fits the key; ``null`` becomes NaN where a number belongs."""
     kinds = _KINDS.get(name)
+    if name == "phrases":
+        return _phrases(value)
     if kinds is None:
         return value
     if not isinstance(value, kinds) or isinstance(value, bool):
@@ -101,6 +105,16 @@ def _checked(name: str, value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _number(key, entry) for key, entry in value.items()}
     return _number(name, value) if float in kinds else value
+
+
+def _phrases(value: Any) -> list[dict[str, Any]]:
+    entries = value if isinstance(value, list) else [None]
+    for entry in entries:
+        box = entry.get("box") if isinstance(entry, dict) else 0
+        good = box is None or (isinstance(box, list) and len(box) == 4 and all(type(side) is int for side in box))
+        if not good or not isinstance(entry.get("phrase"), str):
+            raise RecordError(f"phrases must be a list of phrases with boxes [top, left, height, width], got {value!r}")
+    return [{**entry, "distance": _number("distance", entry.get("distance"))} for entry in entries]
 
 
 def _number(name: str, value: Any) -> float:

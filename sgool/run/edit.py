@@ -160,7 +160,7 @@ def _pair(config: Mapping[str, Any], edit: Edit) -> PromptSeed:
         digest = ""  # open_photo says what is wrong
     dataset = f"{Path(edit.image).stem[:40]}-{digest}"
     text = edit.text or edit.prompt
-    return PromptSeed(text, seed, dataset=dataset, negative_prompt=negative_prompt)
+    return PromptSeed(text, seed, dataset=dataset, negative_prompt=negative_prompt, phrases=edit.phrases)
 
 
 def _check(config: Mapping[str, Any], edits: Sequence[Edit]) -> None:

@@ -26,7 +26,7 @@ from sgool.results.under_way import remove_stale_files
 from sgool.run.config import complete, to_plain
 from sgool.run.interrupt import INTERRUPTED, Interrupt
 from sgool.run.means import Means
-from sgool.run.notes import model_line, work_left
+from sgool.run.notes import model_line, other_phrases, work_left
 from sgool.run.outcome import Outcome
 from sgool.run.progress import Progress
 from sgool.types import PromptSeed
@@ -249,7 +249,8 @@ class Run:
             make_up_logs(self.folder, self.config, method, scan.records)
         remove_stale_files(self.folder)
         self.folder.collate()
-        self._say(scan.note(self.folder.path) if rank == 0 else "")
+        if rank == 0:
+            self._say(scan.note(self.folder.path), other_phrases(scan.records, self.pairs))
         self._log_means()
         place = {
             (method, pair.pair_id): (number, index)

@@ -39,6 +39,7 @@ class Edit:
         max_error: Largest relative error of the inverted latents at which the edit goes on.
         seed: Seed of crops, in [0, 2^63); None: the first one of ``data.seeds``.
         negative_prompt: Text of the unconditional pass; None: ``data.negative_prompt``.
+        phrases: The things that the text names; None: the rule of `sgool.prompts.phrases` finds them.
     """
 
     image: Path
@@ -48,6 +49,7 @@ class Edit:
     max_error: float = 0.05
     seed: int | None = None
     negative_prompt: str | None = None
+    phrases: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)

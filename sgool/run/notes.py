@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from sgool.config.words import counted
 from sgool.methods.base_options import method_budget
 from sgool.methods.options import METHODS, method_optimization
 from sgool.models.vocabulary import is_embedded
+from sgool.prompts.phrases import phrases_of
 from sgool.run.progress import Work
+from sgool.types import PairRecord, PromptSeed
 
 #: Passes of the network that an update costs, in units of plain sampling: forward, recomputation, backward.
 _PASSES_OF_AN_UPDATE = 3.0
@@ -38,6 +41,20 @@ def work_left(config: Mapping[str, Any], count: Callable[[str], int]) -> list[Wo
         count: Method -> how many of its pairs are left.
     """
     return [Work(name, count(name), _cost(config, name)) for name in config["methods"]]
+
+
+def other_phrases(records: Iterable[PairRecord], pairs: Iterable[PromptSeed]) -> str:
+    """Returns a sentence on pairs whose records have other phrases than they have now; empty if there are none."""
+    now = {pair.pair_id: phrases_of(pair) for pair in pairs}
+    made = {record.pair_id: tuple(found["phrase"] for found in record.phrases) for record in records if record.phrases}
+    others = [name for name, phrases in made.items() if name in now and phrases != now[name]]
+    if not others:
+        return ""
+    was, is_now = (" | ".join(phrases[others[0]]) for phrases in (made, now))
+    return (
+        f"{counted(len(others), 'pair')} finished with other phrases than the prompts have now, and stay as they are; "
+        f"resume=false makes them anew. The first is {others[0]}: was {was!r}, is {is_now!r}"
+    )
 
 
 def cut_off(prompts: Sequence[str], cuts: Mapping[str, Sequence[str]], kind: str = "prompt") -> list[str]:

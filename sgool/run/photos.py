@@ -29,12 +29,14 @@ class Photo:
         text: Its caption; empty: it has none of its own.
         seed: Its row's own seed; None: it has none.
         negative_prompt: Its row's own negative prompt; None: it has none.
+        phrases: Its row's own phrases; None: it has none.
     """
 
     path: Path
     text: str = ""
     seed: int | None = None
     negative_prompt: str | None = None
+    phrases: tuple[str, ...] | None = None
 
 
 def split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -55,7 +57,8 @@ def find_photos(given: Sequence[str | Path], captions: str | Path | None = None)
             count; empty: all photos of ``captions``.
         captions: A prompt file in any format of `sgool.prompts.read_prompts`, with a column of photos besides
             (`IMAGE_COLUMNS`): a path from the file's folder or from the current one, or the photo's bare name. A photo
-            in several rows is there once for each. The columns ``seed`` and ``negative_prompt`` count for their rows.
+            in several rows is there once for each. The columns ``seed``, ``negative_prompt`` and ``phrases`` count
+            for their rows.
 
     Returns:
         The photos, and sentences on what was left out.
@@ -138,7 +141,7 @@ def _captions(file: Path) -> list[Photo]:
             ]
         )
     return [
-        Photo(_placed(name, file.parent), row.prompt, row.seed, row.negative_prompt)
+        Photo(_placed(name, file.parent), row.prompt, row.seed, row.negative_prompt, row.phrases)
         for name, row in zip(found, rows, strict=True)
     ]
 

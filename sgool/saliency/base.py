@@ -37,6 +37,15 @@ class BindableDetector(SaliencyDetector, Protocol):
         ...
 
 
+@runtime_checkable
+class TextDetector(SaliencyDetector, Protocol):
+    """A detector that can look for any text, and so for each phrase of a prompt by itself."""
+
+    def for_texts(self, texts: Sequence[str]) -> SaliencyDetector | None:
+        """Returns the detector for these texts, one image each; None if it has to look for something else."""
+        ...
+
+
 def check_images(images: Tensor) -> None:
     """Raises a ValueError unless images have the shape (B, 3, H, W)."""
     if images.ndim != 4 or images.shape[1] != 3:

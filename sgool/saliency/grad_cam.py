@@ -65,9 +65,16 @@ class GradCam:
         Raises:
             SgoolError: A pair has no value for a column that the query names.
         """
+        return self._looking_for([self._text(pair) for pair in pairs])
+
+    def for_texts(self, texts: Sequence[str]) -> GradCam | None:
+        """Returns the detector for these texts, one image each; None where a query says what to look for."""
+        return None if self.query is not None else self._looking_for(texts)
+
+    def _looking_for(self, texts: Sequence[str]) -> GradCam:
         bound = object.__new__(GradCam)
         bound.__dict__.update(self.__dict__)
-        bound._texts = torch.cat([self.tower.encode_text([self._text(pair)]) for pair in pairs])
+        bound._texts = torch.cat([self.tower.encode_text([text]) for text in texts])
         return bound
 
     def __call__(self, images: Tensor) -> Tensor:

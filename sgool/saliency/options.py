@@ -13,7 +13,7 @@ from typing import Any
 from sgool.config.kinds import Kind
 from sgool.config.options import Config, CustomOptions, Options, option, required
 from sgool.config.paths import asset_path
-from sgool.config.rules import Rule, Schema, choice, integer, list_of, number, optional, text
+from sgool.config.rules import Rule, Schema, choice, flag, integer, list_of, number, optional, text
 from sgool.models.options import clip_option
 
 #: Backbone of TranSalNet -> its published weights.
@@ -141,6 +141,18 @@ SALIENCY: dict[str, Schema] = {
     "every_n_steps": integer(1),
     "w_global": number(least=0),
     "w_salient": number(least=0),
+    "match": choice("prompt", "phrases"),
+    "assign": choice("softmin", "hungarian"),
+    "match_temperature": number(above=0),
+    "match_masses": flag(),
+}
+
+#: What keys are where a file of the user's own leaves them out; those of configs/match/prompt.yaml.
+SALIENCY_DEFAULTS: dict[str, Any] = {
+    "match": "prompt",
+    "assign": "softmin",
+    "match_temperature": 0.02,
+    "match_masses": False,
 }
 
 

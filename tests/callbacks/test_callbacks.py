@@ -22,10 +22,14 @@ from sgool.callbacks import (
     NormalizeGradient,
     NormRegularizer,
     Perturb,
+    PowerSpectrum,
     Renormalize,
+    ScheduleLearningRate,
     TieGradients,
     TieLatents,
     Trajectory,
+    WhitenGradient,
+    WhitenLatents,
     default_callbacks,
 )
 from sgool.errors import SgoolError
@@ -231,15 +235,19 @@ def test_order_of_the_callbacks(clip_tower: ClipTower) -> None:
     order = [
         NormRegularizer,
         Gaussianity,
+        PowerSpectrum,
         EarlyStop,
         NonFiniteGuard,
         TieGradients,
         MaskGradient,
+        WhitenGradient,
         NormalizeGradient,
         ClipGradientNorm,
         ClipGradient,
+        ScheduleLearningRate,
         Perturb,
         TieLatents,
+        WhitenLatents,
         Renormalize,
         Trajectory,
     ]
@@ -248,12 +256,19 @@ def test_order_of_the_callbacks(clip_tower: ClipTower) -> None:
         grad_clip_norm=1.0,
         norm_regularizer=0.1,
         gaussianity={"weight": 0.1},
+        power_spectrum={"weight": 0.1},
+        whiten={"gradient": True, "latents": True, "block": 16},
+        warmup_updates=2,
         saliency_mask=True,
         early_stop=EarlyStop(TextAlignment(clip_tower), 2),
     )
     assert [type(c) for c in everything] == order
+    places = [callback.order for callback in everything]
+    assert places == sorted(places)  # the same order, whoever sorts them
     plain = [NonFiniteGuard, TieGradients, ClipGradient, Perturb, TieLatents, Renormalize, Trajectory]
     assert [type(c) for c in default_callbacks(norm_regularizer=0, gaussianity={"weight": 0})] == plain
+    off = default_callbacks(power_spectrum={"weight": 0}, whiten={"gradient": False, "latents": False, "block": 16})
+    assert [type(c) for c in off] == plain
     without = default_callbacks(grad_clip_value=None, perturb_std=0, tie=False, renormalize=False)
     assert [type(c) for c in without] == [NonFiniteGuard, Trajectory]
 

@@ -57,6 +57,14 @@ class TestRecords:
             ({"error": 3}, "error must be str or null"),
             ({"metrics": {"judge/clip_score": "high"}}, "judge/clip_score must be a number"),
             ({"metrics": []}, "metrics must be dict"),
+            ({"phrases": {"phrase": "a cat"}}, "phrases must be a list of phrases with boxes"),
+            ({"phrases": [{"phrase": "a cat", "distance": "near"}]}, "distance must be a number"),
+            ({"phrases": [{"box": None, "distance": 1.0}]}, "phrases must be a list of phrases with boxes"),
+            (
+                {"phrases": [{"phrase": "a", "distance": 1.0, "box": [1, 2]}]},
+                "phrases must be a list of phrases with boxes",
+            ),
+            ({"phrases": ["a cat"]}, "phrases must be a list of phrases with boxes"),
             ({"pair_id": "other-00000-0-s0"}, "it is the record of sgool/other"),
         ],
     )

@@ -139,3 +139,23 @@ def test_an_over_long_negative_prompt_is_said_and_recorded(case: Case) -> None:
         "prompt\na cat\n", f"data.negative_prompt={long}", "sampler.guidance_scale=1", f"run_dir={case.run_dir}3"
     )
     assert len(notes) == 1 and notes[0].startswith("negative prompts are not read")
+
+
+def test_phrases_that_change_between_two_starts(case: Case) -> None:
+    own = ["methods=[sgool]", "saliency.match=phrases"]
+    first, notes = case.run("prompt,phrases\na cat and a dog,cat|dog\na car,\n", *own)
+    assert (first.exit_code, notes) == (0, [])
+    known = json.loads((case.run_dir / "dataset.json").read_text())["phrases"]
+    assert list(known.values()) == [["cat", "dog"]]
+    second, notes = case.run("prompt,phrases\na cat and a dog,\na car,\n", *own)
+    assert second.new == 0
+    assert [note.partition(" (")[0] for note in notes] == [
+        "1 pair finished with other phrases than the prompts have now, and stay as they are; resume=false makes them "
+        f"anew. The first is {first.records[0].pair_id}: was 'cat | dog', is 'a cat | a dog'"
+    ]
+    third, notes = case.run("prompt,phrases\na cat and a dog,\na car,\n", *own, "resume=false")
+    assert (third.new, notes) == (2, [])
+    assert [[found["phrase"] for found in record.phrases] for record in third.records] == [
+        ["a cat", "a dog"],
+        ["a car"],
+    ]

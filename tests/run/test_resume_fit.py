@@ -36,7 +36,11 @@ from sgool.saliency import SpectralResidual
 from sgool.types import PairResult, PromptSeed, Start
 from tests.fits import assert_same
 
-PAIRS = (PromptSeed("a red cat", 1), PromptSeed("two green trees", 2, negative_prompt="blue"), PromptSeed("a panda", 3))
+PAIRS = (
+    PromptSeed("a red cat", 1),
+    PromptSeed("two green trees", 2, negative_prompt="blue", phrases=("two trees", "green leaves")),
+    PromptSeed("a panda", 3),
+)
 STEPS = 2
 #: What an unfinished fit leaves in the place of results.
 NONE: list[PairResult] = []
@@ -106,8 +110,10 @@ class Networks:
     clip: ClipTower
     other_clip: ClipTower
 
-    def objective(self, *, salient: bool = False, crops: int = 2, bad: Sequence[float] = ()) -> Objective:
-        saliency = SaliencySettings(SpectralResidual(), every_n_steps=2) if salient else None
+    def objective(
+        self, *, salient: bool = False, match: Any = "prompt", crops: int = 2, bad: Sequence[float] = ()
+    ) -> Objective:
+        saliency = SaliencySettings(SpectralResidual(), every_n_steps=2, match=match) if salient else None
         return Objective({"text": Cliff(self.clip, bad)}, {"text": 1.0}, CropSettings(num=crops), saliency)
 
     def chain(self, sampler: str = "ddim", **options: Any) -> Chain:
@@ -117,8 +123,9 @@ class Networks:
     def optimise(
         self, sampler: str = "ddim", updates: int = 4, *, name: str = "it", chain: Chain | None = None, **options: Any
     ) -> Problem:
-        goal = self.objective(**{key: options.pop(key) for key in ("salient", "bad") if key in options})
+        goal = self.objective(**{key: options.pop(key) for key in ("salient", "match", "bad") if key in options})
         own = {"lr": options.pop("lr", 300.0), "nesterov": options.pop("nesterov", False)}
+        own |= {key: options.pop(key) for key in ("optimizer", "adam") if key in options}
         patience = options.pop("early_stop", None)
 
         def make() -> tuple[PairModule, list[L.Callback]]:
@@ -144,11 +151,22 @@ class Networks:
         """Two streams with regions of their own; a map that is found at one update weights the next one's gradient."""
         return self.optimise("edict", 3, salient=True, saliency_mask=True, snapshot_every=2)
 
+    def phrases(self) -> Problem:
+        """Regions that are matched with phrases, of which the pairs have one and two."""
+        return self.optimise("edict", 3, salient=True, match="phrases", snapshot_every=2)
+
     def reno(self) -> Problem:
         """Of the three pairs two stop early, at different updates."""
         return self.optimise(
             updates=5, early_stop=1, nesterov=True, norm_regularizer=0.01,
             grad_clip_norm=0.1, renormalize=False, tie=False, perturb_std=0,
+        )  # fmt: skip
+
+    def adamw(self) -> Problem:
+        """Two moments and a number of steps; a rate that depends on the update; an order drawn at each update."""
+        return self.optimise(
+            updates=5, optimizer="adamw", adam={"weight_decay": 0.1}, lr=0.3, lr_schedule="cosine", warmup_updates=1,
+            whiten={"gradient": True, "latents": True}, power_spectrum={"weight": 0.1}, keep="last",
         )  # fmt: skip
 
     def retried(self) -> Problem:
@@ -180,7 +198,7 @@ def counted_calls(models: StableDiffusion) -> Iterator[list[int]]:
         hook.remove()
 
 
-@pytest.mark.parametrize("name", ["doodl", "sgool", "reno", "retried"])
+@pytest.mark.parametrize("name", ["doodl", "sgool", "phrases", "reno", "adamw", "retried"])
 def test_stopped_after_any_update(networks: Networks, name: str, tmp_path: Path) -> None:
     problem, notes = getattr(networks, name)(), []
     whole: list[tuple[int, int]] = []
@@ -211,7 +229,8 @@ def check_the_problem(name: str, expected: list[PairResult]) -> None:
         assert expected[0].error is expected[2].error is None
     else:
         assert len({result.best_step for result in expected} | {0}) > 1
-        assert (expected[0].saliency_map is not None) == (name == "sgool") == bool(expected[0].snapshots)
+        assert (expected[0].saliency_map is not None) == (name != "doodl") == bool(expected[0].snapshots)
+        assert [len(result.phrases) for result in expected] == ([1, 2, 1] if name == "phrases" else [0, 0, 0])
 
 
 def test_stopped_twice_and_at_the_last_update(networks: Networks, tmp_path: Path) -> None:

@@ -46,8 +46,31 @@
       "button",
       { class: "frame has-over", type: "button", style, "aria-pressed": "false", title: data.maps[report.labels.indexOf(label)],
         "aria-label": `${label}: show the saliency map (${data.maps[report.labels.indexOf(label)]})` },
-      image, over,
+      image, over, ...boxes(cell),
     );
+  }
+
+  // Where each phrase was found: a box and its words. Phrases that one region answers for share its box.
+  function boxes(cell) {
+    const found = new Map();
+    for (const [phrase, , box] of cell[CELL.PHRASES] ?? []) {
+      if (!box) continue;
+      const key = box.join();
+      found.set(key, [box, [...(found.get(key)?.[1] ?? []), phrase]]);
+    }
+    return [...found.values()].map(([[left, top, width, height], phrases], at) => element(
+      "span", { class: "where", "aria-hidden": "true", "data-corner": at % 4,
+        style: { left: `${left}%`, top: `${top}%`, width: `${width}%`, height: `${height}%` } },
+      element("span", { dir: "auto" }, phrases.join(" · ")),
+    ));
+  }
+
+  function found(cell) {
+    const made = (cell?.[CELL.PHRASES] ?? []).map(([phrase, distance, box]) => element(
+      "span", { class: "chip", title: box ? "distance of the region that is nearest to the phrase" : "no region was found: distance of the whole image" },
+      element("bdi", {}, phrase), ` ${distance === null ? "\u2013" : distance.toFixed(2)}${box ? "" : " in the whole image"}`,
+    ));
+    return element("span", { class: "chips found" }, ...made);
   }
 
   const chosen = (metric) => (metric === report.state.metric ? " chosen" : "");
@@ -92,6 +115,7 @@
         element("span", { class: "name" }, swatch(label), label),
         ...scores(row, cell, method),
         data.parts.length ? chips(report.failed(cell) ? null : cell, answersBefore(row, method)) : null,
+        report.hasPhrases ? found(cell) : null,
         note,
       ),
     );
@@ -151,12 +175,13 @@
         element("span", { class: "name" }, steps > 1 ? slider(row, methods, steps) : null),
         ...data.metrics.map((metric, at) => element("span", { class: (metric.optimised ? "quiet" : "") + chosen(at) }, metric.title,
           metric.optimised && element("small", {}, "optimised against"))),
-        data.parts.length ? element("span", { class: "scene" }, "Scene") : null),
+        data.parts.length ? element("span", { class: "scene" }, "Scene") : null,
+        report.hasPhrases ? element("span", { class: "scene" }, "Phrases", element("small", {}, "distance, lower is nearer")) : null),
     );
     const article = element(
       "article", { class: methods.length <= FEW ? "pair few" : "pair", role: "listitem", tabindex: "-1", "data-row": position, "aria-posinset": place[0],
         "aria-setsize": place[1], "aria-label": row[1].slice(0, LONGEST_ALT) || "empty prompt",
-        style: { "--columns": methods.length, "--lines": 1 + data.metrics.length + (data.parts.length ? 1 : 0) } },
+        style: { "--columns": methods.length, "--lines": 1 + data.metrics.length + (data.parts.length ? 1 : 0) + (report.hasPhrases ? 1 : 0) } },
       head, ...methods.map((method) => cellOf(row, method)),
     );
     report.steer(article, report.state.view === "first" ? 0 : steps - 1);

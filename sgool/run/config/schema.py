@@ -6,6 +6,7 @@ configs/ say what the keys mean, and their units.
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import Any
 
 from sgool.config.paths import home
@@ -19,6 +20,7 @@ from sgool.config.rules import (
     integer,
     list_of,
     matching,
+    number,
     optional,
     text,
 )
@@ -29,7 +31,7 @@ from sgool.methods.options import METHODS, OPTIMIZATION, OPTIMIZATION_DEFAULTS
 from sgool.metrics.options import JUDGES, complete_judges
 from sgool.models.options import CLIP, expand_clip
 from sgool.objectives.options import OBJECTIVE, complete_term
-from sgool.saliency.options import DETECTORS, SALIENCY
+from sgool.saliency.options import DETECTORS, SALIENCY, SALIENCY_DEFAULTS
 
 _DEVICES = "a number of devices of at least 1, or a list of device numbers, each once"
 
@@ -57,8 +59,27 @@ _MODELS: dict[str, Schema] = {
     "compile": flag(),
 }
 
+#: Settings that suit a model, which files of other groups refer to. null, or left out: what those files say themselves.
+_PRESET: dict[str, Schema] = {
+    "num_inference_steps": optional(integer(1)),
+    "guidance_scale": optional(number(least=0)),
+    "num_optimization_steps": optional(integer(1)),
+    "gradient_rms": optional(number(above=0)),
+    "grad_clip_value": optional(number(above=0)),
+}
+_MODELS["preset"] = _PRESET
+
 #: What keys are where a file of the user's own leaves them out.
 _MODELS_DEFAULTS = {"steps_offset": None, "timestep_spacing": None}
+_DATA_DEFAULTS = {"phrases_column": None, "phrases": "rule"}
+
+_DEFAULTS: dict[str, dict[str, Any]] = {
+    "models": _MODELS_DEFAULTS,
+    "optimization": OPTIMIZATION_DEFAULTS,
+    "data": _DATA_DEFAULTS,
+    "saliency": SALIENCY_DEFAULTS,
+    "budget": BUDGET_DEFAULTS,
+}
 
 _DATA: dict[str, Schema] = {
     "prompts": text(),
@@ -69,6 +90,8 @@ _DATA: dict[str, Schema] = {
     "category_column": optional(text()),
     "seed_column": optional(text(empty=True)),
     "negative_prompt_column": optional(text(empty=True)),
+    "phrases_column": optional(text(empty=True)),
+    "phrases": matching(r"rule|spacy:\S+", "rule, or spacy: and a pipeline of spaCy such as spacy:en_core_web_sm"),
     "duplicates": choice("error", "keep", "drop"),
     "name": optional(text()),
     "seeds": either(integer(1), list_of(integer(0))),
@@ -122,10 +145,12 @@ def complete(config: dict[str, Any]) -> None:
         models["guide"] = expand_clip(models["guide"])
     complete_judges(models.get("judges"))
     config.setdefault("budget", {})
-    completed = {"models": _MODELS_DEFAULTS, "optimization": OPTIMIZATION_DEFAULTS, "budget": BUDGET_DEFAULTS}
-    for node, defaults in completed.items():
+    for node, defaults in _DEFAULTS.items():
         for key, value in defaults.items():
-            _mapping(config, node).setdefault(key, value)
+            # Copies: a mapping among the defaults is not the configuration's to change.
+            _mapping(config, node).setdefault(key, deepcopy(value))
+    if isinstance(preset := models.setdefault("preset", {}), dict):
+        preset.update({key: preset.get(key) for key in _PRESET})
     SAMPLERS.complete(config.get("sampler"))
     ENGINES.complete(config.get("engine"))
     DETECTORS.complete(_mapping(config, "saliency").get("detector"))
@@ -138,7 +163,14 @@ def complete(config: dict[str, Any]) -> None:
 
 
 #: Keys whose text is no path, whatever it begins with; arguments of a user's own components are theirs as well.
-_NO_PATHS = ("name", "data.negative_prompt", "data.categories", "data.name", "data.prompt_column")
+_NO_PATHS = (
+    "name",
+    "data.negative_prompt",
+    "data.categories",
+    "data.name",
+    "data.prompt_column",
+    "data.phrases_column",
+)
 
 
 def expand_homes(node: Any, key: str = "") -> None:

@@ -263,6 +263,37 @@ def test_nesterov_needs_momentum() -> None:
     assert _problems("methods=[reno]", "method.reno.optimization.momentum=0")[0].startswith("`method.reno`")
 
 
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (("optimizer=adam", "nesterov=true", "lr=0.1"), "expected nesterov=false where optimizer=adam, whose betas"),
+        (("optimizer=adamw",), "expected a learning rate below 1 where optimizer=adamw, which moves each latent by"),
+        (("adam.weight_decay=0.1",), "`optimization.adam.weight_decay`: expected 0 where optimizer=sgd, got 0.1"),
+        (("warmup_updates=16",), "expected less than num_optimization_steps=16, got 16"),
+        (("whiten.gradient=true", "gradient_rms=null", "grad_clip_value=null"), "expected a gradient_rms where whiten"),
+        (("whiten.gradient=true", "gradient_rms=0.02"), "or at least 0.06, three times the gradient's root mean"),
+        (("adam.betas=[0.9]",), "expected two numbers, each at least 0 and below 1, got [0.9]"),
+        (("adam.betas=[0.9,1]",), "expected two numbers, each at least 0 and below 1, got [0.9, 1]"),
+        (("optimizer=lion",), "`optimization.optimizer`: expected sgd, adam or adamw, got 'lion'"),
+        (("lr_schedule=step",), "`optimization.lr_schedule`: expected constant, cosine or linear, got 'step'"),
+        (("whiten.block=1",), "`optimization.whiten.block`: expected a whole number of at least 2, got 1"),
+        (("power_spectrum.target=0",), "`optimization.power_spectrum.target`: expected a number above 0, got 0"),
+    ],
+)
+def test_steps_that_do_not_go_together(overrides: tuple[str, ...], message: str) -> None:
+    (problem,) = _problems("methods=[doodl]", *(f"optimization.{override}" for override in overrides))
+    assert message in problem
+
+
+def test_a_mask_and_a_whitened_gradient() -> None:
+    white = ("optimization.whiten.gradient=true", "optimization.gradient_rms=0.02", "optimization.grad_clip_value=null")
+    (problem,) = _problems("methods=[sgool]", "optimization.saliency_mask=true", *white)
+    assert "`method.sgool`: expected saliency_mask=false where whiten.gradient=true" in problem
+    assert load_config(["methods=[sgool]", *white]).optimization.whiten.block == 16
+    adam = ("optimization.optimizer=adam", "optimization.lr=0.02", "optimization.gradient_rms=null")
+    load_config(["methods=[doodl]", white[0], white[2], *adam])  # Adam's step does not depend on the gradient's size
+
+
 def test_the_term_of_an_early_stop_exists_and_is_held_out() -> None:
     run = ("methods=[doodl]", "optimization.early_stop.term=judge")
     assert "there is no term 'judge'. Terms: text_alignment." in _problems(*run)[0]
@@ -357,13 +388,15 @@ def test_an_own_folder_adds_choices(tmp_path: Path) -> None:
 def test_an_own_file_without_the_latest_keys(tmp_path: Path) -> None:
     for group, choice, new in (
         ("models", "emoji_world", ("steps_offset", "timestep_spacing")),
-        ("optimization", "fast", ("clamp_images", "steps_offset")),
+        ("optimization", "doodl", ("clamp", "steps_", "optimizer", "adam", "lr_s", "warmup", "whiten", "power_s")),
     ):
         lines = (config_folder() / group / f"{choice}.yaml").read_text(encoding="utf-8").splitlines()
         _write(tmp_path, f"{group}/mine.yaml", "\n".join(line for line in lines if not line.startswith(new)))
     config = load_config(["models=mine", "optimization=mine"], tmp_path)
     assert (config.models.steps_offset, config.models.timestep_spacing) == (None, None)
     assert (config.optimization.clamp_images, config.optimization.steps_offset) == (False, None)
+    assert config.optimization.adam == {"betas": [0.9, 0.999], "eps": 1e-8, "weight_decay": 0}
+    assert (config.optimization.optimizer, config.optimization.whiten.gradient) == ("sgd", False)
     config = load_config(["optimization=mine"], tmp_path)
     assert config.models.steps_offset is None
 
