@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from sgool.errors import SgoolError
 from sgool.methods import BestOfN, ClipGuidance, Evolution, FKSteering, LatentPairModule, PairModule, Vanilla, ZeroOrder
 from sgool.methods.base_options import method_budget
 from sgool.methods.budget import Budget, Costs
+from sgool.methods.build import Ingredients, build_method
 from sgool.models.clip import ClipTower
 from sgool.models.stable_diffusion import StableDiffusion
 from sgool.objectives import CropSettings, Objective, TextAlignment
@@ -181,3 +183,12 @@ def test_best_of_n_may_spend_what_the_search_of_an_optimisation_costs(models: St
     (spender,) = optimise(chain, goal, PAIRS[:1], num_optimization_steps=2, candidates=5)
     (searched,) = run(BestOfN(chain, goal, 2, candidates=5), PAIRS[:1])
     assert searched.network_evaluations == spender.network_evaluations == (5 + 2 * 2 + 1) * STEPS
+
+
+def test_a_method_of_ones_own_that_knows_no_budget_is_refused(models: StableDiffusion, goal: Objective) -> None:
+    entry = {"kind": "custom", "_target_": "tests.toys.toy_method.Mirror", "arguments": {}, "budget": {}}
+    given = Ingredients(chain_of(models, **CHAIN), None, lambda: goal, lambda: None, {})
+    assert build_method("mine", entry, given)[0].method == "mine"
+    expected = "`budget`: mine does not look at it, since its class has no parameter `budget`; set method.mine.budget="
+    with pytest.raises(SgoolError, match=expected):
+        build_method("mine", entry, replace(given, budget=Budget(calls=100)))
