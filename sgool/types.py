@@ -176,6 +176,25 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
+class Candidate:
+    """First latents that a search before the updates has tried.
+
+    Attributes:
+        index: Number of the candidate; 0 is the pairs' own first latents.
+        total: How many are tried at most.
+        latents: (S, B, C, h, w).
+        images: (B, 3, H, W) in [0, 1], on the CPU, with the values of 8-bit pixels.
+        selection: (B,), the selection scores.
+    """
+
+    index: int
+    total: int
+    latents: Tensor
+    images: Tensor
+    selection: Tensor
+
+
+@dataclass(frozen=True)
 class PairResult:
     """What a method made of one pair.
 
@@ -189,11 +208,12 @@ class PairResult:
         initial_latents: (S, C, h, w).
         final_latents: (S, C, h, w).
         saliency_map: (1, H, W) in [0, 1] for the final image, or None.
-        best_step: Update whose image is the final one (0: the first image).
-        history: One row an update: update, loss, selection, ...
+        best_step: Row of the history whose image is the final one (0: the first image).
+        history: One row an update: update, loss, selection, ...; candidates that were tried before come first.
         error: Why the pair failed, or None.
         num_optimization_steps: Updates made.
         network_evaluations: Calls of the denoising network for this image, recomputation included.
+        network_backward_passes: Of these, how many had their gradient computed.
         snapshots: (update, image) pairs along the way.
         retries: How often the pair was put back because something was not finite.
         metrics: Name -> value, of the judges and the objective.
@@ -212,6 +232,7 @@ class PairResult:
     error: str | None = None
     num_optimization_steps: int = 0
     network_evaluations: int = 0
+    network_backward_passes: int = 0
     snapshots: list[tuple[int, Tensor]] = field(default_factory=list)
     retries: int = 0
     metrics: Mapping[str, float] = field(default_factory=dict)
@@ -229,12 +250,14 @@ class PairResult:
 class PairRecord:
     """What ``record.json`` holds: one finished pair under one method.
 
-    ``status`` is "done" or "failed"; ``error`` says why. ``best_step`` is the update whose image is ``final.png``
-    (0: the first image). ``metrics`` maps a metric to its value on the final image and ``NAME_initial`` to its
-    value on the first one; ``truncated`` (and ``NAME/truncated`` for a judge) is the number of the prompt's characters
-    that the text encoder did not read, absent where it read all. ``network_evaluations`` counts forward passes of the
-    denoising network for one image (a conditional and an unconditional pass in one batch count as one), with
-    recomputation in backward.
+    ``status`` is "done" or "failed"; ``error`` says why. ``best_step`` is the row of ``history.csv``, the
+    update or before that the candidate, whose image is ``final.png`` (0: the first image). ``metrics`` maps a metric to
+    its value on the final image and ``NAME_initial`` to its value on the first one; ``truncated`` (and
+    ``NAME/truncated`` for a judge) is the number of the prompt's characters that the text encoder did not read, absent
+    where it read all. ``network_evaluations`` counts forward passes of the denoising network for one image (a
+    conditional and an unconditional pass in one batch count as one), with recomputation in backward;
+    ``network_backward_passes`` counts the backward passes through it, 0 in records of versions that did not count them.
+    The *calls* of a budget are the sum of both.
     ``seconds`` is the pair's share of its fit's wall time; ``peak_memory_mib`` that of the process so far.
     ``phrases`` says, where regions were matched with phrases, where each one is found in the final image: a mapping
     with ``phrase``, ``distance`` (the objective's, lower is nearer) and ``box``, [top, left, height, width] in pixels,
@@ -254,4 +277,5 @@ class PairRecord:
     network_evaluations: int
     seconds: float
     peak_memory_mib: float
+    network_backward_passes: int = 0
     phrases: Sequence[Mapping[str, Any]] = ()

@@ -19,7 +19,17 @@ from sgool.run.quiet import quiet_lightning
 from sgool.types import PairResult, PromptSeed
 
 #: Of an optimisation's settings, those of the module; the others are its callbacks'.
-OF_THE_MODULE = ("num_optimization_steps", "lr", "momentum", "nesterov", "optimizer", "adam")
+OF_THE_MODULE = (
+    "num_optimization_steps",
+    "lr",
+    "momentum",
+    "nesterov",
+    "optimizer",
+    "adam",
+    "candidates",
+    "choosing",
+    "budget",
+)
 #: What differs between two runs of the same pair.
 OF_THE_MACHINE = ("seconds",)
 

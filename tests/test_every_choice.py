@@ -5,6 +5,7 @@ The networks of objectives that the embedded world has none for are tiny ones, s
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,6 +41,11 @@ SMALL = (
     "optimization.num_optimization_steps=1",
     "objective.crops.num=2",
     "method.best_of_n.num_candidates=2",
+    "method.zero_order.num_candidates=3",
+    "method.evolution.num_candidates=5",
+    "method.evolution.population=3",
+    "method.fk_steering.particles=2",
+    "method.fk_steering.resample_every=1",
 )
 
 
@@ -109,6 +115,44 @@ def test_every_method_with_every_objective(objective: str, weights: Path, hps_fi
         optimised = record["method"] != "vanilla"
         assert ("objective" in record["metrics"]) == optimised  # type: ignore[operator]
         assert record["saliency"] == (record["method"] == LOOKS)
+
+
+@pytest.mark.parametrize("choose_by", ["own", "global", "salient"])
+@pytest.mark.parametrize("sampler", ["ddim", "edict"])
+def test_every_optimiser_after_a_search(sampler: str, choose_by: str, tmp_path: Path) -> None:
+    methods = ["doodl", "sgool", "reno"]
+    own = ["optimization.candidates=2", f"optimization.choose_by={choose_by}", f"sampler={sampler}"]
+    for record in run(tmp_path / "run", methods, *own):
+        image = 2 * (1 + (sampler == "edict"))  # two steps
+        # Two candidates, the update with what is computed again, and the image after it; the update's backward passes.
+        spent = (record["network_evaluations"], record["network_backward_passes"])
+        assert (record["status"], *spent) == ("done", (2 + 2 + 1) * image, image)
+        folder = tmp_path / "run" / "pairs" / str(record["method"])
+        (history,) = folder.glob("*/history.csv")
+        rows = list(csv.DictReader(history.open()))
+        assert [row["update"] for row in rows] == ["0", "1", "2", "3"] and {row["candidate"] for row in rows[:2]} == {
+            "0",
+            "1",
+        }
+
+
+def test_every_method_within_a_budget(tmp_path: Path) -> None:
+    for record in run(tmp_path / "run", METHODS, "budget.calls=11"):
+        calls = record["network_evaluations"] + record["network_backward_passes"]  # type: ignore[operator]
+        # Of two steps: images of 2 calls, updates of 6 and an image after them, clip_guidance with its gradients.
+        expected = {"vanilla": 2, "clip_guidance": 4, "doodl": 8, "sgool": 8, "reno": 8}
+        assert (record["status"], calls) == ("done", expected.get(str(record["method"]), 10))
+
+
+def test_budgets_that_are_too_small_are_refused_together(tmp_path: Path) -> None:
+    command = ["fit", *SMALL, f"run_dir='{tmp_path / 'run'}'", "methods=[vanilla,doodl,clip_guidance,fk_steering]"]
+    result = CliRunner().invoke(app, [*command, "budget.calls=1", "optimization.candidates=3"])
+    assert result.exit_code == 2
+    said = " ".join(result.output.split())
+    for name, calls in (("vanilla", 2), ("doodl (3 candidates, one update and the image after it)", 14),
+                        ("clip_guidance", 4), ("fk_steering", 2)):  # fmt: skip
+        assert f"expected at least {calls}" in said and name in said
+    assert not (tmp_path / "run" / "pairs").exists()
 
 
 @pytest.mark.parametrize("detector", [name for name in DETECTORS if name != "spectral_residual"])

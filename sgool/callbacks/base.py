@@ -9,7 +9,7 @@ import lightning as L
 from torch import Tensor
 
 from sgool.errors import SgoolError
-from sgool.types import Evaluation, PairResult
+from sgool.types import Candidate, Evaluation, PairResult
 
 
 class PairCallback(L.Callback):
@@ -30,6 +30,12 @@ class PairCallback(L.Callback):
 
     def on_pairs_end(self, trainer: L.Trainer, pl_module: Any, results: Sequence[PairResult]) -> None:
         """Called when a batch is done, with one result a pair, in order, scored by the judges."""
+
+    def on_candidate(self, trainer: L.Trainer, pl_module: Any, seen: Candidate) -> None:
+        """Called when an optimisation that searches first has scored a candidate of each pair."""
+
+    def on_candidates_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        """Called when that search has ended, with each pair's best candidate as the module's latents."""
 
     def on_denoising_step(self, trainer: L.Trainer, pl_module: Any, step: int, total: int) -> None:
         """Called when a method that works along one chain has made ``step`` of ``total`` denoising steps."""

@@ -11,7 +11,7 @@ import lightning as L
 from sgool.callbacks.base import PairCallback
 from sgool.errors import Interrupted
 from sgool.results.checkpoint import ORIGIN, origin, read_checkpoint, write_checkpoint
-from sgool.types import PairResult, PromptSeed
+from sgool.types import Candidate, PairResult, PromptSeed
 
 
 class BatchCheckpoint(PairCallback):
@@ -88,6 +88,18 @@ class BatchCheckpoint(PairCallback):
         """Does what `on_predict_batch_end` does."""
         self.on_predict_batch_end(trainer, pl_module, outputs, batch, batch_idx, dataloader_idx)
 
+    def on_candidate(self, trainer: L.Trainer, pl_module: Any, seen: Candidate) -> None:
+        """Writes a checkpoint when one is due.
+
+        Raises:
+            Interrupted: It was asked to end: the first update, which would end the epoch, has not been made.
+        """
+        done, ends = seen.index + 1, self._must_end(trainer)
+        if ends or (self._every and done % self._every == 0):
+            self._write(pl_module, done, seen.total + pl_module.batch.updates)
+        if ends:
+            raise Interrupted(f"stopped after candidate {done} of {seen.total}, as it was asked to")
+
     def on_denoising_step(self, trainer: L.Trainer, pl_module: Any, step: int, total: int) -> None:
         """Ends the prediction where the run has to end, but not after the last step.
 
@@ -103,11 +115,15 @@ class BatchCheckpoint(PairCallback):
         if batch.is_over:  # its results are handed over
             return ends
         if ends or (self._every and done % self._every == 0):
-            state = {ORIGIN: self._origin, "batch": module.batch_state(), "seconds": module.seconds}
-            write_checkpoint(self._path(module.pairs), state)
-            if self._on_written is not None:
-                self._on_written(module.pairs, done, batch.updates)
+            before = module.num_searched
+            self._write(module, before + done, before + batch.updates)
         return ends
+
+    def _write(self, module: Any, done: int, total: int) -> None:
+        state = {ORIGIN: self._origin, "batch": module.batch_state(), "seconds": module.seconds}
+        write_checkpoint(self._path(module.pairs), state)
+        if self._on_written is not None:
+            self._on_written(module.pairs, done, total)
 
     def _must_end(self, trainer: L.Trainer) -> bool:
         return trainer.received_sigterm or (self._interrupted is not None and self._interrupted())

@@ -45,6 +45,10 @@ class NonFiniteGuard(UpdateCallback):
         self._known = [False] * len(pl_module.pairs)
         self._resting, self._moments = {}, {}
 
+    def on_candidates_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        """Takes the candidates that the updates start from for the good latents."""
+        self._good = pl_module.latents.detach().clone()
+
     def batch_state(self) -> dict[str, Any]:
         """Returns the last good latents, and which pairs have any."""
         assert self._good is not None

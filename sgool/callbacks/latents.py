@@ -90,6 +90,10 @@ class Renormalize(UpdateCallback):
         """Remembers the norms (S, B, 1, 1, 1) of the first latents."""
         self._norm = self._norms(pl_module.latents.detach())
 
+    def on_candidates_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        """Remembers the norms of the candidates that the updates start from."""
+        self._norm = self._norms(pl_module.latents.detach())
+
     def batch_state(self) -> dict[str, Any]:
         """Returns the norms of the first latents."""
         assert self._norm is not None

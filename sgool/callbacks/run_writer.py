@@ -98,6 +98,7 @@ def write_result(folder: RunFolder, method: str, result: PairResult, chain: Chai
         best_step=result.best_step,
         metrics=result.metrics,
         network_evaluations=result.network_evaluations,
+        network_backward_passes=result.network_backward_passes,
         seconds=round(result.seconds, 3),
         peak_memory_mib=round(_peak_memory_mib(), 1),
         phrases=[_found(match) for match in result.phrases],

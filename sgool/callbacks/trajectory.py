@@ -14,7 +14,7 @@ from sgool.callbacks.base import Column, UpdateCallback
 from sgool.errors import SgoolError
 from sgool.objectives.matching import phrase_columns
 from sgool.results.checkpoint import eight_bit, pack_image, unpack_image
-from sgool.types import Evaluation, PairResult
+from sgool.types import Candidate, Evaluation, PairResult
 
 
 class Trajectory(UpdateCallback):
@@ -24,6 +24,10 @@ class Trajectory(UpdateCallback):
     go to ``module.deliver``. Of a pair that was stopped, the update at which it was is the last. Images and maps are
     kept in 8 bits, on the CPU. `LatentPairModule` adds one where a Trainer has none.
 
+    Where an optimisation searches among candidates first, their rows come before those of the updates, and all rows are
+    numbered one after the other: candidate k is row k, update u row K + u after K candidates. The column ``candidate``
+    says which one a row belongs to.
+
     Args:
         keep: "best" by the selection score, or "last".
         snapshot_every: Updates between two images that are kept; None: none are.
@@ -31,10 +35,11 @@ class Trajectory(UpdateCallback):
 
     Attributes:
         history: Rows per pair.
-        best: Per pair "selection" and "update", and from the first usable image on "latents", "image", "saliency_map".
+        best: Per pair "selection" and "update" (its row), and from the first usable image on "latents", "image",
+            "saliency_map".
         first_latents: (S, B, C, h, w).
         first_images: (B, 3, H, W), None before the first update.
-        snapshots: (update, images).
+        snapshots: (row, images).
     """
 
     order = 85
@@ -57,6 +62,15 @@ class Trajectory(UpdateCallback):
         # After a resume the first latents are the same: they follow from the pairs, and checkpoints spare them.
         self.first_latents, self.first_images = pl_module.latents.detach().cpu().clone(), None
         self.snapshots, self._packed = [], {}
+
+    def on_candidate(self, trainer: L.Trainer, pl_module: Any, seen: Candidate) -> None:
+        """Adds a candidate to the histories; the pairs' own first latents give their first images."""
+        if self.first_images is None:
+            self.first_images = seen.images
+        for index, history in enumerate(self.history):
+            score, norm = float(seen.selection[index]), float(seen.latents[0, index].norm())
+            row = {"update": seen.index, "loss": score, "selection": score, "latent_norm": norm}
+            history.append({**row, "candidate": seen.index})
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Keeps what this update saw before its step; after the last one, hands over the results."""
@@ -82,7 +96,10 @@ class Trajectory(UpdateCallback):
         error = module.failures.get(index)
         if "image" not in best and error is None:
             error = "the objective was never finite"
-        updates, calls = module.stopped.get(index, (module.num_optimization_steps, module.batch_chain.calls))
+        chain = module.batch_chain
+        whole = (module.last_update, chain.calls, chain.network.backward_calls)
+        updates, calls, backward = module.stopped.get(index, whole)
+        shown = [(row, images) for row, images in self.snapshots if row <= module.search.tried + updates]
         return PairResult(
             pair=module.pairs[index],
             initial_image=initial,
@@ -95,7 +112,8 @@ class Trajectory(UpdateCallback):
             error=error,
             num_optimization_steps=updates,
             network_evaluations=calls,
-            snapshots=[(update, torch.clone(images[index])) for update, images in self.snapshots if update <= updates],
+            network_backward_passes=backward,
+            snapshots=[(row, torch.clone(images[index])) for row, images in shown],
             retries=int(index in module.retries),
         )
 
@@ -142,13 +160,16 @@ class Trajectory(UpdateCallback):
         images = eight_bit(seen.images).cpu()
         if self.first_images is None:
             self.first_images = images
+        before = module.search.tried
         if self.snapshot_every and seen.update % self.snapshot_every == 0:
-            self.snapshots.append((seen.update, images))
+            self.snapshots.append((before + seen.update, images))
         columns = {column.name: column.values(module, seen) for column in self.columns}
         for index, history in enumerate(self.history):
             if module.was_stopped_before(index, seen.update):
                 continue
-            row = _row(seen, index) | {name: float(values[index]) for name, values in columns.items()}
+            row = _row(seen, index, before) | {name: float(values[index]) for name, values in columns.items()}
+            if before:
+                row["candidate"] = module.search.chosen[index]
             history.append(row)
             usable = index not in module.failures and math.isfinite(row["loss"]) and math.isfinite(row["selection"])
             # An objective may be finite where the image is not.
@@ -158,17 +179,17 @@ class Trajectory(UpdateCallback):
                 # Copies: a slice would keep, and a checkpoint store, the whole batch's images and latents.
                 self.best[index] = {
                     "selection": row["selection"],
-                    "update": seen.update,
+                    "update": row["update"],
                     "latents": seen.latents[:, index].cpu().clone(),
                     "image": images[index].clone(),
                     "saliency_map": None if saliency is None else saliency[index].cpu().clone(),
                 }
 
 
-def _row(seen: Evaluation, index: int) -> dict[str, float]:
+def _row(seen: Evaluation, index: int, before: int) -> dict[str, float]:
     loss, selection = float(seen.loss[index]), float(seen.selection[index])
     terms = {name: float(value[index]) for name, value in seen.output.terms.items()}
-    row = {"update": seen.update, "loss": loss, "selection": selection, **terms}
+    row = {"update": before + seen.update, "loss": loss, "selection": selection, **terms}
     row["latent_norm"] = float(seen.latents[0, index].norm())
     if seen.output.saliency_map is not None:
         row["regions"] = len(seen.output.regions[index])

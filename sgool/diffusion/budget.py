@@ -44,6 +44,19 @@ def recomputed_calls(
     return sum(differentiated[: len(differentiated) - kept])
 
 
+def differentiated_calls(moves: Sequence[Move], num_streams: int, engine: Engine) -> int:
+    """Counts the guided predictions whose gradient one backward pass computes: the same for all exact engines.
+
+    Args:
+        moves: All moves of the chain.
+        num_streams: How many of the last state's latents are differentiated.
+        engine: The gradient engine; `Truncated` differentiates the last steps alone.
+    """
+    if isinstance(engine, Truncated):
+        moves = engine.split(moves)[1]
+    return sum(_differentiated_calls(moves, num_streams))
+
+
 def _differentiated_calls(moves: Sequence[Move], num_streams: int) -> list[bool]:
     """Says for each network call, in order, whether a gradient reaches its output; if not, it is not recomputed."""
     state = len(moves[0].matrix) if moves else 0

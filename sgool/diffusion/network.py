@@ -35,9 +35,11 @@ class Trace:
 
     output: Tensor
     _parts: tuple[tuple[Tensor, Tensor, float], ...]
+    _on_backward: Callable[[], None]
 
     def pull_back(self, cotangent: Tensor) -> Tensor:
         """Returns the gradient with respect to the latents, and frees the activations."""
+        self._on_backward()
         return _weighted([(_gradient(part, leaf, cotangent, weight), 1.0) for leaf, part, weight in self._parts])
 
 
@@ -59,6 +61,7 @@ class GuidedModel:
     Attributes:
         calls: Guided predictions made through this object, recomputation in backward included. Both passes of
             classifier-free guidance count as one.
+        backward_calls: Guided predictions whose gradient with respect to the latents was computed.
 
     Raises:
         SgoolError: The network is not frozen, the conditioning requires gradients or has another dtype, the negative
@@ -84,6 +87,7 @@ class GuidedModel:
             else:
                 self._passes = (_Pass(concatenate(negative, conditioning), both=True),)
         self.calls = 0
+        self.backward_calls = 0
 
     @property
     def dtype(self) -> torch.dtype:
@@ -104,7 +108,10 @@ class GuidedModel:
         """Returns the guided output, of the shape and dtype of ``latents`` and differentiable with respect to them."""
         self.calls += 1
         parts = [(self._run(part, latents, step), part.weight) for part in self._passes]
-        return _weighted(parts)
+        output = _weighted(parts)
+        if output.requires_grad:  # plain autograd makes its backward passes where nobody else would count them
+            output.register_hook(lambda gradient: self._count_backward())
+        return output
 
     def trace(self, latents: Tensor, step: Step) -> Trace:
         """Returns the guided output together with its activations, which stay in memory until `Trace.pull_back`."""
@@ -114,7 +121,8 @@ class GuidedModel:
             leaf = latents.detach().requires_grad_(True)
             with torch.enable_grad():
                 kept.append((leaf, self._run(part, leaf, step), part.weight))
-        return Trace(_weighted([(output.detach(), weight) for _, output, weight in kept]), tuple(kept))
+        output = _weighted([(output.detach(), weight) for _, output, weight in kept])
+        return Trace(output, tuple(kept), self._count_backward)
 
     def vjp(
         self,
@@ -134,6 +142,7 @@ class GuidedModel:
             context: Makes a context, such as autocast, for the network's forward pass only.
         """
         self.calls += 1
+        self._count_backward()
         outputs, gradients = [], []
         for part in self._passes:
             leaf = latents.detach().requires_grad_(True)
@@ -143,6 +152,9 @@ class GuidedModel:
             outputs.append((output.detach(), part.weight))
             del output
         return _weighted(outputs), _weighted(gradients)
+
+    def _count_backward(self) -> None:
+        self.backward_calls += 1
 
     def check_latents(self, latents: Tensor, name: str, streams: Sequence[int]) -> None:
         """Raises an error that names everything that is wrong with latents, before the network sees them.

@@ -6,6 +6,7 @@ import time
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import Any, ClassVar
 
 import lightning as L
@@ -15,6 +16,7 @@ from torch import Tensor
 from sgool.callbacks.base import PairCallback, UpdateCallback
 from sgool.diffusion import Chain
 from sgool.errors import SgoolError
+from sgool.methods.budget import Budget, Costs
 from sgool.methods.evaluations import non_finite_images, with_phrases
 from sgool.methods.scores import ScoredModule
 from sgool.methods.starts import network_prompts, start_latents
@@ -37,6 +39,7 @@ class PairModule(ScoredModule):
         chain: The denoising chain.
         judges: Name -> a CLIP tower or metrics, or a whole `JudgePanel`; they score the first and the final images.
         pairs: Pairs of its own, as one batch; by default a `PromptDataModule` serves them.
+        budget: The most that a pair may cost.
 
     Attributes:
         method: Name of the method, in run folders.
@@ -59,10 +62,12 @@ class PairModule(ScoredModule):
         *,
         judges: JudgePanel | Mapping[str, Any] | None = None,
         pairs: Sequence[PromptSeed] | None = None,
+        budget: Budget | None = None,
     ) -> None:
         super().__init__(chain, judges)
         if pairs is not None and not pairs:
             raise SgoolError("`pairs`: expected at least one prompt-seed pair, got none")
+        self.budget = budget or Budget()
         self._own = None if pairs is None else tuple(pairs)
         self.pairs: tuple[PromptSeed, ...] = ()
         self.batch: PairBatch | None = None
@@ -90,8 +95,7 @@ class PairModule(ScoredModule):
         if stage == "fit" and not self.makes_updates:
             raise SgoolError(f"{type(self).__name__} makes no updates: expected Trainer.predict or test, got fit")
         check_trainer(self.trainer, stage, self.chain.device, {self.chain.dtype, self.chain.family.vae_dtype})
-        objective = getattr(self, "objective", None)
-        if objective is not None:
+        for objective in filter(None, (getattr(self, name, None) for name in ("objective", "choosing"))):
             check_binding(objective.terms, objective.saliency, self.all_pairs)
         if words := note_on_words(self.chain.name, [pair.prompt for pair in self.all_pairs]):
             warnings.warn(words, stacklevel=2)
@@ -139,6 +143,17 @@ class PairModule(ScoredModule):
     def seconds(self) -> float:
         """Wall seconds that the batch under way has taken, in earlier, interrupted starts as well."""
         return time.perf_counter() - self._began + self.seconds_before
+
+    @cached_property
+    def costs(self) -> Costs:
+        """What images and updates cost in network calls, counted once."""
+        return Costs.of(self.chain)
+
+    @property
+    def num_searched(self) -> int:
+        """How many candidates were tried before the updates, where a method makes updates."""
+        search = getattr(self, "search", None)
+        return 0 if search is None else search.tried
 
     def pair_callbacks(self) -> list[PairCallback]:
         """The Trainer's callbacks that know of batches of pairs, and of updates where the method makes some."""
@@ -228,14 +243,29 @@ class PairModule(ScoredModule):
         """Works on the batch once, under ``torch.no_grad``; the last time it calls `deliver`."""
         raise NotImplementedError
 
+    def end_if_spent(self, batch: PairBatch, rounds: int = 1) -> None:
+        """Ends the batch where so many more rounds like those it has made would exceed the budget's seconds."""
+        if self.budget.seconds is None or batch.is_over:
+            return
+        made, limit = batch.update + 1, self.budget.seconds * len(self.pairs)
+        one = self.seconds / made
+        if self.seconds + rounds * one > limit:
+            batch.end()
+        else:
+            batch.updates = min(self.num_rounds, max(made + rounds, int(limit / max(one, 1e-9))))
+
     def batch_state(self) -> dict[str, Any]:
         """All that is needed to go on with the batch under way, in plain values and tensors on the CPU."""
         states = {name: callback.batch_state() for name, callback in self._named_callbacks().items()}
-        return {"network_calls": self.batch_chain.calls, "callbacks": {k: v for k, v in states.items() if v}}
+        counted = {"network_calls": self.batch_chain.calls, "backward_calls": self.batch_chain.network.backward_calls}
+        return {**counted, "callbacks": {k: v for k, v in states.items() if v}}
 
     def load_batch_state(self, state: Mapping[str, Any]) -> None:
         """Restores a `batch_state` of the same pairs."""
         self.batch_chain.calls = state["network_calls"]
+        self.batch_chain.network.backward_calls = state.get(
+            "backward_calls", 0
+        )  # a file of an earlier version has none
         for name, callback in self._named_callbacks().items():
             if found := state["callbacks"].get(name):
                 callback.load_batch_state(found)

@@ -2,147 +2,20 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
-from typing import Any
-
-import torch
 from torch import Tensor
 
-from sgool.diffusion import Chain
-from sgool.errors import SgoolError
-from sgool.methods.base import PairModule
-from sgool.metrics.panel import JudgePanel
-from sgool.objectives import BoundObjective, Objective
-from sgool.prompts.batches import PairBatch
-from sgool.prompts.seeding import pair_generator
-from sgool.results.checkpoint import eight_bit, pack_image, unpack_image
-from sgool.types import PairResult, PromptSeed
+from sgool.methods.candidates import draw_candidate
+from sgool.methods.search import Search
 
 
-class BestOfN(PairModule):
+class BestOfN(Search):
     """Samples N images of each prompt and keeps the one that the objective likes best.
 
-    Candidate 0 starts from the pair's own first latents, the others from further draws of the pair. The objective
-    judges whole images, without random crops (`BoundObjective.evaluate`), as it does where an optimisation keeps its
-    best update; no judge takes part. Prediction serves each batch N times, one candidate at a time.
-
-    Args:
-        chain: The denoising chain.
-        objective: What to choose by.
-        num_optimization_steps: Updates of the optimisation whose network calls may be spent.
-        num_candidates: N; None: as many as those calls allow, and one at least.
-        judges: As for every method.
-        pairs: As for every method.
-
-    Raises:
-        SgoolError: Fewer than one update or candidate.
+    Candidate 0 starts from the pair's own first latents, the others from further draws of the pair.
     """
 
     method = "best_of_n"
 
-    def __init__(
-        self,
-        chain: Chain,
-        objective: Objective,
-        num_optimization_steps: int = 50,
-        num_candidates: int | None = None,
-        *,
-        judges: JudgePanel | Mapping[str, Any] | None = None,
-        pairs: Sequence[PromptSeed] | None = None,
-    ) -> None:
-        super().__init__(chain, judges=judges, pairs=pairs)
-        if num_optimization_steps < 1 or (num_candidates is not None and num_candidates < 1):
-            raise SgoolError(
-                "`num_optimization_steps`, `num_candidates`: expected 1 or more, got "
-                f"{num_optimization_steps} and {num_candidates}"
-            )
-        self.objective = objective
-        self.num_rounds = num_candidates or self._affordable(num_optimization_steps)
-
-    def _affordable(self, num_optimization_steps: int) -> int:
-        one = self.chain.sampling_calls
-        if not one:
-            return 1
-        latents = torch.zeros(self.chain.num_streams, 1, *self.chain.latent_shape(), dtype=self.chain.latents_dtype)
-        calls = self.chain.with_prompts([""]).optimization_calls(latents.to(self.chain.device), num_optimization_steps)
-        return max(1, calls // one)
-
-    def start(self, latents: Tensor) -> None:
-        """Starts a new search for a batch with these first latents (S, B, C, h, w)."""
-        self.first = latents
-        self.bound: BoundObjective = self.objective.bind(self.pairs)
-        self._history: list[list[dict[str, float]]] = [[] for _ in self.pairs]
-        self._best: list[dict[str, Any]] = [{"selection": math.inf} for _ in self.pairs]
-        self._first_images: Tensor | None = None
-
-    def round(self, batch: PairBatch) -> None:
-        """Samples and judges one candidate of each pair; after the last one, delivers the best."""
-        latents = self._candidate(batch.update)
-        images = self.first_images(latents)
-        # Salient regions are those of the image itself: evaluating keeps none.
-        selection = self.bound.evaluate(images)
-        pixels = eight_bit(images).cpu()
-        if self._first_images is None:
-            self._first_images = pixels
-        for pair, (history, best) in enumerate(zip(self._history, self._best, strict=True)):
-            value, norm = float(selection[pair]), float(latents[0, pair].norm())
-            history.append({"update": batch.update, "loss": value, "selection": value, "latent_norm": norm})
-            if math.isfinite(value) and value < best["selection"] and bool(pixels[pair].isfinite().all()):
-                best |= {"selection": value, "index": batch.update}
-                best |= {"latents": latents[:, pair].cpu().clone(), "image": pixels[pair].clone()}
-        if batch.is_over:
-            self.deliver([self._result(index) for index in range(len(self.pairs))])
-
-    def _candidate(self, index: int) -> Tensor:
-        """(S, B, C, h, w); the first one is the pairs' own."""
-        own = self.first
-        if index == 0:
-            return own
-        generators = [pair_generator(pair.seed, "best_of_n", index) for pair in self.pairs]
-        drawn = torch.stack([torch.randn(own.shape[2:], generator=generator) for generator in generators])
-        return drawn.to(own).expand_as(own)
-
-    def _result(self, index: int) -> PairResult:
-        assert self._first_images is not None
-        latents, image, best = self.first[:, index].cpu(), self._first_images[index], self._best[index]
-        chosen = best.get("image", image)
-        return PairResult(
-            self.pairs[index],
-            initial_image=image,
-            final_image=chosen,
-            initial_latents=latents,
-            final_latents=best.get("latents", latents),
-            saliency_map=self._saliency(self.pairs[index], chosen),
-            best_step=best.get("index", 0),
-            history=self._history[index],
-            error=None if "image" in best else "the objective was never finite",
-            network_evaluations=self.batch_chain.calls,
-        )
-
-    def _saliency(self, pair: PromptSeed, image: Tensor) -> Tensor | None:
-        if self.objective.saliency is None:
-            return None
-        seen = image[None].to(self.chain.device)
-        found = self.objective.bind([pair])(seen, [pair_generator(pair.seed, "crops0")], 0).saliency_map
-        return None if found is None else eight_bit(found[0]).cpu()
-
-    def batch_state(self) -> dict[str, Any]:
-        """What the search has found so far, with images as PNG, and the number of the next candidate."""
-        assert self._first_images is not None and self.batch is not None
-        best = [{**own, "image": pack_image(own["image"])} if "image" in own else own for own in self._best]
-        first = [pack_image(image) for image in self._first_images]
-        own = {"update": self.batch.update + 1, "history": self._history, "best": best, "first": first}
-        return super().batch_state() | own
-
-    def load_batch_state(self, state: Mapping[str, Any]) -> None:
-        """Restores a `batch_state`; the next candidate is the one after those it has seen."""
-        super().load_batch_state(state)
-        assert self.batch is not None
-        self.batch.update, self._history = state["update"], state["history"]
-        self._first_images = torch.stack([unpack_image(image) for image in state["first"]])
-        self._best = [{**own, "image": unpack_image(own["image"])} if "image" in own else own for own in state["best"]]
-
-    def checkpoint_settings(self) -> list[Any]:
-        """All settings that the batch's results depend on."""
-        return [*super().checkpoint_settings(), self.num_rounds, self.objective.checkpoint_settings()]
+    def propose(self, index: int) -> Tensor:
+        """Returns the latents (S, B, C, h, w) of a candidate: a draw that depends on no score."""
+        return draw_candidate(self.first, self.pairs, index)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import lightning as L
@@ -13,16 +13,17 @@ from sgool.config.kinds import CUSTOM
 from sgool.diffusion import Chain
 from sgool.errors import SgoolError
 from sgool.methods.base import PairModule
+from sgool.methods.budget import Budget
 from sgool.methods.options import METHODS
 from sgool.metrics.panel import JudgePanel
 from sgool.objectives import Objective, Term
 
 #: Entries of ``method.NAME`` that say what a method gets, and are no arguments of its class.
-_NO_ARGUMENTS = ("kind", "use_saliency", "use_crops", "clamp_images", "optimization", "same_budget_as")
+_NO_ARGUMENTS = ("kind", "use_saliency", "use_crops", "clamp_images", "optimization", "same_budget_as", "budget")
 #: Entries of ``optimization`` that are arguments of a module; the others are those of `default_callbacks`.
-_OF_THE_MODULE = ("num_optimization_steps", "lr", "momentum", "nesterov", "optimizer", "adam")
+_OF_THE_MODULE = ("num_optimization_steps", "lr", "momentum", "nesterov", "optimizer", "adam", "candidates")
 #: Entries of ``optimization`` that the objective and the chain have got already.
-_OF_OTHER_PARTS = ("clamp_images", "steps_offset")
+_OF_OTHER_PARTS = ("clamp_images", "steps_offset", "choose_by")
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,8 @@ class Ingredients:
         held_out: Makes the term that stops pairs early, if there is one.
         optimization: The settings of this method's optimisation, or of the one whose network calls it may spend.
         on_note: Told what the user should know.
+        choosing: Makes what chooses among candidates and updates; None in place of one: the objective itself.
+        budget: The most that a pair may cost.
     """
 
     chain: Chain
@@ -44,13 +47,15 @@ class Ingredients:
     held_out: Callable[[], Term | None]
     optimization: Mapping[str, Any]
     on_note: Callable[[str], None] | None = None
+    choosing: Callable[[], Objective | None] = lambda: None
+    budget: Budget = field(default_factory=Budget)
 
 
 def build_method(name: str, entry: Mapping[str, Any], given: Ingredients) -> tuple[PairModule, list[L.Callback]]:
     """Builds the method of a validated ``method.NAME``.
 
     Its class gets what it has parameters for: ``chain``, ``objective``, ``judges``, ``num_optimization_steps``, ``lr``,
-    ``momentum``, ``nesterov``, ``optimizer``, ``adam``, and the method's own keys.
+    ``momentum``, ``nesterov``, ``optimizer``, ``adam``, ``candidates``, ``choosing``, ``budget``, and its own keys.
 
     Args:
         name: Of the method, as in the run folder.
@@ -64,10 +69,10 @@ def build_method(name: str, entry: Mapping[str, Any], given: Ingredients) -> tup
         SgoolError: Arguments that do not fit, or a class of the user's own that is no `PairModule`.
     """
     settings = {key: value for key, value in given.optimization.items() if key not in _OF_OTHER_PARTS}
-    offered: dict[str, Any] = {"chain": given.chain, "judges": given.judges}
+    offered: dict[str, Any] = {"chain": given.chain, "judges": given.judges, "budget": given.budget}
     offered |= {key: settings.pop(key) for key in _OF_THE_MODULE if key in settings}
     if METHODS.options(entry).needs_objective is not False:
-        offered["objective"] = given.objective()
+        offered |= {"objective": given.objective(), "choosing": given.choosing()}
     own = {key: value for key, value in entry.items() if key not in _NO_ARGUMENTS}
     module = METHODS.build(entry["kind"], own, f"method.{name}", offered)
     if not isinstance(module, PairModule):
@@ -75,6 +80,11 @@ def build_method(name: str, entry: Mapping[str, Any], given: Ingredients) -> tup
         raise SgoolError(
             f"`method.{name}`: expected a sgool.methods.PairModule, but {what} makes a {type(module).__name__} (see "
             "docs/methods.md)"
+        )
+    if given.budget and module.budget != given.budget:
+        raise SgoolError(
+            f"`budget`: {name} does not look at it, since its class has no parameter `budget`; set "
+            f"method.{name}.budget={{calls: null, seconds: null}} to run it without one (see docs/methods.md)"
         )
     module.method = name
     return module, _rules(settings, given) if module.makes_updates else []

@@ -16,6 +16,7 @@ from sgool.diffusion.network import GuidedModel, guides
 from sgool.diffusion.prediction import noise_from, sample_from
 from sgool.errors import SgoolError
 from sgool.methods.base import PairModule
+from sgool.methods.budget import Budget, check_fixed_cost
 from sgool.methods.starts import network_prompts
 from sgool.metrics.panel import JudgePanel
 from sgool.models.autoencoder import in_unit_range
@@ -67,10 +68,11 @@ class ClipGuidance(PairModule):
             call, which counts, for the "prompt" alone or for the "negative_prompt" alone.
         judges: As for every method.
         pairs: As for every method.
+        budget: The most that a pair may cost; the cost is fixed.
 
     Raises:
-        SgoolError: Unknown ``estimate`` or ``estimate_from``, a sampler that it cannot guide, or a schedule that begins
-            in pure noise.
+        SgoolError: A budget below that cost, unknown ``estimate`` or ``estimate_from``, a sampler that it cannot guide,
+            or a schedule that begins in pure noise.
     """
 
     method = "clip_guidance"
@@ -86,8 +88,9 @@ class ClipGuidance(PairModule):
         estimate_from: str = "guided",
         judges: JudgePanel | Mapping[str, Any] | None = None,
         pairs: Sequence[PromptSeed] | None = None,
+        budget: Budget | None = None,
     ) -> None:
-        super().__init__(chain, judges=judges, pairs=pairs)
+        super().__init__(chain, judges=judges, pairs=pairs, budget=budget)
         if estimate not in ESTIMATES:
             raise SgoolError(f"`method.{self.method}.estimate`: expected {' or '.join(ESTIMATES)}, got {estimate!r}")
         if estimate_from not in ESTIMATES_FROM:
@@ -105,6 +108,13 @@ class ClipGuidance(PairModule):
             )
         self.objective, self._estimate_from = objective, estimate_from
         self._scale, self._through_network, self._estimate = clip_guidance_scale, through_network, estimate
+        check_fixed_cost(self._passes * chain.sampling_calls, self.budget)
+
+    @property
+    def _passes(self) -> int:
+        """Passes of a network at each step: forward, backward, and forward for an estimate of its own."""
+        prompt_alone = self._estimate_from == "prompt" and guides(self.chain.guidance_scale)
+        return 1 + self._through_network + (prompt_alone or self._estimate_from == "negative_prompt")
 
     def start(self, latents: Tensor) -> None:
         """Sets an empty history for a batch with these first latents (S, B, C, h, w)."""
@@ -133,6 +143,7 @@ class ClipGuidance(PairModule):
         plain, images = eight_bit(plain).cpu(), eight_bit(images).cpu()
         if self._estimator is not self.batch_chain.network:
             self.batch_chain.calls += self._estimator.calls
+            self.batch_chain.network.backward_calls += self._estimator.backward_calls
         self.deliver([self._result(index, plain, images, maps) for index in range(len(self.pairs))])
 
     def _guided_latents(self) -> Tensor:
@@ -227,6 +238,7 @@ class ClipGuidance(PairModule):
             error=self._failures.get(index),
             num_optimization_steps=len(history) - 1,
             network_evaluations=self.batch_chain.calls,
+            network_backward_passes=self.batch_chain.network.backward_calls,
         )
 
     def _maps(self, images: Tensor) -> Tensor | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -71,6 +72,23 @@ def mend_of_overflow(chain: Chain) -> str:
         f" with models.dtype={str(chain.dtype).removeprefix('torch.')}: check the weights of models.path, and "
         "use a smaller sampler.guidance_scale or optimization.lr"
     )
+
+
+def curves(module: Any, gradient_norms: Tensor | None) -> dict[str, Any]:
+    """Returns what an update of a `sgool.methods.LatentPairModule` logs by name; empty where no pair makes any more.
+
+    Args:
+        module: The module, with what its last update saw.
+        gradient_norms: (B,), before clipping; None: there was no gradient.
+    """
+    seen = module.evaluation
+    assert seen is not None and module.batch is not None
+    pairs = range(len(module.pairs))
+    shown = [i for i in pairs if i not in module.failures and not module.was_stopped_before(i, seen.update)]
+    if not shown:
+        return {}
+    values = means_over_pairs(seen, shown, gradient_norms)
+    return {**values, "update": float(seen.update), "batch": float(module.batch.index)}
 
 
 def means_over_pairs(seen: Evaluation, shown: Sequence[int], gradient_norms: Tensor | None) -> dict[str, Tensor]:

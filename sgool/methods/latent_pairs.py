@@ -14,8 +14,11 @@ from sgool.diffusion import Chain
 from sgool.errors import SgoolError
 from sgool.methods import resume
 from sgool.methods.base import PairModule
-from sgool.methods.evaluations import means_over_pairs, without_graph
+from sgool.methods.budget import Budget, TimeLimit, updates_that_fit
+from sgool.methods.candidates import CandidateSearch, check_candidates
+from sgool.methods.evaluations import curves, without_graph
 from sgool.methods.optimizers import OptimizerSettings, check_updates, optimizer_state, restore_optimizer_state
+from sgool.methods.stopped import StoppedPairs
 from sgool.metrics.panel import JudgePanel
 from sgool.models.autoencoder import in_unit_range
 from sgool.objectives import BoundObjective, Objective
@@ -27,7 +30,7 @@ from sgool.types import Denoised, Evaluation, PromptSeed
 _LIGHTNINGS_LOGGING_INTERVAL = 50
 
 
-class LatentPairModule(PairModule):
+class LatentPairModule(StoppedPairs, PairModule):
     """Optimises the first latents of prompt-seed pairs through the whole denoising chain, by gradient descent.
 
     With an objective on global crops this is DOODL (Wallace et al. 2023), with salient regions as well SGOOL, with the
@@ -56,11 +59,15 @@ class LatentPairModule(PairModule):
         nesterov: Nesterov's momentum.
         optimizer: "sgd", "adam" or "adamw".
         adam: Further settings of the latter two (`sgool.methods.optimizers.OptimizerSettings`).
+        candidates: First latents of each pair that are tried before the updates, which go on from the best of them.
+        choosing: What chooses among them and among the updates, if not the objective itself.
+        budget: The most that a pair may cost; it decides on the number of updates.
         judges: Name -> a CLIP tower or metrics, or a whole `JudgePanel`; they score the first and the final images.
         pairs: Pairs of its own, as one batch; by default a `PromptDataModule` serves them.
 
     Raises:
-        SgoolError: No pairs, no updates, or settings of the optimiser that do not go together.
+        SgoolError: No pairs, updates or candidates, a budget below one update, or settings of the optimiser that do not
+            go together.
     """
 
     makes_updates = True
@@ -78,24 +85,28 @@ class LatentPairModule(PairModule):
         nesterov: bool = False,
         optimizer: str = "sgd",
         adam: Mapping[str, Any] | None = None,
+        candidates: int = 1,
+        choosing: Objective | None = None,
+        budget: Budget | None = None,
         judges: JudgePanel | Mapping[str, Any] | None = None,
         pairs: Sequence[PromptSeed] | None = None,
     ) -> None:
-        super().__init__(chain, judges=judges, pairs=pairs)
+        super().__init__(chain, judges=judges, pairs=pairs, budget=budget)
+        check_candidates(candidates)
         check_updates(num_optimization_steps)
         self.method = "doodl" if objective.saliency is None else "sgool"
-        self.objective, self.num_optimization_steps = objective, num_optimization_steps
+        self.objective, self.choosing, self.candidates = objective, choosing, candidates
+        self.num_optimization_steps = self._planned = num_optimization_steps
+        if self.budget:
+            fitting = updates_that_fit(self.costs, self.budget, num_optimization_steps, candidates)
+            self.num_optimization_steps = fitting
         self.lr, self.optimizer_settings = lr, OptimizerSettings(optimizer, momentum, nesterov, adam or {})
         shape = (chain.num_streams, 0, *chain.latent_shape())
         self.latents = nn.Parameter(torch.zeros(shape, dtype=chain.latents_dtype, device=chain.device))
         #: One per decoded stream, since each remembers the salient regions of its own images.
         self.objectives: tuple[BoundObjective, ...] = ()
-        #: Pair index -> why it failed; failed pairs keep their last good latents.
-        self.failures: dict[int, str] = {}
-        #: Pair index -> (update at which it was put back, what was not finite there).
-        self.retries: dict[int, tuple[int, str]] = {}
-        #: Pair index -> (update at which it was stopped, network calls until then).
-        self.stopped: dict[int, tuple[int, int]] = {}
+        self.failures, self.retries, self.stopped = {}, {}, {}
+        self.search = CandidateSearch(1, self.latents)
         #: Whether an update has begun and is not done; `sgool.callbacks.Trajectory` ends it.
         self.in_update = False
         self._gradient_norms: Tensor | None = None
@@ -107,6 +118,12 @@ class LatentPairModule(PairModule):
     def update(self) -> int:
         """Number of the update under way, counted from 0."""
         return 0 if self.batch is None else self.batch.update
+
+    @property
+    def last_update(self) -> int:
+        """How many updates the batch under way gets: the number of the evaluation after its last one."""
+        ended = self.budget.seconds is not None and self.batch is not None and self.batch.is_over
+        return self.update + 1 if ended else self.num_optimization_steps
 
     def setup(self, stage: str) -> None:
         """As for every method; makes room for a whole batch, so that a model summary counts its latents.
@@ -124,6 +141,9 @@ class LatentPairModule(PairModule):
         """Sets the parameter to a new batch's first latents; nothing of the batch before is left."""
         self.latents.data, self.latents.grad = latents, None
         self.objectives = tuple(self.objective.bind(self.pairs) for _ in range(self.chain.num_decoded))
+        self._chooser = self.objectives[0] if self.choosing is None else self.choosing.bind(self.pairs)
+        check_candidates(self.candidates, self.pairs)
+        self.search = CandidateSearch(self.candidates, latents)
         self.failures, self.retries, self.stopped = {}, {}, {}
         self.evaluation, self._gradient_norms = None, None
 
@@ -136,27 +156,7 @@ class LatentPairModule(PairModule):
             resume.check_batch(resumed, self)
             self.load_batch_state(resumed)
             self.seconds_before = resumed["seconds"]
-
-    def stop(self, index: int, update: int) -> None:
-        """Ends the updates of a pair at ``update``; what it costs ends here."""
-        self.stopped[index] = (update, self.batch_chain.calls)
-
-    def fail(self, index: int, update: int, reason: str) -> None:
-        """Ends the updates of a pair that has failed, and keeps the reason."""
-        self.failures[index] = reason
-        self.stop(index, update)
-
-    def is_stopped(self, index: int) -> bool:
-        """Whether a pair has failed or was stopped: its latents stay."""
-        return index in self.failures or index in self.stopped
-
-    def is_held(self, index: int, update: int) -> bool:
-        """Whether a pair makes no step at an update: it has stopped, or is put back by half of its last step."""
-        return self.is_stopped(index) or (index in self.retries and self.retries[index][0] == update)
-
-    def was_stopped_before(self, index: int, update: int) -> bool:
-        """Whether a pair was stopped at an earlier update."""
-        return index in self.stopped and self.stopped[index][0] < update
+        self.search.run(self)
 
     def forward(self, latents: Tensor | None = None) -> Denoised:
         """Denoises and decodes latents (S, B, C, h, w), by default those of the batch under way."""
@@ -173,7 +173,11 @@ class LatentPairModule(PairModule):
     @torch.no_grad()
     def evaluate(self) -> Evaluation:
         """Evaluates the current latents without gradients, for the latents after the last update."""
-        return self._evaluate(self.num_optimization_steps)[1]
+        return self._evaluate(self.last_update)[1]
+
+    def choose(self, images: Tensor) -> Tensor:
+        """Returns the selection scores (B,) of images (B, 3, H, W) in [0, 1]."""
+        return self._chooser.evaluate(images)
 
     def _evaluate(self, update: int) -> tuple[Tensor, Evaluation]:
         denoised = self()
@@ -188,7 +192,7 @@ class LatentPairModule(PairModule):
             self.latents.detach().clone(),
             images,
             loss.detach(),
-            self.objectives[0].evaluate(images),
+            self.choose(images),
             without_graph(outputs[0]),
         )
         return loss, evaluation
@@ -203,9 +207,10 @@ class LatentPairModule(PairModule):
         return self.optimizer_settings.build(self.latents, self.lr)
 
     def configure_callbacks(self) -> list[L.Callback]:
-        """Adds a `Trajectory`, which makes the results, where the Trainer has none."""
+        """Adds what makes the results (`Trajectory`) where the Trainer has none, and what watches the seconds."""
         missing = not any(isinstance(callback, Trajectory) for callback in self.pair_callbacks())
-        return [Trajectory()] if missing else []
+        limits = [TimeLimit(self._planned)] if self.budget.seconds is not None else []
+        return [*([Trajectory()] if missing else []), *limits]
 
     def on_fit_start(self) -> None:
         """Logs every update, where the Trainer has Lightning's default interval."""
@@ -239,25 +244,19 @@ class LatentPairModule(PairModule):
 
         Values are tensors in float64, since Lightning makes float32 of numbers.
         """
-        seen = self.evaluation
-        assert seen is not None and self.batch is not None
-        pairs = range(len(self.pairs))
-        shown = [i for i in pairs if i not in self.failures and not self.was_stopped_before(i, seen.update)]
-        if not shown:
-            return {}
-        values = means_over_pairs(seen, shown, self._gradient_norms)
-        return {**values, "update": float(seen.update), "batch": float(self.batch.index)}
+        return curves(self, self._gradient_norms)
 
     def batch_state(self) -> dict[str, Any]:
         """All that is needed to go on with the batch under way after the update that has just been made."""
         return {
             **super().batch_state(),
             "pairs": [pair.pair_id for pair in self.pairs],
-            "update": self.update + 1,
+            "update": self.update + (not self.search.under_way),
             "latents": self.latents.detach().cpu(),
             **optimizer_state(self.trainer.optimizers[0], self.latents),
             **{name: getattr(self, name) for name in ("failures", "stopped", "retries")},
             "objectives": [objective.state_dict() for objective in self.objectives],
+            "search": self.search.state_dict(),
         }
 
     @torch.no_grad()
@@ -271,6 +270,7 @@ class LatentPairModule(PairModule):
         self.failures, self.stopped, self.retries = (dict(state[k]) for k in ("failures", "stopped", "retries"))
         for objective, remembered in zip(self.objectives, state["objectives"], strict=True):
             objective.load_state_dict(remembered)
+        self.search.load_state_dict(state["search"])
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds the batch under way to Lightning's checkpoint."""
@@ -289,4 +289,5 @@ class LatentPairModule(PairModule):
         """All settings that the batch's results depend on."""
         own = [self.num_optimization_steps, self.lr, *self.optimizer_settings.checkpoint_settings()]
         rules = [callback for callback in self.pair_callbacks() if isinstance(callback, UpdateCallback)]
-        return [*super().checkpoint_settings(), self.objective.checkpoint_settings(), own, rules]
+        search = [self.candidates, self.choosing and self.choosing.checkpoint_settings(), self.budget]
+        return [*super().checkpoint_settings(), self.objective.checkpoint_settings(), own, rules, search]

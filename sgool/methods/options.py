@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from sgool.config.kinds import Kind
-from sgool.config.options import Config, CustomOptions, Options, option, required
+from sgool.config.options import Config, CustomOptions, option, required
 from sgool.config.rules import (
     Problem,
     Rule,
@@ -26,6 +26,8 @@ from sgool.config.rules import (
 )
 from sgool.config.suggest import did_you_mean
 from sgool.diffusion.options import SAMPLERS
+from sgool.methods.base_options import MethodOptions, merged, method_budget
+from sgool.methods.search_options import BestOfNOptions, EvolutionOptions, FKSteeringOptions, ZeroOrderOptions
 from sgool.methods.step_rules import are_betas, optimizer_problems, whiten_problems
 
 #: What the configuration's ``optimization`` may hold.
@@ -64,11 +66,15 @@ OPTIMIZATION: dict[str, Schema] = {
     "keep": choice("best", "last"),
     "early_stop": {"term": optional(text()), "patience": integer(1)},
     "snapshot_every": optional(integer(1)),
+    "candidates": integer(1),
+    "choose_by": choice("own", "global", "salient"),
 }
 #: What the keys of ``optimization`` are where a file of the user's own leaves them out.
 OPTIMIZATION_DEFAULTS: dict[str, Any] = {
     "clamp_images": False,
     "steps_offset": None,
+    "candidates": 1,
+    "choose_by": "own",
     "optimizer": "sgd",
     "adam": {"betas": [0.9, 0.999], "eps": 1e-8, "weight_decay": 0},
     "lr_schedule": "constant",
@@ -78,21 +84,6 @@ OPTIMIZATION_DEFAULTS: dict[str, Any] = {
 }
 #: Keys of ``optimization``, as many as a method has values of its own for; `own_optimization_problems` looks into it.
 _OWN_OPTIMIZATION = mapping("keys of `optimization`")
-
-
-@dataclass(frozen=True, kw_only=True)
-class MethodOptions(Options):
-    """What a method can do and needs. Its `problems` are asked for only if the method is to run.
-
-    Attributes:
-        needs_objective: Whether it minimises the objective.
-        optimizes: Whether it updates latents as ``optimization`` says, so that this and its early stop count.
-        starts_from_image: Whether it can begin with latents that were found for an image.
-    """
-
-    needs_objective: ClassVar[bool | None] = True
-    optimizes: ClassVar[bool | None] = False
-    starts_from_image: ClassVar[bool | None] = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +99,7 @@ class OptimizeOptions(MethodOptions):
     """Options of an optimisation of the first latents."""
 
     builder = "sgool.methods.latent_pairs.LatentPairModule"
-    sees: ClassVar[tuple[str, ...]] = ("optimization", "objective.terms")
+    sees: ClassVar[tuple[str, ...]] = ("optimization", "objective.terms", "budget")
     optimizes = True
     starts_from_image = True
 
@@ -117,7 +108,7 @@ class OptimizeOptions(MethodOptions):
 
     def problems(self, where: str, config: Config) -> Iterator[str]:
         """Finds keys of the optimisation that do not go together."""
-        settings = _merged(config["optimization"], self.optimization)
+        settings = merged(config["optimization"], self.optimization)
         yield from optimizer_problems(where, settings)
         yield from whiten_problems(where, settings)
         if settings["saliency_mask"] and not self.use_saliency:
@@ -125,6 +116,13 @@ class OptimizeOptions(MethodOptions):
                 f"`{where}`: expected use_saliency=true where `optimization.saliency_mask` is, which weights the "
                 "gradient with the map; for one method alone set +method.NAME.optimization.saliency_mask=true"
             )
+        seconds = method_budget(config, where.removeprefix("method."))["seconds"]
+        for key, known in (("perturb_schedule", ("constant", "spherical")), ("lr_schedule", ("constant",))):
+            if seconds is not None and settings[key] not in known:
+                yield (
+                    f"`{where}`: expected {key} {' or '.join(known)} where `budget.seconds` is set, got "
+                    f"{settings[key]}: how many updates there will be is not known beforehand"
+                )
         yield from _early_stop_problems(where, settings["early_stop"]["term"], config["objective"]["terms"])
 
 
@@ -155,29 +153,6 @@ class ClipGuidanceOptions(MethodOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class BestOfNOptions(MethodOptions):
-    """Options of choosing among many seeds by the objective."""
-
-    builder = "sgool.methods.best_of_n.BestOfN"
-    sees: ClassVar[tuple[str, ...]] = ("method",)
-
-    use_saliency: bool = option(False, flag())
-    num_candidates: int | None = option(None, optional(integer(1)))
-    same_budget_as: str = option("doodl", text())
-
-    def problems(self, where: str, config: Config) -> Iterator[str]:
-        """Finds that there is neither a number of candidates nor an optimisation whose network calls it may spend."""
-        methods = config["method"]
-        known = [name for name, method in methods.items() if METHODS.options(method).optimizes]
-        if self.num_candidates is None and self.same_budget_as not in known:
-            hint = did_you_mean(self.same_budget_as, known) or "."
-            yield (
-                f"`{where}.same_budget_as`: expected a method of kind optimize, got {self.same_budget_as!r}{hint} "
-                f"Those are: {', '.join(known) or 'none; set num_candidates'}."
-            )
-
-
-@dataclass(frozen=True, kw_only=True)
 class CustomMethodOptions(CustomOptions, MethodOptions):
     """A method of the user's own, which may use the objective, salient regions and the settings of an optimisation."""
 
@@ -197,6 +172,9 @@ METHODS: Kind[MethodOptions] = Kind(
         "optimize": OptimizeOptions,
         "clip_guidance": ClipGuidanceOptions,
         "best_of_n": BestOfNOptions,
+        "zero_order": ZeroOrderOptions,
+        "evolution": EvolutionOptions,
+        "fk_steering": FKSteeringOptions,
     },
     custom=CustomMethodOptions,
     docs="docs/methods.md",
@@ -207,7 +185,7 @@ def method_optimization(config: Config, name: str) -> dict[str, Any]:
     """Returns ``optimization`` with a method's own values over it; for ``best_of_n`` that of the method it follows."""
     method = config["method"][name]
     method = config["method"].get(method.get("same_budget_as"), method)
-    return _merged(config["optimization"], method.get("optimization", {}))
+    return merged(config["optimization"], method.get("optimization", {}))
 
 
 def own_optimization_problems(config: Config) -> list[Problem]:
@@ -215,9 +193,9 @@ def own_optimization_problems(config: Config) -> list[Problem]:
     problems = []
     for name, method in config["method"].items():
         if method.get("optimization"):
-            merged = _merged(config["optimization"], method["optimization"])
+            own = merged(config["optimization"], method["optimization"])
             where = f"method.{name}.optimization"
-            problems += check(merged, OPTIMIZATION, where)
+            problems += check(own, OPTIMIZATION, where)
             if method["optimization"].get("steps_offset") is not None:
                 text = f"`{where}.steps_offset`: all methods share one schedule; set models.steps_offset for the run"
                 problems.append(Problem(f"{where}.steps_offset", text))
@@ -235,12 +213,3 @@ def _early_stop_problems(where: str, term: str | None, terms: Mapping[str, Confi
             f"`{where}`: `optimization.early_stop.term`: expected a term that is not optimised, with "
             f"objective.terms.{term}.weight=0, got weight {terms[term].get('weight')}"
         )
-
-
-def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(base)
-    for key, value in over.items():
-        inner = merged.get(key)
-        both = isinstance(inner, Mapping) and isinstance(value, Mapping)
-        merged[key] = _merged(inner, value) if both else value  # type: ignore[arg-type]
-    return merged

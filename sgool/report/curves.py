@@ -50,6 +50,7 @@ def _figure(name: str, curves: Mapping[str, Curve], looks: Mapping[str, Look]) -
     return figure.done(
         title,
         "Line: median over pairs; bands: middle half and middle 80 %. Updates are those of each method: latent "
-        "updates, denoising steps of clip_guidance, candidates of best_of_n.",
+        "updates, after the candidates where there was a search; denoising steps of clip_guidance; candidates of the "
+        "searches.",
         f"{title}, per method. Medians at the end: {ends}.",
     )

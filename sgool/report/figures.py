@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from sgool.report.canvas import GRID, SOFT, Drawn, file_name, new_figure
-from sgool.report.format import show
+from sgool.report.cost import cost_figure
 from sgool.report.method_figures import bars, boxes, differences
 from sgool.report.metrics import Metric
-from sgool.report.source import Source, axis_of_names, axis_title, whisker
+from sgool.report.source import Source, axis_of_names, whisker
 from sgool.report.stats import relative_improvement
-from sgool.report.summary import MethodRow, column, finished, reference_values
+from sgool.report.summary import column, finished, reference_values
 
 _MOST_CATEGORIES = 24
 
@@ -36,7 +36,7 @@ def score_figures(source: Source) -> dict[str, list[Drawn]]:
         for ending, comparison in zip(endings, source.comparisons, strict=True):
             found.append(differences(source, metric, at, comparison, f"differences-{metric.key}{ending}"))
         found.append(_relative(source, metric))
-        found.append(_cost(source, metric, at, present))
+        found.append(cost_figure(source, metric, at, present))
         figures[metric.key] = [drawn for drawn in found if drawn]
     return figures
 
@@ -91,51 +91,3 @@ def _relative(source: Source, metric: Metric) -> Drawn | None:
         "zero have none.",
         f"Relative improvement of {metric.name} per category for {', '.join(drawn)}; the numbers are in the tables.",
     )
-
-
-def _cost(source: Source, metric: Metric, at: int, rows: Sequence[MethodRow]) -> Drawn:
-    """Draws the score against the network calls, both as means per pair."""
-    figure, axes = new_figure(f"cost-{metric.key}", rows=6 + len(rows) // 5)
-    texts: list[str] = []
-    seen: list[float] = []
-    for row in rows:
-        final, calls = row.cells[at].final, row.network_evaluations
-        if final is None or not calls:
-            continue
-        values = source.values(row.label, metric)
-        interval = source.interval(row.label, values)
-        look = source.looks[row.label]
-        # Methods of one budget stand beside each other.
-        place = calls * 1.09 ** sum(abs(calls / other - 1) < 0.05 for other in seen)
-        seen.append(calls)
-        if interval:
-            axes.plot(
-                [place, place], interval, color=look.light, linewidth=1.7, linestyle=look.line, solid_capstyle="butt"
-            )
-        axes.plot(place, final * metric.scale, **look.point(), linestyle="", markersize=7, label=row.label, zorder=3)
-        texts.append(f"{row.label} {show(final, metric)} at {calls:,.0f} calls")
-    axes.set_xscale("log")
-    axes.margins(x=0.12)
-    ticks = _apart(seen)
-    axes.set_xticks(ticks, [f"{tick:,.0f}" for tick in ticks], minor=False)
-    axes.set_xticks([], minor=True)
-    axes.grid(axis="both", which="major")
-    axes.set_xlabel("network calls per pair (mean, logarithmic)")
-    axes.set_ylabel(axis_title(metric))
-    if texts:
-        figure.legend(axes)
-    return figure.done(
-        f"{metric.name} against compute",
-        "Forward passes of the denoising network per image, with recomputation; line: 95 % interval of the mean. "
-        "Methods of equal cost stand beside each other.",
-        f"{metric.name} against network calls per pair: {'; '.join(texts)}.",
-    )
-
-
-def _apart(numbers: Sequence[float]) -> list[float]:
-    """Returns the numbers that are far enough apart for a label each."""
-    kept: list[float] = []
-    for number in sorted(numbers):
-        if not kept or number > 1.25 * kept[-1]:
-            kept.append(number)
-    return kept

@@ -42,8 +42,9 @@ class MethodRow:
         pairs: How many pairs ended well.
         failed: How many pairs failed.
         cells: A cell per metric.
-        network_evaluations: The mean number of network calls of a pair, or None.
+        network_evaluations: The mean number of forward passes of a pair, recomputations included, or None.
         seconds: The mean time of a pair, or None.
+        backward_passes: The mean number of backward passes of a pair, or None.
     """
 
     label: str
@@ -53,6 +54,12 @@ class MethodRow:
     cells: tuple[MetricCell, ...]
     network_evaluations: float | None
     seconds: float | None
+    backward_passes: float | None = None
+
+    @property
+    def network_calls(self) -> float | None:
+        """The mean number of network calls of a pair, backward passes included."""
+        return None if self.network_evaluations is None else self.network_evaluations + (self.backward_passes or 0.0)
 
 
 @dataclass(frozen=True)
@@ -216,6 +223,7 @@ def _method_row(frame: pd.DataFrame, label: str, baseline: str | None, metrics: 
         cells=tuple(cells),
         network_evaluations=mean_or_none(done["network_evaluations"]),
         seconds=mean_or_none(done["seconds"]),
+        backward_passes=mean_or_none(column(done, "network_backward_passes")),
     )
 
 

@@ -157,9 +157,17 @@ def _differences(where: str, baseline: str, methods: Sequence[MethodRow], metric
 
 def _costs(where: str, methods: Sequence[MethodRow]) -> Table:
     rows = [
-        (row.label, number(row.pairs, 0), number(row.network_evaluations, 0), number(row.seconds, 1)) for row in methods
+        (
+            row.label,
+            number(row.pairs, 0),
+            number(row.network_evaluations, 0),
+            number(row.backward_passes, 0),
+            number(row.seconds, 1),
+        )
+        for row in methods
     ]
-    return Table(f"Cost of a pair on {where}", ("Method", "Pairs", "Network calls", "Seconds"), tuple(rows))
+    heads = ("Method", "Pairs", "Network calls", "Backward passes", "Seconds")
+    return Table(f"Cost of a pair on {where}", heads, tuple(rows))
 
 
 def _by_row(

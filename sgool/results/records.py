@@ -26,6 +26,7 @@ _KINDS: dict[str, tuple[type, ...]] = {
     "num_optimization_steps": (int,),
     "best_step": (int,),
     "network_evaluations": (int,),
+    "network_backward_passes": (int,),
     "seconds": (int, float, type(None)),
     "peak_memory_mib": (int, float, type(None)),
     "metrics": (dict,),

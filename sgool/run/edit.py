@@ -14,7 +14,7 @@ from sgool.config.rules import choice
 from sgool.diffusion.options import SAMPLERS
 from sgool.errors import ConfigError, SgoolError
 from sgool.loggers import check_logger
-from sgool.methods.options import METHODS
+from sgool.methods.options import METHODS, method_optimization
 from sgool.models.images import check_fit, open_photo
 from sgool.objectives.options import TERMS
 from sgool.results import NOT_COMPARED, RunFolder
@@ -189,6 +189,12 @@ def _check(config: Mapping[str, Any], edits: Sequence[Edit]) -> None:
         problems.append(
             f"`methods`: {', '.join(wrong)} cannot start from an image; those of kind optimize can: {', '.join(able)}"
         )
+    searching = [name for name in able if name in config["methods"] and _searches(config, name)]
+    if searching:
+        problems.append(
+            f"`optimization.candidates`: expected 1 for {', '.join(searching)}: an edit starts from the photo, which "
+            "has no other seeds to choose from"
+        )
     terms = config["objective"]["terms"].items()
     blind = [name for name, term in terms if TERMS.options(term).needs_text and term["weight"]]
     mute = [str(edit.image) for edit in edits if not (edit.text or edit.prompt)]
@@ -201,3 +207,10 @@ def _check(config: Mapping[str, Any], edits: Sequence[Edit]) -> None:
         )
     if problems:
         raise ConfigError(problems)
+
+
+def _searches(config: Mapping[str, Any], name: str) -> bool:
+    """Whether a method tries several first latents before its updates."""
+    return METHODS.options(config["method"][name]).optimizes is True and (
+        method_optimization(config, name)["candidates"] > 1
+    )

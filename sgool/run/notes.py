@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from sgool.config.words import counted
+from sgool.methods.base_options import method_budget
 from sgool.methods.options import METHODS, method_optimization
 from sgool.models.vocabulary import is_embedded
 from sgool.prompts.phrases import phrases_of
@@ -79,9 +80,14 @@ def cut_off(prompts: Sequence[str], cuts: Mapping[str, Sequence[str]], kind: str
 def _cost(config: Mapping[str, Any], name: str) -> float:
     method = config["method"][name]
     options = METHODS.options(method)
-    updates = float(method_optimization(config, name)["num_optimization_steps"])
+    settings, calls = method_optimization(config, name), method_budget(config, name)["calls"]
+    updates, candidates = float(settings["num_optimization_steps"]), settings["candidates"]
+    if calls is not None and (options.optimizes or "particles" in method or "num_candidates" in method):
+        return max(1.0, calls / config["sampler"]["num_inference_steps"])
     if options.optimizes:
-        return _PASSES_OF_AN_UPDATE * updates + 1
+        return _PASSES_OF_AN_UPDATE * updates + 1 + (candidates if candidates > 1 else 0)
+    if "particles" in method:
+        return float(method["particles"])
     if "num_candidates" in method:  # else as many as the calls of an optimisation allow, two of them an update
         return float(method["num_candidates"] or 2 * updates + 1)
     return 1.0 if options.needs_objective is False else _PASSES_OF_AN_UPDATE

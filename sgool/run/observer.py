@@ -9,6 +9,7 @@ import lightning as L
 from sgool.callbacks import PairCallback, Trajectory
 from sgool.loggers import RunLogs
 from sgool.run.progress import Progress
+from sgool.types import Candidate
 
 
 class RunObserver(PairCallback):
@@ -30,6 +31,11 @@ class RunObserver(PairCallback):
         self._logs.begin(pl_module.pairs)
         self._progress.batch(pl_module.method, pl_module.pairs)
 
+    def on_candidate(self, trainer: L.Trainer, pl_module: Any, seen: Candidate) -> None:
+        """Says that a candidate is done, of all that is done before the last update."""
+        score = float(seen.selection.mean())
+        self._progress.update(seen.index + 1, seen.total + pl_module.batch.updates, score, score)
+
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Says that an update is done, and logs it."""
         # Lightning logs after all callbacks. A process that is killed before that, when a checkpoint has the update or
@@ -37,7 +43,8 @@ class RunObserver(PairCallback):
         self._logs.update(pl_module.curves())
         seen = pl_module.evaluation
         loss, objective = float(seen.loss.mean()), float(seen.selection.mean())
-        self._progress.update(batch.update + 1, batch.updates, loss, objective)
+        before = pl_module.num_searched
+        self._progress.update(before + batch.update + 1, before + batch.updates, loss, objective)
 
     def on_predict_batch_end(
         self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0

@@ -9,9 +9,13 @@ from typing import Any
 import lightning as L
 import torch
 
+from sgool.config.kinds import CUSTOM
 from sgool.diffusion import Chain, build_engine, build_sampler
 from sgool.diffusion.network import guides, unread_negative_prompts
+from sgool.errors import ConfigError, SgoolError
 from sgool.methods.base import PairModule
+from sgool.methods.base_options import method_budget
+from sgool.methods.budget import Budget
 from sgool.methods.build import Ingredients, build_method
 from sgool.methods.options import METHODS, method_optimization
 from sgool.methods.starts import network_prompts
@@ -90,6 +94,8 @@ class Parts:
             objective = self._objective(options, held_out, clamp_images=False)
             terms = objective.terms | ({held_out: self._term(held_out)} if held_out else {})
             problems |= dict.fromkeys(binding_problems(terms, objective.saliency, pairs))
+            if (choosing := self._choosing(name)) is not None:
+                problems |= dict.fromkeys(binding_problems({}, choosing.saliency, pairs))
         refuse(list(problems))
 
     def cut_off(self, pairs: Sequence[PromptSeed]) -> list[str]:
@@ -159,8 +165,37 @@ class Parts:
             lambda: self._term(held_out) if held_out else None,
             settings,
             on_note,
+            lambda: self._choosing(name),
+            Budget.of(method_budget(self._config, name), name),
         )
         return build_method(name, options, given)
+
+    def check_budgets(self) -> None:
+        """Refuses budgets that are below what the run's methods take.
+
+        Raises:
+            ConfigError: All of them, a sentence each.
+        """
+        problems = []
+        for name in self._config["methods"]:
+            if Budget.of(method_budget(self._config, name), name):
+                try:
+                    self.method(name)
+                except SgoolError as error:
+                    problems.append(str(error))
+        if problems:
+            raise ConfigError(problems)
+
+    def _choosing(self, name: str) -> Objective | None:
+        """The objective that a method chooses by, where it is not that of its updates."""
+        options, settings = self._config["method"][name], method_optimization(self._config, name)
+        own, kind = bool(options.get("use_saliency")), METHODS.options(options)
+        if not (kind.optimizes or options["kind"] == CUSTOM):
+            return None
+        if settings["choose_by"] == "own" or (settings["choose_by"] == "salient") == own:
+            return None
+        held_out = settings["early_stop"]["term"] if kind.optimizes else None
+        return self._objective({**options, "use_saliency": not own}, held_out, settings["clamp_images"])
 
     def _objective(self, options: Mapping[str, Any], held_out: str | None, clamp_images: bool) -> Objective:
         objective = dict(self._config["objective"])

@@ -83,7 +83,7 @@ class Worker:
             return []
         self.stop_if_interrupted()
         module, rules = self.parts.method(name, self.progress.note)
-        with self._logs(name, queue.number_left) as logs:
+        with self._logs(name, module, queue.number_left) as logs:
             for note in logs.notes:
                 self.progress.note(note)
             callbacks = [*rules, *self._callbacks(name, queue, logs)]
@@ -222,8 +222,10 @@ class Worker:
         if self.means is not None and means:
             self.means.mark_logged(name, means)
 
-    def _logs(self, name: str, pairs: int) -> RunLogs:
-        updates = method_optimization(self.config, name)["num_optimization_steps"] * -(-pairs // self._size)
+    def _logs(self, name: str, module: PairModule, pairs: int) -> RunLogs:
+        own = method_optimization(self.config, name)["num_optimization_steps"]
+        fitting = getattr(module, "num_optimization_steps", own) if module.budget.seconds is None else own
+        updates = fitting * -(-pairs // self._size)
         return RunLogs(
             self.config["logger"],
             run_dir=self.folder.path,

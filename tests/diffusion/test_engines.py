@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sgool.diffusion import build_engine
 from sgool.diffusion.activations import activation_bytes
+from sgool.diffusion.budget import differentiated_calls
 from sgool.models.family import Conditioning
 from sgool.models.schedule import Step
 from sgool.models.stable_diffusion import StableDiffusion
@@ -123,6 +124,8 @@ def test_network_passes_are_those_of_the_table(models64: StableDiffusion, sample
         with counted(models64.unet) as count:
             problem.gradient(chain)
         assert (chain.calls, len(count.forward), count.backward) == (forward, forward * passes, backward * passes)
+        assert chain.network.backward_calls == backward
+        assert differentiated_calls(chain.moves, chain.num_streams, engine) == backward
         assert set(count.forward) == ({1} if split else {2})
 
 
@@ -142,6 +145,7 @@ def test_a_stream_without_gradient_costs_no_backward_call(models64: StableDiffus
                 state = chain.run_state(leaf)
                 (problem.weight[0] * state[0]).sum().backward()
                 assert (len(count.forward), count.backward) == (2 * problem.calls + forward, problem.calls - 1)
+                assert chain.network.backward_calls == problem.calls - 1
             else:
                 final = chain.denoise(leaf)
                 (problem.weight[0] * final[0]).sum().backward()

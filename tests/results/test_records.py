@@ -85,6 +85,14 @@ class TestRecords:
         path.write_text(json.dumps(payload))
         assert "'prompt' is missing" in run.scan().problems[0]
 
+    def test_records_of_versions_that_counted_no_backward_passes(self, run: RunFolder) -> None:
+        folder = write(run, network_backward_passes=7)
+        record = json.loads((folder / "record.json").read_text())
+        assert record["network_backward_passes"] == 7
+        del record["network_backward_passes"]
+        (folder / "record.json").write_text(json.dumps(record))
+        assert [found.network_backward_passes for found in run.records()] == [0]
+
     def test_not_utf8_is_invalid(self, run: RunFolder) -> None:
         path = write(run) / "record.json"
         path.write_bytes(b"\xff" + path.read_bytes())

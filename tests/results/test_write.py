@@ -55,7 +55,7 @@ class TestWrite:
         payload = json.loads((write(run) / "record.json").read_text())
         assert list(payload) == [
             "pair_id", "method", "prompt", "category", "seed", "status", "error", "num_optimization_steps", "best_step",
-            "metrics", "network_evaluations", "seconds", "peak_memory_mib",
+            "metrics", "network_evaluations", "seconds", "peak_memory_mib", "network_backward_passes",
         ]  # fmt: skip
 
     def test_images_are_clamped_and_rounded(self, run: RunFolder) -> None:

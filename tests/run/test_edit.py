@@ -348,6 +348,11 @@ def test_a_bad_inversion_stops_before_the_optimisation(tiny: Sequence[str], phot
     [
         (["objective=color", "sampler=dpm_solver"], "`sampler`: dpm_solver has no inverse; use edict, belm or bdia"),
         (["objective=color", "methods=[vanilla]"], "`methods`: vanilla cannot start from an image"),
+        (["objective=color", "methods=[zero_order]"], "`methods`: zero_order cannot start from an image"),
+        (
+            ["objective=color", "methods=[doodl]", "optimization.candidates=4"],
+            "`optimization.candidates`: expected 1 for doodl: an edit starts from the photo",
+        ),
         (["objective=color", "--fit", "stretch"], "--fit: expected crop, squash or pad, got 'stretch'"),
         (["objective=color", "--max-error", "0"], "--max-error: expected a number above 0, got 0.0"),
         ([], "`objective`: text_alignment compares the image with a text: give one with --text"),

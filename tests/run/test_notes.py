@@ -62,6 +62,13 @@ def test_costs_of_the_methods_in_units_of_plain_sampling() -> None:
     updates = config["optimization"]["num_optimization_steps"]
     costs = {part.method: part.cost for part in work_left(config, lambda method: 2)}
     assert costs == {"vanilla": 1, "doodl": 3 * updates + 1, "clip_guidance": 3, "best_of_n": 2 * updates + 1}
+    config["methods"] += ["fk_steering"]
+    config["optimization"]["candidates"] = 5
+    costs = {part.method: part.cost for part in work_left(config, lambda method: 2)}
+    assert (costs["doodl"], costs["fk_steering"]) == (3 * updates + 6, 4)
+    config["budget"]["calls"] = 40 * config["sampler"]["num_inference_steps"]
+    costs = {part.method: part.cost for part in work_left(config, lambda method: 2)}
+    assert costs == {"vanilla": 1, "doodl": 40, "clip_guidance": 3, "best_of_n": 40, "fk_steering": 40}
 
 
 def test_one_sentence_for_a_prompt_with_each_text_that_is_lost_once() -> None:

@@ -16,7 +16,8 @@ from sgool.config.weights import weights_problems
 from sgool.diffusion.options import ENGINES, SAMPLERS
 from sgool.errors import ConfigError
 from sgool.loggers.options import logger_problems, with_source
-from sgool.methods.options import METHODS, own_optimization_problems
+from sgool.methods.base_options import own_budget_problems
+from sgool.methods.options import METHODS, method_optimization, own_optimization_problems
 from sgool.metrics.options import JUDGES
 from sgool.objectives.options import TERMS
 from sgool.run.config.schema import SCHEMA
@@ -30,6 +31,8 @@ def find_problems(config: Config) -> list[str]:
     problems = [with_source(problem, config.get("logger")) for problem in check(config, SCHEMA)]
     if _are_sound(("method", "optimization"), problems):
         problems += own_optimization_problems(config)
+    if _are_sound(("method", "budget"), problems):
+        problems += own_budget_problems(config)
     texts = [problem.text for problem in problems]
     # A check runs only on values that are right by themselves, so that one mistake gives one message.
     for needs, look in _CHECKS:
@@ -68,9 +71,17 @@ def _components(config: Config, problems: Sequence[Problem]) -> Iterator[tuple[s
         chosen = {name: config["method"][name] for name in config["methods"] if name in config["method"]}
         found += [(f"method.{name}", METHODS, method) for name, method in chosen.items()]
         # Only methods that use saliency need the detector's files.
-        if any(method.get("use_saliency") for method in chosen.values()) and _are_sound(["saliency"], problems):
+        looks = any(_looks(config, name) for name in chosen) if _are_sound(["optimization"], problems) else False
+        if looks and _are_sound(["saliency"], problems):
             found.append(("saliency.detector", DETECTORS, config["saliency"]["detector"]))
     yield from (entry for entry in found if _are_sound([entry[0]], problems))
+
+
+def _looks(config: Config, name: str) -> bool:
+    """Whether a method has salient regions in its objective, or chooses by an objective that has them."""
+    method = config["method"][name]
+    chooses = METHODS.options(method).optimizes and method_optimization(config, name)["choose_by"] == "salient"
+    return bool(method.get("use_saliency") or chooses)
 
 
 def _methods(config: Config) -> Iterator[str]:

@@ -26,6 +26,7 @@ from sgool.config.rules import (
 )
 from sgool.diffusion.options import ENGINES, SAMPLERS
 from sgool.loggers.options import LOGGER, complete_logger
+from sgool.methods.base_options import BUDGET, BUDGET_DEFAULTS
 from sgool.methods.options import METHODS, OPTIMIZATION, OPTIMIZATION_DEFAULTS
 from sgool.metrics.options import JUDGES, complete_judges
 from sgool.models.options import CLIP, expand_clip
@@ -77,6 +78,7 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
     "optimization": OPTIMIZATION_DEFAULTS,
     "data": _DATA_DEFAULTS,
     "saliency": SALIENCY_DEFAULTS,
+    "budget": BUDGET_DEFAULTS,
 }
 
 _DATA: dict[str, Schema] = {
@@ -123,6 +125,7 @@ SCHEMA: dict[str, Schema] = {
     "sampler": SAMPLERS.schema,
     "engine": ENGINES.schema,
     "optimization": OPTIMIZATION,
+    "budget": BUDGET,
     "objective": OBJECTIVE,
     "saliency": SALIENCY,
     "method": Each(METHODS.schema, at_least=1),
@@ -141,6 +144,7 @@ def complete(config: dict[str, Any]) -> None:
     if "guide" in models:
         models["guide"] = expand_clip(models["guide"])
     complete_judges(models.get("judges"))
+    config.setdefault("budget", {})
     for node, defaults in _DEFAULTS.items():
         for key, value in defaults.items():
             # Copies: a mapping among the defaults is not the configuration's to change.

@@ -108,7 +108,7 @@ def test_an_unknown_key_is_answered_with_a_guess_and_the_valid_keys() -> None:
         ("optimization.tie=2", "`optimization.tie`: expected true or false, got 2"),
         ("objective.terms.text_alignment.weight=0", "expected at least one weight other than 0"),
         ("method.vanilla.use_saliency=true", "unknown key `method.vanilla.use_saliency`"),
-        ("method.doodl.kind=optimise", "`method.doodl.kind`: expected vanilla, optimize, clip_guidance or best_of_n"),
+        ("method.doodl.kind=optimise", "`method.doodl.kind`: expected vanilla, optimize, clip_guidance, best_of_n, "),
         ("method.reno.optimization.lr=-1", "`method.reno.optimization.lr`: expected a number above 0, got -1"),
         ("+method.reno.optimization.lrr=1", "unknown key `method.reno.optimization.lrr`; did you mean"),
         ("method.sgool.optimization=3", "expected a mapping of keys of `optimization`, got 3"),
@@ -123,6 +123,14 @@ def test_an_unknown_key_is_answered_with_a_guess_and_the_valid_keys() -> None:
         ("method.clip_guidance.clip_guidance_scale=-1", "expected a number at least 0, got -1"),
         ("optimization.perturb_schedule=cosine", "expected constant, linear or spherical, got 'cosine'"),
         ("optimization.gaussianity.dim=0", "`optimization.gaussianity.dim`: expected a whole number of at least 1"),
+        ("optimization.candidates=0", "`optimization.candidates`: expected a whole number of at least 1, got 0"),
+        ("optimization.choose_by=mine", "`optimization.choose_by`: expected own, global or salient, got 'mine'"),
+        ("budget.calls=0", "`budget.calls`: expected a whole number of at least 1, or null, got 0"),
+        ("budget.seconds=0", "`budget.seconds`: expected a number above 0, or null, got 0"),
+        ("+method.vanilla.budget.calls=x", "`method.vanilla.budget.calls`: expected a whole number of at least 1"),
+        ("+method.doodl.budget.hours=1", "unknown key `method.doodl.budget.hours`"),
+        ("method.zero_order.threshold=1", "`method.zero_order.threshold`: expected a number at least 0 and below 1"),
+        ("method.fk_steering.potential=min", "expected max, difference or sum, got 'min'"),
         ("optimization.saliency_mask=true", "`method.doodl`: expected use_saliency=true where"),
         ("saliency.detector.name=eyes", "`saliency.detector.name`: expected spectral_residual, "),
         ("saliency.threshold=0", "expected a number above 0 and at most 1, got 0"),
@@ -206,6 +214,37 @@ def test_a_budget_is_that_of_an_optimisation() -> None:
     # Unused where the number is given, or where the method does not run.
     load_config(["methods=[best_of_n]", "method.best_of_n.same_budget_as=x", "method.best_of_n.num_candidates=4"])
     load_config(["method.best_of_n.same_budget_as=x"])
+
+
+def test_searches_and_budgets_that_cannot_work() -> None:
+    (problem,) = _problems("methods=[evolution]", "method.evolution.num_elites=8")
+    assert problem.startswith("`method.evolution.num_elites`: expected fewer than the 8 of population, got 8")
+    (problem,) = _problems("methods=[fk_steering]", "sampler=edict")
+    assert problem.startswith("`method.fk_steering`: expected sampler=ddim, whose steps can have fresh noise")
+    (problem,) = _problems("methods=[doodl]", "budget.seconds=3", "optimization.perturb_schedule=linear")
+    assert problem.startswith("`method.doodl`: expected perturb_schedule constant or spherical where `budget.seconds`")
+    load_config(["methods=[doodl]", "budget.calls=300", "optimization.perturb_schedule=linear"])
+
+
+def test_a_detector_that_only_chooses_is_looked_for_as_well() -> None:
+    run = ("methods=[doodl]", "saliency=transalnet", "saliency.detector.weights=no/such.pth")
+    load_config(run)
+    assert "no/such.pth" in _problems(*run, "optimization.choose_by=salient")[0]
+
+
+def test_configurations_of_earlier_versions_have_no_budget_and_no_search() -> None:
+    from sgool.run.config import complete
+
+    config = to_plain(load_config())
+    for key in ("candidates", "choose_by"):
+        del config["optimization"][key]
+    del config["budget"]
+    for method in config["method"].values():
+        del method["budget"]
+    complete(config)
+    assert config["budget"] == {"calls": None, "seconds": None}
+    assert (config["optimization"]["candidates"], config["optimization"]["choose_by"]) == (1, "own")
+    assert all(method["budget"] == {} for method in config["method"].values())
 
 
 def test_several_devices_have_no_number_of_one() -> None:

@@ -138,6 +138,9 @@ def test_the_default_is_the_three_methods_on_the_embedded_world() -> None:
         "reno": ("optimize", False),
         "clip_guidance": ("clip_guidance", False),
         "best_of_n": ("best_of_n", False),
+        "zero_order": ("zero_order", False),
+        "evolution": ("evolution", False),
+        "fk_steering": ("fk_steering", False),
     }
 
 
@@ -213,7 +216,10 @@ def test_every_file_says_what_it_is(file: Path) -> None:
         "method/best_of_n",
         "method/clip_guidance",
         "method/doodl",
+        "method/evolution",
+        "method/fk_steering",
         "method/vanilla",
+        "method/zero_order",
         "models/emoji_world",
         "objective/aesthetic",
         "objective/black_box",
