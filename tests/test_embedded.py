@@ -42,6 +42,29 @@ def test_diffusers_loads_and_samples_the_pipeline_unchanged() -> None:
     assert [detection.noun for detection in reading.detections] == ["panda"]
 
 
+@pytest.mark.parametrize("steps", [1, 2, 4])
+def test_the_few_step_student_draws_what_diffusers_does(steps: int) -> None:
+    pipeline = diffusers.StableDiffusionPipeline.from_pretrained(str(ASSETS / "emoji_world_turbo"))
+    pipeline.set_progress_bar_config(disable=True)
+    prompts = ["a panda", "a blue car"]
+    generators = [torch.Generator("cpu").manual_seed(seed) for seed in (0, 1)]
+    images = pipeline(
+        prompts, num_inference_steps=steps, guidance_scale=1, generator=generators, output_type="pt"
+    ).images
+    chain = Chain.from_pretrained("emoji_world_turbo", num_inference_steps=steps, guidance_scale=1)
+    pairs = [PromptSeed(prompt, seed=seed) for seed, prompt in enumerate(prompts)]
+    with torch.no_grad():
+        found = chain.with_prompts(prompts)(start_latents(chain, pairs)).images[0]
+    assert chain.sampling_calls == steps
+    torch.testing.assert_close(found.clamp(0, 1), images, atol=1 / 255, rtol=0)  # as above
+    readings = SceneReader.from_pretrained(WORLD / "reader").read(images)
+    assert [[detection.noun for detection in reading.detections] for reading in readings] == [["panda"], ["car"]]
+
+
+def test_all_models_together_are_small() -> None:
+    assert sum(path.stat().st_size for path in ASSETS.rglob("*") if path.is_file()) <= 120 * 2**20
+
+
 @pytest.mark.parametrize("name", ["guide", "judge"])
 def test_open_clip_loads_the_towers(name: str) -> None:
     model, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{WORLD / name}")

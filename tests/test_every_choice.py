@@ -28,6 +28,7 @@ hps_file, trunk = test_preference.hps_file, test_wsdan.trunk
 METHODS = sorted(path.stem for path in (config_folder() / "method").glob("*.yaml"))
 OBJECTIVES = sorted(path.stem for path in (config_folder() / "objective").glob("*.yaml"))
 DETECTORS = sorted(path.stem for path in (config_folder() / "saliency").glob("*.yaml"))
+WORLDS = sorted(path.stem for path in (config_folder() / "models").glob("emoji_*.yaml"))
 #: The other methods look at no saliency, so one detector is enough for them.
 LOOKS = "sgool"
 
@@ -115,6 +116,12 @@ def test_every_method_with_every_objective(objective: str, weights: Path, hps_fi
         optimised = record["method"] != "vanilla"
         assert ("objective" in record["metrics"]) == optimised  # type: ignore[operator]
         assert record["saliency"] == (record["method"] == LOOKS)
+
+
+@pytest.mark.parametrize("models", WORLDS)
+def test_every_method_on_every_embedded_world(models: str, tmp_path: Path) -> None:
+    for record in run(tmp_path / "run", METHODS, f"models={models}"):
+        assert record["status"] == "done" and {"judge/clip_score", "scene_accuracy"} <= set(record["metrics"])  # type: ignore[call-overload]
 
 
 @pytest.mark.parametrize("choose_by", ["own", "global", "salient"])
