@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from experiments.emoji_scenes.evaluate import student_bars
-from experiments.emoji_world.card import environment, measured
+from experiments.emoji_world.card import environment, measured, render_student
 from experiments.emoji_world.export import check_size
 from sgool.metrics.scene import STATEMENTS
 
@@ -25,7 +25,9 @@ def write_cards(results: Path, assets: Path, turbo: Path) -> list[Path]:
     if not table:
         return [card]
     student = turbo / "README.md"
-    student.write_text(render_student(table, training, check_size(turbo)), encoding="utf-8")
+    student.write_text(
+        render_student(table, training, check_size(turbo), student_bars(table), TEMPLATES["student"]), encoding="utf-8"
+    )
     return [card, student]
 
 
@@ -49,12 +51,3 @@ def render(metrics: dict, training: dict, table: dict, size: float) -> str:
             size=size,
         )
     )
-
-
-def render_student(table: dict, training: dict, size: float) -> str:
-    """The student's card."""
-    bars = student_bars(table)
-    names = [name for name in table["student, 4"] if name != "all"]
-    template = environment().from_string(TEMPLATES["student"].read_text(encoding="utf-8"))
-    steps = {name: training[name] for name in ("consistency", "matching") if name in training}
-    return template.render(table=table, categories=names, bars=bars, training=steps, size=size)

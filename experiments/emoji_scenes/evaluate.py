@@ -23,6 +23,7 @@ from experiments.emoji_scenes.sheet import contact_sheet
 from experiments.emoji_world import turbo
 from experiments.emoji_world.captions import Caption
 from experiments.emoji_world.evaluate import (
+    as_bars,
     grid,
     hard_choices,
     held_out_prompts,
@@ -148,7 +149,7 @@ def bars(metrics: dict[str, Any]) -> list[dict[str, Any]]:
     for name in ("guide", "judge"):
         rows += [(f"{name}, hard choices in crops: {kind}", v, 0.9) for kind, v in metrics[name]["crops"].items()]
     rows += [(f"scene reader: {kind}", value, 0.95) for kind, value in metrics["reader"].items() if kind != "all"]
-    return [{"name": name, "value": value, "bar": bar, "met": value >= bar} for name, value, bar in rows]
+    return as_bars(rows)
 
 
 def student_bars(table: dict[str, Any]) -> list[dict[str, Any]]:
@@ -156,8 +157,7 @@ def student_bars(table: dict[str, Any]) -> list[dict[str, Any]]:
     single = table["student, 4"].get("Single objects")
     if single is None:
         return []
-    value = single["objects"]
-    return [{"name": "student, 4 steps: single subject recognised", "value": value, "bar": 0.85, "met": value >= 0.85}]
+    return as_bars([("student, 4 steps: single subject recognised", single["objects"], 0.85)])
 
 
 def measure_turbo(assets: Path, student: Path, results: Path, prompts: int | None = None) -> dict[str, Any]:

@@ -180,13 +180,26 @@ def evaluate(
 
 def bars(metrics: dict[str, Any]) -> list[dict[str, Any]]:
     """Each measured number with a bar: ``{"name", "value", "bar", "met"}``."""
-    rows = [("autoencoder, PSNR in dB", metrics["vae"]["mean"], 30.0)]
+    rows = [("autoencoder, PSNR in dB", metrics["vae"]["mean"], 32.0)]
     for name in ("guide", "judge"):
         rows += [(f"{name}, hard choices: {kind}", value, 0.9) for kind, value in metrics[name]["held_out"].items()]
     rows += [(f"scene reader: {kind}", value, 0.95) for kind, value in metrics["reader"].items() if kind != "all"]
-    single = metrics["samples"].get("Single objects")
-    rows += [("vanilla samples: single object recognised", single["objects"], 0.85)] if single else []
+    single, colours = (metrics["samples"].get(name) for name in ("Single objects", "Colours"))
+    rows += [("vanilla samples: single object recognised", single["objects"], 0.97)] if single else []
+    rows += [("vanilla samples: colour of a single object", colours["colours"], 0.97)] if colours else []
+    return as_bars(rows)
+
+
+def as_bars(rows: Sequence[tuple[str, float, float]]) -> list[dict[str, Any]]:
+    """Rows of a name, a value and the bar for it."""
     return [{"name": name, "value": value, "bar": bar, "met": value >= bar} for name, value, bar in rows]
+
+
+def student_bars(table: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The student's rows, from what `measure_turbo` wrote: at most so many points below the base, over all prompts."""
+    base = next(row["all"]["all"] for name, row in table.items() if name.startswith("base"))
+    limits = (("student, 4", 0.04), ("student, 1", 0.15))
+    return as_bars([(f"{name}: all that is stated", table[name]["all"]["all"], base - below) for name, below in limits])
 
 
 def grid(images: Tensor) -> Image.Image:

@@ -104,7 +104,7 @@ def _function(stage: str, setup: Setup, arguments: argparse.Namespace) -> Callab
             arguments.assets, arguments.turbo, arguments.results, arguments.prompts
         ),
         "logs": lambda: module.collect(setup.work, arguments.results / "logs"),
-        "card": lambda: module.write_card(arguments.results, arguments.assets),
+        "card": lambda: module.write_cards(arguments.results, arguments.assets, arguments.turbo),
     }
     return actions[stage] if stage in actions else lambda: getattr(module, stage)(setup)
 

@@ -139,3 +139,19 @@ def test_a_missing_student_is_named(tmp_path: Path) -> None:
 
     with pytest.raises(SgoolError, match="run the stage `consistency` first"):
         export(tmp_path, tmp_path / "assets")
+
+
+def test_the_student_s_card_states_its_bars() -> None:
+    from experiments.emoji_world.card import render_student
+    from experiments.emoji_world.evaluate import student_bars
+
+    shares = {"base, 50 steps": 0.87, "student, 1": 0.73, "student, 2": 0.8, "student, 4": 0.82}
+    table = {name: {"Colours": {"n": 40, "all": all_}, "all": {"n": 40, "all": all_}} for name, all_ in shares.items()}
+    bars = student_bars(table)
+    assert [(row["name"], row["met"]) for row in bars] == [
+        ("student, 4: all that is stated", False),
+        ("student, 1: all that is stated", True),
+    ]
+    text = render_student(table, {"matching": {"steps": 1600, "minutes": 31.2}, "vae": {}}, 16.4, bars)
+    assert "16.4 MiB" in text and "| matching | 1600 | 31 |" in text and "| student, 2 | 0.80 | 0.800 |" in text
+    assert "- student, 4: all that is stated: 0.820, bar 0.830, **not met**." in text
