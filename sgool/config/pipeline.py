@@ -8,10 +8,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from sgool.config.families import FAMILIES, family_for, known_families, unknown_call
 from sgool.config.paths import asset_path
 
-#: The one class of pipeline that sgool reads.
-PIPELINE = "StableDiffusionPipeline"
 _INDEX = "model_index.json"
 _UNET = "unet/config.json"
 _FILES = (_INDEX, _UNET, "vae/config.json", "scheduler/scheduler_config.json")
@@ -20,39 +19,59 @@ KIND_FILES = (_INDEX, _UNET)
 _HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*", re.ASCII)
 
 
-def kind_problems(path: str) -> Iterator[str]:
+def kind_problems(path: str, family: str | None = None) -> Iterator[str]:
     """Yields problems if a folder, an embedded model or a hub id is no pipeline that sgool can use.
 
-    Of a hub id only the files in the cache are looked at; nothing is downloaded here.
+    A ``family`` that the user names serves any class. Of a hub id only the files in the cache are looked at; nothing
+    is downloaded here.
     """
     folder = Path(asset_path(path))
     if not folder.is_dir():
-        yield from class_problems(path, _cached(path))
+        yield from class_problems(path, _cached(path), family)
         return
     if not (folder / _INDEX).is_file():
         yield f"`models.path`: {path!r} is a folder without {_INDEX}, so no pipeline as diffusers saves it"
         return
-    yield from class_problems(path, {name: folder / name for name in _FILES})
+    yield from class_problems(path, {name: folder / name for name in _FILES}, family)
 
 
-def class_problems(path: str, files: Mapping[str, Path]) -> list[str]:
+def class_problems(path: str, files: Mapping[str, Path], family: str | None = None) -> list[str]:
     """Returns what makes a pipeline one that sgool cannot use.
 
     Args:
         path: The folder or hub id, for messages.
         files: Where the pipeline's JSON files lie, by their names in it; files that are not known are not looked at.
+        family: The family that the user names, if any.
     """
     if broken := [problem for file in files.values() if (problem := _broken(file))]:
         return broken
     index = _read(files[_INDEX]) if _INDEX in files else None
     kind = None if index is None else index.get("_class_name")
-    if index is not None and kind != PIPELINE:
+    found = family or family_for(str(kind))
+    if index is not None and found is None:
         what = f"a {kind}" if kind else "of no named class"
         return [
-            f"`models.path`: expected a {PIPELINE}, but {path!r} is {what} (`_class_name` in its {_INDEX}); SDXL, "
-            "inpainting, LCM, Stable Diffusion 3, Flux and other pipelines are not supported yet"
+            f"`models.path`: {path!r} is {what} (`_class_name` in its {_INDEX}), and there is no model family for "
+            f"that; expected a pipeline of one of these families: {known_families()}"
         ]
+    if found not in ("stable_diffusion", None):
+        return []
     return [f"`models.path`: {path!r} {problem}" for problem in unet_problems(_read(files.get(_UNET)))]
+
+
+def call_problems(path: str, family: str | None, call: Mapping[str, Any]) -> Iterator[str]:
+    """Yields a problem for arguments of the pipeline's call that its family does not take.
+
+    Args:
+        path: The folder, embedded model or hub id.
+        family: The family that the user names, if any.
+        call: The arguments by their names.
+    """
+    index = Path(asset_path(path)) / _INDEX
+    found = family or family_for(str(_read(index if index.is_file() else _cached(path).get(_INDEX)).get("_class_name")))
+    unknown = [name for name in call if found is not None and name not in FAMILIES[found].call]
+    if found is not None and unknown:
+        yield unknown_call(unknown, found)
 
 
 def unet_problems(config: Mapping[str, Any]) -> list[str]:
@@ -120,7 +139,7 @@ def _is_foreign(path: str) -> bool:
 
     `kind_problems` reports it.
     """
-    return bool(_read(Path(asset_path(path)) / _INDEX).get("_class_name") != PIPELINE)
+    return bool(_read(Path(asset_path(path)) / _INDEX).get("_class_name") != "StableDiffusionPipeline")
 
 
 def _load(file: Path) -> Any:

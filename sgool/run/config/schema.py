@@ -6,8 +6,10 @@ configs/ say what the keys mean, and their units.
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import Any
 
+from sgool.config.families import FAMILIES
 from sgool.config.paths import home
 from sgool.config.rules import (
     Each,
@@ -18,6 +20,7 @@ from sgool.config.rules import (
     flag,
     integer,
     list_of,
+    mapping,
     matching,
     optional,
     text,
@@ -42,6 +45,8 @@ def _are_devices(value: Any) -> bool:
 
 _MODELS: dict[str, Schema] = {
     "path": text(),
+    "family": optional(choice(*FAMILIES)),
+    "call": mapping("arguments of the pipeline's call"),
     "guide": CLIP,
     "judges": Each(JUDGES.schema),
     "scene_reader": optional(text()),
@@ -57,7 +62,7 @@ _MODELS: dict[str, Schema] = {
 }
 
 #: What keys are where a file of the user's own leaves them out.
-_MODELS_DEFAULTS = {"steps_offset": None, "timestep_spacing": None}
+_MODELS_DEFAULTS: dict[str, Any] = {"steps_offset": None, "timestep_spacing": None, "family": None, "call": {}}
 
 _DATA: dict[str, Schema] = {
     "prompts": text(),
@@ -121,7 +126,7 @@ def complete(config: dict[str, Any]) -> None:
     complete_judges(models.get("judges"))
     for node, defaults in (("models", _MODELS_DEFAULTS), ("optimization", OPTIMIZATION_DEFAULTS)):
         for key, value in defaults.items():
-            _mapping(config, node).setdefault(key, value)
+            _mapping(config, node).setdefault(key, deepcopy(value))
     SAMPLERS.complete(config.get("sampler"))
     ENGINES.complete(config.get("engine"))
     DETECTORS.complete(_mapping(config, "saliency").get("detector"))
