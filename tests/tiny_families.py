@@ -24,7 +24,9 @@ def tiny_family(name: str, *, seed: int = 0, dtype: torch.dtype = torch.float32)
         _enliven(getattr(pipeline, "unet", None) or pipeline.transformer)
     for part in pipeline.components.values():
         if isinstance(part, nn.Module):
-            part.eval().requires_grad_(False).to(dtype)
+            part.eval().requires_grad_(False)
+            if dtype == torch.float64:
+                part.double()
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
@@ -98,8 +100,8 @@ def autoencoder(**options: Any) -> Any:
     from diffusers import AutoencoderKL
 
     return AutoencoderKL(
-        block_out_channels=(8, 8), down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2,
-        latent_channels=4, layers_per_block=1, norm_num_groups=4, sample_size=16, **options,
+        block_out_channels=(8, 8), down_block_types=("DownEncoderBlock2D",) * 2, latent_channels=4, norm_num_groups=4,
+        up_block_types=("UpDecoderBlock2D",) * 2, layers_per_block=1, sample_size=16, **options,
     )  # fmt: skip
 
 
@@ -226,8 +228,8 @@ def sana(sprint: bool = False) -> Any:
     tokenizer = word_tokenizer("<eos>", "<bos>")
     more: dict[str, Any] = {"qk_norm": "rms_norm_across_heads", "guidance_embeds": True} if sprint else {}
     transformer = SanaTransformer2DModel(
-        patch_size=1, in_channels=4, out_channels=4, num_layers=2, num_attention_heads=2, attention_head_dim=4,
-        num_cross_attention_heads=2, cross_attention_head_dim=4, cross_attention_dim=8, caption_channels=8,
+        patch_size=1, in_channels=4, out_channels=4, num_layers=2, num_attention_heads=2, attention_head_dim=16,
+        num_cross_attention_heads=2, cross_attention_head_dim=16, cross_attention_dim=32, caption_channels=8,
         sample_size=8, **more,
     )  # fmt: skip
     blocks = ("ResBlock", "EfficientViTBlock")
