@@ -59,7 +59,7 @@ def class_problems(path: str, files: Mapping[str, Path], family: str | None = No
     return [f"`models.path`: {path!r} {problem}" for problem in unet_problems(_read(files.get(_UNET)))]
 
 
-def call_problems(path: str, family: str | None, call: Mapping[str, Any]) -> Iterator[str]:
+def call_problems(path: str, family: str | None, call: Mapping[str, Any] | None) -> Iterator[str]:
     """Yields a problem for arguments of the pipeline's call that its family does not take.
 
     Args:
@@ -69,7 +69,7 @@ def call_problems(path: str, family: str | None, call: Mapping[str, Any]) -> Ite
     """
     index = Path(asset_path(path)) / _INDEX
     found = family or family_for(str(_read(index if index.is_file() else _cached(path).get(_INDEX)).get("_class_name")))
-    unknown = [name for name in call if found is not None and name not in FAMILIES[found].call]
+    unknown = [name for name in call or {} if found is not None and name not in FAMILIES[found].call]
     if found is not None and unknown:
         yield unknown_call(unknown, found)
 
@@ -102,26 +102,63 @@ def _cached(path: str) -> dict[str, Path]:
 
 
 def size_problems(path: str, height: int | None, width: int | None) -> Iterator[str]:
-    """Yields a problem for each side that the networks of a folder cannot halve as often as they need to.
+    """Yields a problem for each side that the networks of a folder cannot make.
 
     Nothing is reported where the folder's files do not say.
     """
-    unet, vae = (_read(Path(asset_path(path)) / part / "config.json") for part in ("unet", "vae"))
-    halvings, factors = unet.get("block_out_channels"), vae.get("block_out_channels")
-    if _is_foreign(path) or not (isinstance(halvings, list) and isinstance(factors, list) and halvings and factors):
+    folder = Path(asset_path(path))
+    multiple, factor, default = _sides(folder)
+    if not multiple:
         return
-    factor = 2 ** (len(factors) - 1)
-    multiple = factor * 2 ** (len(halvings) - 1)  # the rule of StableDiffusion.latent_shape
-    sample = unet.get("sample_size")
-    default = sample if isinstance(sample, list) and len(sample) == 2 else [sample, sample]
-    for name, side, latent in (("height", height, default[0]), ("width", width, default[1])):
-        pixels = latent * factor if side is None and isinstance(latent, int) else side
+    for name, side, own in (("height", height, default[0]), ("width", width, default[1])):
+        pixels = own if side is None else side
         if pixels is not None and (pixels < multiple or pixels % multiple):
             near = max(multiple, round(pixels / multiple) * multiple)
             yield (
                 f"`models.{name}`: expected a multiple of {multiple} pixels (VAE factor {factor}), got {pixels}; "
                 f"{near} would do"
             )
+
+
+def _sides(folder: Path) -> tuple[int, int, tuple[int | None, int | None]]:
+    """Returns what the sides of images are a multiple of, the VAE's factor, and the model's own size in pixels.
+
+    These are the rules of the families' `latent_shape`; 0 where the files do not say.
+    """
+    unet, vae, transformer = (_read(folder / part / "config.json") for part in ("unet", "vae", "transformer"))
+    family = family_for(str(_read(folder / _INDEX).get("_class_name")))
+    blocks = vae.get("block_out_channels") or vae.get("encoder_block_out_channels") or vae.get("dim_mult")
+    if family is None or not (isinstance(blocks, list) and blocks):
+        return 0, 0, (None, None)
+    factor = 2 ** (len(blocks) - 1)
+    if family == "stable_diffusion":
+        halvings, sample = unet.get("block_out_channels"), unet.get("sample_size")
+        if not (isinstance(halvings, list) and halvings):
+            return 0, 0, (None, None)
+        sides = sample if isinstance(sample, list) and len(sample) == 2 else [sample, sample]
+        own = [side * factor if isinstance(side, int) else None for side in sides]
+        # Each block of the network but the last halves the latents' sides.
+        return factor * 2 ** (len(halvings) - 1), factor, (own[0], own[1])
+    patch = 2 if family == "flux" else transformer.get("patch_size", 1)
+    patch = patch[-1] if isinstance(patch, list) and patch else patch
+    return factor * (patch if isinstance(patch, int) else 1), factor, (None, None)
+
+
+def guidance_problems(path: str, guidance_scale: float | None) -> Iterator[str]:
+    """Yields a problem for guidance of a folder's model that is distilled without it: FLUX.1 schnell."""
+    folder = Path(asset_path(path))
+    is_flux = family_for(str(_read(folder / _INDEX).get("_class_name"))) == "flux"
+    told = _read(folder / "transformer" / "config.json").get("guidance_embeds", True)
+    if is_flux and not told and guidance_scale is not None and guidance_scale > 1:
+        yield no_guidance(path, guidance_scale)
+
+
+def no_guidance(path: str, guidance_scale: float) -> str:
+    """Says that a model is distilled without guidance."""
+    return (
+        f"`sampler.guidance_scale`: expected 1 or less, since {path!r} is distilled without guidance "
+        f"(`guidance_embeds` of its transformer is false, as in FLUX.1 schnell), got {guidance_scale:g}"
+    )
 
 
 def steps_problems(path: str, steps: int) -> Iterator[str]:

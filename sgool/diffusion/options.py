@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from sgool.config.kinds import Kind
 from sgool.config.options import Config, CustomOptions, Options, option, required
-from sgool.config.pipeline import steps_problems
+from sgool.config.pipeline import guidance_problems, steps_problems
 from sgool.config.rules import choice, flag, integer, list_of, number, optional
 
 
@@ -38,6 +38,7 @@ class SamplerOptions(Options):
         yield from super().problems(where, config)
         if self.num_inference_steps is not None:
             yield from steps_problems(config["models"]["path"], self.num_inference_steps)
+        yield from guidance_problems(config["models"]["path"], self.guidance_scale)
 
 
 @dataclass(frozen=True, kw_only=True)

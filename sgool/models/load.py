@@ -98,6 +98,8 @@ def _pipeline(resolved: str, local: bool, dtype: torch.dtype, vae_dtype: torch.d
         autoencoder = getattr(diffusers, index["vae"][1])
         more: dict[str, Any] = {name: vae_dtype, "subfolder": "vae", "local_files_only": local}
         options["vae"] = autoencoder.from_pretrained(resolved, **more)
+    # Parts that a pipeline was saved without, such as T5 of Stable Diffusion 3, diffusers wants to be told of again.
+    options |= {part: None for part, entry in index.items() if entry == [None, None]}
     return getattr(diffusers, index["_class_name"]).from_pretrained(resolved, **options)
 
 

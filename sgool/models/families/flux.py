@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sgool.config.pipeline import no_guidance
 from sgool.errors import SgoolError
 from sgool.models.families.flow import FlowFamily
 from sgool.models.family import Conditioning, Defaults
@@ -48,10 +49,7 @@ class Flux(FlowFamily):
             SgoolError: The network is told no scale (schnell), and this one asks for guidance.
         """
         if guidance_scale > 1 and not self.config.guidance_embeds:
-            raise SgoolError(
-                f"`sampler.guidance_scale`: expected 1 or less, since {self.name!r} is distilled without guidance "
-                f"(`guidance_embeds` of its transformer is false, as in FLUX.1 schnell), got {guidance_scale:g}"
-            )
+            raise SgoolError(no_guidance(self.name, guidance_scale))
         return float(self.argument("true_cfg_scale"))
 
     def num_image_tokens(self, height: int | None, width: int | None) -> int:

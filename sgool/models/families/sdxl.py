@@ -61,9 +61,9 @@ class StableDiffusionXL(PipelineFamily):
     def _sizes(self, size: tuple[int, int], count: int, embeds: Tensor, pooled: Tensor) -> dict[str, Tensor]:
         encoder = self.pipeline.text_encoder_2
         ids = self.pipeline._get_add_time_ids(
-            self.argument("original_size") or size,
-            self.argument("crops_coords_top_left"),
-            self.argument("target_size") or size,
+            tuple(self.argument("original_size") or size),
+            tuple(self.argument("crops_coords_top_left")),
+            tuple(self.argument("target_size") or size),
             dtype=embeds.dtype,
             text_encoder_projection_dim=int(pooled.shape[-1] if encoder is None else encoder.config.projection_dim),
         )

@@ -6,7 +6,6 @@ configs/ say what the keys mean, and their units.
 
 from __future__ import annotations
 
-from copy import deepcopy
 from typing import Any
 
 from sgool.config.families import FAMILIES
@@ -46,7 +45,7 @@ def _are_devices(value: Any) -> bool:
 _MODELS: dict[str, Schema] = {
     "path": text(),
     "family": optional(choice(*FAMILIES)),
-    "call": mapping("arguments of the pipeline's call"),
+    "call": optional(mapping("arguments of the pipeline's call")),
     "guide": CLIP,
     "judges": Each(JUDGES.schema),
     "scene_reader": optional(text()),
@@ -62,7 +61,7 @@ _MODELS: dict[str, Schema] = {
 }
 
 #: What keys are where a file of the user's own leaves them out.
-_MODELS_DEFAULTS: dict[str, Any] = {"steps_offset": None, "timestep_spacing": None, "family": None, "call": {}}
+_MODELS_DEFAULTS: dict[str, Any] = {"steps_offset": None, "timestep_spacing": None, "family": None, "call": None}
 
 _DATA: dict[str, Schema] = {
     "prompts": text(),
@@ -126,7 +125,7 @@ def complete(config: dict[str, Any]) -> None:
     complete_judges(models.get("judges"))
     for node, defaults in (("models", _MODELS_DEFAULTS), ("optimization", OPTIMIZATION_DEFAULTS)):
         for key, value in defaults.items():
-            _mapping(config, node).setdefault(key, deepcopy(value))
+            _mapping(config, node).setdefault(key, value)
     SAMPLERS.complete(config.get("sampler"))
     ENGINES.complete(config.get("engine"))
     DETECTORS.complete(_mapping(config, "saliency").get("detector"))
