@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -80,6 +81,7 @@ class StableDiffusionXL(PipelineFamily):
 
     def predict(self, x: Tensor, step: Step, conditioning: Conditioning) -> Tensor:
         """Returns the UNet's output (B, C, h, w)."""
+        assert isinstance(conditioning, Mapping)
         output: Tensor = self.network(x, self.time(step, x), return_dict=False, **conditioning)[0]
         return output
 
