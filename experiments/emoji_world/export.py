@@ -101,9 +101,12 @@ def save_pipeline(pipeline: StableDiffusionPipeline, assets: Path) -> None:
     pipeline.to(torch.float16).save_pretrained(assets, safe_serialization=True)
     # transformers loads in the type that the configuration names: with float16 there, the text encoder and the float32
     # UNet of `StableDiffusionPipeline.from_pretrained` do not fit together.
-    file = assets / "text_encoder" / "config.json"
-    config = json.loads(file.read_text(encoding="utf-8")) | {"dtype": "float32"}
-    file.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    for file in (assets / part / "config.json" for part in ("vae", "unet", "text_encoder")):
+        config = json.loads(file.read_text(encoding="utf-8"))
+        config.pop("_name_or_path", None)  # a folder of this machine
+        if file.parent.name == "text_encoder":
+            config["dtype"] = "float32"
+        file.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     (assets / WORDS).write_text("".join(f"{word}\n" for word in all_words()), encoding="utf-8")
 
 

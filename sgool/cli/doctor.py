@@ -22,12 +22,13 @@ _PACKAGES = (
     "omegaconf",
     "wandb",
 )
-#: Part of the embedded world -> the file that its folder must have, and what it is for.
+#: Embedded model, or a part of one -> the file that its folder must have, and what it is for.
 _PARTS = {
-    "": ("model_index.json", "text-to-image pipeline (models.path)"),
-    "guide": ("open_clip_config.json", "guidance CLIP (models.guide)"),
-    "judge": ("open_clip_config.json", "judge CLIP (models.judges)"),
-    "reader": ("config.json", "scene reader (models.scene_reader)"),
+    "emoji_world": ("model_index.json", "text-to-image pipeline (models.path)"),
+    "emoji_world/guide": ("open_clip_config.json", "guidance CLIP (models.guide)"),
+    "emoji_world/judge": ("open_clip_config.json", "judge CLIP (models.judges)"),
+    "emoji_world/reader": ("config.json", "scene reader (models.scene_reader)"),
+    "emoji_world_turbo": ("model_index.json", "the same for 1 to 4 denoising steps (models=emoji_world_turbo)"),
 }
 _MIB = 2**20
 
@@ -44,11 +45,10 @@ def machine_facts() -> list[tuple[str, str]]:
 def asset_facts(assets: Path = ASSETS) -> list[tuple[str, str, str]]:
     """Returns each embedded model's name in the configuration, its use, and its size or that it is missing."""
     facts = []
-    for part, (marker, purpose) in _PARTS.items():
-        folder = assets / "emoji_world" / part
-        name = f"emoji_world/{part}".rstrip("/")
-        # The pipeline's folder holds the folders of the other parts too.
-        skip = tuple(folder / other for other in (*_PARTS, "prompts") if other) if not part else ()
+    for name, (marker, purpose) in _PARTS.items():
+        folder = assets / name
+        # A pipeline's folder holds the folders of its other parts too.
+        skip = (*(assets / other for other in _PARTS if other.startswith(f"{name}/")), folder / "prompts")
         size = _mebibytes(folder, skip)
         facts.append((name, purpose, f"{size:.1f} MiB" if (folder / marker).is_file() else "missing"))
     return facts

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from sgool.config.paths import asset_path
+from sgool.config.paths import asset_path, is_embedded_name
 
 Options = Mapping[str, Any]
 
@@ -147,8 +147,8 @@ def _clip_identity(model: str, pretrained: str | None) -> str:
     model = model.removeprefix("local-dir:")
     if model.startswith("hf-hub:"):
         return f"name:{model.rpartition('/')[2].lower().replace('_', '-')}"
-    folder = Path(asset_path(model)).expanduser().is_dir() or model.startswith((".", "~", os.sep, "emoji_world/"))
-    if folder:
+    is_path = model.startswith((".", "~", os.sep)) or is_embedded_name(model)
+    if is_path or Path(asset_path(model)).expanduser().is_dir():
         return _file_identity(model) + (f"#{pretrained}" if pretrained else "")
     if pretrained and (os.sep in pretrained or pretrained.endswith(_WEIGHTS) or Path(pretrained).is_file()):
         return _file_identity(pretrained)

@@ -39,15 +39,19 @@ def config_folder() -> Path:
 
 
 def asset_path(path: str, assets: Path = ASSETS) -> str:
-    """Maps "emoji_world" and what lies below it to the packaged folder; leaves every other path as it is.
+    """Maps an embedded model ("emoji_world", ...) and what lies below it to its folder; leaves other paths as they are.
 
     A folder of the user's own with that name, relative to the current directory, wins.
     """
-    head = Path(path).parts[0] if path else ""
     own = Path(path).expanduser()
-    if head == "emoji_world" and not own.exists() and (assets / path).exists():
+    if is_embedded_name(path) and not own.exists() and (assets / path).exists():
         return str(assets / path)
     return str(own) if path and own.exists() else path
+
+
+def is_embedded_name(path: str) -> bool:
+    """Whether a path begins as the names of embedded models do: "emoji_world", "emoji_world_turbo/unet", ..."""
+    return re.match(r"emoji_\w+(/|$)", path) is not None
 
 
 def prompt_sets(assets: Path = ASSETS) -> dict[str, Path]:

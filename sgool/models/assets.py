@@ -6,7 +6,7 @@ from sgool.config.paths import ASSETS, asset_path
 
 
 def resolve_asset(path: str) -> str:
-    """Maps "emoji_world" and what lies below it to the packaged folder; leaves every other path as it is.
+    """Maps an embedded model ("emoji_world", ...) and what lies below it to its folder; leaves other paths as they are.
 
     A folder of the user's own with that name, relative to the current directory, wins.
     """

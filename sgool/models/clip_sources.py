@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sgool.config.paths import ASSETS
+from sgool.config.paths import ASSETS, is_embedded_name
 from sgool.config.weights import folder_files
 from sgool.errors import SgoolError
 from sgool.models.checkpoints import refuse_broken
 
 CONFIG_FILE = "open_clip_config.json"
-_LOCAL, _HUB, _EMBEDDED = "local-dir:", "hf-hub:", "emoji_world/"
+_LOCAL, _HUB = "local-dir:", "hf-hub:"
 _WEIGHTS = ("*.safetensors", "*.bin", "*.pth")
 
 
@@ -52,13 +52,14 @@ def resolve_clip(model: str, pretrained: str | None = None) -> ClipSource:
         SgoolError: There is no such model, the folder is incomplete, or the tag does not belong to the model.
     """
     folder = Path(model).expanduser()
-    whole = model.startswith((_EMBEDDED, _LOCAL, _HUB)) or folder.is_dir() or _looks_like_path(model)
+    embedded = is_embedded_name(model) and not folder.is_dir()
+    whole = embedded or model.startswith((_LOCAL, _HUB)) or folder.is_dir() or _looks_like_path(model)
     if pretrained is not None and whole:
         raise SgoolError(
             f"CLIP {model!r}: expected `pretrained` to be null, since the weights lie beside the configuration, got "
             f"{pretrained!r}; a checkpoint file goes with a name of open_clip's registry, such as ViT-H-14"
         )
-    if model.startswith(_EMBEDDED) and not folder.is_dir():
+    if embedded:
         return _folder_source(_embedded_folder(model), name=model)
     if model.startswith(_LOCAL):
         return _folder_source(Path(model.removeprefix(_LOCAL)).expanduser())
@@ -76,7 +77,7 @@ def _looks_like_path(model: str) -> bool:
 def _embedded_folder(model: str) -> Path:
     folder = ASSETS / model
     if not folder.is_dir():
-        found = sorted(str(path.parent.relative_to(ASSETS)) for path in ASSETS.glob(f"{_EMBEDDED}*/{CONFIG_FILE}"))
+        found = sorted(str(path.parent.relative_to(ASSETS)) for path in ASSETS.glob(f"*/*/{CONFIG_FILE}"))
         raise SgoolError(
             f"There is no embedded CLIP {model!r}; this installation has: {', '.join(found) or 'none'}. "
             "Choose one of these, or give an existing folder."

@@ -17,8 +17,8 @@ _MOST_SHOWN = 12
 
 
 def is_embedded(path: str) -> bool:
-    """Whether this is the model that ships with sgool."""
-    return Path(asset_path(path)) == ASSETS / "emoji_world"
+    """Whether this is one of the models that ship with sgool."""
+    return Path(asset_path(path)).parent == ASSETS
 
 
 def known_words(path: str) -> frozenset[str] | None:
@@ -71,7 +71,7 @@ def note_on_words(path: str, prompts: Iterable[str]) -> str:
 
 
 def _what_it_knows() -> str:
-    """The embedded world's things and colours."""
+    """The embedded models' things and colours."""
     facts = json.loads((ASSETS / "emoji_world" / "reader" / "config.json").read_text(encoding="utf-8"))
     tints = [tint for tint in facts["tints"] if tint != "natural"]
     return (

@@ -37,6 +37,7 @@ NOT_COMPARED: tuple[str, ...] = (
     "data.duplicates",
     "models.device",
     "models.compile",
+    "models.preset",
     "engine.name",
     "engine.memory_mib",
     "engine.split_guidance",
@@ -46,7 +47,8 @@ NOT_COMPARED: tuple[str, ...] = (
 )
 """Keys, with all below them, that say where, how fast or for which pairs a run works. They change no pair's result.
 
-``methods`` is here so that a method can be added to a run; each pair's folder carries its method's name.
+``models.preset`` shows in the keys that take their values from it. ``methods`` is here so that a method can be added to
+a run; each pair's folder carries its method's name.
 """
 
 _ABSENT = "null"

@@ -8,7 +8,7 @@ from sgool.cli.doctor import asset_facts, prompt_facts
 
 
 def test_missing_models_are_said_to_be_missing(tmp_path: Path) -> None:
-    assert [size for _, _, size in asset_facts(tmp_path)] == ["missing"] * 4
+    assert [size for _, _, size in asset_facts(tmp_path)] == ["missing"] * 5
     assert prompt_facts(tmp_path) == []
 
 

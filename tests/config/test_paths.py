@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sgool.config.paths import config_folder, prompt_file, prompt_sets
+from sgool.config.paths import asset_path, config_folder, prompt_file, prompt_sets
 from sgool.errors import ConfigError
 
 
@@ -27,6 +27,23 @@ def test_the_shipped_configuration_is_found() -> None:
 def test_built_in_sets_go_by_world_and_name(assets: Path) -> None:
     assert list(prompt_sets(assets)) == ["emoji_world/demo", "emoji_world/tune"]
     assert prompt_file("emoji_world/demo", assets) == assets / "emoji_world" / "prompts" / "demo.csv"
+
+
+@pytest.mark.parametrize("name", ["emoji_world/guide", "emoji_world_turbo", "emoji_world_turbo/unet"])
+def test_every_embedded_model_goes_by_its_name(
+    name: str, assets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert asset_path(name, assets) == name  # it is not there
+    (assets / name).mkdir(parents=True)
+    assert asset_path(name, assets) == str(assets / name)
+    (tmp_path / name).mkdir(parents=True)  # a folder of the user's own wins
+    assert asset_path(name, assets) == name
+
+
+@pytest.mark.parametrize("path", ["", ".", "..", "/", "other/folder", "runs/emoji_world"])
+def test_other_paths_stay_as_they_are(path: str, assets: Path) -> None:
+    assert asset_path(path, assets) == path
 
 
 def test_an_own_file_wins(assets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

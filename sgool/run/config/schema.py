@@ -21,6 +21,7 @@ from sgool.config.rules import (
     list_of,
     mapping,
     matching,
+    number,
     optional,
     text,
 )
@@ -59,6 +60,16 @@ _MODELS: dict[str, Schema] = {
     "channels_last": flag(),
     "compile": flag(),
 }
+
+#: Settings that suit a model, which files of other groups refer to. null, or left out: what those files say themselves.
+_PRESET: dict[str, Schema] = {
+    "num_inference_steps": optional(integer(1)),
+    "guidance_scale": optional(number(least=0)),
+    "num_optimization_steps": optional(integer(1)),
+    "gradient_rms": optional(number(above=0)),
+    "grad_clip_value": optional(number(above=0)),
+}
+_MODELS["preset"] = _PRESET
 
 #: What keys are where a file of the user's own leaves them out.
 _MODELS_DEFAULTS: dict[str, Any] = {"steps_offset": None, "timestep_spacing": None, "family": None, "call": None}
@@ -126,6 +137,8 @@ def complete(config: dict[str, Any]) -> None:
     for node, defaults in (("models", _MODELS_DEFAULTS), ("optimization", OPTIMIZATION_DEFAULTS)):
         for key, value in defaults.items():
             _mapping(config, node).setdefault(key, value)
+    if isinstance(preset := models.setdefault("preset", {}), dict):
+        preset.update({key: preset.get(key) for key in _PRESET})
     SAMPLERS.complete(config.get("sampler"))
     ENGINES.complete(config.get("engine"))
     DETECTORS.complete(_mapping(config, "saliency").get("detector"))

@@ -72,7 +72,32 @@ def test_every_choice_composes(file: Path, tmp_path: Path) -> None:
         assert set(node) == set(content)
 
 
-@pytest.mark.parametrize("models", ["emoji_world", "sd14"])
+MODELS = sorted(file.stem for file in FILES if file.parent.name == "models")
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "dpm_solver"])
+@pytest.mark.parametrize("models", MODELS)
+def test_a_model_brings_the_settings_that_suit_it(models: str, sampler: str) -> None:
+    config = load_config([f"models={models}", f"sampler={sampler}"])
+    preset = yaml.safe_load((config_folder() / "models" / f"{models}.yaml").read_text(encoding="utf-8"))["preset"]
+    assert {key: config.sampler[key] for key in ("num_inference_steps", "guidance_scale")}.items() <= preset.items()
+    updates = ("num_optimization_steps", "gradient_rms", "grad_clip_value")
+    assert {key: config.optimization[key] for key in updates}.items() <= preset.items()
+    own = load_config([f"models={models}", "sampler.num_inference_steps=7", "optimization.gradient_rms=0.5"])
+    assert own.sampler.num_inference_steps == 7 and own.optimization.gradient_rms == 0.5
+
+
+def test_a_model_without_such_settings_has_the_general_ones(tmp_path: Path) -> None:
+    (tmp_path / "models").mkdir()
+    text = (config_folder() / "models" / "sd14.yaml").read_text(encoding="utf-8")
+    mine = {key: value for key, value in yaml.safe_load(text).items() if key != "preset"}
+    (tmp_path / "models" / "mine.yaml").write_text(yaml.safe_dump(mine), encoding="utf-8")
+    config = load_config(["models=mine"], tmp_path)
+    assert (config.sampler.num_inference_steps, config.sampler.guidance_scale) == (12, 4.0)
+    assert (config.optimization.num_optimization_steps, config.optimization.gradient_rms) == (16, 0.006)
+
+
+@pytest.mark.parametrize("models", MODELS)
 @pytest.mark.parametrize("experiment", [file.stem for file in FILES if file.parent.name == "experiment"])
 def test_every_experiment_composes_with_every_model(experiment: str, models: str, tmp_path: Path) -> None:
     override = f"experiment={experiment}"
