@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from sgool.errors import SgoolError
 from sgool.models.autoencoder import decode_latents, encode_images
 from sgool.models.family import Conditioning, Defaults
-from sgool.models.native import SchedulerRules
 from sgool.models.schedule import Schedule, Spacing, Step, build_schedule
+from sgool.models.scheduling import SchedulerRules
 from sgool.models.tokenizers import cut_texts, refuse_empty
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import count
 from typing import Any
 
 import diffusers
@@ -13,7 +12,7 @@ from torch import Tensor
 from sgool.diffusion import Chain, build_sampler
 from sgool.errors import SgoolError
 from sgool.models.family import Defaults
-from sgool.models.native import SchedulerRules
+from sgool.models.scheduling import SchedulerRules
 from tests.diffusion.families import chain_of, prompted, streams
 from tests.diffusion.problem import off, randn
 from tests.tiny_families import BETAS, tiny_family
@@ -22,6 +21,9 @@ FLOW: dict[str, Any] = {"prediction_type": "flow_prediction", "use_flow_sigmas":
 V: dict[str, Any] = {**BETAS, "prediction_type": "v_prediction"}
 #: Class, its settings, steps, options of the sampler, noises with an effect.
 SCHEDULERS: list[tuple[str, dict[str, Any], int, dict[str, Any], int]] = [
+    ("CogVideoXDDIMScheduler", {"prediction_type": "v_prediction"}, 4, {}, 0),
+    ("DDIMParallelScheduler", {**BETAS, "clip_sample": False}, 4, {}, 0),
+    ("DDPMParallelScheduler", {"clip_sample": False}, 4, {}, 3),
     ("DDIMScheduler", {**BETAS, "clip_sample": False}, 4, {}, 0),
     ("DDIMScheduler", {**BETAS, "clip_sample": False}, 4, {"eta": 0.7}, 3),
     ("DDPMScheduler", {"clip_sample": False}, 4, {}, 3),
@@ -40,6 +42,8 @@ SCHEDULERS: list[tuple[str, dict[str, Any], int, dict[str, Any], int]] = [
     ("FlowMatchEulerDiscreteScheduler", {"shift": 1.0}, 3, {"sigmas": [1.0, 0.6, 0.2]}, 0),
     ("FlowMatchEulerDiscreteScheduler", {"stochastic_sampling": True}, 3, {}, 2),
     ("FlowMatchHeunDiscreteScheduler", {}, 4, {}, 0),
+    ("FlowMatchLCMScheduler", {}, 4, {}, 3),
+    ("LTXEulerAncestralRFScheduler", {}, 4, {}, 3),
     ("HeunDiscreteScheduler", BETAS, 4, {}, 0),
     ("IPNDMScheduler", {}, 5, {}, 0),
     ("KDPM2AncestralDiscreteScheduler", BETAS, 4, {}, 3),
@@ -48,6 +52,7 @@ SCHEDULERS: list[tuple[str, dict[str, Any], int, dict[str, Any], int]] = [
     ("LCMScheduler", BETAS, 1, {"timesteps": [800]}, 0),
     ("LMSDiscreteScheduler", BETAS, 5, {}, 0),
     ("PNDMScheduler", {**BETAS, "skip_prk_steps": True}, 6, {}, 0),
+    ("PNDMScheduler", BETAS, 4, {}, 0),
     ("SASolverScheduler", BETAS, 5, {}, 4),
     ("TCDScheduler", BETAS, 3, {"eta": 0.6}, 2),
     ("UniPCMultistepScheduler", BETAS, 6, {}, 0),
@@ -139,10 +144,11 @@ def test_only_what_a_scheduler_remembers_is_kept(kind: str, widest: int) -> None
             {"clip_sample": False, "thresholding": True},
             "DDPMScheduler with thresholding, which cuts off",
         ),
+        ("CogVideoXDPMScheduler", {}, r"that of CogVideoXDPMScheduler takes model_output, .*, timestep, timestep_back"),
         ("CMStochasticIterativeScheduler", {}, r"got CMStochasticIterativeScheduler; use sampler=ddim"),
     ],
 )
-def test_a_scheduler_that_clips_is_refused(kind: str, settings: dict[str, Any], words: str) -> None:
+def test_a_scheduler_that_is_not_linear_is_refused(kind: str, settings: dict[str, Any], words: str) -> None:
     with pytest.raises(SgoolError, match=words):
         by_moves(getattr(diffusers, kind)(**settings), 4, {}, 0)
 
@@ -219,10 +225,10 @@ def test_a_scheduler_that_draws_without_end_is_refused() -> None:
     class Restless(diffusers.DDPMScheduler):
         """Draws ten noises a step."""
 
-        def step(self, *args: Any, **kwargs: Any) -> Any:
-            for _, _ in zip(count(), range(9)):
+        def step(self, model_output: Tensor, timestep: Tensor, sample: Tensor, **options: Any) -> Any:
+            for _ in range(9):
                 torch.randn(1)
-            return super().step(*args, **kwargs)
+            return super().step(model_output, timestep, sample, **options)
 
     with pytest.raises(SgoolError, match="Restless draws noise too often to be read out"):
         by_moves(Restless(clip_sample=False), 4, {}, 0)

@@ -15,9 +15,10 @@ from sgool.errors import SgoolError
 from sgool.models.autoencoder import decode_scaled
 from sgool.models.family import Conditioning, Defaults, as_dtype
 from sgool.models.flow import flow_schedule, is_flow
-from sgool.models.native import SchedulerRules, StepOptions
+from sgool.models.native import StepOptions
 from sgool.models.quiet import without_notes
 from sgool.models.schedule import Schedule, Spacing, Step, build_schedule
+from sgool.models.scheduling import SchedulerRules
 from sgool.models.tokenizers import cut_texts, refuse_empty
 
 
