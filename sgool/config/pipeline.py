@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -151,6 +151,34 @@ def guidance_problems(path: str, guidance_scale: float | None) -> Iterator[str]:
     told = _read(folder / "transformer" / "config.json").get("guidance_embeds", True)
     if is_flux and not told and guidance_scale is not None and guidance_scale > 1:
         yield no_guidance(path, guidance_scale)
+
+
+def clipping_problems(path: str) -> Iterator[str]:
+    """Yields a problem if a folder's scheduler says that it clips, so that its steps are not linear.
+
+    A scheduler that clips by its class's default shows when its steps are read out.
+    """
+    config = _read(Path(asset_path(path)) / "scheduler" / "scheduler_config.json")
+    kind = str(config.get("_class_name"))
+    # Other classes keep a file's `clip_sample` without reading it.
+    keys = ("clip_sample", "thresholding") if kind.startswith(("DDIM", "DDPM", "LCM", "TCD")) else ("thresholding",)
+    if cuts := [key for key in keys if config.get(key) is True]:
+        yield not_linear(kind, cuts)
+
+
+def not_linear(kind: str, cuts: Sequence[str]) -> str:
+    """Says that a scheduler's steps are not linear.
+
+    Args:
+        kind: The scheduler's class.
+        cuts: Those of its settings that cut off large numbers.
+    """
+    why = f" with {' and '.join(cuts)}, which cuts off large numbers" if cuts else ""
+    mend = f"set {' and '.join(cuts)} to false in its scheduler_config.json, or " if cuts else ""
+    return (
+        f"`sampler`: native needs a scheduler whose steps are linear, got {kind}{why}; {mend}use sampler=ddim, which "
+        "never cuts off"
+    )
 
 
 def no_guidance(path: str, guidance_scale: float) -> str:

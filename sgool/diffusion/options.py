@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from sgool.config.kinds import Kind
 from sgool.config.options import Config, CustomOptions, Options, option, required
-from sgool.config.pipeline import guidance_problems, steps_problems
+from sgool.config.pipeline import clipping_problems, guidance_problems, steps_problems
 from sgool.config.rules import choice, flag, integer, list_of, number, optional
 
 
@@ -104,8 +104,9 @@ class NativeOptions(SamplerOptions):
     eta: float = option(0.0, number(least=0, most=1))
 
     def problems(self, where: str, config: Config) -> Iterator[str]:
-        """Yields a problem for timesteps or sigmas of another number than there are steps, or for both at once."""
+        """Yields a problem for a scheduler that clips, and for timesteps or sigmas that do not fit the steps."""
         yield from super().problems(where, config)
+        yield from clipping_problems(config["models"]["path"])
         if self.timesteps is not None and self.sigmas is not None:
             yield f"`{where}.timesteps`, `{where}.sigmas`: expected one of the two at most, got both"
         for name, values in (("timesteps", self.timesteps), ("sigmas", self.sigmas)):

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from sgool.config.pipeline import not_linear
 from sgool.errors import SgoolError
 
 if TYPE_CHECKING:
@@ -202,11 +203,5 @@ def _check_linear(rules: SchedulerRules, scheduler: Any, options: StepOptions, s
     got, expected = values["seen", len(timesteps)], rules.result(results, len(timesteps)).double()
     error = float((got - expected).abs().max() / expected.abs().max())
     if not error <= _LARGEST_ERROR:
-        kind = type(scheduler).__name__
         cuts = [key for key in ("clip_sample", "thresholding") if scheduler.config.get(key)]
-        why = f" with {' and '.join(cuts)}, which cuts off large numbers" if cuts else ""
-        mend = f"set {' and '.join(cuts)} to false in its scheduler_config.json, or " if cuts else ""
-        raise SgoolError(
-            f"`sampler`: native needs a scheduler whose steps are linear, got {kind}{why}; {mend}use sampler=ddim, "
-            "which never cuts off"
-        )
+        raise SgoolError(not_linear(type(scheduler).__name__, cuts))

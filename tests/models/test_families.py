@@ -14,7 +14,7 @@ from diffusers import EulerDiscreteScheduler, StableDiffusionXLPipeline
 
 from sgool.config.families import FAMILIES, family_for
 from sgool.config.locate import locate
-from sgool.config.pipeline import call_problems, guidance_problems, kind_problems, size_problems
+from sgool.config.pipeline import call_problems, clipping_problems, guidance_problems, kind_problems, size_problems
 from sgool.diffusion import Chain
 from sgool.errors import ConfigError, SgoolError
 from sgool.models.families import family_of
@@ -156,6 +156,21 @@ def test_guidance_for_a_model_that_is_distilled_without_it(folders: dict[str, Pa
     chain = Chain.from_pipeline(tiny_family("flux_schnell"), guidance_scale=None, height=16, width=16)
     assert chain.guidance_scale == 0
     assert list(guidance_problems(str(folders["sdxl"]), 7.0)) == []
+
+
+def test_a_scheduler_that_clips_is_refused_before_weights_load(folders: dict[str, Path], tmp_path: Path) -> None:
+    folder = tmp_path / "clips"
+    (folder / "scheduler").mkdir(parents=True)
+    (folder / "model_index.json").write_text((folders["sdxl"] / "model_index.json").read_text())
+    settings = {"_class_name": "DDPMScheduler", "clip_sample": True}
+    (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(settings))
+    words = "native needs a scheduler whose steps are linear, got DDPMScheduler with clip_sample, which cuts off .*ddim"
+    own = ["sampler=native", "sampler.num_inference_steps=2", "sampler.timesteps=[999]", "sampler.sigmas=[1.0,0.5]"]
+    with pytest.raises(ConfigError, match=words) as caught:
+        load_config([f"models.path={folder}", *own])
+    assert "expected one of the two at most, got both" in str(caught.value)
+    assert "expected 1, as many as `sampler.timesteps` has, got 2" in str(caught.value)
+    assert list(clipping_problems(str(folders["sdxl"]))) == []
 
 
 def test_a_sampler_that_a_consistency_model_has_not() -> None:
