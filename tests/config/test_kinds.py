@@ -180,7 +180,7 @@ def test_arguments_stand_beside_the_target(tmp_path: Path, module: str) -> None:
         ("name: [edict]", "`sampler.name`: expected ddim, edict, belm, bdia, dpm_solver or native, got ['edict']"),
         (
             "name: edit",
-            "`sampler.name`: expected ddim, edict, belm, bdia, dpm_solver or native, got 'edit'; did you mean",
+            "`sampler.name`: expected ddim, edict, belm, bdia, dpm_solver or native, got 'edit'; did",
         ),
     ],
 )

@@ -146,7 +146,7 @@ def test_refinements(models64: StableDiffusion, refinements: float) -> None:
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("heun", {}, "`sampler.name`: expected one of ddim, edict, belm, bdia, dpm_solver, got 'heun'"),
+        ("heun", {}, "`sampler.name`: expected one of ddim, edict, belm, bdia, dpm_solver, native, got 'heun'"),
         ("ddim", {"mixing_coeff": 0.9}, r"`sampler`: ddim does not take \['mixing_coeff'\]"),
         ("belm", {"gamma": 0.9}, r"`sampler`: belm does not take \['gamma'\]"),
         ("dpm_solver", {"solver_order": 3}, r"`sampler`: dpm_solver does not take \['solver_order'\]"),
