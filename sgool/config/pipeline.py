@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from sgool.config.families import FAMILIES, family_for, known_families, unknown_call
 from sgool.config.paths import asset_path
 
-#: The one class of pipeline that sgool reads.
-PIPELINE = "StableDiffusionPipeline"
 _INDEX = "model_index.json"
 _UNET = "unet/config.json"
 _FILES = (_INDEX, _UNET, "vae/config.json", "scheduler/scheduler_config.json")
@@ -20,39 +19,59 @@ KIND_FILES = (_INDEX, _UNET)
 _HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*", re.ASCII)
 
 
-def kind_problems(path: str) -> Iterator[str]:
+def kind_problems(path: str, family: str | None = None) -> Iterator[str]:
     """Yields problems if a folder, an embedded model or a hub id is no pipeline that sgool can use.
 
-    Of a hub id only the files in the cache are looked at; nothing is downloaded here.
+    A ``family`` that the user names serves any class. Of a hub id only the files in the cache are looked at; nothing
+    is downloaded here.
     """
     folder = Path(asset_path(path))
     if not folder.is_dir():
-        yield from class_problems(path, _cached(path))
+        yield from class_problems(path, _cached(path), family)
         return
     if not (folder / _INDEX).is_file():
         yield f"`models.path`: {path!r} is a folder without {_INDEX}, so no pipeline as diffusers saves it"
         return
-    yield from class_problems(path, {name: folder / name for name in _FILES})
+    yield from class_problems(path, {name: folder / name for name in _FILES}, family)
 
 
-def class_problems(path: str, files: Mapping[str, Path]) -> list[str]:
+def class_problems(path: str, files: Mapping[str, Path], family: str | None = None) -> list[str]:
     """Returns what makes a pipeline one that sgool cannot use.
 
     Args:
         path: The folder or hub id, for messages.
         files: Where the pipeline's JSON files lie, by their names in it; files that are not known are not looked at.
+        family: The family that the user names, if any.
     """
     if broken := [problem for file in files.values() if (problem := _broken(file))]:
         return broken
     index = _read(files[_INDEX]) if _INDEX in files else None
     kind = None if index is None else index.get("_class_name")
-    if index is not None and kind != PIPELINE:
+    found = family or family_for(str(kind))
+    if index is not None and found is None:
         what = f"a {kind}" if kind else "of no named class"
         return [
-            f"`models.path`: expected a {PIPELINE}, but {path!r} is {what} (`_class_name` in its {_INDEX}); SDXL, "
-            "inpainting, LCM, Stable Diffusion 3, Flux and other pipelines are not supported yet"
+            f"`models.path`: {path!r} is {what} (`_class_name` in its {_INDEX}), and there is no model family for "
+            f"that; expected a pipeline of one of these families: {known_families()}"
         ]
+    if found not in ("stable_diffusion", None):
+        return []
     return [f"`models.path`: {path!r} {problem}" for problem in unet_problems(_read(files.get(_UNET)))]
+
+
+def call_problems(path: str, family: str | None, call: Mapping[str, Any] | None) -> Iterator[str]:
+    """Yields a problem for arguments of the pipeline's call that its family does not take.
+
+    Args:
+        path: The folder, embedded model or hub id.
+        family: The family that the user names, if any.
+        call: The arguments by their names.
+    """
+    index = Path(asset_path(path)) / _INDEX
+    found = family or family_for(str(_read(index if index.is_file() else _cached(path).get(_INDEX)).get("_class_name")))
+    unknown = [name for name in call or {} if found is not None and name not in FAMILIES[found].call]
+    if found is not None and unknown:
+        yield unknown_call(unknown, found)
 
 
 def unet_problems(config: Mapping[str, Any]) -> list[str]:
@@ -83,26 +102,91 @@ def _cached(path: str) -> dict[str, Path]:
 
 
 def size_problems(path: str, height: int | None, width: int | None) -> Iterator[str]:
-    """Yields a problem for each side that the networks of a folder cannot halve as often as they need to.
+    """Yields a problem for each side that the networks of a folder cannot make.
 
     Nothing is reported where the folder's files do not say.
     """
-    unet, vae = (_read(Path(asset_path(path)) / part / "config.json") for part in ("unet", "vae"))
-    halvings, factors = unet.get("block_out_channels"), vae.get("block_out_channels")
-    if _is_foreign(path) or not (isinstance(halvings, list) and isinstance(factors, list) and halvings and factors):
+    folder = Path(asset_path(path))
+    multiple, factor, default = _sides(folder)
+    if not multiple:
         return
-    factor = 2 ** (len(factors) - 1)
-    multiple = factor * 2 ** (len(halvings) - 1)  # the rule of StableDiffusion.latent_shape
-    sample = unet.get("sample_size")
-    default = sample if isinstance(sample, list) and len(sample) == 2 else [sample, sample]
-    for name, side, latent in (("height", height, default[0]), ("width", width, default[1])):
-        pixels = latent * factor if side is None and isinstance(latent, int) else side
+    for name, side, own in (("height", height, default[0]), ("width", width, default[1])):
+        pixels = own if side is None else side
         if pixels is not None and (pixels < multiple or pixels % multiple):
             near = max(multiple, round(pixels / multiple) * multiple)
             yield (
                 f"`models.{name}`: expected a multiple of {multiple} pixels (VAE factor {factor}), got {pixels}; "
                 f"{near} would do"
             )
+
+
+def _sides(folder: Path) -> tuple[int, int, tuple[int | None, int | None]]:
+    """Returns what the sides of images are a multiple of, the VAE's factor, and the model's own size in pixels.
+
+    These are the rules of the families' `latent_shape`; 0 where the files do not say.
+    """
+    unet, vae, transformer = (_read(folder / part / "config.json") for part in ("unet", "vae", "transformer"))
+    family = family_for(str(_read(folder / _INDEX).get("_class_name")))
+    blocks = vae.get("block_out_channels") or vae.get("encoder_block_out_channels") or vae.get("dim_mult")
+    if family is None or not (isinstance(blocks, list) and blocks):
+        return 0, 0, (None, None)
+    factor = 2 ** (len(blocks) - 1)
+    if family == "stable_diffusion":
+        halvings, sample = unet.get("block_out_channels"), unet.get("sample_size")
+        if not (isinstance(halvings, list) and halvings):
+            return 0, 0, (None, None)
+        sides = sample if isinstance(sample, list) and len(sample) == 2 else [sample, sample]
+        own = [side * factor if isinstance(side, int) else None for side in sides]
+        # Each block of the network but the last halves the latents' sides.
+        return factor * 2 ** (len(halvings) - 1), factor, (own[0], own[1])
+    patch = 2 if family == "flux" else transformer.get("patch_size", 1)
+    patch = patch[-1] if isinstance(patch, list) and patch else patch
+    return factor * (patch if isinstance(patch, int) else 1), factor, (None, None)
+
+
+def guidance_problems(path: str, guidance_scale: float | None) -> Iterator[str]:
+    """Yields a problem for guidance of a folder's model that is distilled without it: FLUX.1 schnell."""
+    folder = Path(asset_path(path))
+    is_flux = family_for(str(_read(folder / _INDEX).get("_class_name"))) == "flux"
+    told = _read(folder / "transformer" / "config.json").get("guidance_embeds", True)
+    if is_flux and not told and guidance_scale is not None and guidance_scale > 1:
+        yield no_guidance(path, guidance_scale)
+
+
+def clipping_problems(path: str) -> Iterator[str]:
+    """Yields a problem if a folder's scheduler says that it clips, so that its steps are not linear.
+
+    A scheduler that clips by its class's default shows when its steps are read out.
+    """
+    config = _read(Path(asset_path(path)) / "scheduler" / "scheduler_config.json")
+    kind = str(config.get("_class_name"))
+    # Other classes keep a file's `clip_sample` without reading it.
+    keys = ("clip_sample", "thresholding") if kind.startswith(("DDIM", "DDPM", "LCM", "TCD")) else ("thresholding",)
+    if cuts := [key for key in keys if config.get(key) is True]:
+        yield not_linear(kind, cuts)
+
+
+def not_linear(kind: str, cuts: Sequence[str]) -> str:
+    """Says that a scheduler's steps are not linear.
+
+    Args:
+        kind: The scheduler's class.
+        cuts: Those of its settings that cut off large numbers.
+    """
+    why = f" with {' and '.join(cuts)}, which cuts off large numbers" if cuts else ""
+    mend = f"set {' and '.join(cuts)} to false in its scheduler_config.json, or " if cuts else ""
+    return (
+        f"`sampler`: native needs a scheduler whose steps are linear, got {kind}{why}; {mend}use sampler=ddim, which "
+        "never cuts off"
+    )
+
+
+def no_guidance(path: str, guidance_scale: float) -> str:
+    """Says that a model is distilled without guidance."""
+    return (
+        f"`sampler.guidance_scale`: expected 1 or less, since {path!r} is distilled without guidance "
+        f"(`guidance_embeds` of its transformer is false, as in FLUX.1 schnell), got {guidance_scale:g}"
+    )
 
 
 def steps_problems(path: str, steps: int) -> Iterator[str]:
@@ -120,7 +204,7 @@ def _is_foreign(path: str) -> bool:
 
     `kind_problems` reports it.
     """
-    return bool(_read(Path(asset_path(path)) / _INDEX).get("_class_name") != PIPELINE)
+    return bool(_read(Path(asset_path(path)) / _INDEX).get("_class_name") != "StableDiffusionPipeline")
 
 
 def _load(file: Path) -> Any:

@@ -35,7 +35,10 @@ _TRANSFORMERS = (
 )
 _DIFFUSERS = tuple(f"diffusion_pytorch_{name.removeprefix('pytorch_')}" for name in _TRANSFORMERS)
 #: Part of a pipeline's folder -> names of its weights, in the order in which they are looked for.
-_PARTS = {"unet": _DIFFUSERS, "vae": _DIFFUSERS, "text_encoder": _TRANSFORMERS}
+_PARTS = {
+    **dict.fromkeys(("unet", "transformer", "vae"), _DIFFUSERS),
+    **dict.fromkeys(("text_encoder", "text_encoder_2", "text_encoder_3"), _TRANSFORMERS),
+}
 _HEAD = 1024
 _AGAIN = "Fetch the file again."
 

@@ -59,7 +59,7 @@ def differentiated_calls(moves: Sequence[Move], num_streams: int, engine: Engine
 
 def _differentiated_calls(moves: Sequence[Move], num_streams: int) -> list[bool]:
     """Says for each network call, in order, whether a gradient reaches its output; if not, it is not recomputed."""
-    state = len(moves[0].matrix) if moves else 0
+    state = len(moves[-1].matrix) if moves else 0
     gradients: Gradients = tuple(torch.ones(()) if k < num_streams else None for k in range(state))
     found = []
     for move in reversed(moves):

@@ -10,7 +10,7 @@ from sgool.diffusion.sampler import Sampler
 
 
 def build_sampler(name: str, **options: Any) -> Sampler:
-    """Builds a sampler by its name ("ddim", "edict", "belm", "bdia", "dpm_solver") with its own options.
+    """Builds a sampler by its name ("ddim", "edict", "belm", "bdia", "dpm_solver", "native") with its own options.
 
     Args:
         name: Name of the sampler; "custom" for one of the user's own.

@@ -5,26 +5,21 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from sgool.diffusion.budget import network_calls, recomputed_calls
-from sgool.diffusion.build import build_engine, build_sampler
-from sgool.diffusion.engines import Engine
 from sgool.diffusion.invert import Inversion, invert_latents
 from sgool.diffusion.moves import State
-from sgool.diffusion.network import GuidedModel, guides, unread_negative_prompts
-from sgool.diffusion.sampler import Sampler
+from sgool.diffusion.network import GuidedModel, unread_negative_prompts
+from sgool.diffusion.setting import ChainSetting
 from sgool.errors import SgoolError
-from sgool.models.family import Conditioning, Family
-from sgool.models.load import family_of, load_models
+from sgool.models.family import Conditioning
 from sgool.types import Denoised
 
 
-class Chain:
+class Chain(ChainSetting):
     """The denoising chain of a model, from first latents to images and differentiable with respect to the latents.
 
     A chain is made once for a model and shared. `with_prompts` returns a chain of the same parts that has prompts and
@@ -37,9 +32,10 @@ class Chain:
 
     Args:
         family: Frozen networks, for example what `sgool.load_models` returns.
-        num_inference_steps: Denoising steps.
-        guidance_scale: Weight of classifier-free guidance; at 1 or less there is none, as in diffusers.
-        sampler: A sampler or its name ("ddim", "edict", "belm", "bdia", "dpm_solver"); by default "ddim".
+        num_inference_steps: Denoising steps; None: the default of the model's pipeline.
+        guidance_scale: Weight of classifier-free guidance; at 1 or less there is none, as in diffusers. Some models
+            have no such guidance and are told the scale instead. None: the default of the model's pipeline.
+        sampler: A sampler or its name ("ddim", "edict", "belm", "bdia", "dpm_solver", "native"); by default "ddim".
         engine: A gradient engine or its name ("direct", "checkpoint", "reversible"); by default "checkpoint".
         height, width: Size of the images in pixels; by default the model's own.
         decode: "both" decodes all S streams, "x" only the first.
@@ -50,117 +46,19 @@ class Chain:
         schedule: The denoising steps, noisiest first.
         moves: The moves that the sampler makes of the schedule.
         num_decoded: How many streams become images.
+        cfg_scale: Weight of classifier-free guidance in the network's output; 1 or less: there is none.
 
     Raises:
         SgoolError: A size or a number of steps that the model does not have, an unknown sampler, engine or way to
             decode, a sampler that the engine cannot run, or an unknown prediction type.
     """
 
-    def __init__(
-        self,
-        family: Family,
-        *,
-        num_inference_steps: int = 20,
-        guidance_scale: float = 7.5,
-        sampler: Sampler | str | None = None,
-        engine: Engine | str | None = None,
-        height: int | None = None,
-        width: int | None = None,
-        decode: str = "both",
-        split_guidance: bool = False,
-    ) -> None:
-        if decode not in ("both", "x"):
-            raise SgoolError(f"`sampler.decode`: expected both or x, got {decode!r}")
-        self.family, self.guidance_scale, self.num_inference_steps = family, guidance_scale, num_inference_steps
-        self.sampler = build_sampler(sampler or "ddim") if sampler is None or isinstance(sampler, str) else sampler
-        self.engine = build_engine(engine or "checkpoint") if engine is None or isinstance(engine, str) else engine
-        self.schedule = family.schedule(num_inference_steps, self.sampler.spacing)
-        self.moves = self.sampler.moves(self.schedule)
-        self.engine.check(self.sampler.name, self.moves, self.latents_dtype)
-        self.num_decoded = 1 if decode == "x" else self.sampler.num_streams
-        self._size, self._split_guidance = (height, width), split_guidance
-        self._network: GuidedModel | None = None
-        self.latent_shape()  # refuses a wrong size now
-
-    @classmethod
-    def from_pretrained(
-        cls,
-        path: str | Path = "emoji_world",
-        *,
-        device: str | torch.device | None = None,
-        dtype: torch.dtype = torch.float32,
-        vae_dtype: torch.dtype | None = None,
-        channels_last: bool = False,
-        compile: bool = False,
-        **options: Any,
-    ) -> Chain:
-        """Loads a model and returns its chain.
-
-        Args:
-            path: A folder written by ``save_pretrained``, a hub id, or "emoji_world" for the embedded model.
-            device: Where the networks go; None: the accelerator if there is one.
-            dtype: Data type of the networks' weights.
-            vae_dtype: The same of the autoencoder; None: ``dtype``.
-            channels_last: Whether convolutions work in that memory format.
-            compile: Whether torch.compile translates the denoising network at its first calls.
-            **options: Further arguments of `Chain`.
-
-        Raises:
-            SgoolError: The model cannot be loaded, or an option is wrong.
-        """
-        memory: dict[str, Any] = {"vae_dtype": vae_dtype, "channels_last": channels_last, "compile": compile}
-        return cls(load_models(path, device=device, dtype=dtype, **memory), **options)
-
-    @classmethod
-    def from_pipeline(cls, pipeline: Any, **options: Any) -> Chain:
-        """Returns the chain of a loaded diffusers pipeline; its networks are frozen in place and not copied.
-
-        Args:
-            pipeline: A ``StableDiffusionPipeline``.
-            **options: Further arguments of `Chain`.
-
-        Raises:
-            SgoolError: There is no family for the pipeline's class, or an option is wrong.
-        """
-        return cls(family_of(pipeline), **options)
-
-    @property
-    def name(self) -> str:
-        """Path or id that the networks were loaded from."""
-        return self.family.name
-
-    @property
-    def device(self) -> torch.device:
-        """Device of the networks' weights."""
-        return self.family.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Data type of the denoising network's weights."""
-        return self.family.dtype
-
-    @property
-    def latents_dtype(self) -> torch.dtype:
-        """Data type of latents and of the sampler's arithmetic: at least float32, whatever the networks' dtype is."""
-        return torch.float64 if self.dtype == torch.float64 else torch.float32
-
-    @property
-    def num_streams(self) -> int:
-        """Number S of latents that the chain starts from and ends with."""
-        return self.sampler.num_streams
-
-    def latent_shape(self, height: int | None = None, width: int | None = None) -> tuple[int, ...]:
-        """Returns the shape (C, h, w) of the latents of an image of this size; by default the chain's own size.
-
-        Raises:
-            SgoolError: The model cannot make an image of that size.
-        """
-        own_height, own_width = self._size
-        return self.family.latent_shape(own_height if height is None else height, own_width if width is None else width)
+    _network: GuidedModel | None = None
+    _noises: Tensor | None = None
 
     def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
         """Encodes prompts as the network's conditioning; a warning names the words that the model does not read."""
-        return self.family.encode_prompts(prompts)
+        return self.family.encode(prompts, None, self.guidance_scale, *self._size)[0]
 
     def truncated(self, prompts: Sequence[str]) -> list[str]:
         """Returns for each prompt the text that the model does not read; empty where it reads everything."""
@@ -184,12 +82,10 @@ class Chain:
                 "`prompts`, `negative_prompts`: expected at least one prompt and as many negative ones, got "
                 f"{len(prompts)} and {len(negative_prompts)}"
             )
-        conditioning = self.encode_prompts(prompts)
-        guided = guides(self.guidance_scale)
-        if not guided and any(negative_prompts):
+        if not self.is_guided and any(negative_prompts):
             warnings.warn(unread_negative_prompts(self.guidance_scale), stacklevel=2)
-        negative = self.encode_prompts(negative_prompts) if guided else None
-        return self.with_conditioning(conditioning, negative)
+        read = negative_prompts if self.is_guided else None
+        return self.with_conditioning(*self.family.encode(prompts, read, self.guidance_scale, *self._size))
 
     def with_conditioning(self, conditioning: Conditioning, negative: Conditioning | None = None) -> Chain:
         """Returns a chain for prompts that `encode_prompts` has encoded already; otherwise as `with_prompts`.
@@ -198,7 +94,25 @@ class Chain:
             SgoolError: As for `with_prompts`, or the conditioning has another shape or dtype or requires gradients.
         """
         chain, split = copy.copy(self), self._split_guidance
-        chain._network = GuidedModel(self.family, conditioning, negative, self.guidance_scale, split_guidance=split)
+        chain._network = GuidedModel(self.family, conditioning, negative, self.cfg_scale, split_guidance=split)
+        chain._noises = None
+        return chain
+
+    def with_noises(self, noises: Tensor | None) -> Chain:
+        """Returns this chain with the noises (K, B, C, h, w) that its sampler adds on the way; the calls are shared.
+
+        Only `native` adds such noises. K is the number of `noise_draws`, in their order. The chain then starts from
+        the first latents alone. Latents of 1 + K streams, the first ones and the noises, are taken as they are, so
+        that gradients go to all of them.
+
+        Raises:
+            SgoolError: Another number of noises.
+        """
+        count = 0 if noises is None else len(noises)
+        if count != len(self.noise_draws):
+            raise SgoolError(f"`noises`: expected {len(self.noise_draws)}, those of {self.sampler.name}, got {count}")
+        chain = copy.copy(self)
+        chain._noises = noises if count else None
         return chain
 
     @property
@@ -259,6 +173,13 @@ class Chain:
             SgoolError: Before any network call: the chain has no prompts, the latents have a wrong shape, dtype or
                 device or are not finite, or the engine cannot run their dtype.
         """
+        if self.noise_draws and len(latents) == self.num_streams:
+            if self._noises is None:
+                raise SgoolError(
+                    f"this chain's sampler adds {len(self.noise_draws)} noises on the way: call "
+                    "`chain.with_noises(noises)`, or give them with the first latents"
+                )
+            latents = torch.cat([latents, self._noises.to(latents)])
         self.network.check_latents(latents, self.sampler.name, self.sampler.accepted_streams)
         self.engine.check(self.sampler.name, self.moves, latents.dtype)
         return self.engine.run(self.sampler.begin(latents), self.moves, self.network)

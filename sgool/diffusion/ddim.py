@@ -5,13 +5,15 @@ from __future__ import annotations
 from torch import Tensor
 
 from sgool.diffusion.moves import Move, State, linear
+from sgool.diffusion.ode import drift
 from sgool.diffusion.prediction import noise_from, sample_from
 from sgool.errors import SgoolError
+from sgool.models.flow import FLOW
 from sgool.models.schedule import Schedule, Spacing, Step
 
 
-def ddim_coefficients(step: Step) -> tuple[float, float]:
-    """Returns the two factors of one DDIM step: that of the latents and that of the noise.
+def ddim_coefficients(step: Step, prediction_type: str) -> tuple[float, float]:
+    """Returns the two factors of one DDIM step: that of the latents and that of the drift, which is the noise.
 
     ================  ==============================
     name here         Song et al. 2021
@@ -24,9 +26,13 @@ def ddim_coefficients(step: Step) -> tuple[float, float]:
 
     x' = (alpha_prev / alpha) x + (sigma_prev - (alpha_prev / alpha) sigma) eps
 
+    For a flow the drift is the velocity v, and the step is Euler's: x' = x + (sigma_prev - sigma) v.
+
     Raises:
         SgoolError: The step begins in pure noise, where these factors are infinite or nearly so.
     """
+    if prediction_type == FLOW:
+        return 1.0, step.sigma_prev - step.sigma
     if step.from_pure_noise:
         raise SgoolError(
             "`sampler`: the model's schedule begins in pure noise (`rescale_betas_zero_snr`), where this sampler has "
@@ -67,11 +73,11 @@ class DDIM:
         """Returns one move for each denoising step: x' = scale x + noise eps(x)."""
         moves = []
         for step in schedule.steps:
-            if step.from_pure_noise:
+            if step.from_pure_noise and schedule.prediction_type != FLOW:
                 moves.append(_out_of_pure_noise(step, schedule.prediction_type))
                 continue
-            scale, noise = ddim_coefficients(step)
-            eps = noise_from(step, schedule.prediction_type)
+            scale, noise = ddim_coefficients(step, schedule.prediction_type)
+            eps = drift(step, schedule.prediction_type)
             moves.append(
                 linear(((scale,),), step)
                 if noise == 0

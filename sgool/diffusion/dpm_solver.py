@@ -76,5 +76,7 @@ def _length(step: Step) -> float:
 
 
 def _lambda(alpha: float, sigma: float) -> float:
-    """Returns the paper's lambda = log(alpha / sigma), infinite without noise."""
-    return math.inf if sigma == 0 else math.log(alpha / sigma)
+    """Returns the paper's lambda = log(alpha / sigma), infinite without noise, and minus that in pure noise."""
+    if sigma == 0 or alpha == 0:
+        return math.inf if sigma == 0 else -math.inf
+    return math.log(alpha / sigma)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sgool.diffusion.ddim import ddim_coefficients
 from sgool.diffusion.moves import Move, Row, State, linear
-from sgool.diffusion.prediction import noise_from
+from sgool.diffusion.ode import drift
 from sgool.errors import SgoolError
 from sgool.models.schedule import Schedule, Spacing, Step
 
@@ -72,8 +72,8 @@ class EDICT:
 
 def _half_update(stream: int, step: Step, prediction_type: str) -> Move:
     """Returns the move that changes ``stream`` by the noise that the network predicts in the other stream."""
-    scale, noise = ddim_coefficients(step)
-    eps = noise_from(step, prediction_type)
+    scale, noise = ddim_coefficients(step, prediction_type)
+    eps = drift(step, prediction_type)
     own, other = scale, noise * eps.latents if noise else 0.0
     kept: Row = (0.0, 1.0) if stream == 0 else (1.0, 0.0)
     moved: Row = (own, other) if stream == 0 else (other, own)

@@ -30,8 +30,9 @@ class Move:
     """One move: ``state' = matrix · state + output · model_output(state[source], step.timestep)``.
 
     Attributes:
-        matrix: K rows of K coefficients; K is 1 or 2.
-        output: K coefficients of the network's output. If all are exactly 0, the network is not called.
+        matrix: L rows of K coefficients, where K is the number of latents before the move and L that after it. Mostly
+            both are 1, or both 2.
+        output: L coefficients of the network's output. If all are exactly 0, the network is not called.
         source: Index, among the K latents, of those that the network sees.
         step: The denoising step that the move belongs to.
     """
@@ -52,7 +53,9 @@ class Move:
 
     @cached_property
     def inverse_matrix(self) -> tuple[Row, ...] | None:
-        """Inverse of ``matrix``; None where there is none."""
+        """Inverse of ``matrix``; None where there is none, or where more than two latents are involved."""
+        if any(len(row) != len(self.matrix) for row in self.matrix) or len(self.matrix) > 2:
+            return None
         if len(self.matrix) == 1:
             ((a,),) = self.matrix
             return ((1 / a,),) if a else None
@@ -103,7 +106,7 @@ class Move:
             gradients: Gradients with respect to ``state'``.
             source_gradient: The network's part of the gradient of ``state[source]``.
         """
-        columns = [tuple(row[k] for row in self.matrix) for k in range(len(self.matrix))]
+        columns = list(zip(*self.matrix, strict=True))
         return tuple(
             _combine((*column, 1.0 if k == self.source else 0.0), (*gradients, source_gradient))
             for k, column in enumerate(columns)

@@ -172,10 +172,16 @@ class GuidedModel:
             raise SgoolError("`latents`: " + "; ".join(problems))
 
     def _latent_problems(self, latents: Tensor, name: str, streams: Sequence[int]) -> Iterator[str]:
-        channels = self.family.num_channels
-        expected = f"({' or '.join(map(str, streams))}, {self.batch_size}, {channels}, h, w)"
+        channels, sides = self.family.num_channels, len(self.family.latent_shape()) - 1
+        names = ("h, w", "F, h, w")[sides - 2]
+        expected = f"({' or '.join(map(str, streams))}, {self.batch_size}, {channels}, {names})"
         shape = tuple(latents.shape)
-        if latents.ndim != 5 or shape[0] not in streams or shape[1:3] != (self.batch_size, channels) or 0 in shape:
+        if (
+            latents.ndim != 3 + sides
+            or shape[0] not in streams
+            or shape[1:3] != (self.batch_size, channels)
+            or 0 in shape
+        ):
             yield f"{name} expects shape {expected}, for one prompt an item and the network's channels, got {shape}"
         if not latents.is_floating_point():
             yield f"expected a floating dtype, got {latents.dtype}"

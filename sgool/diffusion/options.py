@@ -11,8 +11,8 @@ from typing import ClassVar
 
 from sgool.config.kinds import Kind
 from sgool.config.options import Config, CustomOptions, Options, option, required
-from sgool.config.pipeline import steps_problems
-from sgool.config.rules import choice, flag, integer, number, optional
+from sgool.config.pipeline import clipping_problems, guidance_problems, steps_problems
+from sgool.config.rules import choice, flag, integer, list_of, number, optional
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,13 +30,15 @@ class SamplerOptions(Options):
     has_inverse: ClassVar[bool | None] = False
     guidable: ClassVar[bool | None] = False
 
-    num_inference_steps: int = required(integer(1))
-    guidance_scale: float = required(number(least=0))
+    num_inference_steps: int | None = required(integer(1))
+    guidance_scale: float | None = required(number(least=0))
 
     def problems(self, where: str, config: Config) -> Iterator[str]:
         """Yields a problem if there are more denoising steps than the model was trained with."""
         yield from super().problems(where, config)
-        yield from steps_problems(config["models"]["path"], self.num_inference_steps)
+        if self.num_inference_steps is not None:
+            yield from steps_problems(config["models"]["path"], self.num_inference_steps)
+        yield from guidance_problems(config["models"]["path"], self.guidance_scale)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +92,32 @@ class DPMSolverOptions(SamplerOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class NativeOptions(SamplerOptions):
+    """Options of the model's own scheduler as a sampler."""
+
+    builder = "sgool.diffusion.native.Native"
+
+    num_inference_steps: int | None = required(optional(integer(1)))
+    guidance_scale: float | None = required(optional(number(least=0)))
+    timesteps: list[float] | None = option(None, optional(list_of(number(least=0))))
+    sigmas: list[float] | None = option(None, optional(list_of(number(least=0))))
+    eta: float = option(0.0, number(least=0, most=1))
+
+    def problems(self, where: str, config: Config) -> Iterator[str]:
+        """Yields a problem for a scheduler that clips, and for timesteps or sigmas that do not fit the steps."""
+        yield from super().problems(where, config)
+        yield from clipping_problems(config["models"]["path"])
+        if self.timesteps is not None and self.sigmas is not None:
+            yield f"`{where}.timesteps`, `{where}.sigmas`: expected one of the two at most, got both"
+        for name, values in (("timesteps", self.timesteps), ("sigmas", self.sigmas)):
+            if values is not None and len(values) != self.num_inference_steps:
+                yield (
+                    f"`{where}.num_inference_steps`: expected {len(values)}, as many as `{where}.{name}` has, got "
+                    f"{self.num_inference_steps}"
+                )
+
+
+@dataclass(frozen=True, kw_only=True)
 class CustomSamplerOptions(CustomOptions, SamplerOptions):
     """Options of a user's own sampler; its capabilities are known only when it is built."""
 
@@ -109,6 +137,7 @@ SAMPLERS: Kind[SamplerOptions] = Kind(
         "belm": BELMOptions,
         "bdia": BDIAOptions,
         "dpm_solver": DPMSolverOptions,
+        "native": NativeOptions,
     },
     custom=CustomSamplerOptions,
     parts=("name", "num_streams", "accepted_streams", "spacing", "moves", "begin", "finish"),
@@ -139,7 +168,7 @@ class EngineOptions(Options):
                 f"`{where}`: {config['engine']['name']} needs a sampler with an exact inverse "
                 f"({', '.join(SAMPLERS.able('invertible'))}), and {sampler} has none; use engine=checkpoint"
             )
-        if self.gradient_steps is not None and self.gradient_steps > steps:
+        if self.gradient_steps is not None and steps is not None and self.gradient_steps > steps:
             yield (
                 f"`{where}.gradient_steps`: expected at most `sampler.num_inference_steps`, {steps}, or null for all, "
                 f"got {self.gradient_steps}"

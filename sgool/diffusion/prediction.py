@@ -1,6 +1,6 @@
 """Noise and clean latents as linear functions of what a network predicts.
 
-Sources: Ho et al. 2020 (epsilon); Salimans and Ho 2022, appendix D (v).
+Sources: Ho et al. 2020 (epsilon); Salimans and Ho 2022, appendix D (v); Lipman et al. 2023 (flow).
 """
 
 from __future__ import annotations
@@ -8,9 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sgool.errors import SgoolError
+from sgool.models.flow import FLOW
 from sgool.models.schedule import Step
 
-PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
+PREDICTION_TYPES = ("epsilon", "v_prediction", "sample", FLOW)
 
 
 @dataclass(frozen=True)
@@ -24,11 +25,12 @@ class Affine:
 def noise_from(step: Step, prediction_type: str) -> Affine:
     """Returns the weights that give the noise from the latents and the network's output.
 
-    =================  ===========================================
-    ``epsilon``        eps = output
-    ``v_prediction``   eps = sigma latents + alpha output
-    ``sample``         eps = (latents - alpha output) / sigma
-    =================  ===========================================
+    ===================  ===========================================
+    ``epsilon``          eps = output
+    ``v_prediction``     eps = sigma latents + alpha output
+    ``sample``           eps = (latents - alpha output) / sigma
+    ``flow_prediction``  eps = latents + alpha output
+    ===================  ===========================================
 
     Raises:
         SgoolError: The prediction type is unknown.
@@ -40,6 +42,8 @@ def noise_from(step: Step, prediction_type: str) -> Affine:
         return Affine(sigma, alpha)
     if prediction_type == "sample":
         return Affine(1 / sigma, -alpha / sigma)
+    if prediction_type == FLOW:
+        return Affine(1.0, alpha)
     raise SgoolError(
         f"`prediction_type`: expected {', '.join(PREDICTION_TYPES[:-1])} or {PREDICTION_TYPES[-1]}, got "
         f"{prediction_type!r}; it comes from the model's scheduler config"
@@ -59,5 +63,7 @@ def sample_from(step: Step, prediction_type: str) -> Affine:
         return Affine(alpha, -sigma)
     if prediction_type == "sample":
         return Affine(0.0, 1.0)
+    if prediction_type == FLOW:
+        return Affine(1.0, -sigma)
     noise_from(step, prediction_type)
     return Affine(1 / alpha, -sigma / alpha)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sgool.diffusion.ddim import ddim_coefficients
 from sgool.diffusion.moves import Move, State
-from sgool.diffusion.prediction import noise_from
+from sgool.diffusion.ode import drift, length, scales
 from sgool.errors import SgoolError
 from sgool.models.schedule import Schedule, Spacing, Step
 
@@ -31,8 +31,8 @@ class TwoStep(ABC):
     guidable = False
 
     @abstractmethod
-    def coefficients(self, previous: Step, step: Step) -> tuple[float, float, float]:
-        """Returns A, B and C of ``step``, where ``previous`` is the step before it."""
+    def coefficients(self, previous: Step, step: Step, prediction_type: str) -> tuple[float, float, float]:
+        """Returns A, B and C of ``step``, where ``previous`` is the step before it; C is the drift's weight."""
 
     def moves(self, schedule: Schedule) -> tuple[Move, ...]:
         """Returns one move for each denoising step; steps that do not change the noise level are left out.
@@ -42,8 +42,8 @@ class TwoStep(ABC):
         steps = [step for step in schedule.steps if step.has_effect]
         moves = [_first(step, schedule.prediction_type) for step in steps[:1]]
         for previous, step in pairwise(steps):
-            older, current, noise = self.coefficients(previous, step)
-            eps = noise_from(step, schedule.prediction_type)
+            older, current, noise = self.coefficients(previous, step, schedule.prediction_type)
+            eps = drift(step, schedule.prediction_type)
             matrix = ((current + noise * eps.latents, older), (1.0, 0.0))
             moves.append(Move(matrix, (noise * eps.output, 0.0), 0, step))
         return tuple(moves)
@@ -62,8 +62,8 @@ def _first(step: Step, prediction_type: str) -> Move:
 
     The noise is predicted from the second one, which does not change: so the step is invertible, as in EDICT.
     """
-    scale, noise = ddim_coefficients(step)
-    eps = noise_from(step, prediction_type)
+    scale, noise = ddim_coefficients(step, prediction_type)
+    eps = drift(step, prediction_type)
     return Move(((scale, noise * eps.latents), (0.0, 1.0)), (noise * eps.output, 0.0), 1, step)
 
 
@@ -89,16 +89,17 @@ class BDIA(TwoStep):
             raise SgoolError(f"`sampler.gamma`: expected a number in (0, 1], got {gamma}")
         self.gamma = float(gamma)
 
-    def coefficients(self, previous: Step, step: Step) -> tuple[float, float, float]:
+    def coefficients(self, previous: Step, step: Step, prediction_type: str) -> tuple[float, float, float]:
         """Returns A, B and C, computed from DDIM's coefficients of both steps."""
-        (before, before_noise), (scale, noise) = ddim_coefficients(previous), ddim_coefficients(step)
+        (before, before_noise), (scale, noise) = (ddim_coefficients(at, prediction_type) for at in (previous, step))
         return self.gamma, scale - self.gamma / before, noise + self.gamma * before_noise / before
 
 
 class BELM(TwoStep):
     """O-BELM (Wang et al. 2024, "BELM: Bidirectional Explicit Linear Multi-step Sampler", two steps, optimal).
 
-    In z = x / alpha and s = sigma / alpha, where sampling is dz = eps ds, with h_i = s_i - s_{i-1}:
+    In z = x / alpha and s = sigma / alpha, where sampling is dz = eps ds, with h_i = s_i - s_{i-1} (for a flow in its
+    own coordinates, `sgool.diffusion.ode`):
 
         z_{i-1} = (h_i / h_{i+1})^2 z_{i+1} + (1 - (h_i / h_{i+1})^2) z_i - h_i (h_i + h_{i+1}) / h_{i+1} eps(z_i)
 
@@ -108,15 +109,11 @@ class BELM(TwoStep):
 
     name = "belm"
 
-    def coefficients(self, previous: Step, step: Step) -> tuple[float, float, float]:
+    def coefficients(self, previous: Step, step: Step, prediction_type: str) -> tuple[float, float, float]:
         """Returns A, B and C of the rule in x itself, not in z."""
-        length, before = _length(step), _length(previous)
-        ratio, end = (length / before) ** 2, step.alpha_prev
-        older = ratio * end / previous.alpha
-        current = (1 - ratio) * end / step.alpha
-        return older, current, -length * (length + before) / before * end
-
-
-def _length(step: Step) -> float:
-    """Returns h, by how much the ratio of noise to signal falls in a step."""
-    return step.sigma / step.alpha - step.sigma_prev / step.alpha_prev
+        now, before = (length(at, prediction_type) for at in (step, previous))
+        (begin, end), (oldest, _) = (scales(at, prediction_type) for at in (step, previous))
+        ratio = (now / before) ** 2
+        older = ratio * end / oldest
+        current = (1 - ratio) * end / begin
+        return older, current, -now * (now + before) / before * end

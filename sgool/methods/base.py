@@ -19,7 +19,7 @@ from sgool.errors import SgoolError
 from sgool.methods.budget import Budget, Costs
 from sgool.methods.evaluations import non_finite_images, with_phrases
 from sgool.methods.scores import ScoredModule
-from sgool.methods.starts import network_prompts, start_latents
+from sgool.methods.starts import network_prompts, start_latents, start_noises
 from sgool.methods.trainer_checks import check_loader, check_trainer
 from sgool.metrics.panel import JudgePanel
 from sgool.models.autoencoder import in_unit_range
@@ -169,7 +169,8 @@ class PairModule(ScoredModule):
         self.batch, self.pairs = batch, batch.pairs
         self._began, self.seconds_before = time.perf_counter(), 0.0
         negative = [pair.negative_prompt for pair in batch.pairs]
-        self.batch_chain = self.chain.with_prompts(network_prompts(batch.pairs), negative)
+        chain = self.chain.with_prompts(network_prompts(batch.pairs), negative)
+        self.batch_chain = chain.with_noises(start_noises(chain, batch.pairs))
         return start_latents(self.chain, batch.pairs)
 
     def deliver(self, results: Sequence[PairResult]) -> None:

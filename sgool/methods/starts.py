@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sgool.diffusion import Chain
 from sgool.errors import SgoolError
-from sgool.prompts.seeding import first_latents
+from sgool.prompts.seeding import first_latents, injected_noises
 from sgool.types import PromptSeed
 
 
@@ -31,6 +31,18 @@ def start_latents(chain: Chain, pairs: Sequence[PromptSeed]) -> Tensor:
         raise SgoolError("`start.latents`: expected the same number of streams for all pairs of a batch")
     # Stacking copies: a caller's tensor does not change with the updates.
     return torch.stack(streams, dim=1).to(device=chain.device, dtype=chain.latents_dtype)
+
+
+def start_noises(chain: Chain, pairs: Sequence[PromptSeed]) -> Tensor | None:
+    """Noises (K, B, C, h, w) that the chain's sampler adds on the way, drawn by the pairs' seeds; None if it adds none.
+
+    They follow the first latents in each pair's generator, as in diffusers.
+    """
+    if not chain.noise_draws:
+        return None
+    shape = tuple(chain.latent_shape())
+    noises = [injected_noises(pair.seed, shape, chain.noise_draws) for pair in pairs]
+    return torch.stack(noises, dim=1).to(device=chain.device, dtype=chain.latents_dtype)
 
 
 def network_prompts(pairs: Sequence[PromptSeed]) -> list[str]:

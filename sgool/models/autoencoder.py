@@ -17,12 +17,16 @@ def decode_latents(vae: Any, latents: Tensor, *, use_checkpoint: bool = True) ->
         latents: Latents (B, C, h, w) at the end of the chain.
         use_checkpoint: Recompute the decoder in backward instead of storing its activations.
     """
-    scaled = latents / vae.config.scaling_factor + _shift(vae)
+    return decode_scaled(vae, latents / vae.config.scaling_factor + _shift(vae), use_checkpoint=use_checkpoint)
+
+
+def decode_scaled(vae: Any, scaled: Tensor, *, use_checkpoint: bool = True) -> Tensor:
+    """Decodes latents (B, C, h, w) in the autoencoder's own scale into images; otherwise as `decode_latents`."""
 
     def run(x: Tensor) -> Tensor:
         return vae.decode(x, return_dict=False)[0]
 
-    if use_checkpoint and torch.is_grad_enabled() and latents.requires_grad:
+    if use_checkpoint and torch.is_grad_enabled() and scaled.requires_grad:
         decoded = checkpoint(run, scaled, use_reentrant=False, preserve_rng_state=False, determinism_check="none")
     else:
         decoded = run(scaled)

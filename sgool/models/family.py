@@ -3,22 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
+from sgool.models.native import NativeSteps, StepOptions
 from sgool.models.schedule import Schedule, Spacing, Step
 
 #: A network's input for the prompts: a tensor with one row a prompt, or such tensors by name, nested as needed.
 Conditioning: TypeAlias = Tensor | Mapping[str, "Conditioning"]
 
 
+@dataclass(frozen=True)
+class Defaults:
+    """What a model's pipeline does if its user says nothing.
+
+    Attributes:
+        num_inference_steps: Number of denoising steps.
+        guidance_scale: Weight of classifier-free guidance, or the scale that the network is told.
+    """
+
+    num_inference_steps: int
+    guidance_scale: float
+
+
 class Family(Protocol):
     """The frozen networks of one kind of model, with the same interface for all kinds.
 
-    `sgool.models.stable_diffusion.StableDiffusion` is the family that comes with sgool. Latents are (B, C, h, w),
-    images (B, 3, H, W).
+    `sgool.config.families` lists those that come with sgool. Latents are (B, C, h, w), of videos (B, C, F, h, w);
+    images (B, 3, H, W). A size of None is the model's own.
     """
 
     @property
@@ -56,11 +71,39 @@ class Family(Protocol):
         """Factor by which an image's sides are larger than the latents' sides."""
         ...
 
-    def schedule(self, num_inference_steps: int, spacing: Spacing) -> Schedule:
+    @property
+    def defaults(self) -> Defaults:
+        """What the model's pipeline does by default."""
+        ...
+
+    def cfg_scale(self, guidance_scale: float) -> float:
+        """Returns the weight of classifier-free guidance at a ``guidance_scale``.
+
+        It is the scale itself, but for a network that is told the scale, which has no such guidance: 1. At 1 or less
+        there is none, and negative prompts are not read.
+
+        Raises:
+            SgoolError: The model has no guidance at all, and this scale asks for it.
+        """
+        ...
+
+    def schedule(
+        self, num_inference_steps: int, spacing: Spacing, height: int | None = None, width: int | None = None
+    ) -> Schedule:
         """Returns the denoising steps, noisiest first, and the type of the network's predictions.
 
         Raises:
             SgoolError: The number of steps is out of range, or the model's schedule is not supported.
+        """
+        ...
+
+    def native_steps(
+        self, num_inference_steps: int, options: StepOptions, height: int | None = None, width: int | None = None
+    ) -> NativeSteps:
+        """Returns the steps of the model's own scheduler as coefficients.
+
+        Raises:
+            SgoolError: The scheduler is not linear, or does not take the options.
         """
         ...
 
@@ -72,8 +115,26 @@ class Family(Protocol):
         """
         ...
 
-    def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
-        """Encodes prompts as the network's conditioning, one row each, without gradients."""
+    def encode(
+        self,
+        prompts: Sequence[str],
+        negative_prompts: Sequence[str] | None,
+        guidance_scale: float,
+        height: int | None = None,
+        width: int | None = None,
+    ) -> tuple[Conditioning, Conditioning | None]:
+        """Encodes prompts as the network's conditioning, one row each, without gradients.
+
+        Args:
+            prompts: The B prompts.
+            negative_prompts: As many texts of the unconditional pass, "" for none; None: there is no such pass.
+            guidance_scale: Scale of guidance, which some networks are told.
+            height: Height of the images, which some networks are told.
+            width: Their width.
+
+        Returns:
+            The prompts' conditioning and that of the negative prompts. The latter is None without such a pass.
+        """
         ...
 
     def truncated(self, prompts: Sequence[str]) -> list[str]:
@@ -84,7 +145,7 @@ class Family(Protocol):
         """Returns the network's output at a denoising step, differentiable with respect to ``x``.
 
         Args:
-            x: Latents (B, C, h, w) in the network's dtype.
+            x: Latents (B, C, h, w) in the network's dtype, already scaled as the network expects them.
             step: The denoising step that starts from ``x``.
             conditioning: Conditioning of B prompts, one row each.
 
@@ -98,7 +159,11 @@ class Family(Protocol):
         ...
 
     def encode_images(self, images: Tensor) -> Tensor:
-        """Encodes images (B, 3, H, W) in [0, 1] as latents (B, C, h, w), without gradients."""
+        """Encodes images (B, 3, H, W) in [0, 1] as latents (B, C, h, w), without gradients.
+
+        Raises:
+            SgoolError: The model has no encoder.
+        """
         ...
 
 
@@ -117,3 +182,10 @@ def concatenate(first: Conditioning, second: Conditioning) -> Conditioning:
         return torch.cat([first, second])
     assert isinstance(first, Mapping) and isinstance(second, Mapping)
     return {name: concatenate(part, second[name]) for name, part in first.items()}
+
+
+def as_dtype(conditioning: Conditioning, dtype: torch.dtype) -> Conditioning:
+    """Casts the floating tensors of a conditioning; masks stay as they are."""
+    if isinstance(conditioning, Tensor):
+        return conditioning.to(dtype) if conditioning.is_floating_point() else conditioning
+    return {name: as_dtype(part, dtype) for name, part in conditioning.items()}

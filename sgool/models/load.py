@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import json
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from pickle import UnpicklingError
@@ -11,17 +12,16 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
-from sgool.config.pipeline import KIND_FILES, class_problems, kind_problems, unet_problems
+from sgool.config.pipeline import KIND_FILES, class_problems, kind_problems
 from sgool.config.weights import folder_files, missing_weights
 from sgool.errors import SgoolError
 from sgool.models.assets import resolve_asset
 from sgool.models.checkpoints import refuse_broken
 from sgool.models.devices import best_device
-from sgool.models.family import Family
+from sgool.models.families import family_of
 from sgool.models.hub import hub_access, not_cached
 from sgool.models.schedule import respaced
 from sgool.models.stable_diffusion import StableDiffusion
-from sgool.models.tokenizers import refuse_empty
 
 
 def load_models(
@@ -34,8 +34,10 @@ def load_models(
     steps_offset: int | None = None,
     timestep_spacing: str | None = None,
     vae_dtype: torch.dtype | None = None,
-) -> StableDiffusion:
-    """Loads the components of a ``StableDiffusionPipeline``, frozen and in evaluation mode.
+    family: str | None = None,
+    call: Mapping[str, Any] | None = None,
+) -> Any:
+    """Loads the components of a pipeline, frozen and in evaluation mode, as a `sgool.models.family.Family`.
 
     Like the pipeline itself, it reads a ``steps_offset`` of 0 in a scheduler config as 1, unless one is given here.
 
@@ -48,6 +50,8 @@ def load_models(
         steps_offset: Another one than the folder's; see `sgool.models.schedule.respaced`.
         timestep_spacing: Another one than the folder's.
         vae_dtype: Data type of the autoencoder's weights; None: ``dtype``. Some autoencoders overflow in float16.
+        family: Name of the model's family; None: that of the pipeline's class (`sgool.config.families`).
+        call: Arguments of the pipeline's ``__call__`` that differ from their defaults, such as ``max_sequence_length``.
 
     Raises:
         SgoolError: The folder or hub id is no pipeline of this kind, the hub cannot be reached, or the scheduler has no
@@ -57,31 +61,54 @@ def load_models(
     resolved = resolve_asset(str(path))
     local = bool(resolved) and Path(resolved).is_dir()
     _check_folder(str(path), Path(resolved), local)
+    try:
+        with nullcontext() if local else hub_access() as unreachable, _no_progress_bars():
+            _check_kind(str(path), resolved, local, family)
+            pipeline = _pipeline(resolved, local, dtype, vae_dtype)
+    except (OSError, ValueError, TypeError, SafetensorError, UnpicklingError) as error:
+        raise _cannot_load(str(path), error, local, unreachable) from error
+    pipeline.scheduler = respaced(pipeline.scheduler, steps_offset, timestep_spacing)
+    models: Any = family_of(pipeline, family, call, name=str(path))
+    networks = [*models.denoisers.values(), pipeline.vae]
+    if isinstance(models, StableDiffusion):
+        networks.append(models.text_encoder)
+        if device.type == "cpu" and _is_small(models):
+            _use_plain_attention(models)
+    if channels_last:
+        for network in networks:
+            network.to(memory_format=torch.channels_last)
+    models.to(device)
+    if compile:
+        for network in models.denoisers.values():
+            network.compile()
+    return models
+
+
+def _pipeline(resolved: str, local: bool, dtype: torch.dtype, vae_dtype: torch.dtype | None) -> Any:
+    """Loads a pipeline of the class that its folder names."""
     import diffusers
 
     # diffusers 0.42 renamed this argument; the other name is refused or deprecated.
     name = "dtype" if tuple(map(int, diffusers.__version__.split(".")[:2])) >= (0, 42) else "torch_dtype"
-    options: dict[str, Any] = {name: dtype, "safety_checker": None, "requires_safety_checker": False}
-    try:
-        with nullcontext() if local else hub_access() as unreachable, _no_progress_bars():
-            _check_kind(str(path), resolved, local)
-            if vae_dtype is not None:
-                more: dict[str, Any] = {name: vae_dtype, "subfolder": "vae", "local_files_only": local}
-                options["vae"] = diffusers.AutoencoderKL.from_pretrained(resolved, **more)
-            pipeline = diffusers.StableDiffusionPipeline.from_pretrained(resolved, local_files_only=local, **options)
-    except (OSError, ValueError, TypeError, SafetensorError, UnpicklingError) as error:
-        raise _cannot_load(str(path), error, local, unreachable) from error
-    pipeline.scheduler = respaced(pipeline.scheduler, steps_offset, timestep_spacing)
-    models = _stable_diffusion(pipeline, str(path))
-    if channels_last:
-        for network in (models.vae, models.unet, models.text_encoder):
-            network.to(memory_format=torch.channels_last)
-    if device.type == "cpu" and _is_small(models):
-        _use_plain_attention(models)
-    models.to(device)
-    if compile:
-        models.unet.compile()
-    return models
+    index = json.loads(_index_file(resolved, local).read_text(encoding="utf-8"))
+    options: dict[str, Any] = {name: dtype, "local_files_only": local}
+    if index["_class_name"] == "StableDiffusionPipeline":
+        options |= {"safety_checker": None, "requires_safety_checker": False}
+    if vae_dtype is not None:
+        autoencoder = getattr(diffusers, index["vae"][1])
+        more: dict[str, Any] = {name: vae_dtype, "subfolder": "vae", "local_files_only": local}
+        options["vae"] = autoencoder.from_pretrained(resolved, **more)
+    # Parts that a pipeline was saved without, such as T5 of Stable Diffusion 3, diffusers wants to be told of again.
+    options |= {part: None for part, entry in index.items() if entry == [None, None]}
+    return getattr(diffusers, index["_class_name"]).from_pretrained(resolved, **options)
+
+
+def _index_file(resolved: str, local: bool) -> Path:
+    if local:
+        return Path(resolved) / "model_index.json"
+    from huggingface_hub import hf_hub_download
+
+    return Path(hf_hub_download(resolved, "model_index.json"))
 
 
 def _cannot_load(path: str, error: Exception, local: bool, unreachable: str | None) -> SgoolError:
@@ -90,42 +117,7 @@ def _cannot_load(path: str, error: Exception, local: bool, unreachable: str | No
         return SgoolError(f"`models.path`: {not_cached(repr(path), unreachable, give)}")
     why = (str(error).strip() or type(error).__name__).splitlines()[0]
     mend = "a missing file: write the folder again" if local else "check the id and the network, or give a folder"
-    return SgoolError(f"`models.path`: could not load a Stable Diffusion pipeline from {path!r}: {why} ({mend})")
-
-
-def _stable_diffusion(pipeline: Any, name: str) -> StableDiffusion:
-    """Makes a family of a pipeline's own networks, frozen and in evaluation mode."""
-    refuse_empty(lambda text: list(pipeline.tokenizer(text).input_ids), f"`models.path`: {name!r}")
-    for network in (pipeline.vae, pipeline.unet, pipeline.text_encoder):
-        network.requires_grad_(False).eval()
-    return StableDiffusion(
-        pipeline.vae, pipeline.unet, pipeline.text_encoder, pipeline.tokenizer, pipeline.scheduler, name
-    )
-
-
-#: Name of a diffusers pipeline class -> function that makes a family of such a pipeline.
-_FAMILIES: dict[str, Callable[[Any, str], Family]] = {"StableDiffusionPipeline": _stable_diffusion}
-
-
-def family_of(pipeline: Any) -> Family:
-    """Returns the family of a loaded diffusers pipeline, whose networks are frozen in place, in evaluation mode.
-
-    Args:
-        pipeline: A ``StableDiffusionPipeline`` or an object of a class derived from it.
-
-    Raises:
-        SgoolError: There is no family for its class.
-    """
-    for kind in type(pipeline).__mro__:
-        if kind.__name__ in _FAMILIES:
-            if problems := unet_problems(pipeline.unet.config):
-                raise SgoolError(f"`pipeline`: it {'; it '.join(problems)}")
-            name = str(pipeline.config.get("_name_or_path") or type(pipeline).__name__)
-            return _FAMILIES[kind.__name__](pipeline, name)
-    raise SgoolError(
-        f"`pipeline`: expected an object of {' or '.join(_FAMILIES)}, got {type(pipeline).__name__}; "
-        "there is no model family for that class yet"
-    )
+    return SgoolError(f"`models.path`: could not load a pipeline from {path!r}: {why} ({mend})")
 
 
 @contextmanager
@@ -159,13 +151,13 @@ def _check_folder(path: str, resolved: Path, local: bool) -> None:
         refuse_broken(folder_files(resolved))
 
 
-def _check_kind(path: str, resolved: str, local: bool) -> None:
+def _check_kind(path: str, resolved: str, local: bool, family: str | None) -> None:
     """Refuses a pipeline of another kind by its small files, before its weights are read or downloaded.
 
     Raises:
         SgoolError: Another class of pipeline, or networks that another class needs; all problems at once.
     """
-    problems = list(kind_problems(path)) if local else class_problems(path, _hub_files(resolved))
+    problems = list(kind_problems(path, family)) if local else class_problems(path, _hub_files(resolved), family)
     if problems:
         raise SgoolError("; ".join(problems))
 

@@ -10,8 +10,8 @@ import torch
 
 from sgool.errors import SgoolError
 from sgool.models.clip import ClipTower, load_clip
+from sgool.models.family import Family
 from sgool.models.load import load_models
-from sgool.models.stable_diffusion import StableDiffusion
 
 T = TypeVar("T")
 
@@ -48,10 +48,10 @@ class Networks:
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
     @cached_property
-    def models(self) -> StableDiffusion:
+    def models(self) -> Family:
         """Frozen components of the diffusion model."""
         options = self._options
-        return load_models(
+        models: Family = load_models(
             options["path"],
             device=self.device,
             dtype=getattr(torch, options["dtype"]),
@@ -60,7 +60,10 @@ class Networks:
             steps_offset=options.get("steps_offset"),
             timestep_spacing=options.get("timestep_spacing"),
             vae_dtype=options.get("vae_dtype") and getattr(torch, options["vae_dtype"]),
+            family=options.get("family"),
+            call=options.get("call"),
         )
+        return models
 
     def clip(self, model: str, pretrained: str | None = None) -> ClipTower:
         """Returns a frozen CLIP, which is loaded once for all terms and judges that use it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,12 +13,14 @@ from torch import Tensor, nn
 
 from sgool.errors import SgoolError
 from sgool.models.autoencoder import decode_latents, encode_images
-from sgool.models.family import Conditioning
+from sgool.models.family import Conditioning, Defaults
 from sgool.models.schedule import Schedule, Spacing, Step, build_schedule
+from sgool.models.scheduling import SchedulerRules
+from sgool.models.tokenizers import cut_texts, refuse_empty
 
 
 @dataclass(frozen=True)
-class StableDiffusion:
+class StableDiffusion(SchedulerRules):
     """The frozen components of a Stable Diffusion 1.x or 2.x pipeline, as diffusers loads them: a `Family`."""
 
     vae: Any
@@ -29,6 +32,20 @@ class StableDiffusion:
     _timesteps: dict[tuple[float, torch.device], Tensor] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
+
+    @classmethod
+    def of(cls, pipeline: Any, name: str, call: Mapping[str, Any] | None = None) -> StableDiffusion:
+        """Makes a family of a pipeline's own networks, which are frozen in place, in evaluation mode.
+
+        Args:
+            pipeline: A ``StableDiffusionPipeline``.
+            name: Path or id that it was loaded from.
+            call: Not used: this family takes no arguments of the pipeline's call.
+        """
+        refuse_empty(lambda text: list(pipeline.tokenizer(text).input_ids), f"`models.path`: {name!r}")
+        for network in (pipeline.vae, pipeline.unet, pipeline.text_encoder):
+            network.requires_grad_(False).eval()
+        return cls(pipeline.vae, pipeline.unet, pipeline.text_encoder, pipeline.tokenizer, pipeline.scheduler, name)
 
     @property
     def vae_scale_factor(self) -> int:
@@ -76,7 +93,25 @@ class StableDiffusion:
             network.to(device)
         return self
 
-    def schedule(self, num_inference_steps: int, spacing: Spacing = "ddim") -> Schedule:
+    @property
+    def defaults(self) -> Defaults:
+        """The defaults of ``StableDiffusionPipeline.__call__``."""
+        from diffusers import StableDiffusionPipeline
+
+        parameters = inspect.signature(StableDiffusionPipeline.__call__).parameters
+        return Defaults(parameters["num_inference_steps"].default, parameters["guidance_scale"].default)
+
+    def cfg_scale(self, guidance_scale: float) -> float:
+        """Returns the weight of classifier-free guidance: the scale itself."""
+        return guidance_scale
+
+    def schedule(
+        self,
+        num_inference_steps: int,
+        spacing: Spacing = "ddim",
+        height: int | None = None,
+        width: int | None = None,
+    ) -> Schedule:
         """Returns the steps of the pipeline's own scheduler; see `sgool.models.schedule.build_schedule`."""
         return build_schedule(self.scheduler, num_inference_steps, spacing)
 
@@ -103,6 +138,18 @@ class StableDiffusion:
             sides.append(pixels // factor)
         return (self.num_channels, sides[0], sides[1])
 
+    def encode(
+        self,
+        prompts: Sequence[str],
+        negative_prompts: Sequence[str] | None,
+        guidance_scale: float,
+        height: int | None = None,
+        width: int | None = None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Returns ``prompt_embeds`` (B, L, D) and those of the negative prompts; see `encode_prompts`."""
+        positive = self.encode_prompts(prompts)
+        return positive, None if negative_prompts is None else self.encode_prompts(negative_prompts)
+
     @torch.no_grad()
     def encode_prompts(self, prompts: Sequence[str]) -> Tensor:
         """Returns ``prompt_embeds`` (B, L, D); a warning names the words that the tokenizer's length cuts off."""
@@ -122,12 +169,7 @@ class StableDiffusion:
 
     def truncated(self, prompts: Sequence[str]) -> list[str]:
         """Returns for each prompt the text that the tokenizer cuts off; empty where it cuts nothing."""
-        limit = self.num_tokens
-        cut = []
-        for prompt in prompts:
-            ids = self.tokenizer(prompt, truncation=False, verbose=False).input_ids
-            cut.append(self.tokenizer.decode(ids[limit - 1 : -1]).strip() if len(ids) > limit else "")
-        return cut
+        return cut_texts(self.tokenizer, self.num_tokens, prompts)
 
     def predict(self, x: Tensor, step: Step, conditioning: Conditioning) -> Tensor:
         """Returns the UNet's output (B, C, h, w) for latents of that shape and prompt embeddings (B, L, D)."""

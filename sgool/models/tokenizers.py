@@ -1,9 +1,9 @@
-"""A check of tokenizers: one without its vocabulary gives all prompts the same tokens, and says nothing."""
+"""What tokenizers cut off, and a check for one without its vocabulary: it gives all prompts the same tokens."""
 
 from __future__ import annotations
 
 import string
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from sgool.errors import SgoolError
@@ -27,3 +27,12 @@ def refuse_empty(encode: Callable[[str], Any], where: str) -> None:
             f"{where}: expected a tokenizer with its vocabulary (tokenizer.json, or vocab.json and merges.txt), got "
             "one that gives all texts the same tokens; fetch these files again"
         )
+
+
+def cut_texts(tokenizer: Any, limit: int, prompts: Sequence[str]) -> list[str]:
+    """Returns for each prompt the text beyond so many tokens, the end token included; empty where nothing is."""
+    cut = []
+    for prompt in prompts:
+        ids = tokenizer(prompt, truncation=False, verbose=False).input_ids
+        cut.append(tokenizer.decode(ids[limit - 1 : -1]).strip() if len(ids) > limit else "")
+    return cut

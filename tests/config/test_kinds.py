@@ -177,8 +177,11 @@ def test_arguments_stand_beside_the_target(tmp_path: Path, module: str) -> None:
         ("_target_: json.loads\narguments: 3", "`sampler.arguments`: expected a mapping of keyword arguments, got 3"),
         ("name: custom", "`sampler._target_`: is missing"),
         ("name: edict\n_target_: json.loads", "unknown key `sampler._target_`"),
-        ("name: [edict]", "`sampler.name`: expected ddim, edict, belm, bdia or dpm_solver, got ['edict']"),
-        ("name: edit", "`sampler.name`: expected ddim, edict, belm, bdia or dpm_solver, got 'edit'; did you mean"),
+        ("name: [edict]", "`sampler.name`: expected ddim, edict, belm, bdia, dpm_solver or native, got ['edict']"),
+        (
+            "name: edit",
+            "`sampler.name`: expected ddim, edict, belm, bdia, dpm_solver or native, got 'edit'; did",
+        ),
     ],
 )
 def test_what_is_wrong_with_a_target(tmp_path: Path, sampler: str, problem: str) -> None:

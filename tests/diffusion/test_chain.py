@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from sgool.diffusion import Chain, build_sampler
 from sgool.errors import SgoolError
-from sgool.models.family import Conditioning, concatenate
+from sgool.models.family import Conditioning, Defaults, concatenate
 from sgool.models.load import load_models
 from sgool.models.schedule import Schedule, Spacing, Step
 from sgool.models.stable_diffusion import StableDiffusion
@@ -258,9 +258,15 @@ class GaussianFamily:
     name, dtype, vae_dtype, device = "gaussian", torch.float64, torch.float64, torch.device("cpu")
     denoisers: Mapping[str, nn.Module] = {}
     num_channels = 1
+    defaults = Defaults(20, 1.0)
     mean, variance = 1.0, 0.25
 
-    def schedule(self, num_inference_steps: int, spacing: Spacing) -> Schedule:
+    def cfg_scale(self, guidance_scale: float) -> float:
+        return guidance_scale
+
+    def schedule(
+        self, num_inference_steps: int, spacing: Spacing, height: int | None = None, width: int | None = None
+    ) -> Schedule:
         """From noise over signal 10 to 0.1, by angles of equal distance: smooth steps, so that an order is seen."""
         begin, end = math.atan(10.0), math.atan(0.1)
         angles = [begin + (end - begin) * i / num_inference_steps for i in range(num_inference_steps + 1)]
@@ -271,8 +277,15 @@ class GaussianFamily:
     def latent_shape(self, height: int | None = None, width: int | None = None) -> tuple[int, ...]:
         return (1, height or 4, width or 4)
 
-    def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
-        return {"length": torch.tensor([[float(len(prompt))] for prompt in prompts], dtype=self.dtype)}
+    def encode(
+        self, prompts: Sequence[str], negative_prompts: Sequence[str] | None, guidance_scale: float, *size: int | None
+    ) -> tuple[Conditioning, Conditioning | None]:
+        positive, negative = (
+            {"length": torch.tensor([[float(len(text))] for text in texts], dtype=self.dtype)} if texts else None
+            for texts in (prompts, negative_prompts)
+        )
+        assert positive is not None
+        return positive, negative
 
     def truncated(self, prompts: Sequence[str]) -> list[str]:
         return ["" for _ in prompts]
@@ -414,7 +427,7 @@ def test_a_chain_of_a_diffusers_pipeline(pipeline_folder: Path, models: StableDi
 
 
 def test_a_pipeline_without_a_family_is_refused() -> None:
-    message = "expected an object of StableDiffusionPipeline, got DDPMPipeline; there is no model family for that class"
+    message = r"there is no model family for DDPMPipeline; expected .*: stable_diffusion \(StableDiffusionPipeline\)"
     with pytest.raises(SgoolError, match=message):
         Chain.from_pipeline(DDPMPipeline(None, DDIMScheduler()))
 

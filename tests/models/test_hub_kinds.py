@@ -31,14 +31,14 @@ def _json(file: str, **values: Any) -> Change:
 
 
 CASES = [
-    (_json("model_index.json", _class_name="StableDiffusionXLPipeline"), "is a StableDiffusionXLPipeline"),
+    (_json("model_index.json", _class_name="KandinskyPipeline"), "is a KandinskyPipeline"),
     (_json("model_index.json", _class_name="StableDiffusionInpaintPipeline"), "is a StableDiffusionInpaintPipeline"),
     (_json("model_index.json", _class_name="LatentConsistencyModelPipeline"), "is a LatentConsistencyModelPipeline"),
     (_json("unet/config.json", time_cond_proj_dim=256), "`time_cond_proj_dim`), as LCM's"),
     (_json("unet/config.json", in_channels=9), "has a UNet of 9 input and 4 output channels, as for inpainting"),
     (_json("unet/config.json", addition_embed_type="text_time"), "(`addition_embed_type` text_time), as SDXL's"),
 ]
-NAMES = ["sdxl", "inpainting", "lcm", "lcm-unet", "inpainting-unet", "sdxl-unet"]
+NAMES = ["kandinsky", "inpainting", "lcm", "lcm-unet", "inpainting-unet", "sdxl-unet"]
 
 
 def _cached(cache: Path, pipeline: Path, change: Change | None = None) -> str:
@@ -114,7 +114,11 @@ def test_the_command_says_it_before_torch_is_imported(tmp_path: Path, pipeline_f
         "print('torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], env=environment, cwd=tmp_path, capture_output=True, text=True)
-    assert "expected a StableDiffusionPipeline, but 'someone/model' is a StableDiffusionXLPipeline" in done.stdout
+    assert "`models.path`: 'someone/model' is a KandinskyPipeline" in done.stdout
+    assert (
+        "there is no model family for that; expected a pipeline of one of these families: stable_diffusion"
+        in done.stdout
+    )
     assert "`data.limit`" in done.stdout and done.stdout.endswith("False\n"), done.stderr
     _json("model_index.json", _class_name="StableDiffusionPipeline")(next(cache.rglob("model_index.json")).parent)
     code = f"from sgool.models.load import load_models\nprint(load_models({name!r}, device='cpu').name)"

@@ -9,7 +9,7 @@ from typing import Any
 
 from sgool.config.kinds import Kind
 from sgool.config.paths import TEXT, prompt_file
-from sgool.config.pipeline import kind_problems, size_problems
+from sgool.config.pipeline import call_problems, kind_problems, size_problems
 from sgool.config.rules import Problem, check
 from sgool.config.suggest import did_you_mean
 from sgool.config.weights import weights_problems
@@ -108,7 +108,8 @@ def _size(config: Config) -> Iterator[str]:
 def _model_folder(config: Config) -> Iterator[str]:
     path = config["models"]["path"]
     folder = Path(path).expanduser()
-    yield from kind_problems(path)
+    yield from kind_problems(path, config["models"]["family"])
+    yield from call_problems(path, config["models"]["family"], config["models"]["call"])
     if folder.is_file():
         yield f"`models.path`: expected a pipeline's folder or a hub id, got the file {path!r}"
     elif not folder.exists() and path.startswith((".", "~", os.sep)):
@@ -170,7 +171,7 @@ def _shard(config: Config) -> Iterator[str]:
 _CHECKS: tuple[tuple[tuple[str, ...], Callable[[Config], Iterator[str]]], ...] = (
     (("methods", "method"), _methods),
     (("models.path", "models.height", "models.width"), _size),
-    (("models.path",), _model_folder),
+    (("models.path", "models.family", "models.call"), _model_folder),
     (("objective.terms",), _weights),
     (("saliency.w_global", "saliency.w_salient"), _saliency_weights),
     (("data.prompts",), _prompts),

@@ -9,6 +9,7 @@ from __future__ import annotations
 from copy import deepcopy
 from typing import Any
 
+from sgool.config.families import FAMILIES
 from sgool.config.paths import home
 from sgool.config.rules import (
     Each,
@@ -19,6 +20,7 @@ from sgool.config.rules import (
     flag,
     integer,
     list_of,
+    mapping,
     matching,
     number,
     optional,
@@ -45,6 +47,8 @@ def _are_devices(value: Any) -> bool:
 
 _MODELS: dict[str, Schema] = {
     "path": text(),
+    "family": optional(choice(*FAMILIES)),
+    "call": optional(mapping("arguments of the pipeline's call")),
     "guide": CLIP,
     "judges": Each(JUDGES.schema),
     "scene_reader": optional(text()),
@@ -70,7 +74,7 @@ _PRESET: dict[str, Schema] = {
 _MODELS["preset"] = _PRESET
 
 #: What keys are where a file of the user's own leaves them out.
-_MODELS_DEFAULTS = {"steps_offset": None, "timestep_spacing": None}
+_MODELS_DEFAULTS: dict[str, Any] = {"steps_offset": None, "timestep_spacing": None, "family": None, "call": None}
 _DATA_DEFAULTS = {"phrases_column": None, "phrases": "rule"}
 
 _DEFAULTS: dict[str, dict[str, Any]] = {

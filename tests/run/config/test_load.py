@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from omegaconf import OmegaConf
@@ -184,11 +185,15 @@ def test_what_samplers_say_of_themselves_is_true() -> None:
     from sgool.diffusion import build_sampler
     from sgool.diffusion.options import SAMPLERS
     from sgool.models.schedule import build_schedule
+    from tests.diffusion.test_native import Rules
     from tests.reference import scheduler64
 
     for name in SAMPLERS.components:
-        sampler = build_sampler(name)
-        moves = sampler.moves(build_schedule(scheduler64(), 5, sampler.spacing))
+        sampler: Any = build_sampler(name)
+        schedule = build_schedule(scheduler64(), 5, sampler.spacing)
+        if name == "native":
+            sampler, schedule = sampler.scheduled(Rules(scheduler64()), 5, None, None)
+        moves = sampler.moves(schedule)
         assert sampler.guidable == (name in SAMPLERS.able("guidable"))
         assert all(move.invertible for move in moves) == (name in SAMPLERS.able("invertible")) == sampler.invertible
 
@@ -347,9 +352,9 @@ def test_a_folder_that_is_no_pipeline(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("file", "text", "words"),
     [
-        ("model_index.json", "{}", "expected a StableDiffusionPipeline, but '{}' is of no named class"),
-        ("model_index.json", '{"_class_name": "StableDiffusionXLPipeline"}', "is a StableDiffusionXLPipeline"),
-        ("model_index.json", '{"_class_name": "FluxPipeline"}', "other pipelines are not supported yet"),
+        ("model_index.json", "{}", "'{}' is of no named class (`_class_name` in its model_index.json), and"),
+        ("model_index.json", '{"_class_name": "KandinskyPipeline"}', "is a KandinskyPipeline"),
+        ("model_index.json", '{"_class_name": "AuraFlowPipeline"}', "sdxl (StableDiffusionXLPipeline), sd3 (Stable"),
         ("model_index.json", "{", "model_index.json cannot be read as JSON"),
         ("unet/config.json", "[1]", "should hold a JSON object, but holds a list"),
         ("unet/config.json", '{"block_out_channels": [8, 8], "sample_size": 9}', "multiple of 8 pixels (VAE factor 4)"),
