@@ -21,7 +21,6 @@ from experiments.emoji_world.captions import Caption
 from experiments.emoji_world.prompts import ordered, row, rows, write
 from experiments.emoji_world.scenes import Thing
 from experiments.emoji_world.world import World
-from sgool.config.paths import ASSETS
 
 CATEGORIES = ("Single objects", "Colours", "Place", "Counting", "Two objects", "Positional")
 
@@ -68,7 +67,7 @@ WORLD = World(
     category_of=category_of,
     states_held_out=states_held_out,
     categories=CATEGORIES,
-    prompts=ASSETS / "emoji_scenes" / "prompts",
+    prompts=Path(__file__).resolve().parent / "prompt_sets",
 )
 
 
