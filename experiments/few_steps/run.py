@@ -2,7 +2,7 @@
 
 python -m experiments.few_steps.run [NAME ...] [--pairs 32] [--out runs/few_steps] [--tune]
 
-Every setting repairs the same held-out pairs with `doodl`, one pair at a time and on one thread; a run that was
+Every setting repairs the same held-out pairs with `doodl`, on one thread; a run that was
 interrupted goes on. With ``--tune``, each setting runs with several sizes of its updates on the tuning prompts instead.
 """
 
@@ -16,7 +16,7 @@ from sgool import fit
 from sgool.config.paths import home_path
 from sgool.report import summary_rows
 
-COMMON = ("methods=[vanilla,doodl]", "logger=none", "trainer.threads=1", "trainer.precision=32-true")
+COMMON = ("methods=[vanilla,doodl]", "logger=none", "trainer.threads=1", "trainer.precision=bf16-mixed")
 #: Name -> the overrides that make it, the reference first.
 SETTINGS: dict[str, tuple[str, ...]] = {
     "EDICT, 50 steps": (
