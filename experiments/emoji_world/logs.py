@@ -93,8 +93,10 @@ def _write(file: Path, rows: list[dict[str, float]]) -> None:
 def _plot(tables: dict[str, list[dict[str, float]]], file: Path) -> None:
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9, 7), layout="constrained")
-    axes = list(figure.subplots(3, 3).flat)
+    columns = min(3, len(tables))
+    lines = -(-len(tables) // columns)
+    figure = Figure(figsize=(3 * columns, 2.4 * lines), layout="constrained")
+    axes = list(figure.subplots(lines, columns, squeeze=False).flat)
     for axis, (name, rows) in zip(axes, tables.items(), strict=False):
         axis.plot([row["step"] for row in rows], [row["loss"] for row in rows], linewidth=1)
         axis.set(title=name, yscale="log", xlabel="step")

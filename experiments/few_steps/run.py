@@ -2,8 +2,8 @@
 
 python -m experiments.few_steps.run [NAME ...] [--pairs 32] [--out runs/few_steps] [--tune]
 
-Every setting repairs the same held-out pairs with `doodl`, on one thread; a run that was
-interrupted goes on. With ``--tune``, each setting runs with several sizes of its updates on the tuning prompts instead.
+Every setting repairs the same held-out pairs with `doodl`, on one thread; a run that was interrupted goes on. With
+``--tune``, each setting runs in float32 with several sizes of its updates on the tuning prompts instead.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from sgool import fit
 from sgool.config.paths import home_path
 from sgool.report import summary_rows
 
-COMMON = ("methods=[vanilla,doodl]", "logger=none", "trainer.threads=1", "trainer.precision=bf16-mixed")
+COMMON = ("methods=[vanilla,doodl]", "logger=none", "trainer.threads=1")
 #: Name -> the overrides that make it, the reference first.
 SETTINGS: dict[str, tuple[str, ...]] = {
     "EDICT, 50 steps": (
@@ -35,14 +35,25 @@ SIZES = (0.003, 0.006, 0.012, 0.024, 0.048)
 HEADER = ("setting", "pairs", "network calls", "seconds", "faster", "judge before", "judge", "scene before", "scene")
 
 
-def rows(names: Sequence[str], pairs: int, out: Path, more: Sequence[str] = ()) -> list[list[str]]:
-    """Runs the settings and returns a row of the table for each; seconds are those of a pair of `doodl`."""
+#: What is measured, and what sizes are tried on; none of the latter's pairs is measured.
+HELD_OUT = ("data.prompts=emoji_world/heldout", "trainer.precision=bf16-mixed")
+TUNING = ("data.prompts=emoji_world/tune", "data.seeds=[7]", "trainer.precision=32-true")
+
+
+def rows(names: Sequence[str], pairs: int, out: Path, more: Sequence[str] = HELD_OUT) -> list[list[str]]:
+    """Runs the settings and returns a row of the table for each; seconds are those of a pair of `doodl`.
+
+    Args:
+        names: Of `SETTINGS`; ``faster`` compares with the first of them.
+        pairs: How many of the first pairs are run.
+        out: Folder of the run folders.
+        more: Overrides that name the prompts.
+    """
     table: list[list[str]] = []
     reference = 0.0
     for name in names:
         folder = out / name.replace(",", "").replace(" ", "_")
-        held_out = ("data.prompts=emoji_world/heldout", f"data.limit={pairs}")
-        outcome = fit(*COMMON, *SETTINGS[name], *held_out, *more, f"run_dir={folder}")
+        outcome = fit(*COMMON, *SETTINGS[name], *more, f"data.limit={pairs}", f"run_dir={folder}")
         row = next(r for r in summary_rows(list(outcome.records)) if r["method"] == "doodl")
         reference = reference or row["seconds"]
         table.append(
@@ -63,12 +74,11 @@ def rows(names: Sequence[str], pairs: int, out: Path, more: Sequence[str] = ()) 
 
 
 def tune(names: Sequence[str], pairs: int, out: Path) -> None:
-    """Prints the table of every size of the updates, on prompts that nothing is measured on."""
+    """Prints the rows of every size of the updates, on prompts that nothing is measured on."""
     for size in SIZES:
         print(f"gradient_rms {size}, grad_clip_value {3 * size:.3f}")
-        prompts = ("data.prompts=emoji_world/tune", "data.seeds=[7]", "trainer.pairs_per_fit=8")
         own = (f"optimization.gradient_rms={size}", f"optimization.grad_clip_value={3 * size:.3f}")
-        rows(names, pairs, out / f"tune_{size}", (*prompts, *own))
+        rows(names, pairs, out / f"tune_{size}", (*TUNING, *own))
 
 
 def markdown(table: Sequence[Sequence[str]]) -> str:

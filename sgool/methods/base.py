@@ -264,9 +264,8 @@ class PairModule(ScoredModule):
     def load_batch_state(self, state: Mapping[str, Any]) -> None:
         """Restores a `batch_state` of the same pairs."""
         self.batch_chain.calls = state["network_calls"]
-        self.batch_chain.network.backward_calls = state.get(
-            "backward_calls", 0
-        )  # a file of an earlier version has none
+        # A file of an earlier version has no backward passes.
+        self.batch_chain.network.backward_calls = state.get("backward_calls", 0)
         for name, callback in self._named_callbacks().items():
             if found := state["callbacks"].get(name):
                 callback.load_batch_state(found)
