@@ -76,3 +76,13 @@ def require_positive(name: str, value: Any) -> None:
     """Raises SgoolError for what is no number above 0."""
     if not value > 0:
         raise SgoolError(f"`optimization.{name}`: expected a positive number, got {value}")
+
+
+def noises_of(module: Any) -> int:
+    """Returns how many of the last streams of a module's latents are injected noises (`optimization.streams: all`)."""
+    return int(getattr(module, "num_noises", 0))
+
+
+def tied_streams(latents: Tensor, module: Any) -> Tensor:
+    """Returns the streams of latents (S, B, C, h, w) that are copies of one noise: all but injected noises."""
+    return latents[: len(latents) - noises_of(module)]

@@ -7,18 +7,18 @@ from typing import Any
 import lightning as L
 from torch.nn import functional as F
 
-from sgool.callbacks.base import UpdateCallback, require_positive
+from sgool.callbacks.base import UpdateCallback, require_positive, tied_streams
 from sgool.errors import SgoolError
 
 
 class TieGradients(UpdateCallback):
-    """Gives both streams the mean of their gradients."""
+    """Gives both streams the mean of their gradients; those of injected noises stay as they are."""
 
     order = 40
 
     def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: Any, optimizer: Any) -> None:
         """Averages the gradient over the streams."""
-        gradient = self.gradient(pl_module)
+        gradient = tied_streams(self.gradient(pl_module), pl_module)
         gradient.copy_(gradient.mean(dim=0, keepdim=True).expand_as(gradient))
 
 
@@ -45,7 +45,7 @@ class MaskGradient(UpdateCallback):
 
 
 class NormalizeGradient(UpdateCallback):
-    """Scales each pair's gradient to a root mean square of ``rms`` per element.
+    """Scales each pair's gradient, over all its elements and streams, to a root mean square of ``rms`` per element.
 
     The papers clip raw gradients at 1e-3, which suits Stable Diffusion's scale only; a normalised gradient makes the
     step size independent of the model, the objective's scale and the number of crops.
@@ -60,7 +60,7 @@ class NormalizeGradient(UpdateCallback):
     def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: Any, optimizer: Any) -> None:
         """Scales the gradient in place."""
         gradient = self.gradient(pl_module)
-        size = gradient.square().mean(dim=(0, 2, 3, 4), keepdim=True).sqrt()
+        size = gradient.square().mean(dim=(0, *range(2, gradient.ndim)), keepdim=True).sqrt()
         gradient.mul_(self.rms / size.clamp_min(1e-12))
 
 
@@ -76,7 +76,7 @@ class ClipGradientNorm(UpdateCallback):
     def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: Any, optimizer: Any) -> None:
         """Scales the gradient in place."""
         gradient = self.gradient(pl_module)
-        norm = gradient.square().sum(dim=(0, 2, 3, 4), keepdim=True).sqrt()
+        norm = gradient.square().sum(dim=(0, *range(2, gradient.ndim)), keepdim=True).sqrt()
         gradient.mul_(self.value / norm.clamp_min(self.value))
 
 

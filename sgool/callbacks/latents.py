@@ -9,7 +9,7 @@ import lightning as L
 import torch
 from torch import Tensor
 
-from sgool.callbacks.base import UpdateCallback
+from sgool.callbacks.base import UpdateCallback, noises_of, tied_streams
 from sgool.errors import SgoolError
 from sgool.prompts.seeding import pair_generator
 
@@ -18,6 +18,8 @@ SCHEDULES = ("constant", "linear", "spherical")
 
 class Perturb(UpdateCallback):
     """Mixes the same noise n ~ N(0, 1) into all streams z of a pair, outside the momentum.
+
+    Injected noises among the streams get noise of their own.
 
     =============  =========================================  ==============================================
     ``schedule``   after update u of N                        reading
@@ -55,31 +57,33 @@ class Perturb(UpdateCallback):
             if pl_module.is_held(index, update):
                 continue
             generator = pair_generator(pair.seed, "perturb", update)
-            noise = torch.randn(latents.shape[2:], generator=generator).to(latents)
-            if self.schedule == "spherical":
-                latents[:, index] = self._rotated(latents[:, index], noise)
-            else:
-                latents[:, index] += share * self.std * noise
+            shared = len(latents) - noises_of(pl_module)
+            for streams in (slice(0, shared), *(slice(k, k + 1) for k in range(shared, len(latents)))):
+                noise = torch.randn(latents.shape[2:], generator=generator).to(latents)
+                if self.schedule == "spherical":
+                    latents[streams, index] = self._rotated(latents[streams, index], noise)
+                else:
+                    latents[streams, index] += share * self.std * noise
 
     def _rotated(self, streams: Tensor, noise: Tensor) -> Tensor:
-        norms = streams.square().sum(dim=(1, 2, 3), keepdim=True).sqrt()
+        norms = streams.square().sum(dim=tuple(range(1, streams.ndim)), keepdim=True).sqrt()
         return math.cos(self.std) * streams + math.sin(self.std) * norms / noise.norm() * noise
 
 
 class TieLatents(UpdateCallback):
-    """Replaces the streams of each pair by their mean."""
+    """Replaces the streams of each pair by their mean; injected noises stay as they are."""
 
     order = 70
 
     @torch.no_grad()
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Averages the latents over the streams."""
-        latents = pl_module.latents
+        latents = tied_streams(pl_module.latents, pl_module)
         latents.copy_(latents.mean(dim=0, keepdim=True).expand_as(latents))
 
 
 class Renormalize(UpdateCallback):
-    """Rescales each stream of each pair to the norm of its first draw."""
+    """Rescales each stream of each pair, injected noises included, to the norm of its first draw."""
 
     order = 75
 
@@ -112,4 +116,4 @@ class Renormalize(UpdateCallback):
 
     @staticmethod
     def _norms(latents: Tensor) -> Tensor:
-        return latents.square().sum(dim=(2, 3, 4), keepdim=True).sqrt()
+        return latents.square().sum(dim=tuple(range(2, latents.ndim)), keepdim=True).sqrt()

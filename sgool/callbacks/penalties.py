@@ -14,7 +14,7 @@ import lightning as L
 import torch
 from torch import Tensor
 
-from sgool.callbacks.base import UpdateCallback, require_positive
+from sgool.callbacks.base import UpdateCallback, noises_of, require_positive
 from sgool.errors import SgoolError
 from sgool.prompts.seeding import pair_generator
 from sgool.types import Evaluation, PromptSeed
@@ -99,8 +99,19 @@ def power_spectrum(
     return moments + spectrum_weight * torch.stack(off).mean(dim=0)
 
 
+def over_streams(penalty: Tensor, module: Any) -> Tensor:
+    """Returns the penalty (B,) of a pair: the mean of (S, B) over its streams, and the sum over injected noises."""
+    shared = len(penalty) - noises_of(module)
+    own = penalty[:shared].mean(dim=0)
+    return own if shared == len(penalty) else own + penalty[shared:].sum(dim=0)
+
+
 class Penalty(UpdateCallback):
-    """Adds ``weight`` times a penalty, the mean over the streams, to the loss of each pair."""
+    """Adds ``weight`` times a penalty to the loss of each pair.
+
+    It is the mean over EDICT's two streams, which are one noise, plus the sum over injected noises: those are
+    independent of each other, and their log densities add.
+    """
 
     order = 10
     name: str
@@ -112,14 +123,14 @@ class Penalty(UpdateCallback):
 
     def values(self, module: Any, seen: Evaluation) -> Tensor:
         """Returns the penalty (B,) of what an update saw, before the weight."""
-        return self.of(seen.latents, module.pairs, seen.update).mean(dim=0)
+        return over_streams(self.of(seen.latents, module.pairs, seen.update), module)
 
     def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: Any, optimizer: Any) -> None:
         """Adds the penalty's gradient to that of the objective, in place."""
         gradient = self.gradient(pl_module)
         with torch.enable_grad():
             latents = pl_module.latents.detach().requires_grad_(True)
-            penalty = self.of(latents, pl_module.pairs, pl_module.update).mean(dim=0)
+            penalty = over_streams(self.of(latents, pl_module.pairs, pl_module.update), pl_module)
             (own,) = torch.autograd.grad(penalty.sum(), latents)
         gradient.add_(own, alpha=self.weight)
 

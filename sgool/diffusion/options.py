@@ -23,12 +23,14 @@ class SamplerOptions(Options):
         invertible: Whether its steps can be undone exactly, so that gradients may run backwards through them.
         has_inverse: Whether first latents of a given image can be found at all, exactly or approximately.
         guidable: Whether the noise of each of its steps may be changed by classifier guidance.
+        adds_noise: Whether it may add noise on the way, as far as is known before a model loads.
     """
 
     sees: ClassVar[tuple[str, ...]] = ("models.path",)
     invertible: ClassVar[bool | None] = False
     has_inverse: ClassVar[bool | None] = False
     guidable: ClassVar[bool | None] = False
+    adds_noise: ClassVar[bool | None] = False
 
     num_inference_steps: int | None = required(integer(1))
     guidance_scale: float | None = required(number(least=0))
@@ -96,6 +98,7 @@ class NativeOptions(SamplerOptions):
     """Options of the model's own scheduler as a sampler."""
 
     builder = "sgool.diffusion.native.Native"
+    adds_noise = True
 
     num_inference_steps: int | None = required(optional(integer(1)))
     guidance_scale: float | None = required(optional(number(least=0)))
@@ -124,6 +127,7 @@ class CustomSamplerOptions(CustomOptions, SamplerOptions):
     invertible = None
     has_inverse = None
     guidable = None
+    adds_noise = None
 
     decode: str = option("both", choice("both", "x"))
 

@@ -20,6 +20,7 @@ from sgool.methods.budget import Budget, Costs
 from sgool.methods.evaluations import non_finite_images, with_phrases
 from sgool.methods.scores import ScoredModule
 from sgool.methods.starts import network_prompts, start_latents, start_noises
+from sgool.methods.streams import NoiseStreams
 from sgool.methods.trainer_checks import check_loader, check_trainer
 from sgool.metrics.panel import JudgePanel
 from sgool.models.autoencoder import in_unit_range
@@ -29,7 +30,7 @@ from sgool.prompts.batches import PairBatch, PairLoader
 from sgool.types import PairResult, PromptSeed
 
 
-class PairModule(ScoredModule):
+class PairModule(NoiseStreams, ScoredModule):
     """Takes up batches of pairs, one after the other, and hands over their results.
 
     A subclass makes the images: by training (`sgool.methods.LatentPairModule`) or in `round` by prediction. The frozen
@@ -170,8 +171,9 @@ class PairModule(ScoredModule):
         self._began, self.seconds_before = time.perf_counter(), 0.0
         negative = [pair.negative_prompt for pair in batch.pairs]
         chain = self.chain.with_prompts(network_prompts(batch.pairs), negative)
-        self.batch_chain = chain.with_noises(start_noises(chain, batch.pairs))
-        return start_latents(self.chain, batch.pairs)
+        noises = start_noises(chain, batch.pairs)
+        self.batch_chain = chain.with_noises(noises)
+        return start_latents(self.chain, batch.pairs, noises if self.num_noises else None)
 
     def deliver(self, results: Sequence[PairResult]) -> None:
         """Hands over the results of the batch: judges score them, then callbacks get them."""
@@ -287,6 +289,7 @@ class PairModule(ScoredModule):
             *own,
             chain.guidance_scale,
             chain.num_decoded,
+            *(["all streams"] if self.num_noises else []),
             *[pair.start and pair.start.latents for pair in self.pairs],
             *[pair.phrases for pair in self.pairs if pair.phrases],
         ]

@@ -23,12 +23,14 @@ class MethodOptions(Options):
         needs_objective: Whether it minimises the objective.
         optimizes: Whether it updates latents as ``optimization`` says, so that this and its early stop count.
         starts_from_image: Whether it can begin with latents that were found for an image.
+        works_on_streams: Whether it looks at ``optimization.streams``.
         budget: Keys of ``budget`` with other values for this method alone.
     """
 
     needs_objective: ClassVar[bool | None] = True
     optimizes: ClassVar[bool | None] = False
     starts_from_image: ClassVar[bool | None] = False
+    works_on_streams: ClassVar[bool | None] = False
 
     budget: Mapping[str, Any] = option({}, mapping("keys of `budget`"))
 

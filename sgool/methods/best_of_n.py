@@ -11,11 +11,12 @@ from sgool.methods.search import Search
 class BestOfN(Search):
     """Samples N images of each prompt and keeps the one that the objective likes best.
 
-    Candidate 0 starts from the pair's own first latents, the others from further draws of the pair.
+    Candidate 0 starts from the pair's own first latents, the others from further draws of the pair; with ``streams``
+    "all" they have noises of their own too.
     """
 
     method = "best_of_n"
 
     def propose(self, index: int) -> Tensor:
         """Returns the latents (S, B, C, h, w) of a candidate: a draw that depends on no score."""
-        return draw_candidate(self.first, self.pairs, index)
+        return draw_candidate(self.first, self.pairs, index, self.num_noises)

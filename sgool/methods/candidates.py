@@ -15,22 +15,27 @@ from sgool.results.checkpoint import eight_bit
 from sgool.types import Candidate, PromptSeed
 
 
-def draw_candidate(first: Tensor, pairs: Sequence[PromptSeed], index: int) -> Tensor:
+def draw_candidate(first: Tensor, pairs: Sequence[PromptSeed], index: int, num_noises: int = 0) -> Tensor:
     """Returns candidate ``index`` of each pair: 0 is its own first latents, the others are further draws of the pair.
 
     Args:
         first: The pairs' own first latents (S, B, C, h, w).
         pairs: The B pairs.
         index: Number of the candidate.
+        num_noises: How many of the last streams are injected noises, which get draws of their own.
 
     Returns:
-        (S, B, C, h, w), with equal streams for all but candidate 0.
+        (S, B, C, h, w), with equal streams, but for noises, for all but candidate 0.
     """
     if index == 0:
         return first
     generators = [pair_generator(pair.seed, "best_of_n", index) for pair in pairs]
-    drawn = torch.stack([torch.randn(first.shape[2:], generator=generator) for generator in generators])
-    return drawn.to(first).expand_as(first)
+    drawn = [
+        torch.stack([torch.randn(first.shape[2:], generator=own) for own in generators]).to(first)
+        for _ in range(1 + num_noises)
+    ]
+    shared = drawn[0].expand_as(first[: len(first) - num_noises])
+    return torch.cat([shared, torch.stack(drawn[1:])]) if num_noises else shared
 
 
 class CandidateSearch:
@@ -41,6 +46,7 @@ class CandidateSearch:
     Args:
         number: N; 1: there is nothing to search.
         first: The pairs' own first latents (S, B, C, h, w).
+        num_noises: How many of the last streams are injected noises.
 
     Attributes:
         tried: How many candidates were scored.
@@ -49,8 +55,8 @@ class CandidateSearch:
         under_way: Whether the candidates are being tried: the first update has not been made.
     """
 
-    def __init__(self, number: int, first: Tensor) -> None:
-        self.number, self._first = number, first.detach().clone()
+    def __init__(self, number: int, first: Tensor, num_noises: int = 0) -> None:
+        self.number, self._first, self._num_noises = number, first.detach().clone(), num_noises
         self.tried, self.seconds, self.under_way = 0, 0.0, number > 1
         self.chosen = [0] * first.shape[1]
         self._lowest = [math.inf] * first.shape[1]
@@ -65,14 +71,14 @@ class CandidateSearch:
             return
         while self.tried < self.number and not (self.tried and self._is_spent(module)):
             self._try(module)
-        own = [draw_candidate(self._first, module.pairs, index)[:, pair] for pair, index in enumerate(self.chosen)]
+        own = [self._drawn(module, index)[:, pair] for pair, index in enumerate(self.chosen)]
         module.latents.data.copy_(torch.stack(own, dim=1))
         self.under_way, self.seconds = False, module.seconds
         for callback in module.pair_callbacks():
             callback.on_candidates_end(module.trainer, module)
 
     def _try(self, module: Any) -> None:
-        latents = draw_candidate(self._first, module.pairs, self.tried)
+        latents = self._drawn(module, self.tried)
         with module.trainer.precision_plugin.forward_context(), torch.no_grad():
             images = module.first_images(latents)
             scores = module.choose(images)
@@ -84,6 +90,9 @@ class CandidateSearch:
         self.tried += 1
         for callback in module.pair_callbacks():
             callback.on_candidate(module.trainer, module, seen)
+
+    def _drawn(self, module: Any, index: int) -> Tensor:
+        return draw_candidate(self._first, module.pairs, index, self._num_noises)
 
     def _is_spent(self, module: Any) -> bool:
         """Whether one more candidate, an update and the image after it would exceed the budget's seconds."""

@@ -25,13 +25,13 @@ def child(population: Tensor, scores: Sequence[float], mutation: float, generato
     that the model knows.
 
     Args:
-        population: (P, C, h, w), on the CPU.
+        population: (P, C, h, w), or (P, 1 + K, C, h, w) with K noises, on the CPU.
         scores: Their P scores; lower is better.
         mutation: s, in [0, 1].
         generator: On the CPU; it draws the parents, what comes from which of them, and the noise.
 
     Returns:
-        (C, h, w), of the dtype of ``population``.
+        (C, h, w) or (1 + K, C, h, w), of the dtype of ``population``.
     """
     drawn = torch.randint(len(population), (2, 2), generator=generator).tolist()
     mother, father = (population[min(pair, key=lambda index: scores[index])] for pair in drawn)
@@ -55,7 +55,7 @@ class Evolution(Search):
         population: Members of a generation.
         num_elites: How many of them the next one has as well.
         mutation: Strength of the mutation, in [0, 1].
-        candidates, judges, pairs, budget: As for `Search`.
+        candidates, streams, judges, pairs, budget: As for `Search`.
 
     Raises:
         SgoolError: As for `Search`; a population below 2, elites that are not fewer, or a mutation outside of [0, 1].
@@ -74,6 +74,7 @@ class Evolution(Search):
         num_elites: int = 2,
         mutation: float = 0.3,
         candidates: int = 1,
+        streams: str = "first",
         judges: Any = None,
         pairs: Any = None,
         budget: Any = None,
@@ -83,7 +84,7 @@ class Evolution(Search):
                 "`population`, `num_elites`, `mutation`: expected 2 or more members, fewer elites, and a number of at "
                 f"least 0 and at most 1, got {population}, {num_elites} and {mutation}"
             )
-        further = {"candidates": candidates, "judges": judges, "pairs": pairs, "budget": budget}
+        further = {"candidates": candidates, "streams": streams, "judges": judges, "pairs": pairs, "budget": budget}
         super().__init__(chain, objective, num_optimization_steps, num_candidates, **further)
         self.population, self.num_elites, self.mutation = population, num_elites, mutation
 
@@ -97,18 +98,19 @@ class Evolution(Search):
     def propose(self, index: int) -> Tensor:
         """Returns a member of the first generation, or a child of the last one, for all streams (S, B, C, h, w)."""
         if index < self.population:
-            return draw_candidate(self.first, self.pairs, index)
+            return draw_candidate(self.first, self.pairs, index, self.num_noises)
         drawn = []
         for pair, parents in zip(self.pairs, self._parents, strict=True):
             members, scores = zip(*parents, strict=True)
             generator = pair_generator(pair.seed, "evolution", index)
             drawn.append(child(torch.stack(members), scores, self.mutation, generator))
-        return torch.stack(drawn).to(self.first).expand_as(self.first)
+        return self.of_pairs(drawn, self.first)
 
     def learn(self, index: int, latents: Tensor, scores: Sequence[float]) -> None:
         """Adds the members; a generation that is whole becomes that of the parents, and leaves its elites."""
+        own = self.per_pair(latents)
         for pair, score in enumerate(scores):
-            self._members[pair].append((latents[0, pair].cpu().clone(), score))
+            self._members[pair].append((own[pair].cpu().clone(), score))
             if len(self._members[pair]) == self.population:
                 self._parents[pair] = self._members[pair]
                 self._members[pair] = sorted(self._parents[pair], key=lambda member: member[1])[: self.num_elites]

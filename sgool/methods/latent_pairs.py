@@ -19,6 +19,7 @@ from sgool.methods.candidates import CandidateSearch, check_candidates
 from sgool.methods.evaluations import curves, without_graph
 from sgool.methods.optimizers import OptimizerSettings, check_updates, optimizer_state, restore_optimizer_state
 from sgool.methods.stopped import StoppedPairs
+from sgool.methods.streams import checked_streams
 from sgool.metrics.panel import JudgePanel
 from sgool.models.autoencoder import in_unit_range
 from sgool.objectives import BoundObjective, Objective
@@ -42,8 +43,8 @@ class LatentPairModule(StoppedPairs, PairModule):
     latents and a fresh optimiser state; after its last one the results are scored and handed to callbacks.
 
     ``latents`` (S, B, C, h, w) is the only parameter; S = 2 for EDICT's pair (x, y) and a two-step sampler's inverted
-    pair, else 1; B is 0 before the first batch. ``training_step`` denoises, decodes and returns the sum over the pairs
-    of the objective (mean over the decoded streams: DOODL's factor 0.5 on the sum of both).
+    pair, 1 + K with K noises, else 1; B is 0 before the first batch. ``training_step`` denoises, decodes and returns
+    the sum over the pairs of the objective (mean over the decoded streams: DOODL's factor 0.5 on the sum of both).
 
     Logged at each update, as means over the pairs of the batch that have neither failed nor stopped: ``loss``,
     ``selection`` (the objective on the whole image, without random crops), ``term/NAME``, ``latent_norm``,
@@ -60,6 +61,7 @@ class LatentPairModule(StoppedPairs, PairModule):
         optimizer: "sgd", "adam" or "adamw".
         adam: Further settings of the latter two (`sgool.methods.optimizers.OptimizerSettings`).
         candidates: First latents of each pair that are tried before the updates, which go on from the best of them.
+        streams: "first" latents are optimised, or "all": the noises that the sampler adds on the way as well.
         choosing: What chooses among them and among the updates, if not the objective itself.
         budget: The most that a pair may cost; it decides on the number of updates.
         judges: Name -> a CLIP tower or metrics, or a whole `JudgePanel`; they score the first and the final images.
@@ -86,6 +88,7 @@ class LatentPairModule(StoppedPairs, PairModule):
         optimizer: str = "sgd",
         adam: Mapping[str, Any] | None = None,
         candidates: int = 1,
+        streams: str = "first",
         choosing: Objective | None = None,
         budget: Budget | None = None,
         judges: JudgePanel | Mapping[str, Any] | None = None,
@@ -94,6 +97,7 @@ class LatentPairModule(StoppedPairs, PairModule):
         super().__init__(chain, judges=judges, pairs=pairs, budget=budget)
         check_candidates(candidates)
         check_updates(num_optimization_steps)
+        self.streams = checked_streams(streams, chain)
         self.method = "doodl" if objective.saliency is None else "sgool"
         self.objective, self.choosing, self.candidates = objective, choosing, candidates
         self.num_optimization_steps = self._planned = num_optimization_steps
@@ -101,12 +105,12 @@ class LatentPairModule(StoppedPairs, PairModule):
             fitting = updates_that_fit(self.costs, self.budget, num_optimization_steps, candidates)
             self.num_optimization_steps = fitting
         self.lr, self.optimizer_settings = lr, OptimizerSettings(optimizer, momentum, nesterov, adam or {})
-        shape = (chain.num_streams, 0, *chain.latent_shape())
+        shape = (chain.num_streams + self.num_noises, 0, *chain.latent_shape())
         self.latents = nn.Parameter(torch.zeros(shape, dtype=chain.latents_dtype, device=chain.device))
         #: One per decoded stream, since each remembers the salient regions of its own images.
         self.objectives: tuple[BoundObjective, ...] = ()
         self.failures, self.retries, self.stopped = {}, {}, {}
-        self.search = CandidateSearch(1, self.latents)
+        self.search = CandidateSearch(1, self.latents, self.num_noises)
         #: Whether an update has begun and is not done; `sgool.callbacks.Trajectory` ends it.
         self.in_update = False
         self._gradient_norms: Tensor | None = None
@@ -143,7 +147,7 @@ class LatentPairModule(StoppedPairs, PairModule):
         self.objectives = tuple(self.objective.bind(self.pairs) for _ in range(self.chain.num_decoded))
         self._chooser = self.objectives[0] if self.choosing is None else self.choosing.bind(self.pairs)
         check_candidates(self.candidates, self.pairs)
-        self.search = CandidateSearch(self.candidates, latents)
+        self.search = CandidateSearch(self.candidates, latents, self.num_noises)
         self.failures, self.retries, self.stopped = {}, {}, {}
         self.evaluation, self._gradient_norms = None, None
 
@@ -231,7 +235,8 @@ class LatentPairModule(StoppedPairs, PairModule):
     def on_after_backward(self) -> None:
         """Takes the gradient's norms before any callback changes it."""
         if self.latents.grad is not None:
-            self._gradient_norms = self.latents.grad.detach().square().sum(dim=(0, 2, 3, 4)).sqrt()
+            squares = self.latents.grad.detach().square()
+            self._gradient_norms = squares.sum(dim=(0, *range(2, squares.ndim))).sqrt()
 
     def on_train_batch_end(self, outputs: Any, batch: PairBatch, batch_idx: int) -> None:
         """Logs what this update saw before its step."""

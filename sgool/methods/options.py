@@ -68,6 +68,7 @@ OPTIMIZATION: dict[str, Schema] = {
     "snapshot_every": optional(integer(1)),
     "candidates": integer(1),
     "choose_by": choice("own", "global", "salient"),
+    "streams": choice("first", "all"),
 }
 #: What the keys of ``optimization`` are where a file of the user's own leaves them out.
 OPTIMIZATION_DEFAULTS: dict[str, Any] = {
@@ -75,6 +76,7 @@ OPTIMIZATION_DEFAULTS: dict[str, Any] = {
     "steps_offset": None,
     "candidates": 1,
     "choose_by": "own",
+    "streams": "first",
     "optimizer": "sgd",
     "adam": {"betas": [0.9, 0.999], "eps": 1e-8, "weight_decay": 0},
     "lr_schedule": "constant",
@@ -102,6 +104,7 @@ class OptimizeOptions(MethodOptions):
     sees: ClassVar[tuple[str, ...]] = ("optimization", "objective.terms", "budget")
     optimizes = True
     starts_from_image = True
+    works_on_streams = True
 
     use_saliency: bool = option(False, flag())
     optimization: Mapping[str, Any] = option({}, _OWN_OPTIMIZATION)

@@ -13,6 +13,7 @@ from sgool.diffusion import Chain
 from sgool.errors import SgoolError
 from sgool.methods.base import PairModule
 from sgool.methods.budget import Budget, Costs, images_that_fit
+from sgool.methods.streams import checked_streams
 from sgool.metrics.panel import JudgePanel
 from sgool.objectives import BoundObjective, Objective
 from sgool.prompts.batches import PairBatch
@@ -35,6 +36,7 @@ class Search(PairModule):
         num_optimization_steps: Updates of the optimisation whose network calls may be spent.
         num_candidates: N; None: as many as those calls allow, and one at least.
         candidates: How many candidates that optimisation tries before its updates.
+        streams: "first" latents are searched, or "all": the noises that the sampler adds on the way as well.
         judges: As for every method.
         pairs: As for every method.
         budget: The most that a pair may cost; it decides on N.
@@ -51,6 +53,7 @@ class Search(PairModule):
         num_candidates: int | None = None,
         *,
         candidates: int = 1,
+        streams: str = "first",
         judges: JudgePanel | Mapping[str, Any] | None = None,
         pairs: Sequence[PromptSeed] | None = None,
         budget: Budget | None = None,
@@ -61,7 +64,7 @@ class Search(PairModule):
                 "`num_optimization_steps`, `num_candidates`: expected 1 or more, got "
                 f"{num_optimization_steps} and {num_candidates}"
             )
-        self.objective = objective
+        self.objective, self.streams = objective, checked_streams(streams, chain)
         if self.budget:
             self.num_rounds = images_that_fit(Costs(chain.sampling_calls, 0), self.budget, 1)
         else:

@@ -18,6 +18,7 @@ class SearchOptions(MethodOptions):
     """Options of all methods that try one set of first latents after the other."""
 
     sees: ClassVar[tuple[str, ...]] = ("method",)
+    works_on_streams = True
 
     use_saliency: bool = option(False, flag())
     num_candidates: int | None = option(None, optional(integer(1)))

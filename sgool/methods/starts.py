@@ -13,8 +13,13 @@ from sgool.prompts.seeding import first_latents, injected_noises
 from sgool.types import PromptSeed
 
 
-def start_latents(chain: Chain, pairs: Sequence[PromptSeed]) -> Tensor:
+def start_latents(chain: Chain, pairs: Sequence[PromptSeed], noises: Tensor | None = None) -> Tensor:
     """First latents (S, B, C, h, w) of pairs, on the chain's device: drawn by their seeds, or where they start.
+
+    Args:
+        chain: The chain.
+        pairs: The B pairs.
+        noises: Noises (K, B, C, h, w) that become the last streams, where all of them are worked on.
 
     Raises:
         SgoolError: A start of another shape.
@@ -30,7 +35,8 @@ def start_latents(chain: Chain, pairs: Sequence[PromptSeed]) -> Tensor:
     if len({len(stream) for stream in streams}) > 1:
         raise SgoolError("`start.latents`: expected the same number of streams for all pairs of a batch")
     # Stacking copies: a caller's tensor does not change with the updates.
-    return torch.stack(streams, dim=1).to(device=chain.device, dtype=chain.latents_dtype)
+    latents = torch.stack(streams, dim=1).to(device=chain.device, dtype=chain.latents_dtype)
+    return latents if noises is None or len(latents) > chain.num_streams else torch.cat([latents, noises])
 
 
 def start_noises(chain: Chain, pairs: Sequence[PromptSeed]) -> Tensor | None:

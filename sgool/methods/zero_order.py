@@ -42,7 +42,8 @@ class ZeroOrder(Search):
     """Goes from the best noise so far to the best of its neighbours, round after round (Ma et al. 2025, section 3.2).
 
     The pivot is at first the pair's own first latents. Each round tries ``num_neighbours`` noises at one angle from
-    the pivot, on its sphere; the best of them is the next pivot if it is better than the pivot.
+    the pivot, on its sphere; the best of them is the next pivot if it is better than the pivot. With ``streams`` "all"
+    each noise turns by that angle on a sphere of its own.
 
     Args:
         chain: The denoising chain.
@@ -69,6 +70,7 @@ class ZeroOrder(Search):
         num_neighbours: int = 4,
         threshold: float = 0.95,
         candidates: int = 1,
+        streams: str = "first",
         judges: Any = None,
         pairs: Any = None,
         budget: Any = None,
@@ -78,15 +80,15 @@ class ZeroOrder(Search):
                 "`num_neighbours`, `threshold`: expected 1 or more and a number of at least 0 and below 1, got "
                 f"{num_neighbours} and {threshold}"
             )
-        further = {"candidates": candidates, "judges": judges, "pairs": pairs, "budget": budget}
+        further = {"candidates": candidates, "streams": streams, "judges": judges, "pairs": pairs, "budget": budget}
         super().__init__(chain, objective, num_optimization_steps, num_candidates, **further)
         self.num_neighbours, self.threshold = num_neighbours, threshold
 
     def start(self, latents: Tensor) -> None:
         """Makes a batch's first latents (S, B, C, h, w) the pivots."""
         super().start(latents)
-        own = latents[0].cpu().clone()
-        #: The pivots and the best neighbours of the round under way, (B, C, h, w) on the CPU, and their scores.
+        own = self.per_pair(latents).cpu().clone()
+        #: The pivots and the best neighbours of the round under way, on the CPU (`per_pair`), and their scores.
         self._pivots, self._found = own, own.clone()
         self._lowest = [math.inf] * len(self.pairs)
         self._reached = [math.inf] * len(self.pairs)
@@ -95,18 +97,21 @@ class ZeroOrder(Search):
         """Returns the pairs' own latents, or a neighbour of each pivot, for all streams (S, B, C, h, w)."""
         if index == 0:
             return self.first
-        drawn = [
-            neighbour(pivot, self.threshold, pair_generator(pair.seed, "zero_order", index))
-            for pair, pivot in zip(self.pairs, self._pivots, strict=True)
-        ]
-        return torch.stack(drawn).to(self.first).expand_as(self.first)
+        drawn = []
+        for pair, pivot in zip(self.pairs, self._pivots, strict=True):
+            generator = pair_generator(pair.seed, "zero_order", index)
+            streams = pivot if self.num_noises else pivot[None]
+            turned = torch.stack([neighbour(stream, self.threshold, generator) for stream in streams])
+            drawn.append(turned if self.num_noises else turned[0])
+        return self.of_pairs(drawn, self.first)
 
     def learn(self, index: int, latents: Tensor, scores: Sequence[float]) -> None:
         """Remembers the best neighbours; after a round's last one they become the pivots where they are better."""
+        own = self.per_pair(latents)
         for pair, score in enumerate(scores):
             if score < self._reached[pair]:
                 self._reached[pair] = score
-                self._found[pair] = latents[0, pair].cpu()
+                self._found[pair] = own[pair].cpu()
         if index % self.num_neighbours:
             return
         for pair, score in enumerate(self._reached):

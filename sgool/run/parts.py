@@ -19,6 +19,7 @@ from sgool.methods.budget import Budget
 from sgool.methods.build import Ingredients, build_method
 from sgool.methods.options import METHODS, method_optimization
 from sgool.methods.starts import network_prompts
+from sgool.methods.streams import checked_streams
 from sgool.metrics import JudgePanel, SceneReader
 from sgool.metrics.build import build_judges
 from sgool.models.assets import resolve_asset
@@ -185,6 +186,16 @@ class Parts:
                     problems.append(str(error))
         if problems:
             raise ConfigError(problems)
+
+    def check_streams(self) -> None:
+        """Refuses `optimization.streams: all` where the model's scheduler adds no noise, before any network call.
+
+        Raises:
+            SgoolError: It adds none.
+        """
+        for name in self._config["methods"]:
+            if METHODS.options(self._config["method"][name]).works_on_streams:
+                checked_streams(method_optimization(self._config, name)["streams"], self.chain)
 
     def _choosing(self, name: str) -> Objective | None:
         """The objective that a method chooses by, where it is not that of its updates."""

@@ -97,6 +97,22 @@ def _methods(config: Config) -> Iterator[str]:
             yield f"`methods`: {method!r} stands there {config['methods'].count(method)} times; once is enough"
 
 
+def _streams(config: Config) -> Iterator[str]:
+    sampler = config["sampler"]
+    if SAMPLERS.options(sampler).adds_noise is not False:
+        return
+    for name in dict.fromkeys(config["methods"]):
+        method = config["method"].get(name)
+        if method is None or not METHODS.options(method).works_on_streams:
+            continue
+        if method_optimization(config, name)["streams"] == "all":
+            yield (
+                f"`optimization.streams`: all (with {name}) needs a sampler that adds noise on the way, "
+                f"{' or '.join(SAMPLERS.able('adds_noise'))}, and {sampler['name']} adds none; use "
+                "optimization.streams=first"
+            )
+
+
 def _size(config: Config) -> Iterator[str]:
     height, width = config["models"]["height"], config["models"]["width"]
     if (height is None) != (width is None):
@@ -170,6 +186,7 @@ def _shard(config: Config) -> Iterator[str]:
 
 _CHECKS: tuple[tuple[tuple[str, ...], Callable[[Config], Iterator[str]]], ...] = (
     (("methods", "method"), _methods),
+    (("methods", "method", "optimization", "sampler"), _streams),
     (("models.path", "models.height", "models.width"), _size),
     (("models.path", "models.family", "models.call"), _model_folder),
     (("objective.terms",), _weights),
