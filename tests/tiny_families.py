@@ -16,11 +16,17 @@ from tests.tiny import CONTEXT_LENGTH, _byte_pair_tokenizer, _tiny_networks, _wo
 BETAS: dict[str, Any] = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1}
 
 
-def tiny_family(name: str, *, seed: int = 0, dtype: torch.dtype = torch.float32) -> Any:
-    """A pipeline by its name in `BUILDERS`; the global generator is left as it was."""
+def tiny_family(
+    name: str,
+    *,
+    seed: int = 0,
+    dtype: torch.dtype = torch.float32,
+    builders: dict[str, Callable[[], Any]] | None = None,
+) -> Any:
+    """A pipeline by its name in `BUILDERS`, or others; the global generator is left as it was."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        pipeline = BUILDERS[name]()
+        pipeline = (builders or BUILDERS)[name]()
         _enliven(getattr(pipeline, "unet", None) or pipeline.transformer)
     for part in pipeline.components.values():
         if isinstance(part, nn.Module):
@@ -139,6 +145,27 @@ def sdxl(time_cond_proj_dim: int | None = None) -> Any:
         tokenizer_2=second,
         unet=unet,
         scheduler=EulerDiscreteScheduler(**BETAS, timestep_spacing="leading"),
+    )
+
+
+def latent_consistency() -> Any:
+    """A UNet that is told the guidance scale, with LCM's noise at each step."""
+    from diffusers import LatentConsistencyModelPipeline, LCMScheduler, UNet2DConditionModel
+
+    tokenizer = clip_tokenizer()
+    unet = UNet2DConditionModel(
+        sample_size=8, block_out_channels=(8, 16), layers_per_block=1, norm_num_groups=4, cross_attention_dim=16,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        attention_head_dim=2, time_cond_proj_dim=16,
+    )  # fmt: skip
+    more: dict[str, Any] = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
+    return LatentConsistencyModelPipeline(
+        vae=autoencoder(),
+        text_encoder=clip_encoder(tokenizer, projected=False),
+        tokenizer=tokenizer,
+        unet=unet,
+        scheduler=LCMScheduler(**BETAS),
+        **more,
     )
 
 
@@ -278,6 +305,7 @@ BUILDERS: dict[str, Callable[[], Any]] = {
     "sd": sd,
     "sdxl": sdxl,
     "sdxl_lcm": lambda: sdxl(16),
+    "lcm": latent_consistency,
     "sd3": sd3,
     "sd3_without_t5": lambda: sd3(False),
     "sd3_shifted": lambda: sd3(use_dynamic_shifting=True),

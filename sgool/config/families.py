@@ -1,11 +1,14 @@
 """The registry of model families: which of diffusers' pipelines each is for, and where its class is.
 
-It imports nothing, so that a configuration can be checked before torch loads.
+It imports nothing heavy, so that a configuration can be checked before torch loads.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+
+from sgool.config.suggest import did_you_mean
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,24 @@ class FamilyRow:
     call: tuple[str, ...] = ()
 
 
+#: Name of the family that runs any pipeline's own call.
+REPLAY = "replay"
+#: Arguments of a pipeline's call that a run sets itself, and the keys that do.
+_SET_BY = {
+    "prompt": "data.prompts",
+    "negative_prompt": "data.negative_prompt",
+    "num_inference_steps": "sampler.num_inference_steps",
+    "guidance_scale": "sampler.guidance_scale",
+    "timesteps": "sampler.timesteps",
+    "sigmas": "sampler.sigmas",
+    "eta": "sampler.eta",
+    "height": "models.height",
+    "width": "models.width",
+    "generator": "data.seeds",
+    "latents": "data.seeds",
+}
+#: Those that it needs to be as they are.
+_FIXED = ("output_type", "return_dict", "num_images_per_prompt", "num_videos_per_prompt")
 _SANA = ("max_sequence_length", "clean_caption", "complex_human_instruction")
 
 #: Name of the family, as `models.family` has it -> its row.
@@ -37,6 +58,12 @@ FAMILIES: dict[str, FamilyRow] = {
         ("StableDiffusionXLPipeline",),
         "unet",
         ("original_size", "crops_coords_top_left", "target_size", "clip_skip", "force_zeros_for_empty_prompt"),
+    ),
+    "lcm": FamilyRow(
+        "sgool.models.families.lcm.LatentConsistency",
+        ("LatentConsistencyModelPipeline",),
+        "unet",
+        ("original_inference_steps", "clip_skip"),
     ),
     "sd3": FamilyRow(
         "sgool.models.families.sd3.StableDiffusion3",
@@ -58,6 +85,8 @@ FAMILIES: dict[str, FamilyRow] = {
         call=(*_SANA, "max_timesteps", "intermediate_timesteps"),
     ),
     "wan": FamilyRow("sgool.models.families.wan.Wan", ("WanPipeline",), call=("max_sequence_length", "num_frames")),
+    # For any pipeline, and only where a user names it: the pipeline's own call is run.
+    REPLAY: FamilyRow("sgool.models.families.replay.ReplayFamily", (), ""),
 }
 
 
@@ -72,10 +101,31 @@ def family_for(*classes: str) -> str | None:
 
 def known_families() -> str:
     """Returns the families with their pipeline classes, for messages."""
-    return ", ".join(f"{name} ({', '.join(row.pipelines)})" for name, row in FAMILIES.items())
+    named = (f"{name} ({', '.join(row.pipelines)})" for name, row in FAMILIES.items() if row.pipelines)
+    return f"{', '.join(named)}; models.family={REPLAY} runs any other pipeline's own call (docs/models.md)"
 
 
 def unknown_call(names: list[str], family: str) -> str:
     """Says which arguments of a pipeline's call its family takes."""
     taken = ", ".join(FAMILIES[family].call) or "none"
     return f"`models.call`: the family {family} takes these arguments: {taken}; got {', '.join(names)}"
+
+
+def replay_call_problems(names: Iterable[str], parameters: Sequence[str] | None = None, kind: str = "") -> list[str]:
+    """Returns what is wrong with arguments of the call of a pipeline that is replayed.
+
+    Args:
+        names: Of the arguments.
+        parameters: Those that the pipeline has; None: they are not known yet.
+        kind: Name of the pipeline's class, for messages.
+    """
+    problems = []
+    for name in names:
+        if name in _SET_BY:
+            problems.append(f"`models.call.{name}`: set {_SET_BY[name]} instead, which becomes this argument")
+        elif name in _FIXED:
+            problems.append(f"`models.call.{name}`: expected no such argument, which sgool sets itself")
+        elif parameters is not None and name not in parameters:
+            hint = did_you_mean(name, parameters) or "."
+            problems.append(f"`models.call.{name}`: the call of {kind} has no such argument{hint}")
+    return problems

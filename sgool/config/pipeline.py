@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sgool.config.families import FAMILIES, family_for, known_families, unknown_call
+from sgool.config.families import FAMILIES, REPLAY, family_for, known_families, replay_call_problems, unknown_call
 from sgool.config.paths import asset_path
 
 _INDEX = "model_index.json"
@@ -69,6 +69,9 @@ def call_problems(path: str, family: str | None, call: Mapping[str, Any] | None)
     """
     index = Path(asset_path(path)) / _INDEX
     found = family or family_for(str(_read(index if index.is_file() else _cached(path).get(_INDEX)).get("_class_name")))
+    if found == REPLAY:
+        yield from replay_call_problems(call or {})
+        return
     unknown = [name for name in call or {} if found is not None and name not in FAMILIES[found].call]
     if found is not None and unknown:
         yield unknown_call(unknown, found)
@@ -84,7 +87,10 @@ def unet_problems(config: Mapping[str, Any]) -> list[str]:
             "instructions; expected as many inputs as outputs"
         )
     if config.get("time_cond_proj_dim") is not None:
-        found.append("has a UNet that is told the guidance scale (`time_cond_proj_dim`), as LCM's; not supported")
+        found.append(
+            "has a UNet that is told the guidance scale (`time_cond_proj_dim`), as LCM's; save it as a "
+            "LatentConsistencyModelPipeline, which has the family lcm"
+        )
     if config.get("addition_embed_type") is not None:
         kind = config["addition_embed_type"]
         found.append(f"has a UNet with further conditioning (`addition_embed_type` {kind}), as SDXL's; not supported")

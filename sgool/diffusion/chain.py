@@ -5,11 +5,12 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from sgool.diffusion.budget import network_calls, recomputed_calls
+from sgool.diffusion.budget import differentiated_calls, network_calls, recomputed_calls
 from sgool.diffusion.invert import Inversion, invert_latents
 from sgool.diffusion.moves import State
 from sgool.diffusion.network import GuidedModel, unread_negative_prompts
@@ -55,6 +56,14 @@ class Chain(ChainSetting):
 
     _network: GuidedModel | None = None
     _noises: Tensor | None = None
+
+    def __new__(cls, family: Any = None, **options: Any) -> Any:
+        """Makes the chain of a pipeline's own call where the family is `replay`."""
+        if cls is Chain and getattr(family, "is_replay", False):
+            from sgool.diffusion.replay import ReplayChain
+
+            return super().__new__(ReplayChain)
+        return super().__new__(cls)
 
     def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
         """Encodes prompts as the network's conditioning; a warning names the words that the model does not read."""
@@ -146,8 +155,17 @@ class Chain(ChainSetting):
         Each is a forward pass and what the engine recomputes in backward; the latents after the last one are evaluated
         without gradients. An engine with a budget of memory is measured with one call of the network.
         """
-        recomputed = recomputed_calls(self.moves, self.num_streams, self.engine, self.network, latents[0])
-        return num_optimization_steps * (self.sampling_calls + recomputed) + self.sampling_calls
+        again = self.recomputed_calls(latents[0])
+        return num_optimization_steps * (self.sampling_calls + again) + self.sampling_calls
+
+    def recomputed_calls(self, latents: Tensor) -> int:
+        """Counts the network calls that one backward pass makes again; latents (B, C, h, w) serve for a measurement."""
+        return recomputed_calls(self.moves, self.num_streams, self.engine, self.network, latents)
+
+    @property
+    def differentiated_calls(self) -> int:
+        """Number of network calls whose gradient one backward pass computes."""
+        return differentiated_calls(self.moves, self.num_streams, self.engine)
 
     def __call__(self, latents: Tensor) -> Denoised:
         """Denoises and decodes latents (S, B, C, h, w), of unit variance or found by `invert`, from any device.
@@ -183,6 +201,10 @@ class Chain(ChainSetting):
         self.network.check_latents(latents, self.sampler.name, self.sampler.accepted_streams)
         self.engine.check(self.sampler.name, self.moves, latents.dtype)
         return self.engine.run(self.sampler.begin(latents), self.moves, self.network)
+
+    def first_images(self, latents: Tensor) -> Tensor:
+        """Images (B, 3, H, W) of the first stream of latents (S, B, C, h, w); the others are not decoded."""
+        return self.decode(self.denoise(latents)[0])
 
     def decode(self, latents: Tensor) -> Tensor:
         """Decodes latents (B, C, h, w) of any floating dtype to images (B, 3, H, W), nominally in [0, 1], unclamped."""

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
+from sgool.config.families import REPLAY
 from sgool.config.kinds import Kind
 from sgool.config.options import Config, CustomOptions, Options, option, required
 from sgool.config.pipeline import clipping_problems, guidance_problems, steps_problems
@@ -109,7 +110,8 @@ class NativeOptions(SamplerOptions):
     def problems(self, where: str, config: Config) -> Iterator[str]:
         """Yields a problem for a scheduler that clips, and for timesteps or sigmas that do not fit the steps."""
         yield from super().problems(where, config)
-        yield from clipping_problems(config["models"]["path"])
+        if config["models"].get("family") != REPLAY:  # a pipeline's own call may clip
+            yield from clipping_problems(config["models"]["path"])
         if self.timesteps is not None and self.sigmas is not None:
             yield f"`{where}.timesteps`, `{where}.sigmas`: expected one of the two at most, got both"
         for name, values in (("timesteps", self.timesteps), ("sigmas", self.sigmas)):

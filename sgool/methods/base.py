@@ -200,7 +200,7 @@ class PairModule(NoiseStreams, ScoredModule):
 
     def first_images(self, latents: Tensor) -> Tensor:
         """Images (B, 3, H, W) in [0, 1] of the first stream of latents (S, B, C, h, w); the others are not decoded."""
-        return in_unit_range(self.batch_chain.decode(self.batch_chain.denoise(latents)[0]))
+        return in_unit_range(self.batch_chain.first_images(latents))
 
     def on_train_start(self) -> None:
         """Refuses a plain data loader before the first network call."""

@@ -11,7 +11,6 @@ import torch
 
 from sgool.callbacks import Trajectory, UpdateCallback
 from sgool.diffusion import Chain
-from sgool.diffusion.budget import differentiated_calls, recomputed_calls
 from sgool.errors import SgoolError
 
 #: The most updates or candidates of a method that only the clock ends.
@@ -60,10 +59,8 @@ class Costs:
         """Counts the calls of a chain; an engine with a budget of memory is measured with one call of the network."""
         latents = torch.zeros(1, *chain.latent_shape(), dtype=chain.latents_dtype, device=chain.device)
         with torch.no_grad():
-            network = chain.with_prompts([""]).network
-            again = recomputed_calls(chain.moves, chain.num_streams, chain.engine, network, latents)
-        backward = differentiated_calls(chain.moves, chain.num_streams, chain.engine)
-        return cls(chain.sampling_calls, chain.sampling_calls + again + backward)
+            again = chain.with_prompts([""]).recomputed_calls(latents)
+        return cls(chain.sampling_calls, chain.sampling_calls + again + chain.differentiated_calls)
 
     def optimization(self, updates: int, candidates: int = 1) -> int:
         """Calls of a whole optimisation: a search among candidates, the updates, and the image after the last one."""

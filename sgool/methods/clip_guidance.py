@@ -20,6 +20,7 @@ from sgool.methods.budget import Budget, check_fixed_cost
 from sgool.methods.starts import network_prompts
 from sgool.metrics.panel import JudgePanel
 from sgool.models.autoencoder import in_unit_range
+from sgool.models.flow import FLOW
 from sgool.models.schedule import Step, past_pure_noise
 from sgool.objectives import BoundObjective, Objective
 from sgool.objectives.matching import phrase_columns
@@ -100,6 +101,11 @@ class ClipGuidance(PairModule):
             raise SgoolError(
                 f"`method.{self.method}`: expected a sampler whose steps can be guided, such as ddim or dpm_solver, "
                 f"got {chain.sampler.name}"
+            )
+        if chain.schedule.prediction_type == FLOW and any(step.from_pure_noise for step in chain.schedule.steps):
+            raise SgoolError(
+                f"`method.{self.method}`: a model of flow matching begins in pure noise, where the "
+                f"guidance of the noise is without bounds; leave {self.method} out of `methods`"
             )
         if any(step.from_pure_noise for step in chain.schedule.steps):
             raise SgoolError(
@@ -186,7 +192,7 @@ class ClipGuidance(PairModule):
             pulled = pulled + trace.pull_back(weight * gradient)
         push = step.sigma * self._scale * pulled
         selection = self.bound.evaluate(in_unit_range(images.detach()))
-        norms = pulled.square().sum(dim=(1, 2, 3)).sqrt()
+        norms = pulled.square().sum(dim=tuple(range(1, pulled.ndim))).sqrt()
         # The network may predict something else than noise: noise = ... + noise.output * output.
         return _Guided(output + push / noise.output, seen, selection, norms)
 

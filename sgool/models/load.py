@@ -69,7 +69,8 @@ def load_models(
         raise _cannot_load(str(path), error, local, unreachable) from error
     pipeline.scheduler = respaced(pipeline.scheduler, steps_offset, timestep_spacing)
     models: Any = family_of(pipeline, family, call, name=str(path))
-    networks = [*models.denoisers.values(), pipeline.vae]
+    autoencoder = getattr(pipeline, "vae", None)
+    networks = [*models.denoisers.values(), *([] if autoencoder is None else [autoencoder])]
     if isinstance(models, StableDiffusion):
         networks.append(models.text_encoder)
         if device.type == "cpu" and _is_small(models):

@@ -190,7 +190,8 @@ def respaced(scheduler: Any, steps_offset: int | None = None, timestep_spacing: 
 
     Args:
         scheduler: A diffusers scheduler; it is not changed.
-        steps_offset: Added to the timesteps of "leading" spacing: 1 for Stable Diffusion, 0 in DOODL's code.
+        steps_offset: Added to the timesteps of "leading" spacing: 1 for Stable Diffusion, 0 in DOODL's code. A
+            scheduler that has no offset, such as those of flow matching, takes 0.
         timestep_spacing: "leading", "trailing" or "linspace". A scheduler of a distilled model, whose timesteps have no
             such spacing (and no offset), is then replaced by a DDIMScheduler of the same noise.
 
@@ -198,6 +199,8 @@ def respaced(scheduler: Any, steps_offset: int | None = None, timestep_spacing: 
         SgoolError: The scheduler knows no such key.
     """
     given = {"steps_offset": steps_offset, "timestep_spacing": timestep_spacing}
+    if steps_offset == 0 and "steps_offset" not in scheduler.config:
+        given["steps_offset"] = None  # none is what it has; so `optimization=doodl`, which asks for 0, suits it
     changes = {key: value for key, value in given.items() if value is not None}
     distilled = is_distilled(scheduler)
     if not changes or (distilled and timestep_spacing is None):

@@ -58,6 +58,7 @@ CASES = {
     "sdxl": Case("sdxl", 3, 5.0),
     "sdxl_turbo": Case("sdxl", 4, 0.0, ("EulerAncestralDiscreteScheduler", _TRAILING), guided=False),
     "sdxl_lcm": Case("sdxl_lcm", 4, 8.0, ("LCMScheduler", {}), guided=False),
+    "lcm": Case("lcm", 4, 8.5, call={"original_inference_steps": 50}, size=(16, 16), guided=False),
     "hyper_sdxl": Case("sdxl", 3, 0.0, ("TCDScheduler", {}), sampler={"eta": 1.0}, guided=False),
     "dmd2_sdxl": Case("sdxl", 4, 0.0, ("LCMScheduler", {}), sampler={"timesteps": [999, 749, 499, 249]}, guided=False),
     "sdxl_lightning": Case("sdxl", 4, 0.0, ("EulerDiscreteScheduler", _TRAILING), guided=False),

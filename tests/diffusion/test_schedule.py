@@ -290,7 +290,9 @@ def test_another_spacing_than_the_folders() -> None:
     distilled = LCMScheduler(**SD)
     assert respaced(distilled, steps_offset=0) is distilled  # its list has no offset
     with pytest.raises(SgoolError, match=r"`models\.steps_offset`: expected null, since IPNDMScheduler has no steps_"):
-        respaced(IPNDMScheduler(), steps_offset=0)
+        respaced(IPNDMScheduler(), steps_offset=1)
+    for scheduler in (IPNDMScheduler(), FlowMatchEulerDiscreteScheduler()):
+        assert respaced(scheduler, steps_offset=0) is scheduler  # as `optimization=doodl` asks
 
 
 def test_steps_are_values() -> None:

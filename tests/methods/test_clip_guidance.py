@@ -21,6 +21,7 @@ from sgool.prompts.seeding import first_latents, pair_generator
 from sgool.results.checkpoint import eight_bit
 from sgool.saliency import SpectralResidual
 from sgool.types import PairResult, PromptSeed
+from tests.diffusion.families import chain_of as family_chain
 from tests.fits import Told, chain_of, run
 from tests.reference import scheduler64, spherical
 
@@ -257,6 +258,9 @@ def test_bad_input(models: StableDiffusion, clip_tower: ClipTower) -> None:
     zero = DDIMScheduler(rescale_betas_zero_snr=True, timestep_spacing="trailing", prediction_type="v_prediction")
     with pytest.raises(SgoolError, match=r"begins in pure noise.*models\.timestep_spacing=leading"):
         method(replace(models, scheduler=zero), clip_tower)
+    with pytest.raises(SgoolError, match=r"a model of flow matching begins in pure noise, .*leave clip_guidance out"):
+        goal = Objective({"text": TextAlignment(clip_tower)})
+        ClipGuidance(family_chain("sd3", sampler="ddim"), goal, clip_guidance_scale=1)
     with pytest.raises(SgoolError, match="guidance of the noise is without bounds"):  # there 2**-12, and not 0
         method(replace(models, scheduler=zero), clip_tower, sampler="dpm_solver")
 

@@ -2,35 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from sgool.models.families.base import PipelineFamily
+from sgool.models.families.unet import UNetFamily
 from sgool.models.family import Conditioning
-from sgool.models.schedule import Step
 
 
-class StableDiffusionXL(PipelineFamily):
+class StableDiffusionXL(UNetFamily):
     """The family of ``StableDiffusionXLPipeline``: two text encoders, pooled embeddings, and sizes as conditions.
 
     A negative prompt that is empty is what diffusers' None is: zeros where the pipeline's
     ``force_zeros_for_empty_prompt`` is set, else the encoded empty text. That setting may be given in ``call``.
     """
 
-    denoiser = "unet"
     tokenizers = {"tokenizer": None, "tokenizer_2": None}  # noqa: RUF012
-
-    @property
-    def _is_told_guidance(self) -> bool:
-        """Whether the network is told the guidance scale, as LCM's."""
-        return self.config.time_cond_proj_dim is not None
-
-    def cfg_scale(self, guidance_scale: float) -> float:
-        """Returns the scale itself, or 1 for a network that is told the scale."""
-        return 1.0 if self._is_told_guidance else guidance_scale
 
     def argument(self, name: str) -> Any:
         """Returns an argument of the pipeline's call; ``force_zeros_for_empty_prompt`` is one of its settings."""
@@ -69,21 +57,6 @@ class StableDiffusionXL(PipelineFamily):
             text_encoder_projection_dim=int(pooled.shape[-1] if encoder is None else encoder.config.projection_dim),
         )
         return {"time_ids": ids.to(self.device).repeat(count, 1)}
-
-    def _guidance(self, guidance_scale: float, count: int) -> dict[str, Tensor]:
-        if not self._is_told_guidance:
-            return {}
-        scales = torch.tensor(guidance_scale - 1).repeat(count)
-        width = self.config.time_cond_proj_dim
-        return {
-            "timestep_cond": self.pipeline.get_guidance_scale_embedding(scales, embedding_dim=width).to(self.device)
-        }
-
-    def predict(self, x: Tensor, step: Step, conditioning: Conditioning) -> Tensor:
-        """Returns the UNet's output (B, C, h, w)."""
-        assert isinstance(conditioning, Mapping)
-        output: Tensor = self.network(x, self.time(step, x), return_dict=False, **conditioning)[0]
-        return output
 
     def unscaled(self, latents: Tensor) -> Tensor:
         """Brings latents to the autoencoder's own scale, by its mean and deviation of each channel if it has them."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from sgool.config.families import REPLAY
 from sgool.config.kinds import Kind
 from sgool.config.paths import TEXT, prompt_file
 from sgool.config.pipeline import call_problems, kind_problems, size_problems
@@ -113,6 +114,20 @@ def _streams(config: Config) -> Iterator[str]:
             )
 
 
+def _replay(config: Config) -> Iterator[str]:
+    """What a pipeline's own call cannot do: only its own loop and scheduler are run."""
+    if config["models"]["family"] != REPLAY:
+        return
+    sampler, engine, why = config["sampler"], config["engine"], f"with models.family={REPLAY}"
+    if SAMPLERS.options(sampler) is not SAMPLERS.components["native"]:
+        yield f"`sampler`: expected native {why}, which runs the pipeline's own scheduler, got {sampler['name']}"
+    if engine["name"] not in ("checkpoint", "direct"):
+        yield f"`engine`: expected checkpoint or direct {why}, whose loop cannot be run backwards, got {engine['name']}"
+    for key, off in (("gradient_steps", None), ("split_guidance", False), ("memory_mib", 0)):
+        if engine.get(key, off) != off:
+            yield f"`engine.{key}`: expected {str(off).replace('None', 'null').lower()} {why}, got {engine[key]}"
+
+
 def _size(config: Config) -> Iterator[str]:
     height, width = config["models"]["height"], config["models"]["width"]
     if (height is None) != (width is None):
@@ -189,6 +204,7 @@ _CHECKS: tuple[tuple[tuple[str, ...], Callable[[Config], Iterator[str]]], ...] =
     (("methods", "method", "optimization", "sampler"), _streams),
     (("models.path", "models.height", "models.width"), _size),
     (("models.path", "models.family", "models.call"), _model_folder),
+    (("models.family", "sampler", "engine"), _replay),
     (("objective.terms",), _weights),
     (("saliency.w_global", "saliency.w_salient"), _saliency_weights),
     (("data.prompts",), _prompts),
