@@ -25,7 +25,8 @@ class TieGradients(UpdateCallback):
 class MaskGradient(UpdateCallback):
     """Weights the gradient with the saliency map of the current image, averaged over the pixels of each latent.
 
-    Latents of the background get little of the step. Noise and renormalisation still move all latents: switch them off
+    Of a video, each frame of the latents has the mean map of the frames that it stands for. Latents of the background
+    get little of the step. Noise and renormalisation still move all latents: switch them off
     (``perturb_std`` 0, ``renormalize`` false) where the background has to stay.
     """
 
@@ -40,8 +41,12 @@ class MaskGradient(UpdateCallback):
                 "use_saliency=true"
             )
         gradient = self.gradient(pl_module)
-        height, width = gradient.shape[-2:]
-        gradient.mul_(F.adaptive_avg_pool2d(saliency.to(gradient), (height, width)))
+        frames, height, width = gradient.shape[-3:]
+        maps = saliency.to(gradient)
+        if maps.ndim == 5:
+            gradient.mul_(F.adaptive_avg_pool3d(maps, (frames, height, width)))
+        else:
+            gradient.mul_(F.adaptive_avg_pool2d(maps, (height, width)))
 
 
 class NormalizeGradient(UpdateCallback):

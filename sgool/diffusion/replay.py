@@ -70,8 +70,8 @@ class ReplayChain(Chain):
         SgoolError: Another sampler than `native`, another engine, or a setting that the call does not take.
     """
 
-    family: ReplayFamily
-    sampler: Sampler
+    family: Any
+    sampler: Any
 
     def __init__(
         self,
@@ -252,7 +252,7 @@ def _check(sampler: Sampler, engine: Engine, split_guidance: bool) -> None:
             f"`sampler`: expected native with models.family=replay, which runs the pipeline's own scheduler, got "
             f"{sampler.name}"
         )
-    if not isinstance(engine, (Direct, Checkpoint)) or getattr(engine, "memory_mib", 0):
+    if not isinstance(engine, (Direct, Checkpoint)) or (isinstance(engine, Checkpoint) and engine.memory_mib):
         problems.append(
             f"`engine`: expected checkpoint (with memory_mib 0) or direct with models.family=replay, whose network "
             f"calls are the pipeline's, got {engine.name}"

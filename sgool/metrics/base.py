@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, TypeVar
 
 import torch
@@ -114,14 +114,14 @@ class MeanScore(ScoreMetric):
         raise NotImplementedError
 
     def update(self, *args: Any, counted: Sequence[bool] | None = None, **kwargs: Any) -> None:
-        """Scores images, and adds those scores that are finite.
+        """Scores images, and adds those scores that are finite. The score of a video is the mean over its frames.
 
         Args:
             *args: Arguments of `score`.
             counted: Whether each of the images counts in the mean; None: all count.
             **kwargs: Keyword arguments of `score`.
         """
-        self.scores = self.score(*args, **kwargs).detach()
+        self.scores = _mean_over_frames(self.score, args, kwargs).detach()
         scores = self.scores.cpu().double()
         kept = scores.isfinite()
         if counted is not None:
@@ -135,6 +135,21 @@ class MeanScore(ScoreMetric):
     def compute(self) -> Tensor:
         """Returns the mean score, a float64 scalar; NaN if no image was counted."""
         return self.total.sum() / self.number
+
+
+def _mean_over_frames(score: Callable[..., Tensor], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor:
+    """Returns the scores (B,) of images, or the means of the scores of the frames of videos (B, 3, F, H, W)."""
+    videos = next((value for value in args if isinstance(value, Tensor) and value.ndim == 5), None)
+    if videos is None:
+        return score(*args, **kwargs)
+    number = videos.shape[2]
+
+    def folded(value: Any) -> Any:
+        if isinstance(value, Tensor) and value.ndim == 5:
+            return value.transpose(1, 2).flatten(0, 1)
+        return [entry for entry in value for _ in range(number)]
+
+    return score(*map(folded, args), **kwargs).view(-1, number).mean(dim=1)
 
 
 class TextScore(MeanScore):

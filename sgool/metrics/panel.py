@@ -16,6 +16,7 @@ from sgool.metrics.clip_score import ClipScore
 from sgool.metrics.reader import SceneReader
 from sgool.metrics.scene import STATEMENTS, SceneAccuracy, SceneStatement
 from sgool.models.clip import ClipTower
+from sgool.results.sheets import chosen_frames
 from sgool.types import PromptSeed
 
 #: The end of a metric's name if it belongs to a pair's first image.
@@ -34,16 +35,21 @@ class JudgePanel(nn.Module):
     Args:
         judges: Name -> metrics of the judge, called ``NAME/KEY`` in records. A CLIP may stand in place of its CLIP
             score.
-        reader: The embedded world's scene reader, or None.
+        reader: The embedded world's scene reader, or None; of a video it reads the middle frame.
+        frames: How many frames of a video are judged, at equal distances; None: all.
 
     Raises:
         ValueError: Two metrics have the same name.
     """
 
     def __init__(
-        self, judges: Mapping[str, ClipTower | Sequence[MeanScore]], reader: SceneReader | None = None
+        self,
+        judges: Mapping[str, ClipTower | Sequence[MeanScore]],
+        reader: SceneReader | None = None,
+        frames: int | None = None,
     ) -> None:
         super().__init__()
+        self._frames = frames
         # Keys are encoded: the name of a module must not have a dot, but that of a judge may.
         self.metrics = nn.ModuleDict()
         self._keys: dict[str, str] = {}
@@ -116,8 +122,8 @@ class JudgePanel(nn.Module):
         """Scores the images of B pairs, and adds the scores to the means.
 
         Args:
-            first: The pairs' first images (B, 3, H, W) in [0, 1]. None: only the final images are scored, without
-                metrics that compare both.
+            first: The pairs' first images (B, 3, H, W) in [0, 1], or videos (B, 3, F, H, W). None: only the final
+                images are scored, without metrics that compare both.
             final: The pairs' final images, of the same shape.
             pairs: The B pairs.
             latents: Each pair's first and final latents; None: there is no latent norm.
@@ -132,6 +138,7 @@ class JudgePanel(nn.Module):
         Raises:
             ValueError: The numbers of images, prompts or latents differ.
         """
+        first, final = None if first is None else self._looked_at(first), self._looked_at(final)
         rows: list[dict[str, float]] = [{} for _ in pairs]
         before = self.state_dict()
         try:
@@ -143,6 +150,10 @@ class JudgePanel(nn.Module):
             self.load_state_dict(before)
             raise
         return rows
+
+    def _looked_at(self, images: Tensor) -> Tensor:
+        """Returns images as they are, and of videos the frames that are judged."""
+        return images[:, :, chosen_frames(images.shape[2], self._frames)] if images.ndim == 5 else images
 
     def _score(
         self,
@@ -180,6 +191,7 @@ class JudgePanel(nn.Module):
     ) -> None:
         """Adds the scene reader's checks to the rows."""
         accuracy = self._metric(SceneAccuracy.key + suffix)
+        images = images[:, :, images.shape[2] // 2] if images.ndim == 5 else images
         accuracy.update(images, scenes, counted=counted)
         for statement in STATEMENTS:
             self._metric(f"scene/{statement}{suffix}").update(accuracy.scores, counted=counted)

@@ -32,7 +32,9 @@ def build_objective(
     _check_files(options["terms"])
     terms = {name: build_term(name, term, networks) for name, term in options["terms"].items()}
     weights = {name: float(term["weight"]) for name, term in options["terms"].items()}
-    return Objective(terms, weights, CropSettings(**options["crops"]), saliency, clamp_images)
+    frames = options.get("frames", "all")
+    crops, looked_at = CropSettings(**options["crops"]), None if frames == "all" else int(frames)
+    return Objective(terms, weights, crops, saliency, clamp_images, looked_at)
 
 
 def build_term(name: str, options: Options, networks: Networks) -> Term:

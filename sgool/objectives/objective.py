@@ -15,6 +15,7 @@ from sgool.models.autoencoder import in_unit_range
 from sgool.models.fingerprint import fingerprints
 from sgool.objectives.crops import Views, random_boxes
 from sgool.objectives.detection import Detection, PhraseDetector, detect, phrase_detector
+from sgool.objectives.frames import VideoObjective
 from sgool.objectives.matching import BoundPhrases, Matching, bind_phrases
 from sgool.objectives.settings import CropSettings, SaliencySettings, weight_problems
 from sgool.objectives.terms import SeededTerm, Term, evaluated
@@ -34,6 +35,7 @@ class Objective:
         saliency: Settings of the salient regions; None: only global crops.
         clamp_images: Whether images are clamped to [0, 1] before terms see them, as DOODL and ReNO do: pixels outside
             then have no gradient. A term of the whole image whose attribute ``unclamped`` is true sees it as decoded.
+        frames: How many frames of a video are looked at, at equal distances; None: all.
 
     Raises:
         ConfigError: There are no terms, the names of terms and weights differ, or a weight is not finite.
@@ -46,6 +48,7 @@ class Objective:
         crops: CropSettings | None = None,
         saliency: SaliencySettings | None = None,
         clamp_images: bool = False,
+        frames: int | None = None,
     ) -> None:
         weights = dict.fromkeys(terms, 1.0) if weights is None else weights
         problems = weight_problems(terms, weights)
@@ -54,7 +57,7 @@ class Objective:
         self.terms = dict(terms)
         self.weights = {name: float(weights[name]) for name in terms}
         self.crops = crops if crops is not None else CropSettings()
-        self.saliency, self.clamp_images = saliency, clamp_images
+        self.saliency, self.clamp_images, self.frames = saliency, clamp_images, frames
 
     def bind(self, pairs: Sequence[PromptSeed]) -> BoundObjective:
         """Returns the objective of these pairs, one image each; for EDICT's two images a pair, bind the pairs twice."""
@@ -64,17 +67,18 @@ class Objective:
         objective.saliency = self.saliency.bind(pairs) if self.saliency else None
         targets = {name: term.targets(pairs) for name, term in self.terms.items()}
         if self.saliency is None or self.saliency.match == "prompt":
-            return BoundObjective(objective, targets, len(pairs))
+            return BoundObjective(objective, targets, len(pairs), videos=VideoObjective(self, pairs))
         phrases = bind_phrases(self.terms, pairs)
         of_phrases = phrase_detector(self.saliency.detector, phrases.phrases) if phrases.targets else None
-        return BoundObjective(objective, targets, len(pairs), phrases, of_phrases)
+        return BoundObjective(objective, targets, len(pairs), phrases, of_phrases, VideoObjective(self, pairs))
 
     def checkpoint_settings(self) -> list[Any]:
         """Returns the settings that must be equal for a checkpoint to fit this objective."""
         terms = {name: [type(term), term.input_size, self.weights[name]] for name, term in self.terms.items()}
         # Only the classes of detectors and terms are compared, since their attributes may change (a count of calls).
         detection = self.saliency and {**vars(self.saliency), "detector": type(self.saliency.detector)}
-        return [terms, self.crops, detection, *(["clamp_images"] if self.clamp_images else [])]
+        more = [*(["clamp_images"] if self.clamp_images else []), *([self.frames] if self.frames else [])]
+        return [terms, self.crops, detection, *more]
 
     def truncated(self, prompts: Sequence[str]) -> dict[str, list[str | None]]:
         """Returns for each term that reads prompts, and each prompt, the text that it does not read, or None."""
@@ -102,6 +106,7 @@ class BoundObjective:
         batch_size: Number B of images.
         phrases: The pairs' phrases, if regions are matched with them; else None.
         of_phrases: Makes a map for each phrase, if the detector looks for texts; else None.
+        videos: The same objective for videos (B, 3, F, H, W), which every method here takes in place of images.
     """
 
     objective: Objective
@@ -109,6 +114,7 @@ class BoundObjective:
     batch_size: int
     phrases: BoundPhrases | None = None
     of_phrases: PhraseDetector | None = None
+    videos: VideoObjective | None = None
     _detection: Detection | None = field(default=None, init=False, repr=False)
 
     def __call__(self, images: Tensor, generators: Sequence[torch.Generator], update: int) -> ObjectiveOutput:
@@ -133,6 +139,8 @@ class BoundObjective:
             ValueError: Images or generators do not match the bound pairs.
             SgoolError: The detector's map of a finite image is not finite.
         """
+        if images.ndim == 5 and self.videos is not None:
+            return self.videos(images, generators, update)
         self._check(images)
         if len(generators) != self.batch_size:
             raise ValueError(f"expected {self.batch_size} generators, one per image, got {len(generators)}")
@@ -166,6 +174,8 @@ class BoundObjective:
         Raises:
             ValueError: The images do not match the bound pairs.
         """
+        if images.ndim == 5 and self.videos is not None:
+            return self.videos.evaluate(images)
         self._check(images)
         return self._combine(images, [()] * self.batch_size, self._last_detection(images)).loss
 
@@ -178,6 +188,8 @@ class BoundObjective:
         Raises:
             ValueError: The images do not match the bound pairs.
         """
+        if images.ndim == 5 and self.videos is not None:
+            return self.videos.find_phrases(images)
         self._check(images)
         if self.phrases is None:
             return ()
@@ -185,11 +197,16 @@ class BoundObjective:
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the regions found last, in plain values, and the maps in 8 bits; empty before any detection."""
-        return {} if self._detection is None else self._detection.state_dict()
+        if self._detection is None:
+            return {} if self.videos is None else self.videos.state_dict()
+        return self._detection.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restores the regions of a `state_dict` as those found last."""
         if not state:
+            return
+        if "frames" in state and self.videos is not None:
+            self.videos.load_state_dict(state)
             return
         self._detection = Detection.from_state(state, next(iter(self.targets.values())).device)
 

@@ -274,7 +274,10 @@ OBJECTIVE: dict[str, Schema] = {
         "min_side": number(above=0, most=1),
         "reduction": choice("min", "mean"),
     },
+    "frames": either(choice("all"), integer(1)),
 }
+#: What keys of ``objective`` are where a file of the user's own leaves them out.
+OBJECTIVE_DEFAULTS: dict[str, Any] = {"frames": "all"}
 
 
 def complete_term(term: Any) -> None:

@@ -62,7 +62,8 @@ def gallery_data(
         answers. ``categories``, ``datasets``: names, to which rows give a position. ``rows``: [pair id, prompt,
         category, dataset, seed, cells]; a cell is null (not run) or [file, frames, overlay, aspect, values, first
         values, answers, first answers, error, calls, seconds], and where regions were matched with phrases
-        [[phrase, distance, box], ...] of `sgool.report.saliency.found_phrases`.
+        [[phrase, distance, box], ...] of `sgool.report.saliency.found_phrases`; of videos these or null, and the
+        name of the animation.
     """
     labels = list(baselines)
     parts = scene_parts(frame.columns)
@@ -131,8 +132,15 @@ def _cell(entry: Mapping[str, Any], strip: Strip, metrics: Sequence[Metric], par
         [int(failed), error],
         int(entry["network_evaluations"]),
         _number(entry["seconds"]),
-        *([found_phrases(entry["phrases"], strip.size)] if entry.get("phrases") else []),
+        *_optional(entry, strip),
     ]
+
+
+def _optional(entry: Mapping[str, Any], strip: Strip) -> list[Any]:
+    """Return a cell's last entries, as far as there are any: phrases, and the name of a video's animation."""
+    phrases = found_phrases(entry["phrases"], strip.size) if entry.get("phrases") else None
+    found = [phrases, strip.animation]
+    return found if strip.animation else found[: phrases is not None]
 
 
 def _answers(entry: Mapping[str, Any], parts: Sequence[str], end: str) -> str:

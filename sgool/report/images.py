@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -40,6 +41,7 @@ class Strip:
         aspect: A frame's width by its height.
         missing: Texts on files that are missing or cannot be read.
         size: Width and height of the final image's file, in pixels; None: there is none.
+        animation: The name of a video's animation, beside the strip of its contact sheets; None: it is no video.
     """
 
     file: str | None = None
@@ -48,15 +50,16 @@ class Strip:
     aspect: float = 1.0
     missing: tuple[str, ...] = ()
     size: tuple[int, int] | None = field(default=None, compare=False)
+    animation: str | None = None
 
 
 def make_strip(folder: Path, target: Path, side: int, *, failed: bool = False) -> Strip:
     """Save the images of a pair's folder as one strip.
 
     Args:
-        folder: The pair's folder, with ``initial.png``, ``final.png``, ``saliency.png`` and ``snapshots/UPDATE.png``;
-            each may be missing.
-        target: The WebP file to write.
+        folder: The pair's folder, with ``initial.png``, ``final.png``, ``final.gif``, ``saliency.png`` and
+            ``snapshots/UPDATE.png``; each may be missing.
+        target: The WebP file to write; an animation gets the same name, with the ending .gif.
         side: Longest side of a frame.
         failed: Whether the pair failed; then it need not have a final image.
     """
@@ -77,7 +80,9 @@ def make_strip(folder: Path, target: Path, side: int, *, failed: bool = False) -
         frames.append(overlay(frames[-1], saliency))
     _save(frames, target)
     overlaid, names = len(frames) > len(pictures), tuple(name for name, _ in pictures)
-    return Strip(target.name, names, overlaid, round(size[0] / size[1], 4), missing, final.size if final else None)
+    animation = _copied(folder / "final.gif", target.with_suffix(".gif"))
+    whole = final.size if final else None
+    return Strip(target.name, names, overlaid, round(size[0] / size[1], 4), missing, whole, animation)
 
 
 def frame_size(size: tuple[int, int], side: int) -> tuple[int, int]:
@@ -157,6 +162,14 @@ def _save(frames: Sequence[Image.Image], target: Path) -> None:
         strip.paste(frame, (position * width, 0))
     # WebP: a third of JPEG's size. Method 2 takes half the time of the default for 4 % more bytes.
     strip.save(target, "WEBP", quality=85, method=2)
+
+
+def _copied(source: Path, target: Path) -> str | None:
+    """Copies an animation as it is; returns its name, or None if there is none that can be read."""
+    if read_image(source) is None:
+        return None
+    shutil.copyfile(source, target)
+    return target.name
 
 
 def _explain(path: Path) -> str:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from sgool.results.png_text import picture_texts, png_info
+from sgool.results.png_text import FRAMES, picture_texts, png_info
+from sgool.results.sheets import contact_sheet, encode_gif
 from sgool.types import PairRecord
 
 if TYPE_CHECKING:
@@ -20,8 +21,16 @@ if TYPE_CHECKING:
     Array = Tensor | NDArray[Any]
 
 
-ARTIFACTS = ("initial.png", "final.png", "saliency.png", "history.csv", "latents.safetensors")
-"""The files of a pair beside its record."""
+ARTIFACTS = (
+    "initial.png",
+    "final.png",
+    "initial.gif",
+    "final.gif",
+    "saliency.png",
+    "history.csv",
+    "latents.safetensors",
+)
+"""The files of a pair beside its record; the animations are those of videos."""
 
 _NOT_GENERATED = ("input",)
 _OF_THE_START = ("initial", "reconstruction", "0000")
@@ -39,8 +48,8 @@ def encode_artifacts(
 
     Args:
         record: The pair's record.
-        images: ``initial`` and ``final``, each (3, H, W), nominally in [0, 1].
-        saliency_map: (H, W) or (1, H, W) in [0, 1], or None.
+        images: ``initial`` and ``final``, each (3, H, W), nominally in [0, 1], of a video (3, F, H, W).
+        saliency_map: (H, W) or (1, H, W) in [0, 1], of a video (1, F, H, W), or None.
         history: One mapping of name to number per update.
         latents: Any arrays by name.
         origin: As for `encode_pictures`.
@@ -56,7 +65,11 @@ def encode_artifacts(
         raise ValueError(f"images must be named initial and final, got {', '.join(unknown)}")
     if saliency_map is not None:
         image = images.get("final", images.get("initial"))
-        files["saliency.png"] = encode_saliency(saliency_map, None if image is None else tuple(image.shape[-2:]))
+        size = None if image is None or image.ndim == 4 else tuple(image.shape[-2:])
+        files["saliency.png"] = encode_saliency(_as_picture(saliency_map), size)
+    for name, image in images.items():
+        if image.ndim == 4:
+            files[f"{name}.gif"] = encode_gif(_to_uint8(to_float32(image)))
     if history:
         files["history.csv"] = encode_history(history)
     if latents:
@@ -71,7 +84,8 @@ def encode_pictures(
 
     Args:
         record: The pair's record.
-        images: (3, H, W) by name: ``initial``, ``final``, ..., and snapshots by their update, such as ``0005``.
+        images: (3, H, W) by name: ``initial``, ``final``, ..., and snapshots by their update, such as ``0005``. A video
+            (3, F, H, W) becomes a contact sheet of its frames.
         origin: What the record does not hold, see `sgool.results.png_text.picture_texts`.
 
     Raises:
@@ -81,8 +95,15 @@ def encode_pictures(
     for name, image in images.items():
         update = None if name in _OF_THE_START else int(name) if name.isdecimal() else record.best_step
         texts = {} if name in _NOT_GENERATED else picture_texts(record, update, tuple(image.shape[-2:]), origin)
-        files[f"{name}.png"] = encode_image(image, texts)
+        if image.ndim == 4:
+            texts[FRAMES] = str(image.shape[1])
+        files[f"{name}.png"] = encode_image(_as_picture(image), texts)
     return files
+
+
+def _as_picture(image: Array) -> Array:
+    """Returns an image or map as it is, and a video or its maps (C, F, H, W) as a contact sheet."""
+    return contact_sheet(to_float32(image)) if image.ndim == 4 else image
 
 
 def to_float32(value: Array) -> NDArray[np.float32]:

@@ -35,24 +35,28 @@ def eight_bit(images: Tensor) -> Tensor:
 
 
 def pack_image(image: Tensor) -> dict[str, Any]:
-    """Packs an `eight_bit` image (1 or 3, H, W) as PNG; an image that is not finite is packed as it is."""
+    """Packs an `eight_bit` image (1 or 3, H, W), or a video (1 or 3, F, H, W), as PNG; what is not finite as it is."""
     if not bool(image.isfinite().all()):
         return {"raw": image.detach().cpu().clone()}
-    pixels = (image.detach().cpu() * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
+    frames = {"frames": image.shape[1]} if image.ndim == 4 else {}  # one below the other
+    own = image.flatten(1, 2) if frames else image
+    pixels = (own.detach().cpu() * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
     stream = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels)).save(stream, "PNG")
     # PNG's bytes are packed as a tensor: torch.save would store them as text, half as long again.
-    return {"png": torch.frombuffer(bytearray(stream.getvalue()), dtype=torch.uint8), "dtype": _name(image.dtype)}
+    png = torch.frombuffer(bytearray(stream.getvalue()), dtype=torch.uint8)
+    return {"png": png, "dtype": _name(image.dtype), **frames}
 
 
 def unpack_image(packed: Mapping[str, Any]) -> Tensor:
-    """Returns the packed image (1 or 3, H, W) on the CPU, equal to the bit."""
+    """Returns the packed image (1 or 3, H, W) or video (1 or 3, F, H, W) on the CPU, equal to the bit."""
     if "raw" in packed:
         raw: Tensor = packed["raw"]
         return raw
     pixels = np.array(Image.open(io.BytesIO(packed["png"].numpy().tobytes())))
     channels_last = torch.from_numpy(pixels if pixels.ndim == 3 else pixels[..., None])
-    return channels_last.permute(2, 0, 1).contiguous().to(getattr(torch, packed["dtype"])) / 255
+    image = channels_last.permute(2, 0, 1).contiguous().to(getattr(torch, packed["dtype"])) / 255
+    return image.unflatten(1, (packed["frames"], -1)) if "frames" in packed else image
 
 
 def origin(method: str, pairs: Sequence[PromptSeed], settings: Any) -> dict[str, Any]:

@@ -164,8 +164,10 @@ class RunFolder(RunFacts):
 
         Args:
             record: What becomes ``record.json``.
-            images: ``initial`` and ``final``, each (3, H, W), nominally in [0, 1], any float dtype.
-            saliency_map: (H, W) or (1, H, W) in [0, 1]; resized to the image's size if it differs.
+            images: ``initial`` and ``final``, each (3, H, W), nominally in [0, 1], any float dtype; a video
+                (3, F, H, W) becomes a contact sheet and an animation.
+            saliency_map: (H, W) or (1, H, W) in [0, 1]; resized to the image's size if it differs; of a video
+                (1, F, H, W), for each frame.
             history: One mapping of name to number per update; empty: no file.
             latents: ``initial``, ``best``, ``last``, any shape; stored in float32.
             snapshots: (update, image) along the trajectory, for ``snapshots/UPDATE.png``.

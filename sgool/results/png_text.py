@@ -14,6 +14,8 @@ from sgool.types import PairRecord
 
 #: Each key of its own starts with this: the plain key `prompt` is where ComfyUI expects a graph in JSON.
 PREFIX = "sgool_"
+#: The text of a contact sheet that says how many frames it has.
+FRAMES = f"{PREFIX}frames"
 #: What the first image of every method says: plain sampling makes it.
 PLAIN_SAMPLING = "vanilla"
 #: Names of samplers that other tools know by another name.

@@ -151,7 +151,9 @@ class Parts:
         if options["scene_reader"]:
             reader = SceneReader.from_pretrained(resolve_asset(options["scene_reader"])).to(self.device)
         judges = build_judges(options["judges"], self._config["objective"]["terms"], self.networks)
-        return JudgePanel({**judges, "guide": self.towers["guide"]}, reader)
+        frames = self._config["objective"].get("frames", "all")
+        looked_at = None if frames == "all" else int(frames)
+        return JudgePanel({**judges, "guide": self.towers["guide"]}, reader, looked_at)
 
     def method(self, name: str, on_note: Callable[[str], None] | None = None) -> tuple[PairModule, list[L.Callback]]:
         """Builds a method by its name in the configuration: its module, and the callbacks that belong to it."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -18,10 +18,15 @@ from sgool.metrics.options import JUDGES, checked_judges
 from sgool.models.checkpoints import refuse_broken
 from sgool.prompts import load_pairs
 from sgool.results import RunFolder
+from sgool.results.png_text import FRAMES
+from sgool.results.sheets import cut_sheet
 from sgool.results.sweeps import sweep_hint
 from sgool.run.outcome import Outcome
 from sgool.run.parts import Parts
 from sgool.types import PairRecord, PromptSeed
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 _BATCH = 32
 #: Options that select all pairs of the data: a run folder may hold pairs of several selections.
@@ -124,8 +129,15 @@ def _images(folder: RunFolder, records: list[PairRecord], name: str) -> Tensor:
     paths = [folder.pair_folder(record.method, record.pair_id) / f"{name}.png" for record in records]
     if missing := [str(path) for path in paths if not path.is_file()]:
         raise SgoolError(f"cannot score: {missing[0]} is missing (and {len(missing) - 1} more)")
-    arrays = np.stack([np.asarray(Image.open(path).convert("RGB"), dtype=np.float32) / 255 for path in paths])
-    return torch.from_numpy(arrays).permute(0, 3, 1, 2)
+    return torch.from_numpy(np.stack([_read(path) for path in paths]))
+
+
+def _read(path: Path) -> NDArray[np.float32]:
+    """Returns an image (3, H, W), or of a video's contact sheet its frames (3, F, H, W)."""
+    with Image.open(path) as picture:
+        frames = picture.info.get(FRAMES)
+        pixels = np.asarray(picture.convert("RGB"), dtype=np.float32).transpose(2, 0, 1) / np.float32(255)
+    return pixels if frames is None else cut_sheet(pixels, int(frames))
 
 
 def _latents(folder: RunFolder, records: list[PairRecord]) -> list[tuple[Tensor, Tensor]] | None:

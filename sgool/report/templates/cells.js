@@ -73,6 +73,13 @@
     return element("span", { class: "chips found" }, ...made);
   }
 
+  function animation(row, cell, label) {
+    const file = cell?.[CELL.ANIMATION];
+    if (!file) return element("span", {});
+    return element("a", { class: "animation", href: `images/${file}` },
+      element("img", { src: `images/${file}`, alt: `${label}: the video for “${row[1].slice(0, LONGEST_ALT)}”`, loading: "lazy" }), element("span", {}, "play"));
+  }
+
   const chosen = (metric) => (metric === report.state.metric ? " chosen" : "");
 
   function scores(row, cell, method) {
@@ -116,6 +123,7 @@
         ...scores(row, cell, method),
         data.parts.length ? chips(report.failed(cell) ? null : cell, answersBefore(row, method)) : null,
         report.hasPhrases ? found(cell) : null,
+        report.hasVideos ? animation(row, cell, label) : null,
         note,
       ),
     );
@@ -176,12 +184,13 @@
         ...data.metrics.map((metric, at) => element("span", { class: (metric.optimised ? "quiet" : "") + chosen(at) }, metric.title,
           metric.optimised && element("small", {}, "optimised against"))),
         data.parts.length ? element("span", { class: "scene" }, "Scene") : null,
-        report.hasPhrases ? element("span", { class: "scene" }, "Phrases", element("small", {}, "distance, lower is nearer")) : null),
+        report.hasPhrases ? element("span", { class: "scene" }, "Phrases", element("small", {}, "distance, lower is nearer")) : null,
+        report.hasVideos ? element("span", { class: "scene" }, "Video", element("small", {}, "above it all its frames")) : null),
     );
     const article = element(
       "article", { class: methods.length <= FEW ? "pair few" : "pair", role: "listitem", tabindex: "-1", "data-row": position, "aria-posinset": place[0],
         "aria-setsize": place[1], "aria-label": row[1].slice(0, LONGEST_ALT) || "empty prompt",
-        style: { "--columns": methods.length, "--lines": 1 + data.metrics.length + (data.parts.length ? 1 : 0) + (report.hasPhrases ? 1 : 0) } },
+        style: { "--columns": methods.length, "--lines": 1 + data.metrics.length + (data.parts.length ? 1 : 0) + (report.hasPhrases ? 1 : 0) + (report.hasVideos ? 1 : 0) } },
       head, ...methods.map((method) => cellOf(row, method)),
     );
     report.steer(article, report.state.view === "first" ? 0 : steps - 1);

@@ -3,8 +3,9 @@
 (() => {
   const { data, FIRST } = report;
   const DRAW = 1e-6; // as in the tables
-  const [FILE, FRAMES, OVERLAY, ASPECT, VALUES, INITIAL, ANSWERS, FIRST_ANSWERS, ERROR, CALLS, SECONDS, PHRASES] = Array(12).keys();
-  report.CELL = { FILE, FRAMES, OVERLAY, ASPECT, VALUES, INITIAL, ANSWERS, FIRST_ANSWERS, ERROR, CALLS, SECONDS, PHRASES };
+  const [FILE, FRAMES, OVERLAY, ASPECT, VALUES, INITIAL, ANSWERS, FIRST_ANSWERS, ERROR, CALLS, SECONDS, PHRASES, ANIMATION] = Array(13).keys();
+  report.CELL = { FILE, FRAMES, OVERLAY, ASPECT, VALUES, INITIAL, ANSWERS, FIRST_ANSWERS, ERROR, CALLS, SECONDS, PHRASES, ANIMATION };
+  report.hasVideos = data.rows.some((row) => row[5].some((cell) => cell?.[ANIMATION]));
   report.hasPhrases = data.rows.some((row) => row[5].some((cell) => cell?.[PHRASES]));
   report.ROW = { ID: 0, PROMPT: 1, CATEGORY: 2, DATASET: 3, SEED: 4, CELLS: 5 };
 

@@ -123,6 +123,11 @@ def _replay(config: Config) -> Iterator[str]:
         yield f"`sampler`: expected native {why}, which runs the pipeline's own scheduler, got {sampler['name']}"
     if engine["name"] not in ("checkpoint", "direct"):
         yield f"`engine`: expected checkpoint or direct {why}, whose loop cannot be run backwards, got {engine['name']}"
+    for name in config["methods"]:
+        method = config["method"].get(name)
+        masked = method is not None and METHODS.options(method).optimizes
+        if masked and method_optimization(config, name)["saliency_mask"]:
+            yield f"`optimization.saliency_mask`: expected false {why}, whose latents have layouts of their own ({name})"
     for key, off in (("gradient_steps", None), ("split_guidance", False), ("memory_mib", 0)):
         if engine.get(key, off) != off:
             yield f"`engine.{key}`: expected {str(off).replace('None', 'null').lower()} {why}, got {engine[key]}"
@@ -204,7 +209,7 @@ _CHECKS: tuple[tuple[tuple[str, ...], Callable[[Config], Iterator[str]]], ...] =
     (("methods", "method", "optimization", "sampler"), _streams),
     (("models.path", "models.height", "models.width"), _size),
     (("models.path", "models.family", "models.call"), _model_folder),
-    (("models.family", "sampler", "engine"), _replay),
+    (("models.family", "sampler", "engine", "methods", "method", "optimization"), _replay),
     (("objective.terms",), _weights),
     (("saliency.w_global", "saliency.w_salient"), _saliency_weights),
     (("data.prompts",), _prompts),

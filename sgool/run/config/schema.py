@@ -32,7 +32,7 @@ from sgool.methods.base_options import BUDGET, BUDGET_DEFAULTS
 from sgool.methods.options import METHODS, OPTIMIZATION, OPTIMIZATION_DEFAULTS
 from sgool.metrics.options import JUDGES, complete_judges
 from sgool.models.options import CLIP, expand_clip
-from sgool.objectives.options import OBJECTIVE, complete_term
+from sgool.objectives.options import OBJECTIVE, OBJECTIVE_DEFAULTS, complete_term
 from sgool.saliency.options import DETECTORS, SALIENCY, SALIENCY_DEFAULTS
 
 _DEVICES = "a number of devices of at least 1, or a list of device numbers, each once"
@@ -81,6 +81,7 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
     "models": _MODELS_DEFAULTS,
     "optimization": OPTIMIZATION_DEFAULTS,
     "data": _DATA_DEFAULTS,
+    "objective": OBJECTIVE_DEFAULTS,
     "saliency": SALIENCY_DEFAULTS,
     "budget": BUDGET_DEFAULTS,
 }
