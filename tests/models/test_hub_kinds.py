@@ -33,12 +33,12 @@ def _json(file: str, **values: Any) -> Change:
 CASES = [
     (_json("model_index.json", _class_name="KandinskyPipeline"), "is a KandinskyPipeline"),
     (_json("model_index.json", _class_name="StableDiffusionInpaintPipeline"), "is a StableDiffusionInpaintPipeline"),
-    (_json("model_index.json", _class_name="LatentConsistencyModelPipeline"), "is a LatentConsistencyModelPipeline"),
+    (_json("model_index.json", _class_name="StableDiffusionUpscalePipeline"), "is a StableDiffusionUpscalePipeline"),
     (_json("unet/config.json", time_cond_proj_dim=256), "`time_cond_proj_dim`), as LCM's"),
     (_json("unet/config.json", in_channels=9), "has a UNet of 9 input and 4 output channels, as for inpainting"),
     (_json("unet/config.json", addition_embed_type="text_time"), "(`addition_embed_type` text_time), as SDXL's"),
 ]
-NAMES = ["kandinsky", "inpainting", "lcm", "lcm-unet", "inpainting-unet", "sdxl-unet"]
+NAMES = ["kandinsky", "inpainting", "upscaling", "lcm-unet", "inpainting-unet", "sdxl-unet"]
 
 
 def _cached(cache: Path, pipeline: Path, change: Change | None = None) -> str:

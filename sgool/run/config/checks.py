@@ -127,7 +127,7 @@ def _replay(config: Config) -> Iterator[str]:
         method = config["method"].get(name)
         masked = method is not None and METHODS.options(method).optimizes
         if masked and method_optimization(config, name)["saliency_mask"]:
-            yield f"`optimization.saliency_mask`: expected false {why}, whose latents have layouts of their own ({name})"
+            yield f"`optimization.saliency_mask`: expected false {why}, whose latents may have any layout ({name})"
     for key, off in (("gradient_steps", None), ("split_guidance", False), ("memory_mib", 0)):
         if engine.get(key, off) != off:
             yield f"`engine.{key}`: expected {str(off).replace('None', 'null').lower()} {why}, got {engine[key]}"
