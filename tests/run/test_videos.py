@@ -75,7 +75,8 @@ def test_methods_make_videos_and_a_report(name: str, tmp_path: Path) -> None:
     rescore(folder)  # from the contact sheets
     for file, metrics in before.items():
         again = json.loads(file.read_text())["metrics"]
-        assert again["judge/clip_score"] == pytest.approx(metrics["judge/clip_score"], abs=1e-6)  # a batch of three
+        # Of 100, in float32, and here in a batch of three.
+        assert again["judge/clip_score"] == pytest.approx(metrics["judge/clip_score"], abs=1e-4)
     assert CliRunner().invoke(app, ["report", str(folder)]).exit_code == 0
     page = (folder / "report" / "index.html").read_text()
     shown = set(re.findall(r'"(\d+-\d+\.gif)"', page))
