@@ -14,7 +14,7 @@ from sgool.diffusion import Chain
 from sgool.errors import SgoolError
 from sgool.methods import resume
 from sgool.methods.base import PairModule
-from sgool.methods.budget import Budget, TimeLimit, updates_that_fit
+from sgool.methods.budget import Budget, TimeLimit, candidates_that_fit, updates_that_fit
 from sgool.methods.candidates import CandidateSearch, check_candidates
 from sgool.methods.evaluations import curves, without_graph
 from sgool.methods.optimizers import OptimizerSettings, check_updates, optimizer_state, restore_optimizer_state
@@ -56,11 +56,11 @@ class LatentPairModule(StoppedPairs, PairModule):
         objective: What to minimise.
         num_optimization_steps: Updates of each pair.
         lr: Learning rate.
-        momentum: Momentum of SGD.
-        nesterov: Nesterov's momentum.
+        momentum, nesterov: Momentum of SGD, and whether it is Nesterov's.
         optimizer: "sgd", "adam" or "adamw".
         adam: Further settings of the latter two (`sgool.methods.optimizers.OptimizerSettings`).
         candidates: First latents of each pair that are tried before the updates, which go on from the best of them.
+        search_share: Share of a budget that they may take, in (0, 1), in place of a number; None: ``candidates``.
         streams: "first" latents are optimised, or "all": the noises that the sampler adds on the way as well.
         choosing: What chooses among them and among the updates, if not the objective itself.
         budget: The most that a pair may cost; it decides on the number of updates.
@@ -88,6 +88,7 @@ class LatentPairModule(StoppedPairs, PairModule):
         optimizer: str = "sgd",
         adam: Mapping[str, Any] | None = None,
         candidates: int = 1,
+        search_share: float | None = None,
         streams: str = "first",
         choosing: Objective | None = None,
         budget: Budget | None = None,
@@ -95,22 +96,23 @@ class LatentPairModule(StoppedPairs, PairModule):
         pairs: Sequence[PromptSeed] | None = None,
     ) -> None:
         super().__init__(chain, judges=judges, pairs=pairs, budget=budget)
-        check_candidates(candidates)
+        check_candidates(candidates, share=search_share)
         check_updates(num_optimization_steps)
         self.streams = checked_streams(streams, chain)
         self.method = "doodl" if objective.saliency is None else "sgool"
-        self.objective, self.choosing, self.candidates = objective, choosing, candidates
+        self.objective, self.choosing = objective, choosing
+        self.candidates, self.search_share = candidates, search_share
         self.num_optimization_steps = self._planned = num_optimization_steps
         if self.budget:
-            fitting = updates_that_fit(self.costs, self.budget, num_optimization_steps, candidates)
-            self.num_optimization_steps = fitting
+            self.candidates = candidates = candidates_that_fit(self.costs, self.budget, candidates, search_share)
+            self.num_optimization_steps = updates_that_fit(self.costs, self.budget, num_optimization_steps, candidates)
         self.lr, self.optimizer_settings = lr, OptimizerSettings(optimizer, momentum, nesterov, adam or {})
         shape = (chain.num_streams + self.num_noises, 0, *chain.latent_shape())
         self.latents = nn.Parameter(torch.zeros(shape, dtype=chain.latents_dtype, device=chain.device))
         #: One per decoded stream, since each remembers the salient regions of its own images.
         self.objectives: tuple[BoundObjective, ...] = ()
         self.failures, self.retries, self.stopped = {}, {}, {}
-        self.search = CandidateSearch(1, self.latents, self.num_noises)
+        self.search = CandidateSearch(1, self.latents)
         #: Whether an update has begun and is not done; `sgool.callbacks.Trajectory` ends it.
         self.in_update = False
         self._gradient_norms: Tensor | None = None
@@ -147,7 +149,7 @@ class LatentPairModule(StoppedPairs, PairModule):
         self.objectives = tuple(self.objective.bind(self.pairs) for _ in range(self.chain.num_decoded))
         self._chooser = self.objectives[0] if self.choosing is None else self.choosing.bind(self.pairs)
         check_candidates(self.candidates, self.pairs)
-        self.search = CandidateSearch(self.candidates, latents, self.num_noises)
+        self.search = CandidateSearch(self.candidates, latents, self.search_share, self.num_noises)
         self.failures, self.retries, self.stopped = {}, {}, {}
         self.evaluation, self._gradient_norms = None, None
 
@@ -294,5 +296,10 @@ class LatentPairModule(StoppedPairs, PairModule):
         """All settings that the batch's results depend on."""
         own = [self.num_optimization_steps, self.lr, *self.optimizer_settings.checkpoint_settings()]
         rules = [callback for callback in self.pair_callbacks() if isinstance(callback, UpdateCallback)]
-        search = [self.candidates, self.choosing and self.choosing.checkpoint_settings(), self.budget]
+        search = [
+            self.candidates,
+            self.search_share,
+            self.choosing and self.choosing.checkpoint_settings(),
+            self.budget,
+        ]
         return [*super().checkpoint_settings(), self.objective.checkpoint_settings(), own, rules, search]

@@ -67,6 +67,7 @@ OPTIMIZATION: dict[str, Schema] = {
     "early_stop": {"term": optional(text()), "patience": integer(1)},
     "snapshot_every": optional(integer(1)),
     "candidates": integer(1),
+    "search_share": optional(number(above=0, below=1)),
     "choose_by": choice("own", "global", "salient"),
     "streams": choice("first", "all"),
 }
@@ -75,6 +76,7 @@ OPTIMIZATION_DEFAULTS: dict[str, Any] = {
     "clamp_images": False,
     "steps_offset": None,
     "candidates": 1,
+    "search_share": None,
     "choose_by": "own",
     "streams": "first",
     "optimizer": "sgd",
