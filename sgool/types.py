@@ -97,8 +97,8 @@ class Denoised:
 
     Attributes:
         latents: (S, B, C, h, w), S = 2 for EDICT's (x, y), else 1.
-        images: (S, B, 3, H, W), nominally in [0, 1], not clamped so that gradients flow; S = 1 if only the first
-            stream was decoded.
+        images: (S, B, 3, H, W), of videos (S, B, 3, F, H, W), nominally in [0, 1], not clamped so that gradients flow;
+            S = 1 if only the first stream was decoded.
     """
 
     latents: Tensor
@@ -142,8 +142,8 @@ class ObjectiveOutput:
     Attributes:
         loss: (B,), to be minimised; weights are applied.
         terms: Name -> (B,), each term before its weight.
-        saliency_map: (B, 1, H, W) in [0, 1], or None without saliency.
-        regions: Per image, the regions used (empty: none found).
+        saliency_map: (B, 1, H, W) in [0, 1], of videos (B, 1, F, H, W), or None without saliency.
+        regions: Per image, the regions used (empty: none found); per video, those of all its frames.
         matches: Per image, where each phrase was found; empty where regions are not matched with phrases.
     """
 
@@ -203,11 +203,11 @@ class PairResult:
 
     Attributes:
         pair: The prompt-seed pair.
-        initial_image: (3, H, W) in [0, 1], of the first latents.
-        final_image: (3, H, W) in [0, 1], of the latents that were kept.
-        initial_latents: (S, C, h, w).
+        initial_image: (3, H, W) in [0, 1], of the first latents; of a video (3, F, H, W).
+        final_image: The same of the latents that were kept.
+        initial_latents: (S, C, h, w); S = 1 + K where K injected noises are optimised as well.
         final_latents: (S, C, h, w).
-        saliency_map: (1, H, W) in [0, 1] for the final image, or None.
+        saliency_map: (1, H, W) in [0, 1] for the final image, of a video (1, F, H, W), or None.
         best_step: Row of the history whose image is the final one (0: the first image).
         history: One row an update: update, loss, selection, ...; candidates that were tried before come first.
         error: Why the pair failed, or None.

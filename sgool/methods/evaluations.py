@@ -74,6 +74,11 @@ def mend_of_overflow(chain: Chain) -> str:
     )
 
 
+def norms_of_pairs(gradient: Tensor) -> Tensor:
+    """Returns the Euclidean norms (B,) of a gradient (S, B, C, h, w), over all streams of a pair."""
+    return gradient.square().sum(dim=(0, *range(2, gradient.ndim))).sqrt()
+
+
 def curves(module: Any, gradient_norms: Tensor | None) -> dict[str, Any]:
     """Returns what an update of a `sgool.methods.LatentPairModule` logs by name; empty where no pair makes any more.
 

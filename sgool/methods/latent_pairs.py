@@ -16,7 +16,7 @@ from sgool.methods import resume
 from sgool.methods.base import PairModule
 from sgool.methods.budget import Budget, TimeLimit, candidates_that_fit, updates_that_fit
 from sgool.methods.candidates import CandidateSearch, check_candidates
-from sgool.methods.evaluations import curves, without_graph
+from sgool.methods.evaluations import curves, norms_of_pairs, without_graph
 from sgool.methods.optimizers import OptimizerSettings, check_updates, optimizer_state, restore_optimizer_state
 from sgool.methods.stopped import StoppedPairs
 from sgool.methods.streams import checked_streams
@@ -237,8 +237,7 @@ class LatentPairModule(StoppedPairs, PairModule):
     def on_after_backward(self) -> None:
         """Takes the gradient's norms before any callback changes it."""
         if self.latents.grad is not None:
-            squares = self.latents.grad.detach().square()
-            self._gradient_norms = squares.sum(dim=(0, *range(2, squares.ndim))).sqrt()
+            self._gradient_norms = norms_of_pairs(self.latents.grad.detach())
 
     def on_train_batch_end(self, outputs: Any, batch: PairBatch, batch_idx: int) -> None:
         """Logs what this update saw before its step."""
@@ -296,10 +295,6 @@ class LatentPairModule(StoppedPairs, PairModule):
         """All settings that the batch's results depend on."""
         own = [self.num_optimization_steps, self.lr, *self.optimizer_settings.checkpoint_settings()]
         rules = [callback for callback in self.pair_callbacks() if isinstance(callback, UpdateCallback)]
-        search = [
-            self.candidates,
-            self.search_share,
-            self.choosing and self.choosing.checkpoint_settings(),
-            self.budget,
-        ]
+        chooser = self.choosing and self.choosing.checkpoint_settings()
+        search = [self.candidates, self.search_share, chooser, self.budget]
         return [*super().checkpoint_settings(), self.objective.checkpoint_settings(), own, rules, search]

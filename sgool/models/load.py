@@ -93,7 +93,7 @@ def _pipeline(resolved: str, local: bool, dtype: torch.dtype, vae_dtype: torch.d
     name = "dtype" if tuple(map(int, diffusers.__version__.split(".")[:2])) >= (0, 42) else "torch_dtype"
     index = json.loads(_index_file(resolved, local).read_text(encoding="utf-8"))
     options: dict[str, Any] = {name: dtype, "local_files_only": local}
-    if index["_class_name"] == "StableDiffusionPipeline":
+    if index["_class_name"] in ("StableDiffusionPipeline", "LatentConsistencyModelPipeline"):
         options |= {"safety_checker": None, "requires_safety_checker": False}
     if vae_dtype is not None:
         autoencoder = getattr(diffusers, index["vae"][1])

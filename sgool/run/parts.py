@@ -141,6 +141,7 @@ class Parts:
     def unread_negative_prompts(self, negative_prompts: Iterable[str]) -> list[str]:
         """Returns a sentence if there are negative prompts and no guidance, so that the model does not read them."""
         scale = self._config["sampler"]["guidance_scale"]
+        scale = self.chain.guidance_scale if scale is None else scale
         return [unread_negative_prompts(scale)] if any(negative_prompts) and not guides(scale) else []
 
     @cached_property

@@ -12,6 +12,7 @@ from torch.overrides import TorchFunctionMode
 
 from sgool.diffusion import Chain, build_engine, build_sampler
 from sgool.errors import SgoolError
+from sgool.methods.budget import Costs
 from tests.diffusion.families import CASES, NEGATIVE, PROMPTS, SEEDS, Float64Inside, pipeline_of, prompted, streams
 from tests.diffusion.problem import off, randn
 from tests.tiny_families import tiny_family
@@ -217,6 +218,12 @@ def test_what_it_refuses() -> None:
     ):
         with pytest.raises(SgoolError, match=said):
             Chain.from_pipeline(pipeline("aura_flow"), family="replay", call=call)
+
+
+def test_what_an_update_costs() -> None:
+    """Chroma makes two calls a step: forward, again in backward, and backward."""
+    assert Costs.of(chain_of("chroma")) == Costs(image=6, update=18)
+    assert Costs.of(chain_of("chroma", engine="direct")) == Costs(image=6, update=12)
 
 
 def test_a_gradient_that_is_cut_is_found(monkeypatch: pytest.MonkeyPatch) -> None:

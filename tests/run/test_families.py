@@ -40,7 +40,9 @@ def pipeline_of(name: str) -> Any:
     return pipeline
 
 
-@pytest.mark.parametrize(("name", "steps", "guidance"), [("sdxl_turbo", 2, 0.0), ("sd3_without_t5", 2, 3.0)])
+@pytest.mark.parametrize(
+    ("name", "steps", "guidance"), [("sdxl_turbo", 2, 0.0), ("sd3_without_t5", 2, 3.0), ("lcm", 2, 8.5)]
+)
 def test_methods_run_on_a_family(name: str, steps: int, guidance: float, tmp_path: Path) -> None:
     pipeline = pipeline_of(name)
     pipeline.save_pretrained(tmp_path / name)
