@@ -229,6 +229,14 @@ class ReplayChain(Chain):
         """Raises an error: the pipeline decodes within its call."""
         self._refuse("decodes its latents within the pipeline's call: call the chain itself")
 
+    def run_state(self, latents: Tensor) -> NoReturn:
+        """Raises an error: the state of the pipeline's loop is its own."""
+        self._refuse("denoises within the pipeline's call: call the chain itself")
+
+    def with_conditioning(self, conditioning: Any, negative: Any = None) -> NoReturn:
+        """Raises an error: the pipeline encodes prompts within its call."""
+        self._refuse("encodes prompts within the pipeline's call: use `with_prompts`")
+
     def encode_prompts(self, prompts: Sequence[str]) -> NoReturn:
         """Raises an error: the pipeline encodes prompts within its call."""
         self._refuse("encodes prompts within the pipeline's call")

@@ -75,6 +75,10 @@ class LatentPairModule(StoppedPairs, PairModule):
     makes_updates = True
     #: What the last update saw.
     evaluation: Evaluation | None = None
+    #: Whether an update has begun and is not done; `sgool.callbacks.Trajectory` ends it.
+    in_update = False
+    _gradient_norms: Tensor | None = None
+    _resumed: Mapping[str, Any] | None = None
 
     def __init__(
         self,
@@ -113,10 +117,6 @@ class LatentPairModule(StoppedPairs, PairModule):
         self.objectives: tuple[BoundObjective, ...] = ()
         self.failures, self.retries, self.stopped = {}, {}, {}
         self.search = CandidateSearch(1, self.latents)
-        #: Whether an update has begun and is not done; `sgool.callbacks.Trajectory` ends it.
-        self.in_update = False
-        self._gradient_norms: Tensor | None = None
-        self._resumed: Mapping[str, Any] | None = None
         if self._own is not None:
             self.start(self.take_up(PairBatch(self._own)))
 

@@ -205,9 +205,11 @@ def test_what_it_refuses() -> None:
     ):
         with pytest.raises(SgoolError, match=said):
             chain_of("aura_flow", **options)
+    with pytest.raises(SgoolError, match=r"the call of AuraFlowPipeline refuses .*divisible by"):
+        Chain.from_pipeline(pipeline("aura_flow"), family="replay", height=17, width=16)
     chain = told("aura_flow", range(1))
-    for use in (chain.invert, chain.decode, chain.encode_images):
-        with pytest.raises(SgoolError, match=r"`models\.family`: replay (has no inverse|decodes its latents)"):
+    for use in (chain.invert, chain.decode, chain.encode_images, chain.run_state, chain.with_conditioning):
+        with pytest.raises(SgoolError, match=r"`models\.family`: replay (has no inverse|decodes|denoises|encodes) ?"):
             use(torch.zeros(1, 3, 16, 16))
     with pytest.raises(SgoolError, match=r"expected shape \(1, 1, 4, 8, 8\), got \(1, 1, 4, 8, 9\)"):
         chain(torch.zeros(1, 1, 4, 8, 9))

@@ -146,7 +146,7 @@ class ReplayFamily:
         inputs, and its output serves for all steps.
 
         Raises:
-            SgoolError: The pipeline takes no such setting, draws no noise, or noises of several shapes.
+            SgoolError: The pipeline takes no such setting or refuses one, draws no noise, or noises of several shapes.
         """
         given = {
             "sampler.num_inference_steps": num_inference_steps,
@@ -165,7 +165,10 @@ class ReplayFamily:
             if name not in self.parameters:
                 raise SgoolError(f"`{key}`: expected null, since the call of {self.kind} has no {name}, got {value}")
             arguments[name] = value
-        shapes, calls = self._probe(arguments)
+        try:
+            shapes, calls = self._probe(arguments)
+        except (ValueError, TypeError) as error:
+            raise SgoolError(f"`models.family`: the call of {self.kind} refuses {arguments}: {error}") from error
         refuse_shapes(shapes, self.kind)
         steps = self.defaults.num_inference_steps if num_inference_steps is None else num_inference_steps
         return ReplayPlan(arguments, shapes[0][1:], len(shapes), calls, steps)
