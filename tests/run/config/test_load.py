@@ -126,6 +126,8 @@ def test_an_unknown_key_is_answered_with_a_guess_and_the_valid_keys() -> None:
         ("optimization.gaussianity.dim=0", "`optimization.gaussianity.dim`: expected a whole number of at least 1"),
         ("optimization.candidates=0", "`optimization.candidates`: expected a whole number of at least 1, got 0"),
         ("optimization.choose_by=mine", "`optimization.choose_by`: expected own, global or salient, got 'mine'"),
+        ("optimization.streams=both", "`optimization.streams`: expected first or all, got 'both'"),
+        ("objective.frames=0", "`objective.frames`: expected all, or a whole number of at least 1, got 0"),
         ("budget.calls=0", "`budget.calls`: expected a whole number of at least 1, or null, got 0"),
         ("budget.seconds=0", "`budget.seconds`: expected a number above 0, or null, got 0"),
         ("+method.vanilla.budget.calls=x", "`method.vanilla.budget.calls`: expected a whole number of at least 1"),
@@ -241,14 +243,15 @@ def test_configurations_of_earlier_versions_have_no_budget_and_no_search() -> No
     from sgool.run.config import complete
 
     config = to_plain(load_config())
-    for key in ("candidates", "choose_by"):
+    for key in ("candidates", "choose_by", "streams"):
         del config["optimization"][key]
-    del config["budget"]
+    del config["budget"], config["objective"]["frames"]
     for method in config["method"].values():
         del method["budget"]
     complete(config)
     assert config["budget"] == {"calls": None, "seconds": None}
     assert (config["optimization"]["candidates"], config["optimization"]["choose_by"]) == (1, "own")
+    assert (config["optimization"]["streams"], config["objective"]["frames"]) == ("first", "all")
     assert all(method["budget"] == {} for method in config["method"].values())
 
 
