@@ -3,8 +3,8 @@
 python -m experiments.which_method.run [NAME ...] [--calls 100 | --seconds 1] [--model student] [--set hard]
     [--pairs 128] [--seeds 0 1] [--out runs/which_method]
 
-Each name is a run folder of its own, and one that was interrupted goes on. ``experiments.which_method.tables`` makes the
-tables, ``experiments.which_method.tune`` has how the settings were chosen.
+Each name is a run folder of its own, and one that was interrupted goes on. ``experiments.which_method.tables`` makes
+the tables, ``experiments.which_method.tune`` has how the settings were chosen.
 """
 
 from __future__ import annotations
@@ -43,6 +43,19 @@ METHODS: dict[str, tuple[str, ...]] = {
     "doodl": ("methods=[doodl]",),
     "reno": ("methods=[reno]",),
     "sgool": ("methods=[sgool]", *PHRASES),
+    "sgool, no search": (
+        "methods=[sgool]",
+        *PHRASES,
+        "method.sgool.optimization.candidates=1",
+        "method.sgool.optimization.search_share=null",
+    ),
+    "sgool, raw gradients": (
+        "methods=[sgool]",
+        *PHRASES,
+        "method.sgool.optimization.whiten={gradient: false, latents: false}",
+        "method.sgool.optimization.gradient_rms=0.012",
+        "method.sgool.optimization.grad_clip_value=0.036",
+    ),
     "sgool, true masks": ("methods=[sgool]", "saliency=true_masks", "match=phrases"),
     "sgool, wrong places": ("methods=[sgool]", "saliency=wrong_places", "match=phrases"),
     "sgool, phrases without regions": ("methods=[sgool]", *PHRASES, "saliency.max_regions=0"),

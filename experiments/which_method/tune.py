@@ -2,8 +2,8 @@
 
 python -m experiments.which_method.tune [NAME ...] [--calls 100] [--model student] [--out runs/which_method_tune]
 
-The prompts are ``emoji_world/tune_hard``, none of which is evaluated, with seed 7. `sgool` has two settings that matter,
-which are tried one after the other; the others have one each.
+The prompts are ``emoji_world/tune_hard``, none of which is evaluated, with seed 7. `sgool` has two settings that
+matter, which are tried one after the other; the others have one each.
 """
 
 from __future__ import annotations

@@ -293,5 +293,10 @@ class LatentPairModule(StoppedPairs, PairModule):
         """All settings that the batch's results depend on."""
         own = [self.num_optimization_steps, self.lr, *self.optimizer_settings.checkpoint_settings()]
         rules = [callback for callback in self.pair_callbacks() if isinstance(callback, UpdateCallback)]
-        search = [self.candidates, self.search_share, self.choosing and self.choosing.checkpoint_settings(), self.budget]
+        search = [
+            self.candidates,
+            self.search_share,
+            self.choosing and self.choosing.checkpoint_settings(),
+            self.budget,
+        ]
         return [*super().checkpoint_settings(), self.objective.checkpoint_settings(), own, rules, search]
