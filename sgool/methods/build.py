@@ -73,8 +73,8 @@ def build_method(name: str, entry: Mapping[str, Any], given: Ingredients) -> tup
     """Builds the method of a validated ``method.NAME``.
 
     Its class gets what it has parameters for: ``chain``, ``objective``, ``judges``, ``num_optimization_steps``, ``lr``,
-    ``momentum``, ``nesterov``, ``optimizer``, ``adam``, ``candidates``, ``search_share``, ``choosing``, ``budget``, and its
-    own keys.
+    ``momentum``, ``nesterov``, ``optimizer``, ``adam``, ``candidates``, ``search_share``, ``choosing``, ``budget``,
+    and its own keys.
 
     Args:
         name: Of the method, as in the run folder.
