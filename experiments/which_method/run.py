@@ -13,6 +13,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from experiments.controls import CONTROLS
 from sgool import fit
 from sgool.config.paths import home_path
 
@@ -31,8 +32,6 @@ MODELS: dict[str, tuple[str, ...]] = {
 }
 #: The objective of `sgool`: phrases, matched with salient regions.
 PHRASES = ("saliency=transalnet_emoji", "match=phrases")
-#: Folder with the controls in place of a detector (`experiments.which_method.detectors`).
-CONTROLS = Path(__file__).parent / "configs"
 #: Name -> the overrides that make it: vanilla, rivals, `sgool`, then what `sgool` is without one of its parts.
 METHODS: dict[str, tuple[str, ...]] = {
     "vanilla": ("methods=[vanilla]",),

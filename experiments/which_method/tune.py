@@ -26,7 +26,7 @@ TRIALS: dict[str, dict[str, tuple[str, ...]]] = {
     "doodl": {f"gradient_rms {value}": _size(value) for value in (0.006, 0.012, 0.024, 0.05)},
     "reno": {f"lr {value}": (f"method.reno.optimization.lr={value}",) for value in (5, 10, 20, 40)},
     "zero_order, same objective": {
-        f"threshold {value}": (f"method.zero_order.threshold={value}",) for value in (0.6, 0.8, 0.9, 0.95)
+        f"threshold {value}": (f"method.zero_order.threshold={value}",) for value in (0.4, 0.6, 0.8, 0.9, 0.95)
     },
     "evolution, same objective": {
         f"mutation {value}": (f"method.evolution.mutation={value}",) for value in (0.15, 0.3, 0.45, 0.6)
