@@ -12,7 +12,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments.which_method.run import MODELS, run
+from experiments.which_method.run import BETWEEN_STEPS, MODELS, run
 from experiments.which_method.tables import read_runs
 from sgool.config.paths import home_path
 
@@ -37,6 +37,13 @@ TRIALS: dict[str, dict[str, tuple[str, ...]]] = {
         },
         "gradient_rms 0.04": ("method.sgool.optimization.gradient_rms=0.04",),
     },
+    "fk_steering, same objective": {
+        f"scale {value}": (f"method.fk_steering.scale={value}",) for value in (30, 100, 300, 1000)
+    },
+    "clip_guidance": {
+        f"clip_guidance_scale {value}": (f"method.clip_guidance.clip_guidance_scale={value}",)
+        for value in (3, 10, 30, 100)
+    },
     "best_of_n, same objective": {"nothing to tune": ()},
     "best_of_n": {"nothing to tune": ()},
 }
@@ -45,13 +52,14 @@ TRIALS: dict[str, dict[str, tuple[str, ...]]] = {
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", default=list(TRIALS), metavar="NAME", help="; ".join(TRIALS))
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"by default all: {'; '.join(TRIALS)}")
     parser.add_argument("--calls", type=int, default=100)
     parser.add_argument("--model", choices=list(MODELS), default="student")
     parser.add_argument("--out", type=home_path, default=Path("runs/which_method_tune"))
     given = parser.parse_args(argv)
     print("| method | setting | scenes right | judge | calls | seconds |\n|---|---|---|---|---|---|")
-    for name in given.names:
+    left_out = BETWEEN_STEPS if given.model == "student" else ()
+    for name in given.names or [name for name in TRIALS if name not in left_out]:
         for label, more in TRIALS[name].items():
             out = given.out / label.replace(" ", "_")
             run([name], out, f"budget.calls={given.calls}", given.model, "tune_hard", 48, [7], more)

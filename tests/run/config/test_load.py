@@ -86,7 +86,7 @@ def test_an_unknown_key_is_answered_with_a_guess_and_the_valid_keys() -> None:
             "sampler=edit",
             "`sampler`: there is no choice 'edit'; did you mean `edict`? Choices: bdia, belm, ddim, dpm_solver, edict",
         ),
-        ("experiment=papr", "did you mean `paper`? Choices: compare_embedded, "),
+        ("experiment=papr", "did you mean `paper`? Choices: demo, "),
         ("method=doodl", "choose those to run with 'methods=[doodl]'"),
         ("methods=[sgol]", "unknown method 'sgol'; did you mean `sgool`? Methods: vanilla, doodl, sgool, sgool_paper, reno"),
         ("methods=[zzz]", "unknown method 'zzz'. Methods: vanilla"),
