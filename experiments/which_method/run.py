@@ -3,8 +3,8 @@
 python -m experiments.which_method.run [NAME ...] [--calls 100 | --seconds 1] [--model student] [--set hard]
     [--pairs 128] [--seeds 0 1] [--out runs/which_method]
 
-Each name is a run folder of its own, and one that was interrupted goes on. ``experiments.which_method.tables`` makes the
-tables, ``experiments.which_method.tune`` has how the settings were chosen.
+Each name is a run folder of its own, and one that was interrupted goes on. ``experiments.which_method.tables`` makes
+the tables, ``experiments.which_method.tune`` has how the settings were chosen.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from experiments.controls import CONTROLS
 from sgool import fit
 from sgool.config.paths import home_path
 
@@ -31,8 +32,6 @@ MODELS: dict[str, tuple[str, ...]] = {
 }
 #: The objective of `sgool`: phrases, matched with salient regions.
 PHRASES = ("saliency=transalnet_emoji", "match=phrases")
-#: Folder with the controls in place of a detector (`experiments.which_method.detectors`).
-CONTROLS = Path(__file__).parent / "configs"
 #: Name -> the overrides that make it: vanilla, rivals, `sgool`, then what `sgool` is without one of its parts.
 METHODS: dict[str, tuple[str, ...]] = {
     "vanilla": ("methods=[vanilla]",),
@@ -40,14 +39,32 @@ METHODS: dict[str, tuple[str, ...]] = {
     "best_of_n, same objective": ("methods=[best_of_n]", "method.best_of_n.use_saliency=true", *PHRASES),
     "zero_order, same objective": ("methods=[zero_order]", "method.zero_order.use_saliency=true", *PHRASES),
     "evolution, same objective": ("methods=[evolution]", "method.evolution.use_saliency=true", *PHRASES),
+    "fk_steering, same objective": ("methods=[fk_steering]", "method.fk_steering.use_saliency=true", *PHRASES),
+    "clip_guidance": ("methods=[clip_guidance]",),
     "doodl": ("methods=[doodl]",),
     "reno": ("methods=[reno]",),
     "sgool": ("methods=[sgool]", *PHRASES),
+    "sgool, no search": (
+        "methods=[sgool]",
+        *PHRASES,
+        "method.sgool.optimization.candidates=1",
+        "method.sgool.optimization.search_share=null",
+    ),
+    "sgool, raw gradients": (
+        "methods=[sgool]",
+        *PHRASES,
+        "method.sgool.optimization.whiten={gradient: false, latents: false}",
+        "method.sgool.optimization.gradient_rms=0.012",
+        "method.sgool.optimization.grad_clip_value=0.036",
+    ),
     "sgool, true masks": ("methods=[sgool]", "saliency=true_masks", "match=phrases"),
     "sgool, wrong places": ("methods=[sgool]", "saliency=wrong_places", "match=phrases"),
     "sgool, phrases without regions": ("methods=[sgool]", *PHRASES, "saliency.max_regions=0"),
     "sgool, regions without phrases": ("methods=[sgool]", "saliency=transalnet_emoji", "match=prompt"),
 }
+
+#: They act between denoising steps, of which the student with one step has none.
+BETWEEN_STEPS = ("fk_steering, same objective", "clip_guidance")
 
 
 def folder_of(out: Path, model: str, prompts: str, budget: str, name: str) -> Path:
@@ -90,7 +107,7 @@ def run(
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", default=list(METHODS), metavar="NAME", help="; ".join(METHODS))
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"by default all: {'; '.join(METHODS)}")
     kinds = parser.add_mutually_exclusive_group()
     kinds.add_argument("--calls", type=int, default=100, help="network calls a pair, backward passes counted as well")
     kinds.add_argument("--seconds", type=float, help="seconds a pair, in place of calls")
@@ -101,7 +118,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=home_path, default=Path("runs/which_method"))
     given = parser.parse_args(argv)
     budget = f"budget.calls={given.calls}" if given.seconds is None else f"budget.seconds={given.seconds:g}"
-    run(given.names, given.out, budget, given.model, given.prompts, given.pairs, given.seeds)
+    left_out = BETWEEN_STEPS if given.model == "student" else ()
+    names = given.names or [name for name in METHODS if name not in left_out]
+    run(names, given.out, budget, given.model, given.prompts, given.pairs, given.seeds)
 
 
 if __name__ == "__main__":

@@ -25,8 +25,8 @@ MEASURES = ("scene", "judge")
 def read_runs(folder: Path) -> dict[str, pd.DataFrame]:
     """Reads the records of a budget's runs: name -> a row for each finished pair, indexed by pair id.
 
-    Columns are ``prompt``, ``category``, ``scene`` (0 or 100), ``judge``, ``calls`` (forward and backward), ``seconds``,
-    and the first two measures of the first image, ``scene_initial`` and ``judge_initial``.
+    Columns are ``prompt``, ``category``, ``scene`` (0 or 100), ``judge``, ``calls`` (forward and backward),
+    ``seconds``, and the first two measures of the first image, ``scene_initial`` and ``judge_initial``.
     """
     found = {}
     for name in METHODS:

@@ -19,7 +19,16 @@ from sgool.metrics.panel import JudgePanel
 from sgool.objectives import Objective, Term
 
 #: Entries of ``method.NAME`` that say what a method gets, and are no arguments of its class.
-_NO_ARGUMENTS = ("kind", "use_saliency", "use_crops", "clamp_images", "optimization", "same_budget_as", "budget")
+_NO_ARGUMENTS = (
+    "kind",
+    "use_saliency",
+    "use_crops",
+    "clamp_images",
+    "optimization",
+    "same_budget_as",
+    "budget",
+    "saliency",
+)
 #: Entries of ``optimization`` that are arguments of a module; the others are those of `default_callbacks`.
 _OF_THE_MODULE = (
     "num_optimization_steps",

@@ -1,8 +1,12 @@
-"""Saliency detectors that serve as controls: the true masks of the embedded world, and attention in a wrong place."""
+"""Saliency detectors that serve as controls: the true masks of the embedded world, and attention in a wrong place.
+
+`CONTROLS` is the folder of their configurations, for ``--config-dir``.
+"""
 
 from __future__ import annotations
 
 import zlib
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -10,6 +14,8 @@ from torch import Tensor
 from sgool.models.networks import Networks
 from sgool.saliency.base import check_images
 from sgool.saliency.build import build_detector
+
+CONTROLS = Path(__file__).parent
 
 
 class TrueMasks:
