@@ -29,6 +29,7 @@ SMALL = (
     "sampler=native",
     "optimization.num_optimization_steps=2",
     "objective.crops.num=2",
+    "method.sgool.optimization.candidates=2",
 )
 
 
