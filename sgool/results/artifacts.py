@@ -65,10 +65,10 @@ def encode_artifacts(
         raise ValueError(f"images must be named initial and final, got {', '.join(unknown)}")
     if saliency_map is not None:
         image = images.get("final", images.get("initial"))
-        size = None if image is None or image.ndim == 4 else tuple(image.shape[-2:])
-        files["saliency.png"] = encode_saliency(_as_picture(saliency_map), size)
+        size = None if image is None or _is_video(image) else tuple(image.shape[-2:])
+        files["saliency.png"] = encode_saliency(_as_picture(saliency_map, 1), size)
     for name, image in images.items():
-        if image.ndim == 4:
+        if _is_video(image):
             files[f"{name}.gif"] = encode_gif(_to_uint8(to_float32(image)))
     if history:
         files["history.csv"] = encode_history(history)
@@ -95,15 +95,19 @@ def encode_pictures(
     for name, image in images.items():
         update = None if name in _OF_THE_START else int(name) if name.isdecimal() else record.best_step
         texts = {} if name in _NOT_GENERATED else picture_texts(record, update, tuple(image.shape[-2:]), origin)
-        if image.ndim == 4:
+        if _is_video(image):
             texts[FRAMES] = str(image.shape[1])
-        files[f"{name}.png"] = encode_image(_as_picture(image), texts)
+        files[f"{name}.png"] = encode_image(_as_picture(image, 3), texts)
     return files
 
 
-def _as_picture(image: Array) -> Array:
+def _is_video(image: Array, channels: int = 3) -> bool:
+    return bool(image.ndim == 4 and image.shape[0] == channels)
+
+
+def _as_picture(image: Array, channels: int) -> Array:
     """Returns an image or map as it is, and a video or its maps (C, F, H, W) as a contact sheet."""
-    return contact_sheet(to_float32(image)) if image.ndim == 4 else image
+    return contact_sheet(to_float32(image)) if _is_video(image, channels) else image
 
 
 def to_float32(value: Array) -> NDArray[np.float32]:
