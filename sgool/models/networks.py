@@ -62,6 +62,7 @@ class Networks:
             vae_dtype=options.get("vae_dtype") and getattr(torch, options["vae_dtype"]),
             family=options.get("family"),
             call=options.get("call"),
+            loading=options,
         )
         return models
 
