@@ -11,7 +11,12 @@ from sgool.config.rules import Each, Rule, Schema, Variants, check, choice, list
 from sgool.config.rules import number as finite
 from sgool.errors import ConfigError
 
-_COMPONENT: dict[str, Schema] = {name: optional(text()) for name in ("file", "subfolder", "class")} | {"path": text()}
+_COMPONENT: dict[str, Schema] = {
+    "path": text(),
+    "file": optional(text()),
+    "subfolder": optional(text()),
+    "class": optional(text()),
+}
 _LORA: dict[str, Schema] = {"path": text(), "file": optional(text()), "weight": finite()}
 _PARTS = optional(list_of(text()))
 _QUANTIZATION = Variants(

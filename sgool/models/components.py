@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from sgool.config.loading import Component, is_gguf
-from sgool.config.single_file import is_single_file
+from sgool.config.sources import is_single_file
 from sgool.config.variants import has_plain_weights, variants_of
 from sgool.errors import SgoolError
 from sgool.models.checkpoints import load_strictly, read_state

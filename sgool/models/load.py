@@ -12,7 +12,7 @@ import torch
 
 from sgool.config.loading import Loading
 from sgool.config.pipeline import KIND_FILES, class_problems, kind_problems
-from sgool.config.single_file import is_single_file
+from sgool.config.sources import is_single_file
 from sgool.config.variants import only_variant
 from sgool.config.weights import chosen_variant, folder_files, missing_weights
 from sgool.errors import SgoolError

@@ -84,7 +84,8 @@ def _adapters(part: Any) -> int:
     """Returns the number of a network's layers that the LoRA has changed."""
     if not isinstance(part, nn.Module):
         return 0
-    return sum(_NAME in module.lora_A for module in part.modules() if hasattr(module, "lora_A"))
+    adapters: list[Any] = [getattr(module, "lora_A", ()) for module in part.modules()]
+    return sum(_NAME in names for names in adapters)
 
 
 def _other_base(pipeline: Any, lora: Lora, why: str) -> SgoolError:

@@ -14,7 +14,7 @@ import torch
 from safetensors import SafetensorError
 
 from sgool.config.loading import Loading
-from sgool.config.single_file import is_single_file
+from sgool.config.sources import is_single_file
 from sgool.errors import SgoolError
 from sgool.models.components import load_component, own_component
 from sgool.models.dtypes import dtype_option
@@ -81,8 +81,8 @@ def open_pipeline(opening: Opening) -> Any:
     loading, described = opening.loading, opening.described
     index = read_index(described)
     if unknown := [name for name in loading.components if name not in index]:
-        parts = ", ".join(name for name, entry in index.items() if isinstance(entry, list))
-        raise SgoolError(f"`models.components`: the pipeline has these parts: {parts}; got {', '.join(unknown)}")
+        known = ", ".join(name for name, entry in index.items() if isinstance(entry, list))
+        raise SgoolError(f"`models.components`: the pipeline has these parts: {known}; got {', '.join(unknown)}")
     refuse_unknown_parts(loading.quantization, index)
     parts: dict[str, Any] = {name: None for name in _left_out(index)}
     for name, part in loading.components.items():

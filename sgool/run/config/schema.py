@@ -72,6 +72,8 @@ _PRESET: dict[str, Schema] = {
     "num_optimization_steps": optional(integer(1)),
     "gradient_rms": optional(number(above=0)),
     "grad_clip_value": optional(number(above=0)),
+    "timesteps": optional(list_of(number(least=0))),
+    "reno_lr": optional(number(above=0)),
 }
 _MODELS["preset"] = _PRESET
 
