@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from sgool.config.loading import Component, Loading, loading_problems
+from sgool.config.loading import Component, Loading, loading_problems, missing_package
 from sgool.config.paths import asset_path
 from sgool.errors import ConfigError
 
@@ -77,6 +77,14 @@ def source_problems(models: Mapping[str, Any]) -> Iterator[str]:
         yield from _missing(key, place)
     for name, part in loading.components.items():
         yield from _component_problems(name, part, folder)
+    for tokenizer in sorted(folder.glob("tokenizer*")):
+        if tokenizer.name not in loading.components and needs_sentencepiece(tokenizer):
+            yield from missing_package("sentencepiece", f"`models.path`: {tokenizer}", "sentencepiece")
+
+
+def needs_sentencepiece(tokenizer: Path) -> bool:
+    """Whether a folder has a tokenizer in SentencePiece's format alone, as T5's often are."""
+    return any(tokenizer.glob("*.model")) and not (tokenizer / "tokenizer.json").is_file()
 
 
 def _missing(key: str, place: str) -> Iterator[str]:

@@ -115,6 +115,11 @@ def _cannot_load(key: str, source: str, error: Exception, unreachable: str | Non
         give = f"give a folder with {key}=PATH (`hf download {source} --local-dir PATH` makes one)"
         return SgoolError(f"`{key}`: {not_cached(repr(source), unreachable, give)}")
     why = (str(error).strip() or type(error).__name__).splitlines()[0]
+    if isinstance(error, ImportError) or "sentencepiece" in str(error).lower():
+        extra = "sentencepiece" if "sentencepiece" in str(error).lower() else "quantization"
+        return SgoolError(
+            f"`{key}`: {source!r} needs a package that is not installed: {why} (pip install 'sgool[{extra}]')"
+        )
     mend = "a missing file: write the folder again" if local else "check the id and the network, or give a folder"
     what = "a pipeline" if key == "models.path" else "it"
     return SgoolError(f"`{key}`: could not load {what} from {source!r}: {why} ({mend})")

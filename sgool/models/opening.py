@@ -19,11 +19,11 @@ from sgool.errors import SgoolError
 from sgool.models.components import load_component, own_component
 from sgool.models.dtypes import dtype_option
 from sgool.models.loras import fuse_lora
-from sgool.models.quantization import is_quantised, refuse_unknown_parts
+from sgool.models.quantization import check_quantization, is_quantised
 from sgool.models.schedule import other_scheduler
 
 #: What diffusers, transformers and their readers of files raise where something is not what it should be.
-LOADING_ERRORS = (OSError, ValueError, TypeError, SafetensorError, UnpicklingError)
+LOADING_ERRORS = (OSError, ValueError, TypeError, ImportError, SafetensorError, UnpicklingError)
 
 
 class NotLoadedError(Exception):
@@ -83,7 +83,7 @@ def open_pipeline(opening: Opening) -> Any:
     if unknown := [name for name in loading.components if name not in index]:
         known = ", ".join(name for name, entry in index.items() if isinstance(entry, list))
         raise SgoolError(f"`models.components`: the pipeline has these parts: {known}; got {', '.join(unknown)}")
-    refuse_unknown_parts(loading.quantization, index)
+    check_quantization(loading.quantization, index)
     parts: dict[str, Any] = {name: None for name in _left_out(index)}
     for name, part in loading.components.items():
         with _named(f"models.components.{name}", part.path):

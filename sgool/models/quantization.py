@@ -19,16 +19,22 @@ def is_quantised(quantization: Mapping[str, Any] | None, part: str) -> bool:
     return bool(quantization) and part in (quantization["parts"] or ("unet", "transformer"))  # type: ignore[index]
 
 
-def refuse_unknown_parts(quantization: Mapping[str, Any] | None, index: Mapping[str, Any]) -> None:
-    """Refuses parts that a pipeline does not have.
+def check_quantization(quantization: Mapping[str, Any] | None, index: Mapping[str, Any]) -> None:
+    """Refuses quantised weights that cannot be made here.
 
     Raises:
-        SgoolError: There are such, or the backend's package is not installed.
+        SgoolError: There are parts that the pipeline does not have, the backend's package is not installed, or it
+            needs a GPU.
     """
     if not quantization:
         return
     if problems := list(missing_package(quantization["backend"], "`models.quantization`", "quantization")):
         raise SgoolError(problems[0])
+    if quantization["backend"] == "bitsandbytes" and not torch.cuda.is_available():
+        raise SgoolError(
+            "`models.quantization`: bitsandbytes quantises on a GPU alone, and torch sees none; use "
+            "{backend: torchao, weights: int8}"
+        )
     if unknown := [part for part in quantization["parts"] or () if part not in index]:
         raise SgoolError(f"`models.quantization.parts`: the pipeline has no {', '.join(unknown)}")
 

@@ -69,9 +69,7 @@ def test_a_newcomers_command_runs(name: str, tmp_path: Path) -> None:
     judge = ["models.judges={judge: {model: emoji_world/judge, pretrained: null}}"]
     command = ["fit", f"models={name}", f"models.path='{tmp_path / 'model'}'", f"methods=[{','.join(METHODS)}]"]
     run = tmp_path / "run"
-    result = CliRunner().invoke(
-        app, [*command, *SMALL, *CLIPS, *judge, *size, *steps, *beside, f"run_dir='{run}'"]
-    )
+    result = CliRunner().invoke(app, [*command, *SMALL, *CLIPS, *judge, *size, *steps, *beside, f"run_dir='{run}'"])
     assert result.exit_code == 0, result.output
     for method in METHODS:
         (record,) = [json.loads(file.read_text()) for file in (run / "pairs" / method).glob("*/record.json")]
