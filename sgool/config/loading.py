@@ -35,7 +35,6 @@ LOADING: dict[str, Rule] = {
     "scheduler": optional(mapping("a scheduler's class and settings")),
     "loras": optional(Rule("a list of mappings with path and weight", lambda value: isinstance(value, list))),
     "quantization": optional(mapping("backend and weights")),
-    "offload": optional(choice("model", "sequential", "group")),
 }
 
 
@@ -82,7 +81,6 @@ class Loading:
         scheduler: Name of another scheduler's ``class``, and settings that differ from the model's.
         loras: In the order in which they are fused.
         quantization: ``backend``, ``weights`` and ``parts`` of quantised weights.
-        offload: Where weights wait that are not in use.
     """
 
     config: str | None = None
@@ -91,7 +89,6 @@ class Loading:
     scheduler: Mapping[str, Any] = field(default_factory=dict)
     loras: Sequence[Lora] = ()
     quantization: Mapping[str, Any] | None = None
-    offload: str | None = None
 
     @classmethod
     def of(cls, options: Mapping[str, Any] | None) -> Loading:

@@ -92,7 +92,7 @@ class ChainSetting:
             compile: Whether torch.compile translates the denoising network at its first calls.
             family: Name of the model's family; None: that of the pipeline's class.
             call: Arguments of the pipeline's ``__call__`` that differ from their defaults.
-            loading: Any of config, variant, components, scheduler, loras, quantization and offload; see
+            loading: Any of config, variant, components, scheduler, loras and quantization; see
                 `sgool.config.loading.Loading`.
             **options: Further arguments of `Chain`.
 

@@ -57,7 +57,7 @@ def load_models(
         vae_dtype: Data type of the autoencoder's weights; None: ``dtype``. Some autoencoders overflow in float16.
         family: Name of the model's family; None: that of the pipeline's class (`sgool.config.families`).
         call: Arguments of the pipeline's ``__call__`` that differ from their defaults, such as ``max_sequence_length``.
-        loading: Any of config, variant, components, scheduler, loras, quantization and offload, as `models` has them
+        loading: Any of config, variant, components, scheduler, loras and quantization, as `models` has them
             (docs/models.md); see `sgool.config.loading.Loading`.
 
     Raises:
@@ -115,11 +115,12 @@ def _cannot_load(key: str, source: str, error: Exception, unreachable: str | Non
         give = f"give a folder with {key}=PATH (`hf download {source} --local-dir PATH` makes one)"
         return SgoolError(f"`{key}`: {not_cached(repr(source), unreachable, give)}")
     why = (str(error).strip() or type(error).__name__).splitlines()[0]
-    if isinstance(error, ImportError) or "sentencepiece" in str(error).lower():
-        extra = "sentencepiece" if "sentencepiece" in str(error).lower() else "quantization"
+    if "sentencepiece" in why.lower():
         return SgoolError(
-            f"`{key}`: {source!r} needs a package that is not installed: {why} (pip install 'sgool[{extra}]')"
+            f"`{key}`: {source!r} needs sentencepiece: pip install 'sgool[sentencepiece]'"
         )
+    if isinstance(error, ImportError):
+        return SgoolError(f"`{key}`: {source!r} needs a package that is not here: {why}")
     mend = "a missing file: write the folder again" if local else "check the id and the network, or give a folder"
     what = "a pipeline" if key == "models.path" else "it"
     return SgoolError(f"`{key}`: could not load {what} from {source!r}: {why} ({mend})")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
@@ -137,9 +137,10 @@ def _whole(opening: Opening, kind: Any, index: Mapping[str, Any], parts: dict[st
         apart = is_quantised(quantization, name) or (name == "vae" and opening.vae_dtype is not None)
         if apart and isinstance(entry, list) and name not in parts:
             dtype, variant = opening.dtype_of(name), opening.variant
-            options[name] = own_component(
-                name, opening.source, index, dtype=dtype, variant=variant, quantization=quantization
-            )
+            with _named("models.quantization", quantization["backend"]) if quantization else nullcontext():
+                options[name] = own_component(
+                    name, opening.source, index, dtype=dtype, variant=variant, quantization=quantization
+                )
     if opening.variant is not None:
         options["variant"] = opening.variant
     return kind.from_pretrained(opening.source, **options)

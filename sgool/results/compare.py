@@ -37,7 +37,6 @@ NOT_COMPARED: tuple[str, ...] = (
     "data.duplicates",
     "models.device",
     "models.compile",
-    "models.offload",
     "models.preset",
     "engine.name",
     "engine.memory_mib",

@@ -16,7 +16,7 @@ from diffusers import (
     StableDiffusionXLPipeline,
 )
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
 from sgool.diffusion import Chain, build_sampler
 from sgool.errors import ConfigError, SgoolError
@@ -130,7 +130,7 @@ def test_a_tiny_autoencoder_decodes_as_in_the_pipeline(name: str, folders: Path,
     assert type(chain.family.vae).__name__ == "AutoencoderTiny"  # type: ignore[attr-defined]
     latents = first_latents(1, tuple(chain.latent_shape()))[None, None]
     latents.requires_grad_()
-    image = chain.with_prompts(["a red cat"], [""] if guidance > 1 else None)(latents)
+    image = chain.with_prompts(["a red cat"], [""] if guidance > 1 else None)(latents).images[0]
     binned: dict[str, Any] = {"use_resolution_binning": False, "clean_caption": False} if name == "pixart_sigma" else {}
     own = pipeline(
         "a red cat",
@@ -227,8 +227,8 @@ def test_another_scheduler_is_made_as_diffusers_makes_it(folders: Path) -> None:
 
 def test_all_that_is_wrong_is_said_at_once(folders: Path) -> None:
     with pytest.raises(ConfigError) as caught:
-        load_models(folders / "sdxl", loading={"offload": "disk", "components": {"vae": 3}, "loras": [{"weight": "x"}]})
-    for key in ("models.offload", "models.components.vae.path", "models.loras[0].path", "models.loras[0].weight"):
+        load_models(folders / "sdxl", loading={"variant": "f p", "components": {"vae": 3}, "loras": [{"weight": "x"}]})
+    for key in ("models.variant", "models.components.vae.path", "models.loras[0].path", "models.loras[0].weight"):
         assert f"`{key}`: expected" in str(caught.value)
 
 
