@@ -66,10 +66,11 @@ def source_problems(models: Mapping[str, Any]) -> Iterator[str]:
             "`models.config`: expected null with a pipeline's folder or hub id, which has its own configuration, got "
             f"{models['config']!r}; it is for models.path=FILE"
         )
-    if problems := list(loading_problems(models)):
-        yield from problems
-        return
-    loading = Loading.of(models)
+    yield from loading_problems(models)
+    try:
+        loading = Loading.of(models)
+    except ConfigError:
+        return  # said already
     folder = Path(asset_path(described_by(models)))
     places = [("models.config", loading.config)] if loading.config else []
     places += [(f"models.components.{name}", part.path) for name, part in loading.components.items()]

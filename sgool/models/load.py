@@ -116,9 +116,7 @@ def _cannot_load(key: str, source: str, error: Exception, unreachable: str | Non
         return SgoolError(f"`{key}`: {not_cached(repr(source), unreachable, give)}")
     why = (str(error).strip() or type(error).__name__).splitlines()[0]
     if "sentencepiece" in why.lower():
-        return SgoolError(
-            f"`{key}`: {source!r} needs sentencepiece: pip install 'sgool[sentencepiece]'"
-        )
+        return SgoolError(f"`{key}`: {source!r} needs sentencepiece: pip install 'sgool[sentencepiece]'")
     if isinstance(error, ImportError):
         return SgoolError(f"`{key}`: {source!r} needs a package that is not here: {why}")
     mend = "a missing file: write the folder again" if local else "check the id and the network, or give a folder"
