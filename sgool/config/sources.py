@@ -12,6 +12,12 @@ from sgool.config.loading import Component, Loading, loading_problems, missing_p
 from sgool.config.paths import asset_path
 from sgool.errors import ConfigError
 
+#: Part -> the key of its configuration by which another one has to equal it, and what the key says.
+_CHANNELS = {
+    "vae": ("latent_channels", "channels of latents"),
+    "unet": ("in_channels", "input channels"),
+    "transformer": ("in_channels", "input channels"),
+}
 _SUFFIXES = (".safetensors", ".ckpt", ".bin", ".pt", ".pth", ".gguf")
 
 
@@ -104,16 +110,15 @@ def _component_problems(name: str, part: Component, folder: Path) -> Iterator[st
     place = Path(part.path).expanduser()
     if part.file is not None and place.is_dir() and not (place / (part.subfolder or "") / part.file).is_file():
         yield f"`models.components.{name}.file`: there is no file {part.file!r} in {part.path!r}"
-    config, own = _own_config(name, part), _read(folder / name / "config.json")
-    for key, what in (("latent_channels", "channels of latents"), ("in_channels", "input channels")):
-        if name in ("vae", "unet", "transformer") and None not in (config.get(key), own.get(key)):
-            if name == "vae" and key == "in_channels":
-                continue
-            if config[key] != own[key]:
-                yield (
-                    f"`models.components.{name}`: expected {own[key]} {what}, as the pipeline's own has, got "
-                    f"{config[key]}: {part.path!r} is for another model"
-                )
+    if name not in _CHANNELS:
+        return
+    key, what = _CHANNELS[name]
+    got, expected = _own_config(name, part).get(key), _read(folder / name / "config.json").get(key)
+    if None not in (got, expected) and got != expected:
+        yield (
+            f"`models.components.{name}`: expected {expected} {what}, as the pipeline's own has, got {got}: "
+            f"{part.path!r} is for another model"
+        )
 
 
 def _own_config(name: str, part: Component) -> Mapping[str, Any]:
