@@ -232,6 +232,18 @@ def test_a_choice_without_override_or_without_a_slash(tmp_path: Path) -> None:
     assert "Write `override /sampler: ...`, with a slash." in problems("experiment=slash", config_dir=tmp_path)
 
 
+def test_a_model_that_chooses_the_sampler(tmp_path: Path) -> None:
+    own = "defaults:\n  - sd14\n  - override /sampler{}: native\n  - _self_\npath: emoji_world\n"
+    write(tmp_path, "models/mine.yaml", own.format(""))
+    message = problems("models=mine", config_dir=tmp_path)
+    assert message.endswith("Write `override /sampler@_global_.sampler: ...`.")
+    write(tmp_path, "models/mine.yaml", own.format("@_global_.sampler"))
+    assert plain("models=mine", config_dir=tmp_path)["sampler"]["name"] == "native"
+    assert plain("models=mine", "sampler=edict", config_dir=tmp_path)["sampler"]["name"] == "edict"
+    found = plain("models=mine", "experiment=paper", config_dir=tmp_path)
+    assert (found["sampler"]["name"], found["models"]["path"]) == ("edict", "emoji_world")
+
+
 # Methods of one's own
 
 
