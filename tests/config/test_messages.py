@@ -61,7 +61,6 @@ def test_the_override_that_a_message_prints_works(path: str) -> None:
         ("methods=vanilla sgool", "a list is written 'methods=[vanilla,sgool]'"),
         ("method=sgool", "choose those to run with 'methods=[sgool]'"),
         ("data.seeds=0,1", "a list is written 'data.seeds=[0,1]'"),
-        ("saliency.detector.scales=64", "a list is written 'saliency.detector.scales=[64]'"),
         ("judges=lpips,change", "a list is written 'judges=[lpips,change]'"),
         ("name=2024", "a text like that is written 'name=\"2024\"'"),
         ("run_dir=[x]", "a text like that is written 'run_dir=\"[x]\"'"),
