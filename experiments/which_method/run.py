@@ -37,7 +37,12 @@ METHODS: dict[str, tuple[str, ...]] = {
     "vanilla": ("methods=[vanilla]",),
     "best_of_n": ("methods=[best_of_n]",),
     "best_of_n, same objective": ("methods=[best_of_n]", "method.best_of_n.use_saliency=true", *PHRASES),
-    "zero_order, same objective": ("methods=[zero_order]", "method.zero_order.use_saliency=true", *PHRASES),
+    "zero_order, same objective": (
+        "methods=[zero_order]",
+        "method.zero_order.use_saliency=true",
+        "method.zero_order.threshold=0.6",
+        *PHRASES,
+    ),
     "evolution, same objective": ("methods=[evolution]", "method.evolution.use_saliency=true", *PHRASES),
     "fk_steering, same objective": ("methods=[fk_steering]", "method.fk_steering.use_saliency=true", *PHRASES),
     "clip_guidance": ("methods=[clip_guidance]",),

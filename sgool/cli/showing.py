@@ -170,7 +170,8 @@ def models() -> None:
     typer.echo(
         "Other weights:\n"
         "  sgool fit models=sd14                          Stable Diffusion 1.4 from the hub\n"
-        "  sgool fit models=sd14 models.path=/a/folder    a Stable Diffusion 1.x or 2.x folder as diffusers saves it\n"
+        "  sgool fit models=sdxl_turbo models.path=/a/folder    SDXL-Turbo from a folder as diffusers saves it\n"
+        "  (also SD 1.x to 3.5, FLUX, PixArt, Sana and Wan: docs/models.md)\n"
         "  sgool fit models.guide='{model: ViT-L-14, pretrained: laion2b_s32b_b82k}'    another guidance CLIP"
     )
 

@@ -226,6 +226,9 @@ def _first_part(error: Exception, folders: Sequence[Path]) -> str:
     below = re.match(r"In '((\w+)/.*?)': Could not override '[\w/]+@\2\.", text)
     if below and below[2] in PACKAGES and (lacking := list(_headerless([below[1]], folders))):
         return _needs_header(below[2], lacking)
+    # Within a group's file, another group's name means one below the file's own keys.
+    if nested := re.match(r"In '(\w+)/.*': Could not override '(\w+)@\1\.\2'", text):
+        text += f" Write `override /{nested[2]}@_global_.{nested[2]}: ...`."
     if wrong := re.match(r"In '(\w+)/.*': Could not override '\1/(\w+)@", text):
         text += f" Write `override /{wrong[2]}: ...`, with a slash."
     return text

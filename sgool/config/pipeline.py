@@ -6,7 +6,8 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, TypeAlias
 
 from sgool.config.families import FAMILIES, REPLAY, family_for, known_families, replay_call_problems, unknown_call
 from sgool.config.paths import asset_path
@@ -16,6 +17,9 @@ _UNET = "unet/config.json"
 _FILES = (_INDEX, _UNET, "vae/config.json", "scheduler/scheduler_config.json")
 #: The small files of a pipeline that say what kind it is.
 KIND_FILES = (_INDEX, _UNET)
+#: Configurations of parts that are not a folder's own, by their names.
+Replaced: TypeAlias = Mapping[str, Mapping[str, Any]]
+_NONE_REPLACED: Replaced = MappingProxyType({})
 _HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*", re.ASCII)
 
 
@@ -107,13 +111,21 @@ def _cached(path: str) -> dict[str, Path]:
     return {name: Path(file) for name, file in found.items() if isinstance(file, str)}
 
 
-def size_problems(path: str, height: int | None, width: int | None) -> Iterator[str]:
+def size_problems(
+    path: str, height: int | None, width: int | None, replaced: Replaced = _NONE_REPLACED
+) -> Iterator[str]:
     """Yields a problem for each side that the networks of a folder cannot make.
 
     Nothing is reported where the folder's files do not say.
+
+    Args:
+        path: The folder, embedded model or hub id.
+        height: Height of the images in pixels; None: the model's own.
+        width: Their width.
+        replaced: Configurations of parts that are not the folder's own, by their names.
     """
     folder = Path(asset_path(path))
-    multiple, factor, default = _sides(folder)
+    multiple, factor, default = _sides(folder, replaced)
     if not multiple:
         return
     for name, side, own in (("height", height, default[0]), ("width", width, default[1])):
@@ -126,12 +138,14 @@ def size_problems(path: str, height: int | None, width: int | None) -> Iterator[
             )
 
 
-def _sides(folder: Path) -> tuple[int, int, tuple[int | None, int | None]]:
+def _sides(folder: Path, replaced: Replaced) -> tuple[int, int, tuple[int | None, int | None]]:
     """Returns what the sides of images are a multiple of, the VAE's factor, and the model's own size in pixels.
 
     These are the rules of the families' `latent_shape`; 0 where the files do not say.
     """
-    unet, vae, transformer = (_read(folder / part / "config.json") for part in ("unet", "vae", "transformer"))
+    unet, vae, transformer = (
+        replaced.get(part) or _read(folder / part / "config.json") for part in ("unet", "vae", "transformer")
+    )
     family = family_for(str(_read(folder / _INDEX).get("_class_name")))
     blocks = vae.get("block_out_channels") or vae.get("encoder_block_out_channels") or vae.get("dim_mult")
     if family is None or not (isinstance(blocks, list) and blocks):
@@ -159,12 +173,13 @@ def guidance_problems(path: str, guidance_scale: float | None) -> Iterator[str]:
         yield no_guidance(path, guidance_scale)
 
 
-def clipping_problems(path: str) -> Iterator[str]:
+def clipping_problems(path: str, replaced: Replaced = _NONE_REPLACED) -> Iterator[str]:
     """Yields a problem if a folder's scheduler says that it clips, so that its steps are not linear.
 
-    A scheduler that clips by its class's default shows when its steps are read out.
+    A scheduler that clips by its class's default shows when its steps are read out. For ``replaced`` see
+    `size_problems`.
     """
-    config = _read(Path(asset_path(path)) / "scheduler" / "scheduler_config.json")
+    config = replaced.get("scheduler") or _read(Path(asset_path(path)) / "scheduler" / "scheduler_config.json")
     kind = str(config.get("_class_name"))
     # Other classes keep a file's `clip_sample` without reading it.
     keys = ("clip_sample", "thresholding") if kind.startswith(("DDIM", "DDPM", "LCM", "TCD")) else ("thresholding",)
@@ -180,7 +195,8 @@ def not_linear(kind: str, cuts: Sequence[str]) -> str:
         cuts: Those of its settings that cut off large numbers.
     """
     why = f" with {' and '.join(cuts)}, which cuts off large numbers" if cuts else ""
-    mend = f"set {' and '.join(cuts)} to false in its scheduler_config.json, or " if cuts else ""
+    off = ", ".join(f"{cut}: false" for cut in cuts)
+    mend = f"switch it off ('models.scheduler={{{off}}}'), or " if cuts else ""
     return (
         f"`sampler`: native needs a scheduler whose steps are linear, got {kind}{why}; {mend}use sampler=ddim, which "
         "never cuts off"

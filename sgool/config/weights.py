@@ -9,11 +9,12 @@ import json
 import os
 import re
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from sgool.config.paths import asset_path
+from sgool.config.variants import named, variant_of
 
 _SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".tar")
 #: In the order in which open_clip looks for a folder's weights.
@@ -73,27 +74,42 @@ def file_problem(path: Path) -> str | None:
     return None
 
 
-def folder_files(folder: Path) -> list[Path]:
+def folder_files(folder: Path, variant: str | None = None) -> list[Path]:
     """Returns the files of weights that are read from a folder in the layout of diffusers, open_clip or transformers.
 
-    Files beside them (other variants, other formats) are not read, so they do not matter.
+    Files beside them (other variants, other formats) are not read, so they do not matter. Networks without files of the
+    variant are read from their plain ones.
     """
     if (folder / "model_index.json").is_file():
-        files = [file for part, names in _PARTS.items() for file in _first(folder / part, names)]
+        files = [file for part, names in _PARTS.items() for file in _weights(folder / part, names, variant)]
         return [*files, *sorted((folder / "tokenizer").glob("*.*"))]
     if (folder / "open_clip_config.json").is_file():
         return _first(folder, _OPEN_CLIP)
     return _first(folder, _TRANSFORMERS) if (folder / "config.json").is_file() else []
 
 
-def missing_weights(folder: Path) -> list[str]:
-    """Returns a sentence for each network of a pipeline's folder whose weights are not there."""
+def missing_weights(folder: Path, variant: str | None = None, replaced: Collection[str] = ()) -> list[str]:
+    """Returns a sentence for each network of a pipeline's folder whose weights are not there.
+
+    Args:
+        folder: Folder of the pipeline.
+        variant: Variant whose files are read, if any.
+        replaced: Networks that come from elsewhere.
+    """
     sentences = []
-    for part, names in ((folder / part, names) for part, names in _PARTS.items()):
-        if part.is_dir() and not _first(part, names):
+    for name, names in _PARTS.items():
+        part = folder / name
+        if part.is_dir() and name not in replaced and not _weights(part, names, variant):
             found = ", ".join(sorted(os.listdir(part))[:8]) or "nothing"
             sentences.append(f"{part}: expected weights ({names[0]} or {names[2]}), found {found}")
     return sentences
+
+
+def chosen_variant(folder: Path, wanted: str | None, replaced: Collection[str] = ()) -> tuple[str | None, str | None]:
+    """Returns the variant that a pipeline's folder is read from; see `sgool.config.variants.variant_of`."""
+    parts = {name: names for name, names in _PARTS.items() if (folder / name).is_dir() and name not in replaced}
+    lacking = [name for name, names in parts.items() if not _first(folder / name, names)]
+    return variant_of(folder, wanted, lacking, list(parts))
 
 
 def weights_problems(node: Any, key: str) -> Iterator[str]:
@@ -115,6 +131,11 @@ def weights_problems(node: Any, key: str) -> Iterator[str]:
         # An empty file is a matter of its loader: it stands for weights where only the configuration is looked at.
         files = [path] if path.is_file() and path.stat().st_size else folder_files(path) if path.is_dir() else []
         yield from (f"`{key}`: {problem}" for file in files if (problem := file_problem(file)))
+
+
+def _weights(part: Path, names: tuple[str, ...], variant: str | None) -> list[Path]:
+    """Returns the files of a network: those of the variant, else the plain ones."""
+    return _first(part, tuple(named(name, variant) for name in names)) or _first(part, names)
 
 
 def _first(folder: Path, names: tuple[str, ...]) -> list[Path]:

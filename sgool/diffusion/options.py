@@ -11,9 +11,11 @@ from typing import ClassVar
 
 from sgool.config.families import REPLAY
 from sgool.config.kinds import Kind
+from sgool.config.loading import LOADING
 from sgool.config.options import Config, CustomOptions, Options, option, required
 from sgool.config.pipeline import clipping_problems, guidance_problems, steps_problems
 from sgool.config.rules import choice, flag, integer, list_of, number, optional
+from sgool.config.sources import described_by, replaced_configs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +29,7 @@ class SamplerOptions(Options):
         adds_noise: Whether it may add noise on the way, as far as is known before a model loads.
     """
 
-    sees: ClassVar[tuple[str, ...]] = ("models.path",)
+    sees: ClassVar[tuple[str, ...]] = ("models.path", *(f"models.{key}" for key in LOADING))
     invertible: ClassVar[bool | None] = False
     has_inverse: ClassVar[bool | None] = False
     guidable: ClassVar[bool | None] = False
@@ -40,8 +42,8 @@ class SamplerOptions(Options):
         """Yields a problem if there are more denoising steps than the model was trained with."""
         yield from super().problems(where, config)
         if self.num_inference_steps is not None:
-            yield from steps_problems(config["models"]["path"], self.num_inference_steps)
-        yield from guidance_problems(config["models"]["path"], self.guidance_scale)
+            yield from steps_problems(described_by(config["models"]), self.num_inference_steps)
+        yield from guidance_problems(described_by(config["models"]), self.guidance_scale)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,8 +112,9 @@ class NativeOptions(SamplerOptions):
     def problems(self, where: str, config: Config) -> Iterator[str]:
         """Yields a problem for a scheduler that clips, and for timesteps or sigmas that do not fit the steps."""
         yield from super().problems(where, config)
-        if config["models"].get("family") != REPLAY:  # a pipeline's own call may clip
-            yield from clipping_problems(config["models"]["path"])
+        models = config["models"]
+        if models.get("family") != REPLAY:  # a pipeline's own call may clip
+            yield from clipping_problems(described_by(models), replaced_configs(models))
         if self.timesteps is not None and self.sigmas is not None:
             yield f"`{where}.timesteps`, `{where}.sigmas`: expected one of the two at most, got both"
         for name, values in (("timesteps", self.timesteps), ("sigmas", self.sigmas)):

@@ -77,12 +77,14 @@ class ChainSetting:
         compile: bool = False,
         family: str | None = None,
         call: Mapping[str, Any] | None = None,
+        loading: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> SettingT:
         """Loads a model and returns its chain.
 
         Args:
-            path: A folder written by ``save_pretrained``, a hub id, or "emoji_world" for the embedded model.
+            path: A folder written by ``save_pretrained``, a hub id, a single file of weights, or "emoji_world" for the
+                embedded model.
             device: Where the networks go; None: the accelerator if there is one.
             dtype: Data type of the networks' weights.
             vae_dtype: The same of the autoencoder; None: ``dtype``.
@@ -90,12 +92,15 @@ class ChainSetting:
             compile: Whether torch.compile translates the denoising network at its first calls.
             family: Name of the model's family; None: that of the pipeline's class.
             call: Arguments of the pipeline's ``__call__`` that differ from their defaults.
+            loading: Any of config, variant, components, scheduler, loras and quantization; see
+                `sgool.config.loading.Loading`.
             **options: Further arguments of `Chain`.
 
         Raises:
             SgoolError: The model cannot be loaded, or an option is wrong.
         """
         memory: dict[str, Any] = {"vae_dtype": vae_dtype, "channels_last": channels_last, "compile": compile}
+        memory["loading"] = loading
         return cls(load_models(path, device=device, dtype=dtype, family=family, call=call, **memory), **options)
 
     @classmethod

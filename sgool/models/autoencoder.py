@@ -43,11 +43,24 @@ def encode_images(vae: Any, images: Tensor) -> Tensor:
     """Encodes images as latents (B, C, h, w), the scaled mean of the encoder's distribution.
 
     Args:
-        vae: A frozen ``AutoencoderKL``.
+        vae: A frozen ``AutoencoderKL`` or ``AutoencoderTiny``.
         images: Images (B, 3, H, W) in [0, 1], whose sides are multiples of the VAE's factor.
     """
-    distribution = vae.encode(images.to(vae.dtype) * 2 - 1).latent_dist
-    latents: Tensor = (distribution.mode() - _shift(vae)) * vae.config.scaling_factor
+    return (encode_plain(vae, images) - _shift(vae)) * vae.config.scaling_factor
+
+
+@torch.no_grad()
+def encode_plain(vae: Any, images: Tensor) -> Tensor:
+    """Encodes images (B, 3, H, W) in [0, 1] as latents in the autoencoder's own scale.
+
+    They are the mean of a distribution (AutoencoderKL), or what an encoder without one returns (AutoencoderDC,
+    AutoencoderTiny).
+    """
+    encoded = vae.encode(images.to(vae.dtype) * 2 - 1)
+    if hasattr(encoded, "latent_dist"):
+        mean: Tensor = encoded.latent_dist.mode()
+        return mean
+    latents: Tensor = encoded.latents if hasattr(encoded, "latents") else encoded.latent
     return latents
 
 

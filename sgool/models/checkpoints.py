@@ -58,13 +58,14 @@ def below(state: Mapping[str, Tensor], prefix: str) -> State:
     return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
 
 
-def load_strictly(module: nn.Module, state: Mapping[str, Tensor], source: str | Path) -> None:
+def load_strictly(module: nn.Module, state: Mapping[str, Tensor], source: str | Path, *, assign: bool = False) -> None:
     """Copies a state dict into a module whose names and shapes it must match exactly.
 
     Args:
         module: The module that gets the weights, in its own dtype and on its own device.
         state: Tensors by name.
         source: File of the weights, for the message.
+        assign: The module takes the tensors themselves, with their dtype: it may be one without memory for weights.
 
     Raises:
         SgoolError: Tensors are missing, unexpected or of another shape; the message lists them.
@@ -85,7 +86,7 @@ def load_strictly(module: nn.Module, state: Mapping[str, Tensor], source: str | 
             f"The weights in {source} do not fit {type(module).__name__}: {text}. Check that the file belongs to this "
             "model."
         )
-    module.load_state_dict(dict(state), strict=False)
+    module.load_state_dict(dict(state), strict=False, assign=assign)
 
 
 def first_tensor(state: Mapping[str, Tensor], names: Iterable[str], source: str | Path, what: str) -> Tensor:

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-import json
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 
+from sgool.config.loading import Loading
 from sgool.config.pipeline import KIND_FILES, class_problems, kind_problems
-from sgool.config.weights import folder_files, missing_weights
+from sgool.config.sources import is_single_file
+from sgool.config.variants import only_variant
+from sgool.config.weights import chosen_variant, folder_files, missing_weights
 from sgool.errors import SgoolError
 from sgool.models.assets import resolve_asset
 from sgool.models.checkpoints import refuse_broken
 from sgool.models.devices import best_device
 from sgool.models.families import family_of
 from sgool.models.hub import hub_access, not_cached
+from sgool.models.opening import LOADING_ERRORS, NotLoadedError, Opening, open_pipeline
+from sgool.models.quiet import without_notes
 from sgool.models.schedule import respaced
 from sgool.models.stable_diffusion import StableDiffusion
 
@@ -36,13 +39,15 @@ def load_models(
     vae_dtype: torch.dtype | None = None,
     family: str | None = None,
     call: Mapping[str, Any] | None = None,
+    loading: Mapping[str, Any] | None = None,
 ) -> Any:
     """Loads the components of a pipeline, frozen and in evaluation mode, as a `sgool.models.family.Family`.
 
     Like the pipeline itself, it reads a ``steps_offset`` of 0 in a scheduler config as 1, unless one is given here.
 
     Args:
-        path: A folder written by ``save_pretrained``, a hub id, or "emoji_world" for the embedded model.
+        path: A folder written by ``save_pretrained``, a hub id, a single file of weights, or "emoji_world" for the
+            embedded model.
         device: Device of the networks; None: the accelerator if there is one.
         dtype: Data type of the networks' weights.
         channels_last: Whether convolutions work in that memory format.
@@ -52,21 +57,16 @@ def load_models(
         vae_dtype: Data type of the autoencoder's weights; None: ``dtype``. Some autoencoders overflow in float16.
         family: Name of the model's family; None: that of the pipeline's class (`sgool.config.families`).
         call: Arguments of the pipeline's ``__call__`` that differ from their defaults, such as ``max_sequence_length``.
+        loading: Any of config, variant, components, scheduler, loras and quantization, as `models` has them
+            (docs/models.md); see `sgool.config.loading.Loading`.
 
     Raises:
-        SgoolError: The folder or hub id is no pipeline of this kind, the hub cannot be reached, or the scheduler has no
-            such key.
+        SgoolError: The folder or hub id is no pipeline of this kind, the hub cannot be reached, the scheduler has no
+            such key, or what is to be loaded beside does not fit the pipeline.
     """
+    how = Loading.of(loading)
     device = best_device() if device is None else torch.device(device)
-    resolved = resolve_asset(str(path))
-    local = bool(resolved) and Path(resolved).is_dir()
-    _check_folder(str(path), Path(resolved), local)
-    try:
-        with nullcontext() if local else hub_access() as unreachable, _no_progress_bars():
-            _check_kind(str(path), resolved, local, family)
-            pipeline = _pipeline(resolved, local, dtype, vae_dtype)
-    except (OSError, ValueError, TypeError, SafetensorError, UnpicklingError) as error:
-        raise _cannot_load(str(path), error, local, unreachable) from error
+    pipeline = _opened(str(path), how, dtype, vae_dtype, family)
     pipeline.scheduler = respaced(pipeline.scheduler, steps_offset, timestep_spacing)
     models: Any = family_of(pipeline, family, call, name=str(path))
     autoencoder = getattr(pipeline, "vae", None)
@@ -85,40 +85,44 @@ def load_models(
     return models
 
 
-def _pipeline(resolved: str, local: bool, dtype: torch.dtype, vae_dtype: torch.dtype | None) -> Any:
-    """Loads a pipeline of the class that its folder names."""
-    import diffusers
-
-    # diffusers 0.42 renamed this argument; the other name is refused or deprecated.
-    name = "dtype" if tuple(map(int, diffusers.__version__.split(".")[:2])) >= (0, 42) else "torch_dtype"
-    index = json.loads(_index_file(resolved, local).read_text(encoding="utf-8"))
-    options: dict[str, Any] = {name: dtype, "local_files_only": local}
-    if index["_class_name"] in ("StableDiffusionPipeline", "LatentConsistencyModelPipeline"):
-        options |= {"safety_checker": None, "requires_safety_checker": False}
-    if vae_dtype is not None:
-        autoencoder = getattr(diffusers, index["vae"][1])
-        more: dict[str, Any] = {name: vae_dtype, "subfolder": "vae", "local_files_only": local}
-        options["vae"] = autoencoder.from_pretrained(resolved, **more)
-    # Parts that a pipeline was saved without, such as T5 of Stable Diffusion 3, diffusers wants to be told of again.
-    options |= {part: None for part, entry in index.items() if entry == [None, None]}
-    return getattr(diffusers, index["_class_name"]).from_pretrained(resolved, **options)
-
-
-def _index_file(resolved: str, local: bool) -> Path:
-    if local:
-        return Path(resolved) / "model_index.json"
-    from huggingface_hub import hf_hub_download
-
-    return Path(hf_hub_download(resolved, "model_index.json"))
+def _opened(path: str, how: Loading, dtype: torch.dtype, vae_dtype: torch.dtype | None, family: str | None) -> Any:
+    """Opens a pipeline after its small files are looked at; the hub is asked only where something is not on disk."""
+    resolved = resolve_asset(path)
+    variant = _check_source(path, Path(resolved), how)
+    opening = Opening(resolved, dtype, vae_dtype, how, variant)
+    whole = (how.config or "") if is_single_file(path) else resolved
+    sources = [whole, *(part.path for part in how.components.values()), *(lora.path for lora in how.loras)]
+    on_disk = all(source and Path(source).expanduser().exists() for source in sources)
+    unreachable: str | None = None
+    try:
+        with nullcontext() if on_disk else hub_access() as unreachable, _no_progress_bars(), without_notes():
+            described = opening.described
+            _check_kind(path if described == resolved else described, described, Path(described).is_dir(), family)
+            return open_pipeline(opening)
+    except NotLoadedError as error:
+        raise _cannot_load(error.key, error.source, error.cause, unreachable) from error.cause
+    except LOADING_ERRORS as error:
+        if is_single_file(path) and unreachable:
+            raise SgoolError(
+                "`models.config`: expected a folder with the configuration of the pipeline that the weights in "
+                f"{path!r} are for, got {how.config!r}, and the hub is out of reach ({unreachable})"
+            ) from error
+        raise _cannot_load("models.path", path, error, unreachable) from error
 
 
-def _cannot_load(path: str, error: Exception, local: bool, unreachable: str | None) -> SgoolError:
-    if unreachable:
-        give = f"give a folder with models.path=PATH (`hf download {path} --local-dir PATH` makes one)"
-        return SgoolError(f"`models.path`: {not_cached(repr(path), unreachable, give)}")
+def _cannot_load(key: str, source: str, error: Exception, unreachable: str | None) -> SgoolError:
+    local = Path(resolve_asset(source)).expanduser().exists()
+    if unreachable and not local:
+        give = f"give a folder with {key}=PATH (`hf download {source} --local-dir PATH` makes one)"
+        return SgoolError(f"`{key}`: {not_cached(repr(source), unreachable, give)}")
     why = (str(error).strip() or type(error).__name__).splitlines()[0]
+    if "sentencepiece" in why.lower():
+        return SgoolError(f"`{key}`: {source!r} needs sentencepiece: pip install 'sgool[sentencepiece]'")
+    if isinstance(error, ImportError):
+        return SgoolError(f"`{key}`: {source!r} needs a package that is not here: {why}")
     mend = "a missing file: write the folder again" if local else "check the id and the network, or give a folder"
-    return SgoolError(f"`models.path`: could not load a pipeline from {path!r}: {why} ({mend})")
+    what = "a pipeline" if key == "models.path" else "it"
+    return SgoolError(f"`{key}`: could not load {what} from {source!r}: {why} ({mend})")
 
 
 @contextmanager
@@ -137,7 +141,14 @@ def _no_progress_bars() -> Iterator[None]:
             library.enable_progress_bar()
 
 
-def _check_folder(path: str, resolved: Path, local: bool) -> None:
+def _check_source(path: str, resolved: Path, how: Loading) -> str | None:
+    """Refuses what is no pipeline by what lies there, and returns the variant of the weights that is taken."""
+    if is_single_file(path):
+        if not resolved.is_file():
+            raise SgoolError(f"`models.path`: there is no file {path!r} (relative paths start at {Path.cwd()})")
+        refuse_broken([resolved])
+        return None
+    local = bool(path) and resolved.is_dir()
     if local and not (resolved / "model_index.json").is_file():
         raise SgoolError(
             f"`models.path`: expected a folder of a diffusers pipeline (with model_index.json), got {path!r}, which "
@@ -146,10 +157,21 @@ def _check_folder(path: str, resolved: Path, local: bool) -> None:
     looks_local = not path or path.startswith((".", "/", "~")) or path.count("/") > 1
     if not local and looks_local:
         raise SgoolError(f"`models.path`: expected an existing folder or a hub id (owner/name), got {path!r}")
-    if local and (missing := missing_weights(resolved)):
-        raise SgoolError(f"`models.path`: {'; '.join(missing)}. Fetch the folder again, or save it with safetensors")
-    if local:
-        refuse_broken(folder_files(resolved))
+    return _variant(resolved, how) if local else how.variant
+
+
+def _variant(folder: Path, how: Loading) -> str | None:
+    """Returns the variant that a folder is read from; a warning says so if nobody asked for it."""
+    replaced = list(how.components)
+    variant, problem = chosen_variant(folder, how.variant, replaced)
+    missing = [] if problem else missing_weights(folder, variant, replaced)
+    if problem or missing:
+        again = f"`models.path`: {'; '.join(missing)}. Fetch the folder again, or save it with safetensors"
+        raise SgoolError(problem or again)
+    refuse_broken(folder_files(folder, variant))
+    if variant != how.variant:
+        warnings.warn(only_variant(folder, str(variant)), stacklevel=4)
+    return variant
 
 
 def _check_kind(path: str, resolved: str, local: bool, family: str | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Hashable, Mapping
 from functools import cached_property
 from typing import Any, TypeVar, cast
@@ -51,18 +52,21 @@ class Networks:
     def models(self) -> Family:
         """Frozen components of the diffusion model."""
         options = self._options
-        models: Family = load_models(
-            options["path"],
-            device=self.device,
-            dtype=getattr(torch, options["dtype"]),
-            channels_last=options["channels_last"],
-            compile=options["compile"],
-            steps_offset=options.get("steps_offset"),
-            timestep_spacing=options.get("timestep_spacing"),
-            vae_dtype=options.get("vae_dtype") and getattr(torch, options["vae_dtype"]),
-            family=options.get("family"),
-            call=options.get("call"),
-        )
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="`models.variant`")  # the run says it in a note
+            models: Family = load_models(
+                options["path"],
+                device=self.device,
+                dtype=getattr(torch, options["dtype"]),
+                channels_last=options["channels_last"],
+                compile=options["compile"],
+                steps_offset=options.get("steps_offset"),
+                timestep_spacing=options.get("timestep_spacing"),
+                vae_dtype=options.get("vae_dtype") and getattr(torch, options["vae_dtype"]),
+                family=options.get("family"),
+                call=options.get("call"),
+                loading=options,
+            )
         return models
 
     def clip(self, model: str, pretrained: str | None = None) -> ClipTower:

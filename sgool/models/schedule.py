@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -211,6 +213,38 @@ def respaced(scheduler: Any, steps_offset: int | None = None, timestep_spacing: 
     from diffusers import DDIMScheduler
 
     return _remade(DDIMScheduler if distilled else type(scheduler), scheduler, **changes)
+
+
+def other_scheduler(scheduler: Any, changes: Mapping[str, Any]) -> Any:
+    """Returns another scheduler made of a pipeline's own, as ``SchedulerClass.from_config(scheduler.config)`` is.
+
+    Settings that the own scheduler's file leaves out are the defaults of the other class, as in diffusers.
+
+    Args:
+        scheduler: The pipeline's own; it is not changed.
+        changes: ``class``, the name of the other class (by default the own one), and settings that differ.
+
+    Raises:
+        SgoolError: diffusers has no such class, or the class no such setting.
+    """
+    import diffusers
+
+    settings = dict(changes)
+    name = settings.pop("class", None)
+    kind = type(scheduler) if name is None else getattr(diffusers, name, None)
+    if not (isinstance(kind, type) and issubclass(kind, diffusers.SchedulerMixin)):
+        raise SgoolError(
+            f"`models.scheduler.class`: expected a scheduler of diffusers, such as LCMScheduler, got {name!r}"
+        )
+    known = list(inspect.signature(kind.__init__).parameters)[1:]
+    if unknown := [key for key in settings if key not in known]:
+        raise SgoolError(
+            f"`models.scheduler`: {kind.__name__} has no {', '.join(unknown)}; its settings: {', '.join(known)}"
+        )
+    try:
+        return kind.from_config(scheduler.config, **settings)
+    except (ValueError, TypeError, NotImplementedError) as error:
+        raise SgoolError(f"`models.scheduler`: {kind.__name__} refuses its settings: {error}") from error
 
 
 def _steps(timesteps: list[int], alphas_cumprod: list[float], prediction_type: str) -> tuple[Step, ...]:

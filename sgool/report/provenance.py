@@ -17,7 +17,8 @@ from sgool.report.stats import FEWEST_GROUPS
 from sgool.results.compare import config_text, flatten
 
 _MAIN_SETTINGS = (
-    "models.path", "models.guide*", "models.judges.*", "models.scene_reader", "models.height", "models.dtype",
+    "models.path", "models.config", "models.variant", "models.components.*", "models.scheduler.*", "models.loras",
+    "models.quantization.*", "models.guide*", "models.judges.*", "models.scene_reader", "models.height", "models.dtype",
     "sampler.*", "engine.*", "optimization.*", "objective.terms.*", "objective.crops.num", "objective.crops.reduction",
     "saliency.detector.name", "saliency.threshold", "saliency.max_regions", "saliency.w_*", "data.prompts",
     "data.seeds",

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from sgool.config.paths import asset_path
+from sgool.config.variants import only_variant
+from sgool.config.weights import chosen_variant
 from sgool.config.words import counted
 from sgool.methods.base_options import method_budget
 from sgool.methods.options import METHODS, method_optimization
@@ -31,6 +35,20 @@ def model_line(models: Mapping[str, Any]) -> str:
         f"{path}{size or ' (64 x 64 pixels)'}, the small model that ships with sgool and draws emoji only; "
         "models=sd14 takes Stable Diffusion"
     )
+
+
+def note_on_variant(models: Mapping[str, Any]) -> str:
+    """Returns a sentence if the model's folder has the weights of one variant alone; empty if it has plain ones.
+
+    Args:
+        models: The configuration's ``models``.
+    """
+    folder = Path(asset_path(str(models["path"])))
+    if not (folder / "model_index.json").is_file():
+        return ""
+    wanted = models.get("variant")
+    variant, problem = chosen_variant(folder, wanted, list(models.get("components") or ()))
+    return "" if problem or variant == wanted else only_variant(folder, str(variant))
 
 
 def work_left(config: Mapping[str, Any], count: Callable[[str], int]) -> list[Work]:

@@ -61,7 +61,6 @@ def test_the_override_that_a_message_prints_works(path: str) -> None:
         ("methods=vanilla sgool", "a list is written 'methods=[vanilla,sgool]'"),
         ("method=sgool", "choose those to run with 'methods=[sgool]'"),
         ("data.seeds=0,1", "a list is written 'data.seeds=[0,1]'"),
-        ("saliency.detector.scales=64", "a list is written 'saliency.detector.scales=[64]'"),
         ("judges=lpips,change", "a list is written 'judges=[lpips,change]'"),
         ("name=2024", "a text like that is written 'name=\"2024\"'"),
         ("run_dir=[x]", "a text like that is written 'run_dir=\"[x]\"'"),
@@ -230,6 +229,18 @@ def test_a_choice_without_override_or_without_a_slash(tmp_path: Path) -> None:
     assert "`- override /sampler: edict` in its `defaults`" in problems("experiment=plain", config_dir=tmp_path)
     write(tmp_path, "experiment/slash.yaml", "# @package _global_\ndefaults:\n  - override sampler: edict\n")
     assert "Write `override /sampler: ...`, with a slash." in problems("experiment=slash", config_dir=tmp_path)
+
+
+def test_a_model_that_chooses_the_sampler(tmp_path: Path) -> None:
+    own = "defaults:\n  - sd14\n  - override /sampler{}: native\n  - _self_\npath: emoji_world\n"
+    write(tmp_path, "models/mine.yaml", own.format(""))
+    message = problems("models=mine", config_dir=tmp_path)
+    assert message.endswith("Write `override /sampler@_global_.sampler: ...`.")
+    write(tmp_path, "models/mine.yaml", own.format("@_global_.sampler"))
+    assert plain("models=mine", config_dir=tmp_path)["sampler"]["name"] == "native"
+    assert plain("models=mine", "sampler=edict", config_dir=tmp_path)["sampler"]["name"] == "edict"
+    found = plain("models=mine", "experiment=paper", config_dir=tmp_path)
+    assert (found["sampler"]["name"], found["models"]["path"]) == ("edict", "emoji_world")
 
 
 # Methods of one's own

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from sgool.errors import SgoolError
-from sgool.models.autoencoder import decode_scaled
+from sgool.models.autoencoder import decode_scaled, encode_plain
 from sgool.models.family import Conditioning, Defaults, as_dtype
 from sgool.models.flow import flow_schedule, is_flow
 from sgool.models.native import StepOptions
@@ -233,9 +233,7 @@ class PipelineFamily(SchedulerRules):
     @torch.no_grad()
     def encode_images(self, images: Tensor) -> Tensor:
         """Encodes images (B, 3, H, W) in [0, 1] as latents: the mean of the encoder's distribution."""
-        encoded = self.vae.encode(images.to(self.vae.dtype) * 2 - 1)
-        plain = encoded.latent_dist.mode() if hasattr(encoded, "latent_dist") else encoded.latent
-        return self.scaled_latents(plain)
+        return self.scaled_latents(encode_plain(self.vae, images))
 
     def unscaled(self, latents: Tensor) -> Tensor:
         """Brings latents to the autoencoder's own scale."""

@@ -9,9 +9,11 @@ from typing import Any
 
 from sgool.config.families import REPLAY
 from sgool.config.kinds import Kind
+from sgool.config.loading import LOADING
 from sgool.config.paths import TEXT, prompt_file
 from sgool.config.pipeline import call_problems, kind_problems, size_problems
 from sgool.config.rules import Problem, check
+from sgool.config.sources import described_by, is_single_file, replaced_configs, source_problems
 from sgool.config.suggest import did_you_mean
 from sgool.config.weights import weights_problems
 from sgool.diffusion.options import ENGINES, SAMPLERS
@@ -45,7 +47,7 @@ def find_problems(config: Config) -> list[str]:
         if _are_sound((where, *kind.options(node).sees), problems):
             texts.extend(kind.problems(node, where, config))
             texts.extend(weights_problems(node, where))
-    for key in ("path", "guide", "scene_reader"):
+    for key in ("path", "components", "loras", "guide", "scene_reader"):
         if _are_sound([f"models.{key}"], problems):
             texts.extend(weights_problems(config["models"][key], f"models.{key}"))
     return texts
@@ -140,18 +142,26 @@ def _size(config: Config) -> Iterator[str]:
     if (height is None) != (width is None):
         yield f"`models.height` and `models.width`: expected both or neither, got {height} and {width}"
     else:
-        yield from size_problems(config["models"]["path"], height, width)
+        yield from size_problems(described_by(config["models"]), height, width, replaced_configs(config["models"]))
 
 
 def _model_folder(config: Config) -> Iterator[str]:
-    path = config["models"]["path"]
-    folder = Path(path).expanduser()
-    yield from kind_problems(path, config["models"]["family"])
-    yield from call_problems(path, config["models"]["family"], config["models"]["call"])
-    if folder.is_file():
-        yield f"`models.path`: expected a pipeline's folder or a hub id, got the file {path!r}"
-    elif not folder.exists() and path.startswith((".", "~", os.sep)):
+    models = config["models"]
+    path, described = models["path"], described_by(models)
+    if not (is_single_file(path) and described == path):
+        yield from kind_problems(described, models["family"])
+        yield from call_problems(described, models["family"], models["call"])
+    if not is_single_file(path) and Path(path).expanduser().is_file():
+        yield (
+            "`models.path`: expected a pipeline's folder, a hub id or a file of weights (.safetensors, .ckpt), got the "
+            f"file {path!r}"
+        )
+    elif not is_single_file(path) and not Path(path).expanduser().exists() and path.startswith((".", "~", os.sep)):
         yield f"`models.path`: there is no folder {path!r} (relative paths start at {Path.cwd()})"
+
+
+def _sources(config: Config) -> Iterator[str]:
+    yield from source_problems(config["models"])
 
 
 def _weights(config: Config) -> Iterator[str]:
@@ -210,10 +220,14 @@ def _shard(config: Config) -> Iterator[str]:
             yield f"`trainer.shard`: expected a part of at most {parts}, got {shard}; parts count from 1"
 
 
+#: Keys that say how a model is loaded.
+_LOADING = tuple(f"models.{key}" for key in LOADING)
+
 _CHECKS: tuple[tuple[tuple[str, ...], Callable[[Config], Iterator[str]]], ...] = (
     (("methods", "method"), _methods),
     (("methods", "method", "optimization", "sampler"), _streams),
-    (("models.path", "models.height", "models.width"), _size),
+    (("models.path", *_LOADING, "models.height", "models.width"), _size),
+    (("models.path", *_LOADING), _sources),
     (("models.path", "models.family", "models.call"), _model_folder),
     (("models.family", "sampler", "engine", "methods", "method", "optimization"), _replay),
     (("objective.terms",), _weights),

@@ -10,6 +10,7 @@ from copy import deepcopy
 from typing import Any
 
 from sgool.config.families import FAMILIES
+from sgool.config.loading import LOADING, expanded
 from sgool.config.paths import home
 from sgool.config.rules import (
     Each,
@@ -49,6 +50,7 @@ _MODELS: dict[str, Schema] = {
     "path": text(),
     "family": optional(choice(*FAMILIES)),
     "call": optional(mapping("arguments of the pipeline's call")),
+    **LOADING,
     "guide": CLIP,
     "judges": Each(JUDGES.schema),
     "scene_reader": optional(text()),
@@ -70,12 +72,17 @@ _PRESET: dict[str, Schema] = {
     "num_optimization_steps": optional(integer(1)),
     "gradient_rms": optional(number(above=0)),
     "grad_clip_value": optional(number(above=0)),
+    "timesteps": optional(list_of(number(least=0))),
+    "reno_lr": optional(number(above=0)),
     "detector": optional(mapping("the keys of `saliency.detector`")),
 }
 _MODELS["preset"] = _PRESET
 
 #: What keys are where a file of the user's own leaves them out.
-_MODELS_DEFAULTS: dict[str, Any] = {"steps_offset": None, "timestep_spacing": None, "family": None, "call": None}
+_MODELS_DEFAULTS: dict[str, Any] = {
+    **dict.fromkeys(("steps_offset", "timestep_spacing", "family", "call")),
+    **dict.fromkeys(LOADING),
+}
 _DATA_DEFAULTS = {"phrases_column": None, "phrases": "rule"}
 
 _DEFAULTS: dict[str, dict[str, Any]] = {
@@ -149,6 +156,7 @@ def complete(config: dict[str, Any]) -> None:
     models = _mapping(config, "models")
     if "guide" in models:
         models["guide"] = expand_clip(models["guide"])
+    models.update(expanded(models))
     complete_judges(models.get("judges"))
     config.setdefault("budget", {})
     for node, defaults in _DEFAULTS.items():

@@ -74,6 +74,10 @@ def test_every_choice_composes(file: Path, tmp_path: Path) -> None:
         assert set(config.saliency) == set(content) | set(
             matching if file.parent.name == "saliency" else _DETECTORS_KEYS
         )
+    elif file.parent.name == "models" and "defaults" in content:
+        # What such a file leaves out is that of the file that it begins with.
+        assert set(content) - {"defaults"} < set(config.models)
+        assert all(config.models[key] == content[key] for key in ("path", "dtype", "height", "width"))
     else:
         node = config.method[file.stem] if file.parent.name == "method" else config[file.parent.name]
         assert set(node) == set(content)
@@ -90,7 +94,9 @@ def test_a_model_brings_the_settings_that_suit_it(models: str, sampler: str) -> 
     assert {key: config.sampler[key] for key in ("num_inference_steps", "guidance_scale")}.items() <= preset.items()
     updates = ("num_optimization_steps", "gradient_rms", "grad_clip_value")
     assert {key: config.optimization[key] for key in updates}.items() <= preset.items()
-    own = load_config([f"models={models}", "sampler.num_inference_steps=7", "optimization.gradient_rms=0.5"])
+    # A model with timesteps of its own has as many steps.
+    other = [] if preset.get("timesteps") is None else ["sampler.timesteps=null"]
+    own = load_config([f"models={models}", "sampler.num_inference_steps=7", "optimization.gradient_rms=0.5", *other])
     assert own.sampler.num_inference_steps == 7 and own.optimization.gradient_rms == 0.5
 
 
@@ -104,7 +110,11 @@ def test_a_model_without_such_settings_has_the_general_ones(tmp_path: Path) -> N
     assert (config.optimization.num_optimization_steps, config.optimization.gradient_rms) == (16, 0.006)
 
 
-@pytest.mark.parametrize("models", MODELS)
+#: One of each kind: embedded, with a sampler of sgool's own, with the model's own scheduler, with parts from elsewhere.
+_DIFFERENT = ("emoji_world", "emoji_world_turbo", "sd14", "sdxl_turbo", "hyper_sdxl")
+
+
+@pytest.mark.parametrize("models", _DIFFERENT)
 @pytest.mark.parametrize("experiment", [file.stem for file in FILES if file.parent.name == "experiment"])
 def test_every_experiment_composes_with_every_model(experiment: str, models: str, tmp_path: Path) -> None:
     override = f"experiment={experiment}"
