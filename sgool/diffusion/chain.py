@@ -40,6 +40,8 @@ class Chain(ChainSetting):
         height, width: Size of the images in pixels; by default the model's own.
         decode: "both" decodes all S streams, "x" only the first.
         split_guidance: Run conditional and unconditional pass one after the other, with half the activations.
+        block_checkpointing: Keep only what enters the blocks of the network and of the decoder, and compute each block
+            again in backward. This switches the networks themselves, also for other chains of the same family.
 
     Attributes:
         family, sampler, engine, guidance_scale, num_inference_steps: As given or by default.

@@ -15,6 +15,7 @@ from sgool.diffusion.sampler import Sampler
 from sgool.errors import SgoolError
 from sgool.models.family import Family
 from sgool.models.load import family_of, load_models
+from sgool.models.memory import checkpoint_blocks
 from sgool.models.schedule import Schedule
 
 SettingT = TypeVar("SettingT", bound="ChainSetting")
@@ -38,6 +39,7 @@ class ChainSetting:
         width: int | None = None,
         decode: str = "both",
         split_guidance: bool = False,
+        block_checkpointing: bool = False,
     ) -> None:
         if decode not in ("both", "x"):
             raise SgoolError(f"`sampler.decode`: expected both or x, got {decode!r}")
@@ -56,6 +58,8 @@ class ChainSetting:
         self.moves = self.sampler.moves(self.schedule)
         self.engine.check(self.sampler.name, self.moves, self.latents_dtype)
         self.num_decoded = 1 if decode == "x" else self.sampler.num_streams
+        if block_checkpointing:
+            checkpoint_blocks(family)
 
     def _scheduled(self, sampler: Sampler) -> tuple[Sampler, Schedule]:
         """Returns the sampler and the steps of the model for it; some samplers read them from the model themselves."""
@@ -73,6 +77,7 @@ class ChainSetting:
         device: str | torch.device | None = None,
         dtype: torch.dtype = torch.float32,
         vae_dtype: torch.dtype | None = None,
+        vae_tile_size: int | None = None,
         channels_last: bool = False,
         compile: bool = False,
         family: str | None = None,
@@ -86,6 +91,7 @@ class ChainSetting:
             device: Where the networks go; None: the accelerator if there is one.
             dtype: Data type of the networks' weights.
             vae_dtype: The same of the autoencoder; None: ``dtype``.
+            vae_tile_size: Side of the tiles in pixels in which larger images are decoded; None: no tiles.
             channels_last: Whether convolutions work in that memory format.
             compile: Whether torch.compile translates the denoising network at its first calls.
             family: Name of the model's family; None: that of the pipeline's class.
@@ -95,7 +101,8 @@ class ChainSetting:
         Raises:
             SgoolError: The model cannot be loaded, or an option is wrong.
         """
-        memory: dict[str, Any] = {"vae_dtype": vae_dtype, "channels_last": channels_last, "compile": compile}
+        memory: dict[str, Any] = {"vae_dtype": vae_dtype, "vae_tile_size": vae_tile_size}
+        memory |= {"channels_last": channels_last, "compile": compile}
         return cls(load_models(path, device=device, dtype=dtype, family=family, call=call, **memory), **options)
 
     @classmethod

@@ -20,6 +20,7 @@ from sgool.models.checkpoints import refuse_broken
 from sgool.models.devices import best_device
 from sgool.models.families import family_of
 from sgool.models.hub import hub_access, not_cached
+from sgool.models.memory import decode_in_tiles
 from sgool.models.schedule import respaced
 from sgool.models.stable_diffusion import StableDiffusion
 
@@ -34,6 +35,7 @@ def load_models(
     steps_offset: int | None = None,
     timestep_spacing: str | None = None,
     vae_dtype: torch.dtype | None = None,
+    vae_tile_size: int | None = None,
     family: str | None = None,
     call: Mapping[str, Any] | None = None,
 ) -> Any:
@@ -50,6 +52,7 @@ def load_models(
         steps_offset: Another one than the folder's; see `sgool.models.schedule.respaced`.
         timestep_spacing: Another one than the folder's.
         vae_dtype: Data type of the autoencoder's weights; None: ``dtype``. Some autoencoders overflow in float16.
+        vae_tile_size: Side of the tiles in pixels in which the autoencoder decodes larger images; None: no tiles.
         family: Name of the model's family; None: that of the pipeline's class (`sgool.config.families`).
         call: Arguments of the pipeline's ``__call__`` that differ from their defaults, such as ``max_sequence_length``.
 
@@ -77,6 +80,8 @@ def load_models(
     if channels_last:
         for network in networks:
             network.to(memory_format=torch.channels_last)
+    if vae_tile_size is not None:
+        decode_in_tiles(pipeline.vae, vae_tile_size)
     models.to(device)
     if compile:
         for network in models.denoisers.values():

@@ -60,6 +60,7 @@ class Networks:
             steps_offset=options.get("steps_offset"),
             timestep_spacing=options.get("timestep_spacing"),
             vae_dtype=options.get("vae_dtype") and getattr(torch, options["vae_dtype"]),
+            vae_tile_size=options.get("vae_tile_size"),
             family=options.get("family"),
             call=options.get("call"),
         )

@@ -41,6 +41,7 @@ NOT_COMPARED: tuple[str, ...] = (
     "engine.name",
     "engine.memory_mib",
     "engine.split_guidance",
+    "engine.block_checkpointing",
     "engine.warn_drift",
     "engine.max_drift",
     "optimization.snapshot_every",

@@ -64,6 +64,7 @@ class Parts:
             guidance_scale=sampler.pop("guidance_scale"),
             decode=sampler.pop("decode", "both"),
             split_guidance=engine.pop("split_guidance"),
+            block_checkpointing=engine.pop("block_checkpointing"),
             sampler=build_sampler(**sampler),
             engine=build_engine(**engine),
             height=models["height"],

@@ -59,6 +59,7 @@ _MODELS: dict[str, Schema] = {
     "dtype": choice("float64", "float32", "float16", "bfloat16"),
     "device": matching(r"auto|cpu|mps|cuda(:\d+)?", "auto, cpu, mps, cuda or cuda:NUMBER"),
     "vae_dtype": optional(choice("float64", "float32", "float16", "bfloat16")),
+    "vae_tile_size": optional(integer(1)),
     "channels_last": flag(),
     "compile": flag(),
 }
@@ -74,7 +75,13 @@ _PRESET: dict[str, Schema] = {
 _MODELS["preset"] = _PRESET
 
 #: What keys are where a file of the user's own leaves them out.
-_MODELS_DEFAULTS: dict[str, Any] = {"steps_offset": None, "timestep_spacing": None, "family": None, "call": None}
+_MODELS_DEFAULTS: dict[str, Any] = {
+    "steps_offset": None,
+    "timestep_spacing": None,
+    "family": None,
+    "call": None,
+    "vae_tile_size": None,
+}
 _DATA_DEFAULTS = {"phrases_column": None, "phrases": "rule"}
 
 _DEFAULTS: dict[str, dict[str, Any]] = {
