@@ -49,8 +49,8 @@ def test_gradients_are_the_same_bits_and_less_is_kept(name: str, engine: str) ->
     assert not any(network.training for network in chain.network.networks)
     # The same kernels see the same numbers, and gradients are added up in the same order.
     assert torch.equal(gradient(chain, start), expected)
-    # Two blocks here; each keeps what enters it. 20 to 75 % seen, the least for tiny UNets with their many blocks.
-    assert kept(chain, start) < 0.8 * before
+    # Two blocks here; each keeps what enters it. 6 % (sana) to 26 % (sd) seen.
+    assert kept(chain, start) < 0.4 * before
 
 
 @pytest.mark.usefixtures("pipelines")
