@@ -173,7 +173,8 @@ class Chain(ChainSetting):
 
         Raises:
             SgoolError: Before any network call: the chain has no prompts, the latents have a wrong shape, dtype or
-                device or are not finite, or the engine cannot run their dtype.
+                device or are not finite, or the engine cannot run their dtype. Before the first gradient: it is cut
+                inside the network.
         """
         if self.noise_draws and len(latents) == self.num_streams:
             if self._noises is None:
@@ -184,7 +185,14 @@ class Chain(ChainSetting):
             latents = torch.cat([latents, self._noises.to(latents)])
         self.network.check_latents(latents, self.sampler.name, self.sampler.accepted_streams)
         self.engine.check(self.sampler.name, self.moves, latents.dtype)
-        return self.engine.run(self.sampler.begin(latents), self.moves, self.network)
+        state = self.sampler.begin(latents)
+        if (
+            torch.is_grad_enabled()
+            and latents.requires_grad
+            and (calling := [m for m in self.moves if m.calls_network])
+        ):
+            self._cuts.check(self.network, state[calling[0].source], calling[0].step)
+        return self.engine.run(state, self.moves, self.network)
 
     def decode(self, latents: Tensor) -> Tensor:
         """Decodes latents (B, C, h, w) of any floating dtype to images (B, 3, H, W), nominally in [0, 1], unclamped."""

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import torch
 
 from sgool.diffusion.build import build_engine, build_sampler
+from sgool.diffusion.cuts import CutGuard
 from sgool.diffusion.engines import Engine
 from sgool.diffusion.network import guides
 from sgool.diffusion.sampler import Sampler
@@ -58,6 +59,7 @@ class ChainSetting:
         self.moves = self.sampler.moves(self.schedule)
         self.engine.check(self.sampler.name, self.moves, self.latents_dtype)
         self.num_decoded = 1 if decode == "x" else self.sampler.num_streams
+        self._cuts = CutGuard()  # shared by the copies of a chain, so that it looks once
         if block_checkpointing:
             checkpoint_blocks(family)
 
