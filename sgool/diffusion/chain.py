@@ -186,12 +186,9 @@ class Chain(ChainSetting):
         self.network.check_latents(latents, self.sampler.name, self.sampler.accepted_streams)
         self.engine.check(self.sampler.name, self.moves, latents.dtype)
         state = self.sampler.begin(latents)
-        if (
-            torch.is_grad_enabled()
-            and latents.requires_grad
-            and (calling := [m for m in self.moves if m.calls_network])
-        ):
-            self._cuts.check(self.network, state[calling[0].source], calling[0].step)
+        calling = next((move for move in self.moves if move.calls_network), None)
+        if calling is not None and torch.is_grad_enabled() and latents.requires_grad:
+            self._cuts.check(self.network, state[calling.source], calling.step)
         return self.engine.run(state, self.moves, self.network)
 
     def decode(self, latents: Tensor) -> Tensor:

@@ -81,7 +81,8 @@ class ChainSetting:
         vae_dtype: torch.dtype | None = None,
         vae_tile_size: int | None = None,
         channels_last: bool = False,
-        compile: bool = False,
+        compile: bool | str = False,
+        offload_text_encoders: bool = False,
         family: str | None = None,
         call: Mapping[str, Any] | None = None,
         **options: Any,
@@ -95,7 +96,9 @@ class ChainSetting:
             vae_dtype: The same of the autoencoder; None: ``dtype``.
             vae_tile_size: Side of the tiles in pixels in which larger images are decoded; None: no tiles.
             channels_last: Whether convolutions work in that memory format.
-            compile: Whether torch.compile translates the denoising network at its first calls.
+            compile: Whether torch.compile translates the denoising network at its first calls; "blocks": only one of
+                each kind of its repeated blocks.
+            offload_text_encoders: Whether text encoders wait in the memory of the CPU while they do not encode.
             family: Name of the model's family; None: that of the pipeline's class.
             call: Arguments of the pipeline's ``__call__`` that differ from their defaults.
             **options: Further arguments of `Chain`.
@@ -104,7 +107,7 @@ class ChainSetting:
             SgoolError: The model cannot be loaded, or an option is wrong.
         """
         memory: dict[str, Any] = {"vae_dtype": vae_dtype, "vae_tile_size": vae_tile_size}
-        memory |= {"channels_last": channels_last, "compile": compile}
+        memory |= {"channels_last": channels_last, "compile": compile, "offload_text_encoders": offload_text_encoders}
         return cls(load_models(path, device=device, dtype=dtype, family=family, call=call, **memory), **options)
 
     @classmethod

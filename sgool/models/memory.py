@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 from torch.utils.checkpoint import checkpoint
 
 from sgool.errors import SgoolError
@@ -56,7 +58,7 @@ def checkpoint_blocks(family: Any) -> None:
     """
     for name, network in family.denoisers.items():
         enable_block_checkpointing(name, network)
-    vae = getattr(family, "vae", None)
+    vae: Any = getattr(family, "vae", None)
     if getattr(vae, "_supports_gradient_checkpointing", False):
         enable_block_checkpointing("vae", vae)
 
@@ -87,3 +89,58 @@ def decode_in_tiles(vae: Any, size: int) -> None:
     else:
         shared = {"tile_sample_stride_height": size * 3 // 4, "tile_sample_stride_width": size * 3 // 4}
         vae.enable_tiling(tile_sample_min_height=size, tile_sample_min_width=size, **shared)
+
+
+def compile_denoisers(family: Any, compile: bool | str) -> None:
+    """Lets torch.compile translate a family's denoising network at its first calls.
+
+    Args:
+        family: A `sgool.models.family.Family`.
+        compile: False: not at all; True: as a whole; "blocks": one block, for all that are like it, in seconds instead
+            of minutes (diffusers' ``compile_repeated_blocks``).
+
+    Raises:
+        SgoolError: The network names no blocks that repeat.
+    """
+    for name, network in family.denoisers.items() if compile else ():
+        if compile != "blocks":
+            network.compile()
+            continue
+        repeated = getattr(network, "_repeated_blocks", None) or ()
+        if not any(type(module).__name__ in repeated for module in network.modules()):
+            raise SgoolError(
+                f"`models.compile`: blocks needs a network that names the blocks which repeat in it, and the {name} of "
+                f"this model, {type(network).__name__}, names none; use models.compile=true or false"
+            )
+        network.compile_repeated_blocks()
+
+
+def place(pipeline: Any, device: torch.device, *, offload_text_encoders: bool) -> None:
+    """Moves a pipeline's networks to a device, in place.
+
+    Args:
+        pipeline: A pipeline of diffusers.
+        device: Where its networks work.
+        offload_text_encoders: Whether text encoders wait in the memory of the CPU, and come to the device for each of
+            their calls only. The numbers do not change, since they still work on the device.
+    """
+    for name, part in pipeline.components.items():
+        if not isinstance(part, nn.Module):
+            continue
+        if offload_text_encoders and name.startswith("text_encoder"):
+            _wait_on_cpu(part, device)
+        else:
+            part.to(device)
+
+
+def _wait_on_cpu(encoder: nn.Module, device: torch.device) -> None:
+    def fetch(module: nn.Module, args: Any, kwargs: Any) -> Any:
+        module.to(device)
+        return tree_map_only(Tensor, lambda tensor: tensor.to(device), (args, kwargs))
+
+    def put_back(module: nn.Module, args: Any, made: Any) -> None:
+        module.to("cpu")
+
+    encoder.to("cpu")
+    encoder.register_forward_pre_hook(fetch, with_kwargs=True)
+    encoder.register_forward_hook(put_back, always_call=True)

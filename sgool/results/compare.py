@@ -37,6 +37,7 @@ NOT_COMPARED: tuple[str, ...] = (
     "data.duplicates",
     "models.device",
     "models.compile",
+    "models.offload_text_encoders",
     "models.preset",
     "engine.name",
     "engine.memory_mib",

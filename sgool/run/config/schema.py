@@ -61,7 +61,8 @@ _MODELS: dict[str, Schema] = {
     "vae_dtype": optional(choice("float64", "float32", "float16", "bfloat16")),
     "vae_tile_size": optional(integer(1)),
     "channels_last": flag(),
-    "compile": flag(),
+    "offload_text_encoders": flag(),
+    "compile": either(flag(), choice("blocks")),
 }
 
 #: Settings that suit a model, which files of other groups refer to. null, or left out: what those files say themselves.
@@ -81,6 +82,7 @@ _MODELS_DEFAULTS: dict[str, Any] = {
     "family": None,
     "call": None,
     "vae_tile_size": None,
+    "offload_text_encoders": False,
 }
 _DATA_DEFAULTS = {"phrases_column": None, "phrases": "rule"}
 
