@@ -104,6 +104,11 @@ class GuidedModel:
         """Networks behind the predictions; their weights and buffers do not count as activations."""
         return tuple(self.family.denoisers.values())
 
+    @property
+    def num_passes(self) -> int:
+        """Number of passes of the network in a call: 2 with ``split_guidance`` where there is guidance, else 1."""
+        return len(self._passes)
+
     def __call__(self, latents: Tensor, step: Step) -> Tensor:
         """Returns the guided output, of the shape and dtype of ``latents`` and differentiable with respect to them."""
         self.calls += 1
