@@ -27,6 +27,7 @@ OF_THE_MODULE = (
     "optimizer",
     "adam",
     "candidates",
+    "search_share",
     "choosing",
     "budget",
 )

@@ -24,6 +24,7 @@ class MethodOptions(Options):
         optimizes: Whether it updates latents as ``optimization`` says, so that this and its early stop count.
         starts_from_image: Whether it can begin with latents that were found for an image.
         budget: Keys of ``budget`` with other values for this method alone.
+        saliency: Keys of ``saliency`` with other values for this method alone, without the detector.
     """
 
     needs_objective: ClassVar[bool | None] = True
@@ -31,6 +32,7 @@ class MethodOptions(Options):
     starts_from_image: ClassVar[bool | None] = False
 
     budget: Mapping[str, Any] = option({}, mapping("keys of `budget`"))
+    saliency: Mapping[str, Any] = option({}, mapping("keys of `saliency`"))
 
 
 def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -59,6 +61,29 @@ def method_budget(config: Config, name: str) -> dict[str, Any]:
     other = config["method"].get(method.get("same_budget_as"))
     follows = other is not None and method.get("num_candidates") is None and own == BUDGET_DEFAULTS
     return merged(own, other.get("budget", {})) if follows else own
+
+
+def method_saliency(config: Config, name: str) -> dict[str, Any]:
+    """Returns ``saliency`` with a method's own values over it."""
+    return merged(config["saliency"], config["method"][name].get("saliency", {}))
+
+
+def own_saliency_problems(config: Config, rules: Mapping[str, Schema]) -> list[Problem]:
+    """Finds own values of ``saliency`` in methods that break its rules; all else must be sound.
+
+    Args:
+        config: The configuration.
+        rules: What ``saliency`` may hold.
+    """
+    problems = []
+    for name, method in config["method"].items():
+        where = f"method.{name}.saliency"
+        if "detector" in method.get("saliency", {}):
+            text = f"`{where}.detector`: all methods of a run share one detector; run {name} by itself, with saliency="
+            problems.append(Problem(f"{where}.detector", f"{text}NAME"))
+        elif method.get("saliency"):
+            problems += check(method_saliency(config, name), rules, where)
+    return problems
 
 
 def own_budget_problems(config: Config) -> list[Problem]:

@@ -98,6 +98,25 @@ def updates_that_fit(costs: Costs, budget: Budget, updates: int, candidates: int
     return int(fitting)
 
 
+def candidates_that_fit(costs: Costs, budget: Budget, candidates: int, share: float | None) -> int:
+    """Returns how many candidates a search may try: with a share of the budget as many as it pays for.
+
+    Args:
+        costs: Of the chain.
+        budget: The most that a pair may cost.
+        candidates: How many the settings ask for, where there is no budget or no share of it.
+        share: Of the budget, in (0, 1); an update, and the image after it, are always left. With seconds, the search
+            ends when they are spent (`sgool.methods.candidates.CandidateSearch`).
+    """
+    if share is None or not budget:
+        return candidates
+    if budget.calls is None:
+        return MOST_ROUNDS
+    most = budget.calls - costs.update - costs.image
+    fitting = min(int(share * budget.calls), most) // costs.image if costs.image else candidates
+    return max(fitting, 1)
+
+
 def images_that_fit(costs: Costs, budget: Budget, images: int) -> int:
     """Returns how many images the calls of a budget allow; without one ``images``.
 

@@ -19,9 +19,27 @@ from sgool.metrics.panel import JudgePanel
 from sgool.objectives import Objective, Term
 
 #: Entries of ``method.NAME`` that say what a method gets, and are no arguments of its class.
-_NO_ARGUMENTS = ("kind", "use_saliency", "use_crops", "clamp_images", "optimization", "same_budget_as", "budget")
+_NO_ARGUMENTS = (
+    "kind",
+    "use_saliency",
+    "use_crops",
+    "clamp_images",
+    "optimization",
+    "same_budget_as",
+    "budget",
+    "saliency",
+)
 #: Entries of ``optimization`` that are arguments of a module; the others are those of `default_callbacks`.
-_OF_THE_MODULE = ("num_optimization_steps", "lr", "momentum", "nesterov", "optimizer", "adam", "candidates")
+_OF_THE_MODULE = (
+    "num_optimization_steps",
+    "lr",
+    "momentum",
+    "nesterov",
+    "optimizer",
+    "adam",
+    "candidates",
+    "search_share",
+)
 #: Entries of ``optimization`` that the objective and the chain have got already.
 _OF_OTHER_PARTS = ("clamp_images", "steps_offset", "choose_by")
 
@@ -55,7 +73,8 @@ def build_method(name: str, entry: Mapping[str, Any], given: Ingredients) -> tup
     """Builds the method of a validated ``method.NAME``.
 
     Its class gets what it has parameters for: ``chain``, ``objective``, ``judges``, ``num_optimization_steps``, ``lr``,
-    ``momentum``, ``nesterov``, ``optimizer``, ``adam``, ``candidates``, ``choosing``, ``budget``, and its own keys.
+    ``momentum``, ``nesterov``, ``optimizer``, ``adam``, ``candidates``, ``search_share``, ``choosing``, ``budget``,
+    and its own keys.
 
     Args:
         name: Of the method, as in the run folder.

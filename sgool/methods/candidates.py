@@ -41,6 +41,7 @@ class CandidateSearch:
     Args:
         number: N; 1: there is nothing to search.
         first: The pairs' own first latents (S, B, C, h, w).
+        share: Share of the budget's seconds after which no candidate is begun; None: as long as an update has time.
 
     Attributes:
         tried: How many candidates were scored.
@@ -49,8 +50,8 @@ class CandidateSearch:
         under_way: Whether the candidates are being tried: the first update has not been made.
     """
 
-    def __init__(self, number: int, first: Tensor) -> None:
-        self.number, self._first = number, first.detach().clone()
+    def __init__(self, number: int, first: Tensor, share: float | None = None) -> None:
+        self.number, self._first, self._share = number, first.detach().clone(), share
         self.tried, self.seconds, self.under_way = 0, 0.0, number > 1
         self.chosen = [0] * first.shape[1]
         self._lowest = [math.inf] * first.shape[1]
@@ -86,12 +87,17 @@ class CandidateSearch:
             callback.on_candidate(module.trainer, module, seen)
 
     def _is_spent(self, module: Any) -> bool:
-        """Whether one more candidate, an update and the image after it would exceed the budget's seconds."""
+        """Whether one more candidate, an update and the image after it would exceed the budget's seconds.
+
+        With a share of them, also whether that one more would exceed the share.
+        """
         if module.budget.seconds is None:
             return False
-        one = module.seconds / self.tried
+        one, limit = module.seconds / self.tried, module.budget.seconds * len(module.pairs)
+        if self._share is not None and module.seconds + one > self._share * limit:
+            return True
         rest = module.costs.optimization(1) / module.costs.image if module.costs.image else 1.0
-        return bool(module.seconds + one * (1 + rest) > module.budget.seconds * len(module.pairs))
+        return bool(module.seconds + one * (1 + rest) > limit)
 
     def state_dict(self) -> dict[str, Any]:
         """Returns what the search has found, in plain values: candidates follow from their pairs and numbers."""
@@ -104,14 +110,21 @@ class CandidateSearch:
         self.seconds, self.under_way = state["seconds"], state["under_way"]
 
 
-def check_candidates(number: int, pairs: Sequence[PromptSeed] = ()) -> None:
+def check_candidates(number: int, pairs: Sequence[PromptSeed] = (), share: float | None = None) -> None:
     """Refuses a search without candidates, or among seeds where pairs start from latents that were found for a photo.
+
+    Args:
+        number: How many candidates there are.
+        pairs: The pairs.
+        share: Of the budget, for the search.
 
     Raises:
         SgoolError: All that is wrong with it.
     """
     if number < 1:
         raise SgoolError(f"`optimization.candidates`: expected 1 or more, got {number}")
+    if share is not None and not 0 < share < 1:
+        raise SgoolError(f"`optimization.search_share`: expected a number between 0 and 1, got {share}")
     started = [pair.pair_id for pair in pairs if pair.start is not None]
     if number > 1 and started:
         raise SgoolError(

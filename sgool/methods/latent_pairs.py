@@ -14,7 +14,7 @@ from sgool.diffusion import Chain
 from sgool.errors import SgoolError
 from sgool.methods import resume
 from sgool.methods.base import PairModule
-from sgool.methods.budget import Budget, TimeLimit, updates_that_fit
+from sgool.methods.budget import Budget, TimeLimit, candidates_that_fit, updates_that_fit
 from sgool.methods.candidates import CandidateSearch, check_candidates
 from sgool.methods.evaluations import curves, without_graph
 from sgool.methods.optimizers import OptimizerSettings, check_updates, optimizer_state, restore_optimizer_state
@@ -60,6 +60,7 @@ class LatentPairModule(StoppedPairs, PairModule):
         optimizer: "sgd", "adam" or "adamw".
         adam: Further settings of the latter two (`sgool.methods.optimizers.OptimizerSettings`).
         candidates: First latents of each pair that are tried before the updates, which go on from the best of them.
+        search_share: Share of a budget that they may take, in (0, 1), in place of a number; None: ``candidates``.
         choosing: What chooses among them and among the updates, if not the objective itself.
         budget: The most that a pair may cost; it decides on the number of updates.
         judges: Name -> a CLIP tower or metrics, or a whole `JudgePanel`; they score the first and the final images.
@@ -86,18 +87,21 @@ class LatentPairModule(StoppedPairs, PairModule):
         optimizer: str = "sgd",
         adam: Mapping[str, Any] | None = None,
         candidates: int = 1,
+        search_share: float | None = None,
         choosing: Objective | None = None,
         budget: Budget | None = None,
         judges: JudgePanel | Mapping[str, Any] | None = None,
         pairs: Sequence[PromptSeed] | None = None,
     ) -> None:
         super().__init__(chain, judges=judges, pairs=pairs, budget=budget)
-        check_candidates(candidates)
+        check_candidates(candidates, share=search_share)
         check_updates(num_optimization_steps)
         self.method = "doodl" if objective.saliency is None else "sgool"
-        self.objective, self.choosing, self.candidates = objective, choosing, candidates
+        self.objective, self.choosing = objective, choosing
+        self.candidates, self.search_share = candidates, search_share
         self.num_optimization_steps = self._planned = num_optimization_steps
         if self.budget:
+            self.candidates = candidates = candidates_that_fit(self.costs, self.budget, candidates, search_share)
             fitting = updates_that_fit(self.costs, self.budget, num_optimization_steps, candidates)
             self.num_optimization_steps = fitting
         self.lr, self.optimizer_settings = lr, OptimizerSettings(optimizer, momentum, nesterov, adam or {})
@@ -143,7 +147,7 @@ class LatentPairModule(StoppedPairs, PairModule):
         self.objectives = tuple(self.objective.bind(self.pairs) for _ in range(self.chain.num_decoded))
         self._chooser = self.objectives[0] if self.choosing is None else self.choosing.bind(self.pairs)
         check_candidates(self.candidates, self.pairs)
-        self.search = CandidateSearch(self.candidates, latents)
+        self.search = CandidateSearch(self.candidates, latents, self.search_share)
         self.failures, self.retries, self.stopped = {}, {}, {}
         self.evaluation, self._gradient_norms = None, None
 
@@ -289,5 +293,10 @@ class LatentPairModule(StoppedPairs, PairModule):
         """All settings that the batch's results depend on."""
         own = [self.num_optimization_steps, self.lr, *self.optimizer_settings.checkpoint_settings()]
         rules = [callback for callback in self.pair_callbacks() if isinstance(callback, UpdateCallback)]
-        search = [self.candidates, self.choosing and self.choosing.checkpoint_settings(), self.budget]
+        search = [
+            self.candidates,
+            self.search_share,
+            self.choosing and self.choosing.checkpoint_settings(),
+            self.budget,
+        ]
         return [*super().checkpoint_settings(), self.objective.checkpoint_settings(), own, rules, search]

@@ -67,6 +67,7 @@ OPTIMIZATION: dict[str, Schema] = {
     "early_stop": {"term": optional(text()), "patience": integer(1)},
     "snapshot_every": optional(integer(1)),
     "candidates": integer(1),
+    "search_share": optional(number(above=0, below=1)),
     "choose_by": choice("own", "global", "salient"),
 }
 #: What the keys of ``optimization`` are where a file of the user's own leaves them out.
@@ -74,6 +75,7 @@ OPTIMIZATION_DEFAULTS: dict[str, Any] = {
     "clamp_images": False,
     "steps_offset": None,
     "candidates": 1,
+    "search_share": None,
     "choose_by": "own",
     "optimizer": "sgd",
     "adam": {"betas": [0.9, 0.999], "eps": 1e-8, "weight_decay": 0},

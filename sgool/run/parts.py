@@ -192,7 +192,7 @@ class Parts:
         objective["terms"] = {name: term for name, term in objective["terms"].items() if name != held_out}
         if not options.get("use_crops", True):
             objective["crops"] = {**objective["crops"], "num": 0}
-        saliency = self._saliency() if options.get("use_saliency") else None
+        saliency = self._saliency(options) if options.get("use_saliency") else None
         own = options.get("clamp_images")
         clamp_images = clamp_images if own is None else own
         return build_objective(objective, self.networks, saliency, clamp_images=clamp_images)
@@ -200,8 +200,8 @@ class Parts:
     def _term(self, name: str) -> Term:
         return build_term(name, self._config["objective"]["terms"][name], self.networks)
 
-    def _saliency(self) -> SaliencySettings:
-        options = dict(self._config["saliency"])
+    def _saliency(self, method: Mapping[str, Any]) -> SaliencySettings:
+        options = {**self._config["saliency"], **method.get("saliency", {})}
         return SaliencySettings(build_detector(options.pop("detector"), self.networks), **options)
 
     def trainer_options(self) -> dict[str, Any]:

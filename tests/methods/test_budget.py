@@ -130,6 +130,43 @@ def test_updates_end_before_the_next_would_exceed_the_seconds(
             assert one.history == other.history and one.final_image.equal(other.final_image)
 
 
+def test_a_share_of_the_calls_is_for_the_search(models: StableDiffusion, goal: Objective) -> None:
+    chain = chain_of(models, **CHAIN)
+    image, update = Costs.of(chain).image, Costs.of(chain).update
+    whole = 10 * image + 4 * update
+    for budget, share, tried in (
+        (whole, 0.5, whole // 2 // image),
+        (whole, 0.99, (whole - update - image) // image),  # an update and the last image are left
+        (update + 2 * image, 0.5, 0),  # a single candidate needs no search
+    ):
+        updates = (budget - tried * image - image) // update
+        for result in optimise(chain, goal, PAIRS, search_share=share, budget=Budget(calls=budget), candidates=99):
+            assert result.num_optimization_steps == updates
+            assert len(result.history) == tried + updates + 1
+            assert spent(result) == tried * image + updates * update + image
+
+
+def test_a_share_of_the_seconds_is_for_the_search(
+    models: StableDiffusion, goal: Objective, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chain = chain_of(models, **CHAIN)
+    for limit, share in ((40, 0.5), (60, 0.3)):
+        own = LatentPairModule(chain, goal, search_share=share, budget=Budget(seconds=limit / 2))
+        timed(monkeypatch, own)
+        results = run(own, PAIRS[:2], default_callbacks())
+        monkeypatch.undo()
+        expected = optimise(chain, goal, PAIRS[:2], search_share=share, budget=Budget(calls=limit))
+        for one, other in zip(results, expected, strict=True):
+            assert (one.num_optimization_steps, spent(one)) == (other.num_optimization_steps, spent(other))
+            assert one.history == other.history and one.final_image.equal(other.final_image)
+
+
+@pytest.mark.parametrize("share", [0, 1, -0.5])
+def test_a_share_is_below_one(models: StableDiffusion, goal: Objective, share: float) -> None:
+    with pytest.raises(SgoolError, match=r"`optimization\.search_share`: expected a number between 0 and 1, got"):
+        LatentPairModule(chain_of(models, **CHAIN), goal, search_share=share)
+
+
 @pytest.mark.parametrize("method", [BestOfN, ZeroOrder, Evolution])
 def test_candidates_end_before_the_next_would_exceed_the_seconds(
     models: StableDiffusion, goal: Objective, monkeypatch: pytest.MonkeyPatch, method: Any

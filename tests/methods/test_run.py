@@ -13,7 +13,7 @@ from sgool.run.fit import run_experiment
 from sgool.run.outcome import Outcome
 from tests.tiny_run import tiny_overrides
 
-METHODS = ("vanilla", "best_of_n", "clip_guidance", "doodl", "sgool", "reno")
+METHODS = ("vanilla", "best_of_n", "clip_guidance", "doodl", "sgool_paper", "reno")
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def test_records_of_all_methods(finished: Outcome) -> None:
     assert finished.exit_code == 0 and finished.new == 2 * len(METHODS)
     calls = {record.method: record.network_evaluations for record in finished.records}
     # Two steps; two updates with recomputation and a last evaluation; as many calls for best_of_n: five images.
-    assert calls == {"vanilla": 2, "best_of_n": 10, "clip_guidance": 2, "doodl": 10, "sgool": 10, "reno": 10}
+    assert calls == {"vanilla": 2, "best_of_n": 10, "clip_guidance": 2, "doodl": 10, "sgool_paper": 10, "reno": 10}
     first = {record.pair_id: record.metrics["judge/clip_score"] for record in finished.records[:2]}
     for record in finished.records:
         # All start from the same image, but for the last bits of other batch sizes' kernels.
@@ -57,13 +57,13 @@ def test_records_of_all_methods(finished: Outcome) -> None:
         if record.method != "vanilla":
             assert record.metrics.keys() >= {"objective", "objective_initial"}
     for record in finished.records:
-        if record.method in ("best_of_n", "doodl", "sgool", "reno"):
+        if record.method in ("best_of_n", "doodl", "sgool_paper", "reno"):
             assert record.metrics["objective"] <= record.metrics["objective_initial"]
 
 
 def test_histories(finished: Outcome) -> None:
     lengths = {method: len(rows(finished, method)) for method in METHODS[1:]}
-    assert lengths == {"best_of_n": 5, "clip_guidance": 3, "doodl": 3, "sgool": 3, "reno": 3}
+    assert lengths == {"best_of_n": 5, "clip_guidance": 3, "doodl": 3, "sgool_paper": 3, "reno": 3}
     assert "norm_regularizer" in rows(finished, "reno")[0] and "norm_regularizer" not in rows(finished, "doodl")[0]
 
 

@@ -30,7 +30,7 @@ from tests.fits import run as run_method
 from tests.tiny import tiny_pipeline
 from tests.tiny_run import tiny_overrides
 
-METHODS = ("vanilla", "best_of_n", "clip_guidance", "doodl", "sgool", "reno")
+METHODS = ("vanilla", "best_of_n", "clip_guidance", "doodl", "sgool_paper", "reno")
 
 
 def _overflowing(folder: Path, layer: str) -> Path:
@@ -166,20 +166,20 @@ def test_failures_are_counted_over_processes_and_not_over_starts(tmp_path: Path)
     pairs = [PromptSeed(f"cat {index}", index=index) for index in range(30)]
 
     def fail(index: int) -> None:
-        folder.write(fake_record(pairs[index], "sgool", status="failed", error="why"))
+        folder.write(fake_record(pairs[index], "sgool_paper", status="failed", error="why"))
 
     for index in range(11):
         fail(index)  # in an earlier start
     time.sleep(0.05)  # times of files are coarse
     failures = Failures(folder)
     time.sleep(0.05)
-    own = fake_record(pairs[11], "sgool", status="failed", error="why")
+    own = fake_record(pairs[11], "sgool_paper", status="failed", error="why")
     failures.add(own)
-    failures.check("sgool")
+    failures.check("sgool_paper")
     for index in range(12, 23):
         fail(index)  # by another process of this start
     failures.check("doodl")
     with pytest.raises(SgoolError, match="the first 12 pairs of sgool have all failed"):
-        failures.check("sgool")
-    folder.write(fake_record(pairs[29], "sgool"))  # one that ended well, in any start
-    failures.check("sgool")
+        failures.check("sgool_paper")
+    folder.write(fake_record(pairs[29], "sgool_paper"))  # one that ended well, in any start
+    failures.check("sgool_paper")

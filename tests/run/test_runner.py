@@ -20,7 +20,7 @@ from sgool.run.rescore import rescore
 from tests.tiny_run import tiny_overrides
 from tests.wandb_files import offline_files, read_wandb
 
-METHODS = ("vanilla", "doodl", "sgool")
+METHODS = ("vanilla", "doodl", "sgool_paper")
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,7 @@ def test_every_pair_of_every_method_gets_the_files_of_the_contract(finished: Out
         names = {path.name for path in folder.iterdir()}
         assert {"initial.png", "final.png", "latents.safetensors", "record.json"} <= names
         assert ("history.csv" in names) == (record.method != "vanilla")
-        assert ("saliency.png" in names) == (record.method == "sgool")
+        assert ("saliency.png" in names) == (record.method == "sgool_paper")
         assert Image.open(folder / "final.png").size == (32, 32)
         assert record.metrics.keys() >= {"judge/clip_score", "judge/clip_score_initial", "guide/clip_score"}
 
@@ -83,7 +83,7 @@ def test_history_has_a_row_an_update_and_one_for_the_last_latents(finished: Outc
 
 
 def test_first_images_are_those_of_vanilla(finished: Outcome) -> None:
-    for method in ("doodl", "sgool"):
+    for method in ("doodl", "sgool_paper"):
         for record in (r for r in finished.records if r.method == method):
             pairs = finished.run_dir / "pairs"
             first = (pairs / method / record.pair_id / "initial.png").read_bytes()
@@ -93,7 +93,7 @@ def test_first_images_are_those_of_vanilla(finished: Outcome) -> None:
 def test_network_calls_follow_the_formula(finished: Outcome) -> None:
     # DDIM, 2 steps: each update's forward and recompute, and one forward for the latents after the last update.
     calls = {record.method: record.network_evaluations for record in finished.records}
-    assert calls == {"vanilla": 2, "doodl": 2 * 2 * 2 + 2, "sgool": 2 * 2 * 2 + 2}
+    assert calls == {"vanilla": 2, "doodl": 2 * 2 * 2 + 2, "sgool_paper": 2 * 2 * 2 + 2}
 
 
 def test_a_second_run_does_nothing_new(options: list[str], finished: Outcome) -> None:
@@ -180,7 +180,7 @@ def test_wandb_offline_holds_the_same_scores(
 
 def test_edict_runs_too(options: list[str], tmp_path: Path) -> None:
     outcome = run(
-        options, tmp_path, "methods=[sgool]", "data.limit=1", "sampler=edict", "sampler.num_inference_steps=3"
+        options, tmp_path, "methods=[sgool_paper]", "data.limit=1", "sampler=edict", "sampler.num_inference_steps=3"
     )
     assert outcome.exit_code == 0
     # Two calls a step, forward and recompute in two updates, one more forward.

@@ -16,12 +16,12 @@ from sgool.config.weights import weights_problems
 from sgool.diffusion.options import ENGINES, SAMPLERS
 from sgool.errors import ConfigError
 from sgool.loggers.options import logger_problems, with_source
-from sgool.methods.base_options import own_budget_problems
+from sgool.methods.base_options import method_saliency, own_budget_problems, own_saliency_problems
 from sgool.methods.options import METHODS, method_optimization, own_optimization_problems
 from sgool.metrics.options import JUDGES
 from sgool.objectives.options import TERMS
 from sgool.run.config.schema import SCHEMA
-from sgool.saliency.options import DETECTORS
+from sgool.saliency.options import DETECTORS, SALIENCY
 
 Config = Mapping[str, Any]
 
@@ -33,6 +33,8 @@ def find_problems(config: Config) -> list[str]:
         problems += own_optimization_problems(config)
     if _are_sound(("method", "budget"), problems):
         problems += own_budget_problems(config)
+    if _are_sound(("method", "saliency"), problems):
+        problems += own_saliency_problems(config, SALIENCY)
     texts = [problem.text for problem in problems]
     # A check runs only on values that are right by themselves, so that one mistake gives one message.
     for needs, look in _CHECKS:
@@ -122,8 +124,12 @@ def _weights(config: Config) -> Iterator[str]:
 
 
 def _saliency_weights(config: Config) -> Iterator[str]:
-    if config["saliency"]["w_global"] == config["saliency"]["w_salient"] == 0:
-        yield "`saliency.w_global` and `saliency.w_salient`: expected one above 0; nothing would be optimised"
+    known = [name for name in config["methods"] if name in config["method"]]
+    own = {f"method.{name}.saliency": method_saliency(config, name) for name in known}
+    for where, saliency in {"saliency": config["saliency"], **own}.items():
+        if saliency["w_global"] == saliency["w_salient"] == 0:
+            yield f"`{where}.w_global` and `{where}.w_salient`: expected one above 0; nothing would be optimised"
+            return
 
 
 def _prompts(config: Config) -> Iterator[str]:
@@ -173,7 +179,7 @@ _CHECKS: tuple[tuple[tuple[str, ...], Callable[[Config], Iterator[str]]], ...] =
     (("models.path", "models.height", "models.width"), _size),
     (("models.path", "models.family", "models.call"), _model_folder),
     (("objective.terms",), _weights),
-    (("saliency.w_global", "saliency.w_salient"), _saliency_weights),
+    (("saliency.w_global", "saliency.w_salient", "methods", "method"), _saliency_weights),
     (("data.prompts",), _prompts),
     (("models.device", "trainer.devices", "trainer.num_nodes"), _devices),
     (("models.dtype", "models.vae_dtype", "trainer.precision"), _precision),

@@ -72,6 +72,7 @@ _PRESET: dict[str, Schema] = {
     "num_optimization_steps": optional(integer(1)),
     "gradient_rms": optional(number(above=0)),
     "grad_clip_value": optional(number(above=0)),
+    "detector": optional(mapping("the keys of `saliency.detector`")),
 }
 _MODELS["preset"] = _PRESET
 

@@ -86,9 +86,9 @@ def test_an_unknown_key_is_answered_with_a_guess_and_the_valid_keys() -> None:
             "sampler=edit",
             "`sampler`: there is no choice 'edit'; did you mean `edict`? Choices: bdia, belm, ddim, dpm_solver, edict",
         ),
-        ("experiment=papr", "did you mean `paper`? Choices: compare_embedded, "),
+        ("experiment=papr", "did you mean `paper`? Choices: demo, "),
         ("method=doodl", "choose those to run with 'methods=[doodl]'"),
-        ("methods=[sgol]", "unknown method 'sgol'; did you mean `sgool`? Methods: vanilla, doodl, sgool, reno"),
+        ("methods=[sgol]", "unknown method 'sgol'; did you mean `sgool`? Methods: vanilla, doodl, sgool, sgool_paper, reno"),
         ("methods=[zzz]", "unknown method 'zzz'. Methods: vanilla"),
         ("methods=[sgool,sgool]", "stands there 2 times"),
         ("methods=[]", "`methods`: expected a list that is not empty"),
@@ -213,7 +213,7 @@ def test_a_budget_is_that_of_an_optimisation() -> None:
     (problem,) = _problems("methods=[best_of_n]", "method.best_of_n.same_budget_as=dodl")
     assert problem == (
         "`method.best_of_n.same_budget_as`: expected a method of kind optimize, got 'dodl'; did you mean `doodl`? "
-        "Those are: doodl, sgool, reno."
+        "Those are: doodl, sgool, sgool_paper, reno."
     )
     assert "got 'vanilla'" in _problems("methods=[best_of_n]", "method.best_of_n.same_budget_as=vanilla")[0]
     # Unused where the number is given, or where the method does not run.
@@ -287,6 +287,26 @@ def test_nesterov_needs_momentum() -> None:
 )
 def test_steps_that_do_not_go_together(overrides: tuple[str, ...], message: str) -> None:
     (problem,) = _problems("methods=[doodl]", *(f"optimization.{override}" for override in overrides))
+    assert message in problem
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["+method.sgool.saliency.mach=prompt"], "unknown key `method.sgool.saliency.mach`; did you mean"),
+        (["+method.sgool.saliency.max_regions=-1"], "`method.sgool.saliency.max_regions`: expected a whole number"),
+        (
+            ["+method.sgool.saliency.detector.name=center"],
+            "`method.sgool.saliency.detector`: all methods of a run share one detector; run sgool by itself, with",
+        ),
+        (
+            ["+method.sgool.saliency.w_global=0", "+method.sgool.saliency.w_salient=0"],
+            "`method.sgool.saliency.w_global` and `method.sgool.saliency.w_salient`: expected one above 0",
+        ),
+    ],
+)
+def test_own_values_of_saliency_that_cannot_be(overrides: list[str], message: str) -> None:
+    (problem,) = _problems("methods=[sgool]", *overrides)
     assert message in problem
 
 

@@ -129,13 +129,18 @@ def test_the_default_is_the_three_methods_on_the_embedded_world() -> None:
     optimization, saliency = config.optimization, config.saliency
     assert (optimization.num_optimization_steps, optimization.gradient_rms) == (16, 0.006)
     assert (optimization.grad_clip_value, optimization.keep) == (0.02, "best")
-    assert (saliency.min_side, saliency.margin, saliency.w_global, saliency.w_salient) == (0.6, 0.25, 0.8, 0.2)
-    assert (saliency.threshold, saliency.detector.blur_sigma) == (0.35, 0.05)
+    assert (saliency.min_side, saliency.margin, saliency.w_global, saliency.w_salient) == (0.4, 0.2, 0.6, 0.4)
+    assert (saliency.threshold, saliency.detector.name, saliency.match) == (0.4, "transalnet", "phrases")
+    assert load_config(["models=sd14"]).saliency.detector.name == "spectral_residual"
+    own = config.method.sgool.optimization
+    assert (own.candidates, own.search_share, own.whiten.gradient, own.gradient_rms) == (24, 0.5, True, 0.02)
+    assert not config.method.sgool_paper.optimization and config.method.sgool_paper.saliency.match == "prompt"
     kinds = {name: (method.kind, method.get("use_saliency")) for name, method in config.method.items()}
     assert kinds == {
         "vanilla": ("vanilla", None),
         "doodl": ("optimize", False),
         "sgool": ("optimize", True),
+        "sgool_paper": ("optimize", True),
         "reno": ("optimize", False),
         "clip_guidance": ("clip_guidance", False),
         "best_of_n": ("best_of_n", False),
