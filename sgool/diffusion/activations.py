@@ -30,7 +30,8 @@ def activation_bytes(networks: Iterable[nn.Module]) -> Iterator[Counted]:
         if storage._cdata not in seen:
             seen.add(storage._cdata)
             counted.total += storage.nbytes()
-        return tensor
+        # An output that an operation saves would hold its own graph: a cycle, which stays in memory.
+        return tensor.detach()
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         yield counted

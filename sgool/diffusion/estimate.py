@@ -83,7 +83,8 @@ def _engine(engine: Engine, call: Memory, calls: int, latents: int) -> tuple[int
         return calls * call.kept, call.peak - call.kept
     if isinstance(engine, Checkpoint):
         fitting = min(calls, int(engine.memory_mib * 2**20) // max(call.kept, 1))
-        return calls * latents + fitting * call.kept, call.peak
+        # Backward begins with the calls that are kept, and has freed them before it computes one again.
+        return calls * latents + fitting * call.kept, call.peak - (call.kept if fitting else 0)
     return 2 * latents, call.peak
 
 

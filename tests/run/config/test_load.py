@@ -88,7 +88,10 @@ def test_an_unknown_key_is_answered_with_a_guess_and_the_valid_keys() -> None:
         ),
         ("experiment=papr", "did you mean `paper`? Choices: demo, "),
         ("method=doodl", "choose those to run with 'methods=[doodl]'"),
-        ("methods=[sgol]", "unknown method 'sgol'; did you mean `sgool`? Methods: vanilla, doodl, sgool, sgool_paper, reno"),
+        (
+            "methods=[sgol]",
+            "unknown method 'sgol'; did you mean `sgool`? Methods: vanilla, doodl, sgool, sgool_paper, reno",
+        ),
         ("methods=[zzz]", "unknown method 'zzz'. Methods: vanilla"),
         ("methods=[sgool,sgool]", "stands there 2 times"),
         ("methods=[]", "`methods`: expected a list that is not empty"),
