@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 from importlib import metadata
@@ -9,6 +10,7 @@ from pathlib import Path
 
 from sgool import __version__
 from sgool.config.paths import ASSETS, config_folder, prompt_sets
+from sgool.errors import SgoolError
 
 _PACKAGES = (
     "torch",
@@ -89,6 +91,21 @@ def _devices() -> list[str]:
         properties = torch.cuda.get_device_properties(index)
         devices.append(f"cuda:{index}: {properties.name}, {properties.total_memory / 2**30:.1f} GiB")
     return devices
+
+
+def card_memory(gibibytes: float | None) -> int | None:
+    """Returns the bytes of a card: those given, or those of this machine's first CUDA device; None without one.
+
+    Raises:
+        SgoolError: The number is not positive.
+    """
+    if gibibytes is not None:
+        if not 0 < gibibytes < math.inf:
+            raise SgoolError(f"--memory: expected a number of GiB above 0, got {gibibytes:g}")
+        return int(gibibytes * 2**30)
+    import torch
+
+    return torch.cuda.get_device_properties(0).total_memory if torch.cuda.is_available() else None
 
 
 def _mebibytes(folder: Path, skip: tuple[Path, ...]) -> float:

@@ -177,9 +177,30 @@ def models() -> None:
 
 
 @app.command()
-def doctor() -> None:
-    """Show versions, devices, cores, memory and assets."""
-    from sgool.cli.doctor import asset_facts, machine_facts
+def doctor(
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="OVERRIDES",
+            help="With overrides as for fit, such as models=sd14 models.path=FOLDER: the memory that an update takes, "
+            "estimated before any weights load, and what to switch if it does not fit.",
+        ),
+    ] = None,
+    memory: Annotated[
+        float | None, typer.Option("--memory", metavar="GIB", help="The card's memory. Default: this machine's.")
+    ] = None,
+    config_dir: ConfigDir = None,
+    debug: Debug = False,
+) -> None:
+    """Show versions, devices, cores, memory and assets, or the memory that a run will take."""
+    from sgool.cli.doctor import asset_facts, card_memory, machine_facts
 
-    columns(machine_facts())
-    columns(asset_facts())
+    if not overrides and memory is None:
+        columns(machine_facts())
+        columns(asset_facts())
+        return
+    with user_errors(debug):
+        from sgool.run.config import load_config
+        from sgool.run.memory import memory_report
+
+        columns(list(memory_report(load_config(overrides or (), config_dir), card_memory(memory)).rows()))

@@ -22,14 +22,16 @@ def activation_bytes(networks: Iterable[nn.Module]) -> Iterator[Counted]:
     """Counts the bytes that autograd saves for backward inside the block; the networks' weights do not count."""
     counted = Counted()
     own = (tensor for network in networks for tensor in (*network.parameters(), *network.buffers()))
-    seen = {tensor.untyped_storage().data_ptr() for tensor in own}
+    # Storages by the addresses of their objects: tensors without data have no addresses of data.
+    seen = {tensor.untyped_storage()._cdata for tensor in own}
 
     def pack(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        if storage.data_ptr() not in seen:
-            seen.add(storage.data_ptr())
+        if storage._cdata not in seen:
+            seen.add(storage._cdata)
             counted.total += storage.nbytes()
-        return tensor
+        # An output that an operation saves would hold its own graph: a cycle, which stays in memory.
+        return tensor.detach()
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         yield counted

@@ -41,6 +41,8 @@ class Chain(ChainSetting):
         height, width: Size of the images in pixels; by default the model's own.
         decode: "both" decodes all S streams, "x" only the first.
         split_guidance: Run conditional and unconditional pass one after the other, with half the activations.
+        block_checkpointing: Keep only what enters the blocks of the network and of the decoder, and compute each block
+            again in backward. This switches the networks themselves, also for other chains of the same family.
 
     Attributes:
         family, sampler, engine, guidance_scale, num_inference_steps: As given or by default.
@@ -189,7 +191,8 @@ class Chain(ChainSetting):
 
         Raises:
             SgoolError: Before any network call: the chain has no prompts, the latents have a wrong shape, dtype or
-                device or are not finite, or the engine cannot run their dtype.
+                device or are not finite, or the engine cannot run their dtype. Before the first gradient: it is cut
+                inside the network.
         """
         if self.noise_draws and len(latents) == self.num_streams:
             if self._noises is None:
@@ -200,7 +203,11 @@ class Chain(ChainSetting):
             latents = torch.cat([latents, self._noises.to(latents)])
         self.network.check_latents(latents, self.sampler.name, self.sampler.accepted_streams)
         self.engine.check(self.sampler.name, self.moves, latents.dtype)
-        return self.engine.run(self.sampler.begin(latents), self.moves, self.network)
+        state = self.sampler.begin(latents)
+        calling = next((move for move in self.moves if move.calls_network), None)
+        if calling is not None and torch.is_grad_enabled() and latents.requires_grad:
+            self._cuts.check(self.network, state[calling.source], calling.step)
+        return self.engine.run(state, self.moves, self.network)
 
     def first_images(self, latents: Tensor) -> Tensor:
         """Images (B, 3, H, W) of the first stream of latents (S, B, C, h, w); the others are not decoded."""

@@ -104,14 +104,22 @@ class GuidedModel:
         """Networks behind the predictions; their weights and buffers do not count as activations."""
         return tuple(self.family.denoisers.values())
 
+    @property
+    def num_passes(self) -> int:
+        """Number of passes of the network in a call: 2 with ``split_guidance`` where there is guidance, else 1."""
+        return len(self._passes)
+
     def __call__(self, latents: Tensor, step: Step) -> Tensor:
         """Returns the guided output, of the shape and dtype of ``latents`` and differentiable with respect to them."""
         self.calls += 1
-        parts = [(self._run(part, latents, step), part.weight) for part in self._passes]
-        output = _weighted(parts)
+        output = _weighted([(self._run(part, latents, step), part.weight) for part in self._passes])
         if output.requires_grad:  # plain autograd makes its backward passes where nobody else would count them
             output.register_hook(lambda gradient: self._count_backward())
         return output
+
+    def probe(self, latents: Tensor, step: Step) -> Tensor:
+        """Returns the output of a single pass, with the activations of no more; it is not counted."""
+        return self._run(self._passes[-1], latents, step)
 
     def trace(self, latents: Tensor, step: Step) -> Trace:
         """Returns the guided output together with its activations, which stay in memory until `Trace.pull_back`."""

@@ -167,6 +167,7 @@ class EngineOptions(Options):
 
     gradient_steps: int | None = option(None, optional(integer(1)))
     split_guidance: bool = option(False, flag())
+    block_checkpointing: bool = option(False, flag())
 
     def problems(self, where: str, config: Config) -> Iterator[str]:
         """Yields a problem for a sampler that the engine cannot run, and for more gradient steps than there are."""

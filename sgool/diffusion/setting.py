@@ -9,12 +9,14 @@ from typing import Any, TypeVar
 import torch
 
 from sgool.diffusion.build import build_engine, build_sampler
+from sgool.diffusion.cuts import CutGuard
 from sgool.diffusion.engines import Engine
 from sgool.diffusion.network import guides
 from sgool.diffusion.sampler import Sampler
 from sgool.errors import SgoolError
 from sgool.models.family import Family
 from sgool.models.load import family_of, load_models
+from sgool.models.memory import checkpoint_blocks
 from sgool.models.schedule import Schedule
 
 SettingT = TypeVar("SettingT", bound="ChainSetting")
@@ -38,6 +40,7 @@ class ChainSetting:
         width: int | None = None,
         decode: str = "both",
         split_guidance: bool = False,
+        block_checkpointing: bool = False,
     ) -> None:
         if decode not in ("both", "x"):
             raise SgoolError(f"`sampler.decode`: expected both or x, got {decode!r}")
@@ -56,6 +59,9 @@ class ChainSetting:
         self.moves = self.sampler.moves(self.schedule)
         self.engine.check(self.sampler.name, self.moves, self.latents_dtype)
         self.num_decoded = 1 if decode == "x" else self.sampler.num_streams
+        self._cuts = CutGuard()  # shared by the copies of a chain, so that it looks once
+        if block_checkpointing:
+            checkpoint_blocks(family)
 
     def _scheduled(self, sampler: Sampler) -> tuple[Sampler, Schedule]:
         """Returns the sampler and the steps of the model for it; some samplers read them from the model themselves."""
@@ -73,8 +79,10 @@ class ChainSetting:
         device: str | torch.device | None = None,
         dtype: torch.dtype = torch.float32,
         vae_dtype: torch.dtype | None = None,
+        vae_tile_size: int | None = None,
         channels_last: bool = False,
-        compile: bool = False,
+        compile: bool | str = False,
+        offload_text_encoders: bool = False,
         family: str | None = None,
         call: Mapping[str, Any] | None = None,
         loading: Mapping[str, Any] | None = None,
@@ -88,8 +96,11 @@ class ChainSetting:
             device: Where the networks go; None: the accelerator if there is one.
             dtype: Data type of the networks' weights.
             vae_dtype: The same of the autoencoder; None: ``dtype``.
+            vae_tile_size: Side of the tiles in pixels in which larger images are decoded; None: no tiles.
             channels_last: Whether convolutions work in that memory format.
-            compile: Whether torch.compile translates the denoising network at its first calls.
+            compile: Whether torch.compile translates the denoising network at its first calls; "blocks": only one of
+                each kind of its repeated blocks.
+            offload_text_encoders: Whether text encoders wait in the memory of the CPU while they do not encode.
             family: Name of the model's family; None: that of the pipeline's class.
             call: Arguments of the pipeline's ``__call__`` that differ from their defaults.
             loading: Any of config, variant, components, scheduler, loras and quantization; see
@@ -99,7 +110,8 @@ class ChainSetting:
         Raises:
             SgoolError: The model cannot be loaded, or an option is wrong.
         """
-        memory: dict[str, Any] = {"vae_dtype": vae_dtype, "channels_last": channels_last, "compile": compile}
+        memory: dict[str, Any] = {"vae_dtype": vae_dtype, "vae_tile_size": vae_tile_size}
+        memory |= {"channels_last": channels_last, "compile": compile, "offload_text_encoders": offload_text_encoders}
         memory["loading"] = loading
         return cls(load_models(path, device=device, dtype=dtype, family=family, call=call, **memory), **options)
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
+
+from sgool.models.memory import checkpoints_blocks, recomputed
 
 
 def decode_latents(vae: Any, latents: Tensor, *, use_checkpoint: bool = True) -> Tensor:
@@ -15,7 +18,8 @@ def decode_latents(vae: Any, latents: Tensor, *, use_checkpoint: bool = True) ->
     Args:
         vae: A frozen ``AutoencoderKL``; its ``scaling_factor`` and, where it has one, ``shift_factor`` are used.
         latents: Latents (B, C, h, w) at the end of the chain.
-        use_checkpoint: Recompute the decoder in backward instead of storing its activations.
+        use_checkpoint: Recompute the decoder in backward instead of storing its activations: part by part if the
+            autoencoder decodes in tiles or slices, block by block if its blocks are checkpointed, else as a whole.
     """
     return decode_scaled(vae, latents / vae.config.scaling_factor + _shift(vae), use_checkpoint=use_checkpoint)
 
@@ -26,11 +30,36 @@ def decode_scaled(vae: Any, scaled: Tensor, *, use_checkpoint: bool = True) -> T
     def run(x: Tensor) -> Tensor:
         return vae.decode(x, return_dict=False)[0]
 
-    if use_checkpoint and torch.is_grad_enabled() and scaled.requires_grad:
-        decoded = checkpoint(run, scaled, use_reentrant=False, preserve_rng_state=False, determinism_check="none")
-    else:
+    if not (use_checkpoint and torch.is_grad_enabled() and scaled.requires_grad):
         decoded = run(scaled)
+    elif decodes_in_parts(vae):
+        with _recomputed_parts(vae.decoder):
+            decoded = run(scaled)
+    elif checkpoints_blocks(vae):
+        decoded = run(scaled)
+    else:
+        decoded = recomputed(run, scaled)
     return decoded.float() / 2 + 0.5 if decoded.dtype in (torch.float16, torch.bfloat16) else decoded / 2 + 0.5
+
+
+def decodes_in_parts(vae: Any) -> bool:
+    """Whether a decoder is called once for each tile or image, so that each call can be computed again by itself.
+
+    A decoder of videos that hands its features on from call to call cannot be.
+    """
+    parts = getattr(vae, "use_tiling", False) or getattr(vae, "use_slicing", False)
+    return bool(parts) and not hasattr(vae, "clear_cache")
+
+
+@contextmanager
+def _recomputed_parts(decoder: Any) -> Iterator[None]:
+    """Lets each call of the decoder be computed again by itself in backward, as long as the block runs."""
+    once = decoder.forward
+    decoder.forward = lambda part: recomputed(once, part)
+    try:
+        yield
+    finally:
+        del decoder.forward
 
 
 def in_unit_range(images: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ from sgool.models.checkpoints import refuse_broken
 from sgool.models.devices import best_device
 from sgool.models.families import family_of
 from sgool.models.hub import hub_access, not_cached
+from sgool.models.memory import compile_denoisers, decode_in_tiles, place
 from sgool.models.opening import LOADING_ERRORS, NotLoadedError, Opening, open_pipeline
 from sgool.models.quiet import without_notes
 from sgool.models.schedule import respaced
@@ -33,10 +34,12 @@ def load_models(
     device: str | torch.device | None = None,
     dtype: torch.dtype = torch.float32,
     channels_last: bool = False,
-    compile: bool = False,
+    compile: bool | str = False,
     steps_offset: int | None = None,
     timestep_spacing: str | None = None,
     vae_dtype: torch.dtype | None = None,
+    vae_tile_size: int | None = None,
+    offload_text_encoders: bool = False,
     family: str | None = None,
     call: Mapping[str, Any] | None = None,
     loading: Mapping[str, Any] | None = None,
@@ -51,10 +54,13 @@ def load_models(
         device: Device of the networks; None: the accelerator if there is one.
         dtype: Data type of the networks' weights.
         channels_last: Whether convolutions work in that memory format.
-        compile: Whether torch.compile translates the denoising network at its first calls.
+        compile: Whether torch.compile translates the denoising network at its first calls; "blocks": only one of each
+            kind of its repeated blocks.
         steps_offset: Another one than the folder's; see `sgool.models.schedule.respaced`.
         timestep_spacing: Another one than the folder's.
         vae_dtype: Data type of the autoencoder's weights; None: ``dtype``. Some autoencoders overflow in float16.
+        vae_tile_size: Side of the tiles in pixels in which the autoencoder decodes larger images; None: no tiles.
+        offload_text_encoders: Whether text encoders wait in the memory of the CPU while they do not encode.
         family: Name of the model's family; None: that of the pipeline's class (`sgool.config.families`).
         call: Arguments of the pipeline's ``__call__`` that differ from their defaults, such as ``max_sequence_length``.
         loading: Any of config, variant, components, scheduler, loras and quantization, as `models` has them
@@ -78,10 +84,10 @@ def load_models(
     if channels_last:
         for network in networks:
             network.to(memory_format=torch.channels_last)
-    models.to(device)
-    if compile:
-        for network in models.denoisers.values():
-            network.compile()
+    if vae_tile_size is not None and autoencoder is not None:
+        decode_in_tiles(autoencoder, vae_tile_size)
+    place(pipeline, device, offload_text_encoders=offload_text_encoders)
+    compile_denoisers(models, compile)
     return models
 
 

@@ -63,6 +63,8 @@ class Networks:
                 steps_offset=options.get("steps_offset"),
                 timestep_spacing=options.get("timestep_spacing"),
                 vae_dtype=options.get("vae_dtype") and getattr(torch, options["vae_dtype"]),
+                vae_tile_size=options.get("vae_tile_size"),
+                offload_text_encoders=bool(options.get("offload_text_encoders")),
                 family=options.get("family"),
                 call=options.get("call"),
                 loading=options,

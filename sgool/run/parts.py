@@ -24,6 +24,7 @@ from sgool.metrics import JudgePanel, SceneReader
 from sgool.metrics.build import build_judges
 from sgool.models.assets import resolve_asset
 from sgool.models.clip import ClipTower
+from sgool.models.family import Family
 from sgool.models.networks import Networks
 from sgool.objectives import Objective, SaliencySettings, Term, build_objective, build_term
 from sgool.objectives.binding import binding_problems, refuse
@@ -58,18 +59,7 @@ class Parts:
     @cached_property
     def chain(self) -> Chain:
         """The denoising chain that all methods share."""
-        sampler, engine, models = (dict(self._config[key]) for key in ("sampler", "engine", "models"))
-        return Chain(
-            self.networks.models,
-            num_inference_steps=sampler.pop("num_inference_steps"),
-            guidance_scale=sampler.pop("guidance_scale"),
-            decode=sampler.pop("decode", "both"),
-            split_guidance=engine.pop("split_guidance"),
-            sampler=build_sampler(**sampler),
-            engine=build_engine(**engine),
-            height=models["height"],
-            width=models["width"],
-        )
+        return build_chain(self._config, self.networks.models)
 
     @cached_property
     def towers(self) -> dict[str, ClipTower]:
@@ -236,3 +226,20 @@ class Parts:
         accelerator = accelerator_of(self.device)
         index = self.device.index if accelerator == "gpu" else None
         return precision | {"accelerator": accelerator, "devices": 1 if index is None else [index]}
+
+
+def build_chain(config: Mapping[str, Any], models: Family) -> Chain:
+    """Builds the chain of a plain, validated configuration over the networks of a model."""
+    sampler, engine, options = (dict(config[key]) for key in ("sampler", "engine", "models"))
+    return Chain(
+        models,
+        num_inference_steps=sampler.pop("num_inference_steps"),
+        guidance_scale=sampler.pop("guidance_scale"),
+        decode=sampler.pop("decode", "both"),
+        split_guidance=engine.pop("split_guidance"),
+        block_checkpointing=engine.pop("block_checkpointing"),
+        sampler=build_sampler(**sampler),
+        engine=build_engine(**engine),
+        height=options["height"],
+        width=options["width"],
+    )

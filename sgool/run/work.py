@@ -209,7 +209,8 @@ class Worker:
         if len(batch) == 1:
             raise SgoolError(
                 "out of memory with a single pair. Use engine=checkpoint with engine.memory_mib=0, "
-                "engine.split_guidance=true, fewer crops, models.dtype=float16 or bfloat16, or a smaller image"
+                "engine.block_checkpointing=true, engine.split_guidance=true, models.vae_tile_size, fewer crops, "
+                "models.dtype=float16 or bfloat16, or a smaller image; `sgool doctor models=...` estimates what helps"
             )
         self._size = len(batch) // 2
         self.progress.note(f"out of memory with {len(batch)} pairs in a fit: from now on {self._size}")

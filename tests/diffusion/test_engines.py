@@ -121,6 +121,7 @@ def test_network_passes_are_those_of_the_table(models64: StableDiffusion, sample
         engines.append((build_engine("reversible", gradient_steps=2), calls + 2 * last, 2 * last))
     for engine, forward, backward in engines:
         chain = problem.chain(engine)
+        chain._cuts.done = True  # the guard's two calls, once in a chain's life, are not the engine's
         with counted(models64.unet) as count:
             problem.gradient(chain)
         assert (chain.calls, len(count.forward), count.backward) == (forward, forward * passes, backward * passes)
@@ -140,6 +141,7 @@ def test_a_stream_without_gradient_costs_no_backward_call(models64: StableDiffus
     gradients = []
     for whole in (True, False):
         chain, leaf = problem.chain(engine), problem.leaf()
+        chain._cuts.done = True
         with counted(models64.unet) as count:
             if whole:
                 state = chain.run_state(leaf)

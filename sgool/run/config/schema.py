@@ -61,8 +61,10 @@ _MODELS: dict[str, Schema] = {
     "dtype": choice("float64", "float32", "float16", "bfloat16"),
     "device": matching(r"auto|cpu|mps|cuda(:\d+)?", "auto, cpu, mps, cuda or cuda:NUMBER"),
     "vae_dtype": optional(choice("float64", "float32", "float16", "bfloat16")),
+    "vae_tile_size": optional(integer(1)),
     "channels_last": flag(),
-    "compile": flag(),
+    "offload_text_encoders": flag(),
+    "compile": either(flag(), choice("blocks")),
 }
 
 #: Settings that suit a model, which files of other groups refer to. null, or left out: what those files say themselves.
@@ -80,8 +82,9 @@ _MODELS["preset"] = _PRESET
 
 #: What keys are where a file of the user's own leaves them out.
 _MODELS_DEFAULTS: dict[str, Any] = {
-    **dict.fromkeys(("steps_offset", "timestep_spacing", "family", "call")),
+    **dict.fromkeys(("steps_offset", "timestep_spacing", "family", "call", "vae_tile_size")),
     **dict.fromkeys(LOADING),
+    "offload_text_encoders": False,
 }
 _DATA_DEFAULTS = {"phrases_column": None, "phrases": "rule"}
 

@@ -134,6 +134,7 @@ def test_the_default_is_the_three_methods_on_the_embedded_world() -> None:
         "memory_mib": 0,
         "gradient_steps": None,
         "split_guidance": False,
+        "block_checkpointing": False,
     }
     optimization, saliency = config.optimization, config.saliency
     assert (optimization.num_optimization_steps, optimization.gradient_rms) == (16, 0.006)
