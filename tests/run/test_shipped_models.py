@@ -80,12 +80,11 @@ def test_a_newcomers_command_runs(name: str, tmp_path: Path) -> None:
     save(name, tmp_path / "model")
     beside = [line.replace("PARTS", str(tmp_path / "parts")) for line in MODELS[name][1]]
     steps = ["sampler.num_inference_steps=2"] if _many_steps(name) else []
-    methods = METHODS if name != "wan21" else METHODS[:1]
-    command = ["fit", f"models={name}", f"models.path='{tmp_path / 'model'}'", f"methods=[{','.join(methods)}]"]
+    command = ["fit", f"models={name}", f"models.path='{tmp_path / 'model'}'", f"methods=[{','.join(METHODS)}]"]
     run = tmp_path / "run"
     result = CliRunner().invoke(app, [*command, *SMALL, *CLIPS, *SIZE, *steps, *beside, f"run_dir='{run}'"])
     assert result.exit_code == 0, result.output
-    for method in methods:
+    for method in METHODS:
         (record,) = [json.loads(file.read_text()) for file in (run / "pairs" / method).glob("*/record.json")]
         assert record["status"] == "done", record
 
