@@ -50,6 +50,7 @@ SMALL = (
     "logger=none",
     "optimization.num_optimization_steps=1",
     "objective.crops.num=2",
+    "method.sgool.optimization.candidates=2",
 )
 
 
