@@ -87,7 +87,8 @@ def _sdxl_turbo(tiny: bool) -> Any:
         addition_embed_type="text_time",
     )
     betas: dict[str, Any] = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
-    scheduler = EulerAncestralDiscreteScheduler(**betas, timestep_spacing="trailing")
+    with torch.device("cpu"):  # schedulers compute their tables with numpy
+        scheduler = EulerAncestralDiscreteScheduler(**betas, timestep_spacing="trailing")
     vae = _vae(tiny, latent_channels=4, scaling_factor=0.13025)
     texts = dict.fromkeys(("text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2"))
     return StableDiffusionXLPipeline(vae=vae, unet=unet, scheduler=scheduler, **texts)
@@ -112,7 +113,8 @@ def _flux_schnell(tiny: bool) -> Any:
         }  # fmt: skip
     options = {"shift_factor": 0.1159, "scaling_factor": 0.3611, "use_quant_conv": False, "use_post_quant_conv": False}
     vae = _vae(tiny, latent_channels=4 if tiny else 16, **options)
-    scheduler = FlowMatchEulerDiscreteScheduler(shift=1.0, base_shift=0.5, max_shift=1.15)
+    with torch.device("cpu"):
+        scheduler = FlowMatchEulerDiscreteScheduler(shift=1.0, base_shift=0.5, max_shift=1.15)
     texts = dict.fromkeys(("text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2"))
     transformer = FluxTransformer2DModel(**sizes, guidance_embeds=False)
     return FluxPipeline(vae=vae, transformer=transformer, scheduler=scheduler, **texts)

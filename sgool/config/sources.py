@@ -96,7 +96,7 @@ def needs_sentencepiece(tokenizer: Path) -> bool:
 
 def _missing(key: str, place: str) -> Iterator[str]:
     """Yields a problem for what looks like a path, and not like a hub id, and is not there."""
-    looks_local = place.startswith((".", "~", os.sep)) or place.count("/") > 1 or is_single_file(place)
+    looks_local = place.startswith((".", "~", os.sep)) or place.count("/") != 1 or is_single_file(place)
     if looks_local and not Path(place).expanduser().exists():
         yield f"`{key}`: there is no file or folder {place!r} (relative paths start at {Path.cwd()})"
 

@@ -103,7 +103,8 @@ class _Watch:
         if any(tensor.requires_grad for tensor in _floats(given)):
             self.inner.add(key)
         with torch.no_grad():
-            wide = [tensor.double() for tensor in outputs]
+            # MPS has no float64.
+            wide = [(tensor.cpu() if tensor.device.type == "mps" else tensor).double() for tensor in outputs]
             self.without_gradient[key] = [sums for x in wide for sums in (x.sum(), x.abs().sum())]
 
 

@@ -85,10 +85,11 @@ class ReplayChain(Chain):
         width: int | None = None,
         decode: str = "both",
         split_guidance: bool = False,
+        block_checkpointing: bool = False,
     ) -> None:
         sampler = build_sampler(sampler or "native") if sampler is None or isinstance(sampler, str) else sampler
         engine = build_engine(engine or "checkpoint") if engine is None or isinstance(engine, str) else engine
-        _check(sampler, engine, split_guidance)
+        _check(sampler, engine, split_guidance, block_checkpointing)
         assert isinstance(sampler, Native)
         self.family, self.engine, self._size = family, engine, (height, width)
         plan = family.plan(num_inference_steps, guidance_scale, sampler.options, height, width)
@@ -253,7 +254,7 @@ class ReplayChain(Chain):
         raise SgoolError(f"`models.family`: replay {what}")
 
 
-def _check(sampler: Sampler, engine: Engine, split_guidance: bool) -> None:
+def _check(sampler: Sampler, engine: Engine, split_guidance: bool, block_checkpointing: bool) -> None:
     problems = []
     if not isinstance(sampler, Native):
         problems.append(
@@ -268,6 +269,11 @@ def _check(sampler: Sampler, engine: Engine, split_guidance: bool) -> None:
     if split_guidance:
         problems.append(
             "`engine.split_guidance`: expected false with models.family=replay, whose guidance is the pipeline's"
+        )
+    if block_checkpointing:
+        problems.append(
+            "`engine.block_checkpointing`: expected false with models.family=replay, which computes each network call "
+            "again as a whole"
         )
     if problems:
         raise SgoolError("; ".join(problems))

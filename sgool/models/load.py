@@ -160,7 +160,7 @@ def _check_source(path: str, resolved: Path, how: Loading) -> str | None:
             f"`models.path`: expected a folder of a diffusers pipeline (with model_index.json), got {path!r}, which "
             f"has {sorted(p.name for p in resolved.iterdir())[:8]}; write one with `pipeline.save_pretrained(folder)`"
         )
-    looks_local = not path or path.startswith((".", "/", "~")) or path.count("/") > 1
+    looks_local = not path or path.startswith((".", "/", "~")) or path.count("/") != 1
     if not local and looks_local:
         raise SgoolError(f"`models.path`: expected an existing folder or a hub id (owner/name), got {path!r}")
     return _variant(resolved, how) if local else how.variant

@@ -66,13 +66,19 @@ class TextEncoderOutline(nn.Module):
         return BaseModelOutputWithPooling(last_hidden_state=tokens, pooler_output=tokens[:, 0], hidden_states=layers)
 
 
-def outline(folder: Path, dtype: torch.dtype, vae_dtype: torch.dtype | None = None) -> Outline:
+def outline(
+    folder: Path,
+    dtype: torch.dtype,
+    vae_dtype: torch.dtype | None = None,
+    replaced: Mapping[str, Path] | None = None,
+) -> Outline:
     """Makes the pipeline of a folder from its configuration files; files of weights are not looked at.
 
     Args:
         folder: A folder as ``save_pretrained`` writes it; of each network its config.json is enough.
         dtype: Data type of the networks.
         vae_dtype: Data type of the autoencoder; None: ``dtype``.
+        replaced: Folders of networks that take the place of the folder's own, by name.
 
     Raises:
         SgoolError: A file is missing or broken, or names a class that is not there.
@@ -89,10 +95,13 @@ def outline(folder: Path, dtype: torch.dtype, vae_dtype: torch.dtype | None = No
             wanted = vae_dtype if name == "vae" and vae_dtype is not None else dtype
             if entry[0] is None or name in ("safety_checker", "feature_extractor", "image_encoder"):
                 parts[name] = None
-            elif name.startswith("text_encoder"):
-                parts[name], weights[name] = _text_encoder(folder / name, _class_of(entry), wanted)
+                continue
+            place = (replaced or {}).get(name, folder / name)
+            part_kind = _class_of(entry) if place.parent == folder else _own_class(place, entry[0])
+            if name.startswith("text_encoder"):
+                parts[name], weights[name] = _text_encoder(place, part_kind, wanted)
             else:
-                parts[name] = _part(folder / name, _class_of(entry), wanted, mode)
+                parts[name] = _part(place, part_kind, wanted, mode)
         taken = inspect.signature(kind.__init__).parameters
         settings = {name: value for name, value in index.items() if name in taken and not isinstance(value, list)}
         pipeline = kind(**parts, **settings)
@@ -111,6 +120,12 @@ def _class_of(entry: Any) -> Any:
 
     library, name = entry
     return getattr(transformers if library == "transformers" else diffusers, name)
+
+
+def _own_class(folder: Path, library: str) -> Any:
+    """Returns the class that a network's own configuration names."""
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    return _class_of((library, config.get("_class_name") or config["architectures"][0]))
 
 
 def _part(folder: Path, kind: Any, dtype: torch.dtype, mode: FakeTensorMode) -> Any:

@@ -67,7 +67,9 @@ class VideoObjective:
     def state_dict(self) -> dict[str, Any]:
         """Returns the regions found last, frame by frame; empty before any detection."""
         own = {} if self._bound is None else self._bound.state_dict()
-        return {"frames": len(self._chosen), **own} if own else {}
+        if self._bound is None or not own:
+            return {}
+        return {"frames": self._bound.batch_size // len(self._pairs), **own}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restores a `state_dict`."""

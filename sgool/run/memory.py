@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from sgool.config.loading import Loading
+from sgool.config.sources import described_by, is_single_file
 from sgool.diffusion.estimate import Estimate, estimate
 from sgool.errors import SgoolError
 from sgool.models.assets import resolve_asset
@@ -17,7 +19,7 @@ from sgool.models.families import family_of
 from sgool.models.hub import hub_access, not_cached
 from sgool.models.memory import decode_in_tiles
 from sgool.models.outline import Outline, outline
-from sgool.models.schedule import respaced
+from sgool.models.schedule import other_scheduler, respaced
 from sgool.results.compare import plain_config
 from sgool.run.parts import build_chain
 from sgool.run.train import autocast_like
@@ -62,6 +64,7 @@ class MemoryReport:
         size: Height and width of the images in pixels.
         limit: Bytes of the card, or None.
         offloaded: Bytes of text encoders that wait in the memory of the CPU.
+        quantised: Whether weights are quantised, which the estimate does not know.
         switches: What makes it fit, one after the other; without a limit, all that save something.
     """
 
@@ -70,6 +73,7 @@ class MemoryReport:
     size: tuple[int, int]
     limit: int | None
     offloaded: int
+    quantised: bool = False
     switches: list[Switched] = field(default_factory=list)
 
     @property
@@ -89,6 +93,8 @@ class MemoryReport:
         yield "stored by the engine", f"{_gib(self.now.stored)} for {self.now.calls} network calls"
         yield "decoder", f"{_gib(decoder.kept)} kept, {_gib(decoder.peak)} at its peak"
         yield "an update", f"{_gib(self.now.total)} at its peak, without objective, judges and driver"
+        if self.quantised:
+            yield "not counted", "models.quantization: the estimate has whole weights, so less is needed"
         if self.limit is not None:
             yield "the card", f"{_gib(self.limit)}: {'it fits' if self.fits else 'it does not fit'}"
         for index, switched in enumerate(self.switches):
@@ -108,9 +114,11 @@ def memory_report(config: Mapping[str, Any], limit: int | None) -> MemoryReport:
         SgoolError: The model's folder is not complete, or there is no outline of such a model.
     """
     config = plain_config(config)
-    folder = _folder(str(config["models"]["path"]))
+    folder = _folder(described_by(config["models"]))
     now, size, offloaded = _estimate(config, folder)
-    report = MemoryReport(now, config["trainer"]["pairs_per_fit"], size, limit, offloaded)
+    report = MemoryReport(
+        now, config["trainer"]["pairs_per_fit"], size, limit, offloaded, bool(config["models"]["quantization"])
+    )
     if limit is not None and report.fits:
         return report
     total = now.total
@@ -144,10 +152,11 @@ def _with(config: Mapping[str, Any], key: str, value: Any) -> dict[str, Any] | N
 def _estimate(config: Mapping[str, Any], folder: Path) -> tuple[Estimate, tuple[int, int], int]:
     """Returns the estimate, the size of the images, and the bytes of text encoders that wait."""
     models = config["models"]
-    drawn = outline(
-        folder, getattr(torch, models["dtype"]), models["vae_dtype"] and getattr(torch, models["vae_dtype"])
-    )
+    vae_dtype = models["vae_dtype"] and getattr(torch, models["vae_dtype"])
+    drawn = outline(folder, getattr(torch, models["dtype"]), vae_dtype, _replaced(models))
     pipeline = drawn.pipeline
+    if models["scheduler"]:
+        pipeline.scheduler = other_scheduler(pipeline.scheduler, models["scheduler"])
     pipeline.scheduler = respaced(pipeline.scheduler, models["steps_offset"], models["timestep_spacing"])
     if models["vae_tile_size"] is not None:
         decode_in_tiles(pipeline.vae, models["vae_tile_size"])
@@ -163,11 +172,23 @@ def _estimate(config: Mapping[str, Any], folder: Path) -> tuple[Estimate, tuple[
     return found, (height * factor, width * factor), sum(waiting.values())
 
 
+def _replaced(models: Mapping[str, Any]) -> dict[str, Path]:
+    """Returns the folders of parts that are not the pipeline's own; a file of weights fits the own configuration."""
+    found = {}
+    for name, part in Loading.of(models).components.items():
+        if is_single_file(part.path) or part.path.endswith(".gguf") or part.file is not None:
+            continue
+        folder = _folder(part.path, f"models.components.{name}")
+        below = folder / (part.subfolder or name)
+        found[name] = below if (below / "config.json").is_file() else folder
+    return found
+
+
 def _text_encoders(drawn: Outline) -> dict[str, int]:
     return {name: size for name, size in drawn.weights.items() if name.startswith("text_encoder")}
 
 
-def _folder(path: str) -> Path:
+def _folder(path: str, key: str = "models.path") -> Path:
     """Returns the folder of a model's configuration files; those of a hub id are fetched, without weights.
 
     Raises:
@@ -182,10 +203,10 @@ def _folder(path: str) -> Path:
         try:
             return Path(snapshot_download(path, allow_patterns=_SMALL_FILES))
         except (OSError, ValueError) as error:
-            mend = "give a folder with models.path=PATH; its config.json files and tokenizers are enough"
+            mend = f"give a folder with {key}=PATH; its config.json files and tokenizers are enough"
             if unreachable:
-                raise SgoolError(f"`models.path`: {not_cached(repr(path), unreachable, mend)}") from error
-            raise SgoolError(f"`models.path`: {path!r} cannot be fetched ({error}); check the id, or {mend}") from error
+                raise SgoolError(f"`{key}`: {not_cached(repr(path), unreachable, mend)}") from error
+            raise SgoolError(f"`{key}`: {path!r} cannot be fetched ({error}); check the id, or {mend}") from error
 
 
 def _gib(size: float) -> str:

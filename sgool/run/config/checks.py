@@ -10,7 +10,7 @@ from typing import Any
 from sgool.config.families import REPLAY
 from sgool.config.kinds import Kind
 from sgool.config.loading import LOADING
-from sgool.config.paths import TEXT, prompt_file
+from sgool.config.paths import TEXT, asset_path, prompt_file
 from sgool.config.pipeline import call_problems, kind_problems, size_problems
 from sgool.config.rules import Problem, check
 from sgool.config.sources import described_by, is_single_file, replaced_configs, source_problems
@@ -132,7 +132,12 @@ def _replay(config: Config) -> Iterator[str]:
         masked = method is not None and METHODS.options(method).optimizes
         if masked and method_optimization(config, name)["saliency_mask"]:
             yield f"`optimization.saliency_mask`: expected false {why}, whose latents may have any layout ({name})"
-    for key, off in (("gradient_steps", None), ("split_guidance", False), ("memory_mib", 0)):
+    for key, off in (
+        ("gradient_steps", None),
+        ("split_guidance", False),
+        ("block_checkpointing", False),
+        ("memory_mib", 0),
+    ):
         if engine.get(key, off) != off:
             yield f"`engine.{key}`: expected {str(off).replace('None', 'null').lower()} {why}, got {engine[key]}"
 
@@ -156,8 +161,13 @@ def _model_folder(config: Config) -> Iterator[str]:
             "`models.path`: expected a pipeline's folder, a hub id or a file of weights (.safetensors, .ckpt), got the "
             f"file {path!r}"
         )
-    elif not is_single_file(path) and not Path(path).expanduser().exists() and path.startswith((".", "~", os.sep)):
-        yield f"`models.path`: there is no folder {path!r} (relative paths start at {Path.cwd()})"
+        return
+    no_hub_id = path.startswith((".", "~", os.sep)) or "/" not in path
+    if not is_single_file(path) and no_hub_id and not Path(asset_path(path)).expanduser().exists():
+        yield (
+            f"`models.path`: there is no folder {path!r} (relative paths start at {Path.cwd()}), and a hub id has the "
+            "form owner/name"
+        )
 
 
 def _sources(config: Config) -> Iterator[str]:
