@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 SCRIPT = Path(__file__).parents[1] / "benchmarks" / "real_size.py"
@@ -30,3 +31,15 @@ def test_it_runs_on_tiny_networks() -> None:
 def test_real_size_on_a_cpu_is_refused() -> None:
     done = run("flux_schnell", "--device", "cpu")
     assert done.returncode == 2 and "real size needs a GPU" in done.stderr
+
+
+def test_pipelines_are_made_on_a_device_that_numpy_cannot_read() -> None:
+    """As on a GPU, where the tables of schedulers have to stay on the CPU."""
+    spec = spec_from_file_location("real_size", SCRIPT)
+    assert spec is not None and spec.loader is not None
+    sys.modules["real_size"] = script = module_from_spec(spec)
+    spec.loader.exec_module(script)
+    for model in script.MODELS.values():
+        pipeline = script.pipeline_of(model, True, "meta")
+        network = getattr(pipeline, "unet", None) or pipeline.transformer
+        assert next(network.parameters()).is_meta

@@ -6,7 +6,6 @@ component that is called, and images pass an image or video processor, or come o
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -76,7 +75,7 @@ class Replay:
         pipeline = self.pipeline
         yield "_progress_bar_config", {"disable": True}
         if getattr(pipeline, "scheduler", None) is not None:
-            yield "scheduler", copy.deepcopy(pipeline.scheduler)
+            yield "scheduler", type(pipeline.scheduler).from_config(pipeline.scheduler.config)
         if getattr(pipeline, "safety_checker", None) is not None:
             yield "safety_checker", None  # it looks at pixels that are detached and rounded
         if hasattr(pipeline, "encode_prompt"):

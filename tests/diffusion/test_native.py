@@ -137,7 +137,7 @@ def test_only_what_a_scheduler_remembers_is_kept(kind: str, widest: int) -> None
         (
             "DDIMScheduler",
             {"clip_sample": True},
-            "got DDIMScheduler with clip_sample, which cuts off .*set clip_sample to",
+            "got DDIMScheduler with clip_sample, which cuts off .*switch it off .*clip_sample: false",
         ),
         (
             "DDPMScheduler",

@@ -85,7 +85,7 @@ def test_prompt_sets_have_the_settings_of_sgool(name: str, tmp_path: Path) -> No
     sampler, crops = config.sampler, config.objective.crops
     assert (sampler.name, sampler.num_inference_steps, sampler.guidance_scale) == ("edict", 50, 7.5)
     assert (crops.num, crops.power, crops.reduction) == (16, 0.3, "min")
-    assert list(config.methods) == ["vanilla", "best_of_n", "doodl", "sgool"]
+    assert list(config.methods) == ["vanilla", "best_of_n", "doodl", "sgool_paper"]
 
 
 @pytest.mark.parametrize("experiment", [["experiment=text_guidance"], ["experiment=prompt_sets", _WEIGHTS]])

@@ -154,6 +154,14 @@ def test_real_size_without_weights(name: str, tmp_path: Path) -> None:
         assert now.total > sum(now.weights.values()) + now.decoder.peak
 
 
+def test_parts_from_elsewhere_count(tmp_path: Path) -> None:
+    whole, base = reduced_folder("sdxl", tmp_path / "whole"), tmp_path / "base"
+    tiny_family("sdxl").save_pretrained(base)
+    replaced = memory_report(settings(base, f"models.components={{unet: '{whole / 'unet'}'}}"), None).now
+    alone, other = (memory_report(settings(folder), None).now for folder in (whole, base))
+    assert (replaced.total, replaced.weights) == (alone.total, alone.weights) != (other.total, other.weights)
+
+
 def test_doctor_says_what_to_switch(tmp_path: Path) -> None:
     folder = reduced_folder("flux_schnell", tmp_path)
     options = ["models=sd14", f"models.path={folder}", "sampler=native", "sampler.num_inference_steps=3"]

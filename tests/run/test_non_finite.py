@@ -179,7 +179,7 @@ def test_failures_are_counted_over_processes_and_not_over_starts(tmp_path: Path)
     for index in range(12, 23):
         fail(index)  # by another process of this start
     failures.check("doodl")
-    with pytest.raises(SgoolError, match="the first 12 pairs of sgool have all failed"):
+    with pytest.raises(SgoolError, match="the first 12 pairs of sgool_paper have all failed"):
         failures.check("sgool_paper")
     folder.write(fake_record(pairs[29], "sgool_paper"))  # one that ended well, in any start
     failures.check("sgool_paper")

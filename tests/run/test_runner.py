@@ -34,7 +34,7 @@ def prompts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def options(pipeline_folder: Path, clip_folder: Path, wordpiece_folder: Path, prompts: Path) -> list[str]:
     """Overrides that make a run of seconds."""
-    own = ["optimization.num_optimization_steps=2", "trainer.pairs_per_fit=2"]
+    own = ["optimization.num_optimization_steps=2", "trainer.pairs_per_fit=2", f"methods=[{','.join(METHODS)}]"]
     return [*tiny_overrides(pipeline_folder, clip_folder, prompts, judge=wordpiece_folder), *own]
 
 
