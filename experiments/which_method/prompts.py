@@ -71,7 +71,7 @@ def hardest(table: Sequence[dict[str, Any]], number: int, run_dir: Path) -> list
     )
     right: dict[str, float] = defaultdict(float)
     for record in outcome.records:
-        right[record["prompt"]] += record["metrics"]["scene_accuracy"]
+        right[record.prompt] += record.metrics["scene_accuracy"]
     taken = sorted(range(len(table)), key=lambda index: (right[table[index]["prompt"]], index))[:number]
     return [table[index] for index in sorted(taken)]
 

@@ -240,7 +240,7 @@ def test_stopped_twice_and_at_the_last_update(networks: Networks, tmp_path: Path
         assert problem.run(checkpoint=file, interrupted=after(1)) == NONE
     with counted_calls(networks.models) as calls:
         assert_same(problem.run(checkpoint=file, interrupted=after(1)), expected)
-    # One update of both streams, with recomputation, and the last evaluation. Two calls look for gradients that are cut.
+    # One update of both streams, with recomputation, the last evaluation, and two that look for gradients that are cut.
     assert len(calls) == 2 * 2 * STEPS + 2 * STEPS + 2
     assert [entry.name for entry in file.parent.iterdir()] == ["it.ckpt"]  # whole; who gave the path removes it
 

@@ -1,0 +1,117 @@
+"""Methods at equal cost: the settings, the tables of a small run, the choice of prompts, and the controls."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from experiments.controls import CONTROLS, TrueMasks, WrongPlaces
+from experiments.emoji_world.scenes import held_out_scene
+from experiments.where_people_look.half import HalfTextAlignment
+from experiments.where_people_look.run import COMMON as LOOKING
+from experiments.where_people_look.run import DETECTORS, subject_side
+from experiments.which_method.prompts import SEEDS, hardest, pool
+from experiments.which_method.run import COMMON, METHODS, MODELS, folder_of, run
+from experiments.which_method.tables import by_category, read_runs, table
+from experiments.which_method.tune import TRIALS
+from sgool.models.networks import Networks
+from sgool.objectives.alignment import TextAlignment
+from sgool.results.records import read_record
+from sgool.run.config import load_config
+from sgool.types import PromptSeed
+
+BUDGET = "budget.calls=11"
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_composes(name: str) -> None:
+    model = "base" if name in ("fk_steering, same objective", "clip_guidance") else "student"
+    config = load_config([*COMMON, *MODELS[model], *METHODS[name], "data.prompts=emoji_world/hard"], CONTROLS)
+    assert len(config.methods) == 1
+    for more in TRIALS.get(name, {}).values():
+        load_config([*COMMON, *MODELS[model], *METHODS[name], *more, "data.prompts=emoji_world/tune_hard"], CONTROLS)
+
+
+def test_the_tables_of_a_small_run(tmp_path: Path) -> None:
+    more = ("models.device=cpu", "objective.crops.num=2", "trainer.precision=32-true")
+    names = ["vanilla", "best_of_n, same objective", "sgool"]
+    run(names, tmp_path, BUDGET, pairs=1, more=more)
+    runs = read_runs(folder_of(tmp_path, "student", "hard", BUDGET, "sgool").parent)
+    assert list(runs) == names and all(len(rows) == 2 for rows in runs.values())
+    # Without recomputation: 11 images; 5 candidates, 2 updates of 2 calls and the last image.
+    assert [rows["calls"].tolist() for rows in runs.values()] == [[1, 1], [11, 11], [10, 10]]
+    text = table(runs, ["sgool"])
+    assert text.count("\n| ") == 4 and "2 pairs of 1 prompts." in text
+    assert by_category(runs).count("\n") == 5
+
+
+def test_pools_have_two_coloured_things_that_are_held_out_together() -> None:
+    rows = pool(held_out_scene, True, 20, 5)
+    assert len({row["prompt"] for row in rows}) == 20
+    assert all(row["scene"].count('"tint"') == 2 for row in rows)
+    assert rows == pool(held_out_scene, True, 20, 5)
+
+
+def test_the_hardest_prompts_are_those_that_vanilla_paints_worst(tmp_path: Path) -> None:
+    rows = pool(held_out_scene, True, 6, 5)
+    taken = [row["prompt"] for row in hardest(rows, 3, tmp_path)]
+    records = [read_record(path) for path in tmp_path.glob("run/pairs/*/*/record.json")]
+    assert len(records) == 6 * len(SEEDS)
+    right = {row["prompt"]: 0.0 for row in rows}
+    for record in records:
+        right[record.prompt] += record.metrics["scene_accuracy"]
+    others = [prompt for prompt in right if prompt not in taken]
+    assert len(taken) == 3 and max(right[name] for name in taken) <= min(right[name] for name in others)
+    assert taken == [row["prompt"] for row in rows if row["prompt"] in taken] and len(set(right.values())) > 1
+
+
+def painted() -> torch.Tensor:
+    """Two squares on a plain background."""
+    image = torch.full((3, 64, 64), 0.8)
+    image[:, 10:26, 6:22] = 0.1
+    image[0, 36:60, 36:60] = 0.0
+    return image
+
+
+def test_true_masks_are_what_differs_from_the_background() -> None:
+    (mask,) = TrueMasks()(painted()[None])[0]
+    expected = torch.zeros(64, 64)
+    expected[10:26, 6:22] = expected[36:60, 36:60] = 1
+    assert mask.equal(expected)
+    assert subject_side(painted()) == pytest.approx((16 + 24) / 2 / 64)
+
+
+def networks() -> Networks:
+    return Networks(load_config(["models.device=cpu"])["models"])
+
+
+def test_wrong_places_have_the_same_attention_elsewhere() -> None:
+    own = networks()
+    images = torch.stack([painted(), painted().flip(2)])
+    maps, detector = WrongPlaces(own)(images), WrongPlaces(own)._detector
+    for moved, seen, image in zip(maps, detector(images), images, strict=True):
+        assert not moved.equal(seen) and np.array_equal(np.sort(moved.flatten()), np.sort(seen.flatten()))
+        # Nor does a map depend on the batch, but for the detector's last bits.
+        torch.testing.assert_close(WrongPlaces(own)(image[None])[0], moved, rtol=0, atol=1e-5)
+
+
+def test_a_guide_that_sees_half() -> None:
+    own = networks()
+    half, whole = HalfTextAlignment(own), TextAlignment(own.clip("emoji_world/guide", None))
+    assert whole.input_size == 2 * half.input_size  # type: ignore[operator]
+    pairs = [PromptSeed("a red cat")]
+    views = torch.full((1, 3, half.input_size, half.input_size), 0.5)  # type: ignore[arg-type]
+    wide = torch.full((1, 3, whole.input_size, whole.input_size), 0.5)  # type: ignore[arg-type]
+    targets = half.targets(pairs)
+    # A plain picture loses nothing; float32.
+    torch.testing.assert_close(half(views, targets), whole(wide, targets), rtol=0, atol=1e-5)
+    torch.testing.assert_close(half.paired(views, torch.tensor([0]), targets), half(views, targets))
+
+
+@pytest.mark.parametrize("name", DETECTORS)
+def test_every_detector_composes(name: str) -> None:
+    config = load_config([*LOOKING, *DETECTORS[name]], CONTROLS)
+    assert config.objective.terms.text_alignment.arguments.clip == "emoji_world/guide"
