@@ -81,7 +81,7 @@ def test_every_command_is_one_that_exists(command: str, tmp_path: Path) -> None:
         places = {
             "prompts.csv": str(prompts),
             "drawbench.csv": str(prompts),
-            "/path/to/stable-diffusion-v1-4": str(model),
+            "FOLDER": str(model),
         }
         overrides = [_replace(old, places) for old in words[2:]]
         if words[1] == "submit":  # its own options come after those of fit

@@ -139,7 +139,7 @@ def test_an_unknown_key_is_answered_with_a_guess_and_the_valid_keys() -> None:
         ("+method.doodl.budget.hours=1", "unknown key `method.doodl.budget.hours`"),
         ("method.zero_order.threshold=1", "`method.zero_order.threshold`: expected a number at least 0 and below 1"),
         ("method.fk_steering.potential=min", "expected max, difference or sum, got 'min'"),
-        ("method.doodl.optimization={saliency_mask: true}", "`method.doodl`: expected use_saliency=true where"),
+        ("+method.doodl.optimization.saliency_mask=true", "`method.doodl`: expected use_saliency=true where"),
         ("models.preset.detector.name=eyes", "`saliency.detector.name`: expected spectral_residual, "),
         ("saliency.threshold=0", "expected a number above 0 and at most 1, got 0"),
         ("logger.name=tensorboard", "`logger.name`: expected csv, none or wandb"),
@@ -373,8 +373,8 @@ def test_problems_before_hydra_gives_up_are_reported_too() -> None:
 
 def test_a_folder_that_is_no_pipeline(tmp_path: Path) -> None:
     assert "is a folder without model_index.json" in _problems(f"models.path={tmp_path}")[0]
-    (tmp_path / "weights.bin").write_bytes(b"")
-    assert "got the file" in _problems(f"models.path={tmp_path / 'weights.bin'}")[0]
+    (tmp_path / "weights.zip").write_bytes(b"")
+    assert "got the file" in _problems(f"models.path={tmp_path / 'weights.zip'}")[0]
 
 
 @pytest.mark.parametrize(
