@@ -19,7 +19,6 @@ from sgool.report import paired_difference
 from sgool.results.records import read_record
 
 RIVAL = "best_of_n, same objective"
-MEASURES = ("scene", "judge")
 
 
 def read_runs(folder: Path) -> dict[str, pd.DataFrame]:

@@ -15,6 +15,8 @@ from torch import Tensor
 from sgool.callbacks.base import UpdateCallback
 from sgool.errors import SgoolError
 
+#: Coefficients of a block where nothing else is asked for.
+_BLOCK = 16
 #: Square of the mean magnitude of a complex normal number whose mean square is 1: E|y| = sqrt(pi) / 2.
 _GAMMA = math.pi / 4
 #: Where magnitudes are equal, later ones count as smaller by this share of the largest one.
@@ -105,11 +107,31 @@ def _projected(sizes: Tensor) -> Tensor:
     return torch.empty_like(sizes).scatter_(-1, order, projected)
 
 
+def fitting_block(count: int, block: int | None) -> int:
+    """Returns how many coefficients of ``count`` latents a block has.
+
+    Args:
+        count: Number of latents of a stream.
+        block: What is asked for; None: 16, or the largest number below that their coefficients can be cut into.
+
+    Raises:
+        SgoolError: They cannot be cut into blocks of this size, or of any.
+    """
+    if block is None:
+        block = next((size for size in range(_BLOCK, 1, -1) if count % (2 * size) == 0), _BLOCK)
+    check_block(count, block)
+    return block
+
+
 class _Whiten(UpdateCallback):
-    def __init__(self, block: int = 16) -> None:
-        if block < 2:
+    def __init__(self, block: int | None = _BLOCK) -> None:
+        if block is not None and block < 2:
             check_block(2, block)
         self.block = block
+
+    def whitened(self, latents: Tensor) -> Tensor:
+        """Projects latents (S, B, C, h, w) in blocks that fit their number."""
+        return whitened(latents, fitting_block(latents[0, 0].numel(), self.block))
 
     def setup(self, trainer: L.Trainer, pl_module: Any, stage: str) -> None:
         """Refuses latents that cannot be cut into blocks, before any network call.
@@ -117,7 +139,7 @@ class _Whiten(UpdateCallback):
         Raises:
             SgoolError: Their number does not fit the block.
         """
-        check_block(math.prod(pl_module.chain.latent_shape()), self.block)
+        fitting_block(math.prod(pl_module.chain.latent_shape()), self.block)
 
 
 class WhitenGradient(_Whiten):
@@ -127,7 +149,7 @@ class WhitenGradient(_Whiten):
     that makes no step) stays 0.
 
     Args:
-        block: Coefficients in a block.
+        block: Coefficients in a block; None: 16, or the largest number below that fits.
     """
 
     order = 48
@@ -135,7 +157,7 @@ class WhitenGradient(_Whiten):
     def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: Any, optimizer: Any) -> None:
         """Replaces the gradient in place."""
         gradient = self.gradient(pl_module)
-        gradient.copy_(whitened(gradient, self.block))
+        gradient.copy_(self.whitened(gradient))
 
 
 class WhitenLatents(_Whiten):
@@ -144,7 +166,7 @@ class WhitenLatents(_Whiten):
     The first latents stay as they were drawn, and so do pairs that make no step.
 
     Args:
-        block: Coefficients in a block.
+        block: Coefficients in a block; None: 16, or the largest number below that fits.
     """
 
     order = 72
@@ -170,4 +192,4 @@ class WhitenLatents(_Whiten):
         latents, update = pl_module.latents, pl_module.update
         moving = [index for index in range(len(pl_module.pairs)) if not pl_module.is_held(index, update)]
         if moving:
-            latents[:, moving] = whitened(latents[:, moving], self.block)
+            latents[:, moving] = self.whitened(latents[:, moving])

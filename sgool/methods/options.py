@@ -44,7 +44,7 @@ OPTIMIZATION: dict[str, Schema] = {
     },
     "lr_schedule": choice("constant", "cosine", "linear"),
     "warmup_updates": integer(0),
-    "whiten": {"gradient": flag(), "latents": flag(), "block": integer(2)},
+    "whiten": {"gradient": flag(), "latents": flag(), "block": optional(integer(2))},
     "grad_clip_value": optional(number(above=0)),
     "grad_clip_norm": optional(number(above=0)),
     "gradient_rms": optional(number(above=0)),

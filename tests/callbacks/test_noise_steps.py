@@ -16,6 +16,7 @@ from lightning.pytorch.loggers import CSVLogger
 from torch import Tensor
 
 from sgool.callbacks import EarlyStop, ScheduleLearningRate, default_callbacks, power_spectrum, whitened
+from sgool.callbacks.whiten import fitting_block
 from sgool.errors import SgoolError
 from sgool.methods import LatentPairModule
 from sgool.models.clip import ClipTower
@@ -113,6 +114,24 @@ def test_whitened_has_noises_statistics_and_is_the_nearest_that_has() -> None:
     assert float(torch.cosine_similarity(latents.flatten(2), others.flatten(2), dim=2).min()) > 0.97
 
 
+@pytest.mark.parametrize(
+    ("count", "block", "fitting"),
+    [(1024, None, 16), (1024, 8, 8), (4 * 18 * 18, None, 12), (4 * 65 * 65, None, 13), (2 * 17, 17, 17)],
+)
+def test_a_block_that_fits_is_found(count: int, block: int | None, fitting: int) -> None:
+    assert fitting_block(count, block) == fitting
+    white = whitened(torch.randn(1, 1, 1, 1, count, generator=torch.Generator().manual_seed(0)).double(), fitting)
+    assert float(white.square().mean()) == pytest.approx(1, abs=1e-12)  # float64
+
+
+@pytest.mark.parametrize(
+    ("count", "block", "words"), [(4 * 18 * 18, 16, "possible are 2, 3"), (34, None, "none fits|17")]
+)
+def test_a_block_that_does_not_fit_is_refused(count: int, block: int | None, words: str) -> None:
+    with pytest.raises(SgoolError, match=rf"`optimization\.whiten\.block`: expected a divisor of .*({words})"):
+        fitting_block(count, block)
+
+
 def test_blocks_without_a_direction_and_with_equal_magnitudes() -> None:
     nothing = torch.zeros(1, 1, 4, 8, 8)
     assert whitened(nothing, 16).equal(nothing)
@@ -170,14 +189,16 @@ def recorded(models: StableDiffusion, objective: Objective, sampler: str = "ddim
 
 
 @pytest.mark.parametrize("sampler", ["ddim", "edict"])
-@pytest.mark.parametrize(("gradient", "latents"), [(True, False), (False, True), (True, True)])
+@pytest.mark.parametrize(
+    ("gradient", "latents", "block"), [(True, False, 16), (False, True, 16), (True, True, 16), (True, True, None)]
+)
 def test_updates_with_whitening(
-    models64: StableDiffusion, objective: Objective, sampler: str, gradient: bool, latents: bool
+    models64: StableDiffusion, objective: Objective, sampler: str, gradient: bool, latents: bool, block: int | None
 ) -> None:
     """From the raw gradients alone: tie, whiten, scale, clip, momentum, noise, tie, whiten, norm of the first draw."""
     found = recorded(
         models64, objective, sampler, num_optimization_steps=3, momentum=0.9, gradient_rms=0.02, grad_clip_value=0.05,
-        perturb_std=1e-3, whiten={"gradient": gradient, "latents": latents, "block": 16},
+        perturb_std=1e-3, whiten={"gradient": gradient, "latents": latents, "block": block},
     )  # fmt: skip
     for index, pair in enumerate(PAIRS):
         start = first_latents(pair.seed, (4, 8, 8)).double().flatten().numpy()

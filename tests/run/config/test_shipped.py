@@ -166,6 +166,16 @@ def test_the_default_is_the_three_methods_on_the_embedded_world() -> None:
     }
 
 
+@pytest.mark.parametrize("experiment", ["paper", "first_light"])
+def test_what_was_made_with_the_published_form_stays(experiment: str) -> None:
+    config = load_config([f"experiment={experiment}"])
+    saliency, own = config.saliency, config.method.sgool_paper
+    assert list(config.methods) == ["vanilla", "doodl", "sgool_paper"]
+    assert (saliency.detector.name, saliency.match, saliency.threshold) == ("spectral_residual", "prompt", 0.35)
+    assert (saliency.min_side, saliency.margin, saliency.w_global, saliency.w_salient) == (0.6, 0.25, 0.8, 0.2)
+    assert not own.optimization and config.optimization.candidates == 1 and not config.optimization.whiten.gradient
+
+
 def test_the_papers_experiment_has_the_papers_settings() -> None:
     config = to_plain(load_config(["experiment=paper"]))
     sampler, optimization, crops = config["sampler"], config["optimization"], config["objective"]["crops"]
