@@ -289,7 +289,7 @@ def test_nesterov_needs_momentum() -> None:
         (("adam.betas=[0.9,1]",), "expected two numbers, each at least 0 and below 1, got [0.9, 1]"),
         (("optimizer=lion",), "`optimization.optimizer`: expected sgd, adam or adamw, got 'lion'"),
         (("lr_schedule=step",), "`optimization.lr_schedule`: expected constant, cosine or linear, got 'step'"),
-        (("whiten.block=1",), "`optimization.whiten.block`: expected a whole number of at least 2, got 1"),
+        (("whiten.block=1",), "`optimization.whiten.block`: expected a whole number of at least 2, or null, got 1"),
         (("power_spectrum.target=0",), "`optimization.power_spectrum.target`: expected a number above 0, got 0"),
     ],
 )
