@@ -146,6 +146,9 @@ def export_clip(work: Path, assets: Path, name: str, tokenizer_folder: str) -> N
     folder = assets / name
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save_pretrained(folder)
+    named = folder / "tokenizer_config.json"
+    text = named.read_text(encoding="utf-8").replace("TokenizersBackend", "PreTrainedTokenizerFast")
+    named.write_text(text, encoding="utf-8")  # the name in transformers 4, which 5 knows as well
     config = copy.deepcopy(CONFIGS[name])
     config["model_cfg"]["text_cfg"]["vocab_size"] = len(tokenizer)
     (folder / "open_clip_config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
