@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from sgool.metrics.base import ChangeScore as ChangeScore
     from sgool.metrics.base import ImageScore as ImageScore
     from sgool.metrics.base import MeanScore as MeanScore
+    from sgool.metrics.base import PairScore as PairScore
     from sgool.metrics.base import ScoreMetric as ScoreMetric
     from sgool.metrics.base import TextScore as TextScore
     from sgool.metrics.change import LatentNorm as LatentNorm
@@ -37,6 +38,7 @@ _MODULES = {
     "ChangeScore": "base",
     "ImageScore": "base",
     "MeanScore": "base",
+    "PairScore": "base",
     "ScoreMetric": "base",
     "TextScore": "base",
     "ClipScore": "clip_score",
@@ -67,6 +69,7 @@ __all__ = [
     "LatentNorm",
     "Lpips",
     "MeanScore",
+    "PairScore",
     "PerceptualDistance",
     "PreferenceScore",
     "Psnr",

@@ -15,7 +15,7 @@ from sgool.config.options import Config, CustomOptions, Options, option, require
 from sgool.config.paths import asset_path
 from sgool.config.rules import check, choice, either, list_of, optional, text
 from sgool.errors import ConfigError
-from sgool.models.options import clip_option, expand_clip
+from sgool.models.options import TEMPLATE, VisionLanguageOptions, clip_option, expand_clip
 from sgool.objectives.files import aesthetic_problems, hps_problems, image_problems, image_reward_problems
 
 #: Networks of LPIPS, as torchmetrics names them.
@@ -118,6 +118,28 @@ class AestheticJudgeOptions(JudgeOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class VQAJudgeOptions(JudgeOptions, VisionLanguageOptions):
+    """Options of VQAScore."""
+
+    builder = "sgool.metrics.vqa.build_vqa_judge"
+    needs_text = True
+
+    template: str = required(TEMPLATE)
+    answers: list[str] = required(list_of(text()))
+
+
+@dataclass(frozen=True, kw_only=True)
+class SoftTIFAJudgeOptions(JudgeOptions, VisionLanguageOptions):
+    """Options of Soft-TIFA."""
+
+    builder = "sgool.metrics.vqa.build_soft_tifa_judge"
+    needs_text = True
+
+    template: str = required(TEMPLATE)
+    questions: str | None = option(None, optional(text()))
+
+
+@dataclass(frozen=True, kw_only=True)
 class ImageJudgeOptions(JudgeOptions):
     """Options of the similarity to reference images."""
 
@@ -198,6 +220,8 @@ JUDGES: Kind[JudgeOptions] = Kind(
         "pickscore": PickScoreJudgeOptions,
         "image_reward": ImageRewardJudgeOptions,
         "aesthetic": AestheticJudgeOptions,
+        "vqa_score": VQAJudgeOptions,
+        "soft_tifa": SoftTIFAJudgeOptions,
         "image": ImageJudgeOptions,
         "perceptual": PerceptualJudgeOptions,
         "pixels": PixelsJudgeOptions,
