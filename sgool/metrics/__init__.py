@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from sgool.metrics.scene import scene_checks as scene_checks
     from sgool.metrics.similarity import Diversity as Diversity
     from sgool.metrics.similarity import ImageSimilarity as ImageSimilarity
+    from sgool.metrics.vqa import SoftTIFA as SoftTIFA
+    from sgool.metrics.vqa import VQAScore as VQAScore
 
 _MODULES = {
     "ChangeScore": "base",
@@ -53,7 +55,9 @@ _MODULES = {
     "Psnr": "change",
     "SceneAccuracy": "scene",
     "SceneReader": "reader",
+    "SoftTIFA": "vqa",
     "Ssim": "change",
+    "VQAScore": "vqa",
     "scene_checks": "scene",
     "set_distances": "distribution",
 }
@@ -76,8 +80,10 @@ __all__ = [
     "SceneAccuracy",
     "SceneReader",
     "ScoreMetric",
+    "SoftTIFA",
     "Ssim",
     "TextScore",
+    "VQAScore",
     "scene_checks",
     "set_distances",
 ]
