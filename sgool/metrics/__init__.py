@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from sgool.metrics.clip_score import ClipScore as ClipScore
     from sgool.metrics.distribution import Distances as Distances
     from sgool.metrics.distribution import set_distances as set_distances
+    from sgool.metrics.geneval import GenEval as GenEval
+    from sgool.metrics.geneval import ObjectChecker as ObjectChecker
     from sgool.metrics.panel import JudgePanel as JudgePanel
     from sgool.metrics.preference import PreferenceScore as PreferenceScore
     from sgool.metrics.reader import SceneReader as SceneReader
@@ -40,12 +42,14 @@ _MODULES = {
     "ChangeScore": "base",
     "ImageScore": "base",
     "MeanScore": "base",
+    "ObjectChecker": "geneval",
     "PairScore": "base",
     "ScoreMetric": "base",
     "TextScore": "base",
     "ClipScore": "clip_score",
     "Distances": "distribution",
     "Diversity": "similarity",
+    "GenEval": "geneval",
     "ImageSimilarity": "similarity",
     "JudgePanel": "panel",
     "LatentNorm": "change",
@@ -67,12 +71,14 @@ __all__ = [
     "ClipScore",
     "Distances",
     "Diversity",
+    "GenEval",
     "ImageScore",
     "ImageSimilarity",
     "JudgePanel",
     "LatentNorm",
     "Lpips",
     "MeanScore",
+    "ObjectChecker",
     "PairScore",
     "PerceptualDistance",
     "PreferenceScore",

@@ -13,9 +13,9 @@ from typing import Any, ClassVar
 from sgool.config.kinds import Kind
 from sgool.config.options import Config, CustomOptions, Options, option, required
 from sgool.config.paths import asset_path
-from sgool.config.rules import check, choice, either, list_of, optional, text
+from sgool.config.rules import check, choice, either, integer, list_of, number, optional, text
 from sgool.errors import ConfigError
-from sgool.models.options import TEMPLATE, VisionLanguageOptions, clip_option, expand_clip
+from sgool.models.options import TEMPLATE, VisionLanguageOptions, clip_option, expand_clip, folder_problems
 from sgool.objectives.files import aesthetic_problems, hps_problems, image_problems, image_reward_problems
 
 #: Networks of LPIPS, as torchmetrics names them.
@@ -140,6 +140,27 @@ class SoftTIFAJudgeOptions(JudgeOptions, VisionLanguageOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class GenEvalJudgeOptions(JudgeOptions):
+    """Options of GenEval's checks of objects."""
+
+    builder = "sgool.metrics.geneval.build_geneval_judge"
+    needs_text = True
+
+    detector: str = required(text())
+    clip: Mapping[str, Any] = clip_option()
+    threshold: float = option(0.3, number(least=0, most=1))
+    counting_threshold: float = option(0.9, number(least=0, most=1))
+    max_objects: int = option(16, integer(1))
+    max_overlap: float = option(1.0, number(above=0, most=1))
+    position_threshold: float = option(0.1, number(least=0))
+
+    def problems(self, where: str, config: Config) -> Iterator[str]:
+        """Yields the problems of every judge, and one if the detector's folder is missing."""
+        yield from super().problems(where, config)
+        yield from folder_problems(self.detector, "a detector such as Mask2Former", f"{where}.detector")
+
+
+@dataclass(frozen=True, kw_only=True)
 class ImageJudgeOptions(JudgeOptions):
     """Options of the similarity to reference images."""
 
@@ -222,6 +243,7 @@ JUDGES: Kind[JudgeOptions] = Kind(
         "aesthetic": AestheticJudgeOptions,
         "vqa_score": VQAJudgeOptions,
         "soft_tifa": SoftTIFAJudgeOptions,
+        "geneval": GenEvalJudgeOptions,
         "image": ImageJudgeOptions,
         "perceptual": PerceptualJudgeOptions,
         "pixels": PixelsJudgeOptions,

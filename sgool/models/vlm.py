@@ -22,8 +22,9 @@ from sgool.models.hub import hub_access, not_cached
 from sgool.models.preprocess import frozen
 from sgool.models.vlm_pixels import PatchedPixels
 
-#: Largest difference, in levels of 255, between the differentiable pixels and those of the processor. It rounds to 8 bits
-#: after the horizontal and after the vertical pass: half a level, times up to 1.25 by bicubic weights, and half a level.
+#: Largest difference, in levels of 255, between the differentiable pixels and those of the processor. It rounds to 8
+#: bits after the horizontal and after the vertical pass: half a level, times up to 1.25 by bicubic weights, and half a
+#: level.
 _MOST_LEVELS = 1.25
 
 

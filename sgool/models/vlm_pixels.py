@@ -19,7 +19,8 @@ class PatchedPixels:
     """Resizes, normalises and cuts an image into patches as transformers' ``Qwen2VLImageProcessor`` does.
 
     The processor resizes 8-bit images and rounds after each of its two passes; this resizes in floating point, so
-    results differ by little more than one level of 255. Values that the bicubic resize puts outside [0, 1] are clamped as there, but their gradient passes.
+    results differ by little more than one level of 255. Values that the bicubic resize puts outside [0, 1] are clamped
+    as there, but their gradient passes.
 
     Attributes:
         mean: Mean of each channel, for pixels in [0, 1].

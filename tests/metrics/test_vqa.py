@@ -45,11 +45,13 @@ def images(number: int = 2, height: int = 40, width: int = 32) -> Tensor:
 
 
 def vqa(folder: Path, **changes: Any) -> dict[str, Any]:
-    return {"type": "vqa_score", "model": str(folder), "dtype": "auto", "template": TEMPLATE, "answers": ["Yes"], **changes}  # fmt: skip
+    own = {"type": "vqa_score", "model": str(folder), "dtype": "auto", "template": TEMPLATE, "answers": ["Yes"]}
+    return {**own, **changes}
 
 
 def tifa(folder: Path, **changes: Any) -> dict[str, Any]:
-    return {"type": "soft_tifa", "model": str(folder), "dtype": "auto", "template": ONE_WORD, "questions": None, **changes}  # fmt: skip
+    own = {"type": "soft_tifa", "model": str(folder), "dtype": "auto", "template": ONE_WORD, "questions": None}
+    return {**own, **changes}
 
 
 def test_judges_ask_what_is_published(folder: Path, networks: Networks) -> None:
@@ -160,8 +162,8 @@ def test_pairs_without_questions_are_refused_before_a_run(folder: Path, networks
     bare = PromptSeed("a cat", metadata={"skills": "x"})
     (problem,) = panel.problems([*PAIRS, bare, bare])
     assert problem == (
-        "`models.judges.tifa.questions`: the prompt 'a cat' has no questions in a column vqa_list or questions; its other "
-        "columns are: skills"
+        "`models.judges.tifa.questions`: the prompt 'a cat' has no questions in a column vqa_list or questions; its "
+        "other columns are: skills"
     )
     with pytest.raises(SgoolError, match="has no questions in a column vqa_list or questions"):
         panel.judge(None, images(1), [bare])

@@ -85,9 +85,7 @@ def test_the_penalty_of_the_model_s_own_settings_counts(folder: Path, tmp_path: 
 
 def test_answers_depend_on_image_and_question(folder: Path) -> None:
     model = load_vision_language(str(folder))
-    found = {
-        model.probability(image(32, 32, seed), question, ("Yes",)) for seed in (0, 1) for question in ("A?", "B?")
-    }
+    found = {model.probability(image(32, 32, seed), question, ("Yes",)) for seed in (0, 1) for question in ("A?", "B?")}
     assert len(found) == 4
 
 
@@ -183,7 +181,9 @@ def test_files_that_are_no_such_model(folder: Path, tmp_path: Path) -> None:
     wrong = tmp_path / "clip"
     wrong.mkdir()
     (wrong / "config.json").write_text('{"model_type": "clip"}')
-    with pytest.raises(SgoolError, match=r"Cannot load a vision-language model from .*Expected a chat model with images"):
+    with pytest.raises(
+        SgoolError, match=r"Cannot load a vision-language model from .*Expected a chat model with images"
+    ):
         load_vision_language(str(wrong))
     copy = Path(shutil.copytree(folder, tmp_path / "copy"))
     (copy / "chat_template.jinja").unlink()
