@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from sgool.config.rules import check
 from sgool.errors import ConfigError, SgoolError
 from sgool.metrics.base import ChangeScore, ImageScore, MeanScore, PairScore, TextScore
-from sgool.metrics.options import JUDGES, judge_problems
+from sgool.metrics.options import JUDGES, complete_judges, judge_problems
 from sgool.models.networks import Networks
 
 Options = Mapping[str, Any]
@@ -46,3 +47,24 @@ def _build(name: str, options: dict[str, Any], terms: Mapping[str, Options], net
             f"sgool.metrics.base or a list of them, got {built!r} from {options['_target_']} (see {JUDGES.docs})"
         )
     return metrics
+
+
+def checked_judges(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the completed ``models.judges`` of a run folder's configuration, after a check.
+
+    Somebody may have edited the configuration since the run.
+
+    Raises:
+        ConfigError: A judge has a problem; it lists all problems.
+    """
+    given = config.get("models", {}).get("judges")
+    given = given if isinstance(given, Mapping) else {}
+    judges = {name: dict(judge) if isinstance(judge, Mapping) else judge for name, judge in given.items()}
+    complete_judges(judges)
+    problems = [
+        found.text for name, judge in judges.items() for found in check(judge, JUDGES.schema, f"models.judges.{name}")
+    ]
+    problems = problems or list(judge_problems(judges, config["objective"]["terms"]))
+    if problems:
+        raise ConfigError(problems)
+    return judges

@@ -13,8 +13,7 @@ from typing import Any, ClassVar
 from sgool.config.kinds import Kind
 from sgool.config.options import Config, CustomOptions, Options, option, required
 from sgool.config.paths import asset_path
-from sgool.config.rules import check, choice, either, integer, list_of, number, optional, text
-from sgool.errors import ConfigError
+from sgool.config.rules import choice, either, integer, list_of, number, optional, text
 from sgool.models.options import TEMPLATE, VisionLanguageOptions, clip_option, expand_clip, folder_problems
 from sgool.objectives.files import aesthetic_problems, hps_problems, image_problems, image_reward_problems
 
@@ -286,24 +285,3 @@ def reference_images(images: str | list[str] | None, terms: Mapping[str, Config]
     given = given or [term["images"] for term in terms.values() if term.get("type") == "image_alignment"]
     files = [[entry] if isinstance(entry, str) else entry for entry in given]
     return list(dict.fromkeys(path for paths in files for path in paths))
-
-
-def checked_judges(config: Config) -> dict[str, Any]:
-    """Returns the completed ``models.judges`` of a run folder's configuration, after a check.
-
-    Somebody may have edited the configuration since the run.
-
-    Raises:
-        ConfigError: A judge has a problem; it lists all problems.
-    """
-    given = config.get("models", {}).get("judges")
-    given = given if isinstance(given, Mapping) else {}
-    judges = {name: dict(judge) if isinstance(judge, Mapping) else judge for name, judge in given.items()}
-    complete_judges(judges)
-    problems = [
-        found.text for name, judge in judges.items() for found in check(judge, JUDGES.schema, f"{_JUDGES}.{name}")
-    ]
-    problems = problems or list(judge_problems(judges, config["objective"]["terms"]))
-    if problems:
-        raise ConfigError(problems)
-    return judges

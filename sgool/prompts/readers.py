@@ -44,8 +44,8 @@ def read_prompts(
     JSON Lines has one string or object a line. In plain text each line is a prompt. Empty lines are skipped.
 
     Args:
-        source: Path with one of `SUFFIXES`; a built-in set such as "emoji_world/demo"; "hub:OWNER/NAME"; or the folder
-            of a data set, as saved by ``save_to_disk`` or with files that ``datasets.load_dataset`` reads; or a folder of
+        source: Path with one of `SUFFIXES`; a built-in set such as "emoji_world/demo"; "hub:OWNER/NAME"; the folder of
+            a data set, as saved by ``save_to_disk`` or with files that ``datasets.load_dataset`` reads; a folder of
             text files or JSON lists of texts, whose names become the column ``file``; or "text:" and prompts, one a
             line.
         prompt_column: Name of the prompts' column; None: one of the usual names, see `sgool.prompts.columns`.

@@ -14,7 +14,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from sgool.errors import SgoolError
-from sgool.metrics.options import JUDGES, checked_judges
+from sgool.metrics.build import checked_judges
+from sgool.metrics.options import JUDGES
 from sgool.models.checkpoints import refuse_broken
 from sgool.objectives.binding import refuse
 from sgool.prompts import load_pairs

@@ -26,11 +26,11 @@ _FILES = {
     "daily_dalle.txt": "a furry cloud, backlit\na lamp’s dream \n",
     "parti.tsv": 'Prompt\tCategory\tChallenge\tNote\n7\tAbstract\tBasic\tnumbers\n"Go" is on a flag\tArts\tWriting\t\n'
     "7\tAbstract\tBasic\tagain\n7\tArts\tBasic\t\n",
-    "geneval.jsonl": '{"tag": "single_object", "include": [{"class": "bench", "count": 1}], "prompt": "a photo of a bench"}\n'
-    '{"tag": "position", "include": [{"class": "dog", "count": 1}, {"class": "cat", "count": 1, "position": ["above", 0]}],'
-    ' "prompt": "a photo of a cat above a dog"}\n',
-    "geneval2.jsonl": '{"prompt": "two red pigs", "atom_count": 3, "vqa_list": [["How many pigs are in the image?", "two"], '
-    '["Are the pigs red?", "Yes"]], "skills": ["count", "attribute"]}\n',
+    "geneval.jsonl": '{"tag": "single_object", "include": [{"class": "bench", "count": 1}], "prompt": "a bench"}\n'
+    '{"tag": "position", "include": [{"class": "dog", "count": 1}, {"class": "cat", "count": 1, "position": '
+    '["above", 0]}], "prompt": "a photo of a cat above a dog"}\n',
+    "geneval2.jsonl": '{"prompt": "two red pigs", "atom_count": 3, "vqa_list": [["How many pigs are in the image?", '
+    '"two"], ["Are the pigs red?", "Yes"]], "skills": ["count", "attribute"]}\n',
 }
 #: Folders of benchmarks that publish plain prompts.
 _FOLDERS = {
@@ -101,7 +101,7 @@ def test_a_folder_will_do(files: Path) -> None:
 
 def test_geneval_with_what_its_judge_checks(files: Path) -> None:
     bench, cat = _pairs(files, "geneval.jsonl")
-    assert (bench.prompt, bench.category, cat.category) == ("a photo of a bench", "single_object", "position")
+    assert (bench.prompt, bench.category, cat.category) == ("a bench", "single_object", "position")
     rule = Wanted.of(cat, "j")
     assert (rule.tag, rule.classes, rule.include[1]["position"]) == ("position", ["dog", "cat"], ["above", 0])
 

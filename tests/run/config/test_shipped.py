@@ -20,6 +20,10 @@ FILES = sorted(path.relative_to(config_folder()) for path in config_folder().rgl
 _ALSO = {
     "data=csp": ["data.prompts=emoji_world/demo"],
     "data=daily_dalle": ["data.prompts=emoji_world/demo"],
+    **{
+        f"data={name}": ["data.prompts=emoji_world/demo"]
+        for name in ("dpg", "geneval", "geneval2", "hpsv2", "t2i_compbench")
+    },
     "data=file": ["data.prompts=emoji_world/demo"],
     "engine=reversible": ["sampler=edict"],
     "experiment=edit_aesthetic": ["objective.terms.aesthetic.checkpoint=@head.pth"],
