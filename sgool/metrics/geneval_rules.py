@@ -181,7 +181,7 @@ def _entries(pair: PromptSeed, column: str, where: str) -> tuple[Mapping[str, An
             value = json.loads(cell)
         except (ValueError, RecursionError):
             value = None
-    entries = [] if cell is None else list(value) if hasattr(value, "__iter__") else [None]
+    entries: list[Any] = [] if cell is None else list(value or ()) if hasattr(value, "__iter__") else [None]
     for number, entry in enumerate(entries):
         problem = _entry_problem(entry, number)
         if problem:

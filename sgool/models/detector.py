@@ -67,6 +67,7 @@ class ObjectDetector(nn.Module):
         super().__init__()
         self.network = frozen(network)
         self._processor, self.kind = processor, kind
+        self._model_type = str(network.config.model_type)
         labels = dict(getattr(network.config, "id2label", None) or {}) if kind != "names" else {}
         self._labels = {str(label).lower().strip(): int(number) for number, label in labels.items()}
 
@@ -157,7 +158,7 @@ class ObjectDetector(nn.Module):
 
     def _named(self, picture: Image.Image, name: str, threshold: float) -> list[FoundObject]:
         size = [(picture.height, picture.width)]
-        if self.network.config.model_type.startswith("owl"):  # type: ignore[union-attr]
+        if self._model_type.startswith("owl"):
             outputs, _ = self._run(picture, text=[[f"a photo of a {name}"]])
             own: dict[str, Any] = {}
         else:

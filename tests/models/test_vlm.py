@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from pathlib import Path
 from typing import Any
@@ -152,6 +153,22 @@ def test_the_gradient_is_that_of_finite_differences(folder: Path) -> None:
     # Central differences along the gradient. The network's norms compute in float32: 1e-6 of a value of about 5, over
     # the step of 2e-3; a wrong mean, patch order or penalty changes the slope by much more.
     assert float(high - low) / 2e-3 == pytest.approx(float(gradient.norm()), rel=2e-2, abs=5e-3)
+
+
+def test_a_network_in_half_precision(folder: Path) -> None:
+    exact, half = load_vision_language(str(folder), "float32"), load_vision_language(str(folder), "bfloat16")
+    assert half.network.dtype == torch.bfloat16
+    seen = image(32, 32).requires_grad_()
+    wanted, _ = half.log_probability(seen, QUESTION, YES)
+    assert wanted.dtype == torch.float32
+    wanted.backward()
+    assert seen.grad is not None and bool(seen.grad.isfinite().all()) and float(seen.grad.abs().max()) > 0
+    # Two layers in bfloat16, of 8 bits, on logits of about 10.
+    close = exact.probability(image(32, 32), QUESTION, YES)
+    assert float(wanted.detach()) == pytest.approx(math.log(close), abs=0.5)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found, _ = exact.log_probability(image(32, 32), QUESTION, YES)
+    assert found.dtype == torch.float32 and float(found.detach()) == pytest.approx(math.log(close), abs=0.5)
 
 
 def test_a_processor_whose_pixels_are_not_known_is_refused(folder: Path) -> None:
