@@ -72,7 +72,7 @@ def pages() -> dict[str, str]:
 @cache
 def read_all() -> tuple[Choice, ...]:
     """Reads every file of configs/: first those that config.yaml chooses, last the experiments."""
-    defaults = _defaults((CONFIGS / "config.yaml").read_text(encoding="utf-8"))
+    defaults = _shipped_defaults()
 
     def place(path: Path) -> tuple[bool, bool, Path]:
         group = path.parent.name
@@ -146,7 +146,7 @@ def _index(choices: tuple[Choice, ...], groups: list[str]) -> str:
             *rows,
             "",
             "## Keys at the top\n",
-            *_table(top.keys, choices),
+            *_list(top.keys, choices),
             "",
         ]
     )
@@ -157,7 +157,7 @@ def _group_page(group: str, choices: tuple[Choice, ...]) -> str:
     default = _defaults(next(choice.text for choice in choices if not choice.group)).get(group)
     parts = [f"# {group}\n", f"{_how(group, own, default)}\n"]
     if group != "experiment":
-        parts += ["## Keys\n", *_table(_united(own), choices, own), ""]
+        parts += ["## Keys\n", *_list(_united(own), choices, own)]
     parts.append("## Choices\n")
     for choice in own:
         parts += [f"### {group}={choice.name}\n", f"{_linked(choice.about)}\n", f"```yaml\n{_plain(choice.text)}\n```\n"]
@@ -183,14 +183,19 @@ def _united(own: list[Choice]) -> list[Key]:
     return list(found.values())
 
 
-def _table(keys: Any, choices: tuple[Choice, ...], own: list[Choice] | None = None) -> list[str]:
-    rows = ["| key | default | may be | meaning |", "|---|---|---|---|"]
+def _list(keys: Any, choices: tuple[Choice, ...], own: list[Choice] | None = None) -> list[str]:
+    """Returns a definition list: each key with its meaning, and below it its default and what it may be."""
+    lines: list[str] = []
     for key in keys:
         if not meaning(key, choices):  # a mapping, which its keys explain
             continue
-        text = _cell(_linked(meaning(key, choices)) + _only(key, own or []))
-        rows.append(f"| `{key.name}`{{ #{key.name} }} | {_default(key, own)} | {_cell(allowed(key.name))} | {text} |")
-    return rows
+        text = _escaped(_linked(meaning(key, choices)) + _only(key, own or []))
+        default, rule = _default(key, own), allowed(key.name)
+        facts = [f"Default: {default}."] if default else []
+        facts += [f"May be: {_escaped(rule)}."] if rule else []
+        lines += [f"`{key.name}`{{ #{key.name} }}", f":   {text}", ""]
+        lines += [f"    {' '.join(facts)}", "    { .sgool-facts }", ""] if facts else []
+    return lines
 
 
 def _only(key: Key, own: list[Choice]) -> str:
@@ -210,8 +215,12 @@ def _default(key: Key, own: list[Choice] | None) -> str:
 
 
 def _is_default(choice: Choice) -> bool:
-    top = (CONFIGS / "config.yaml").read_text(encoding="utf-8")
-    return _defaults(top).get(choice.group) == choice.name
+    return _shipped_defaults().get(choice.group) == choice.name
+
+
+@cache
+def _shipped_defaults() -> dict[str, str]:
+    return _defaults((CONFIGS / "config.yaml").read_text(encoding="utf-8"))
 
 
 def allowed(name: str) -> str:
@@ -219,7 +228,8 @@ def allowed(name: str) -> str:
     from sgool.run.config.schema import SCHEMA
 
     own = name.removeprefix("method.NAME.") if re.match(r"method\.NAME\.(optimization|saliency)\.", name) else name
-    return " or ".join(dict.fromkeys(_expected(SCHEMA, own.split("."))))
+    found = list(dict.fromkeys(_expected(SCHEMA, own.split("."))))
+    return " or ".join(rule for rule in found if f"{rule}, or null" not in found)
 
 
 def _expected(schema: Any, path: list[str]) -> Iterator[str]:
@@ -262,10 +272,10 @@ def _value(written: str) -> str:
     if written == "???":
         return "to be given"
     if choice := re.fullmatch(r'"?\$\{oc\.select:([\w.]+),(.*)\}"?', written):
-        return f"`{choice[1]}`, else `{choice[2]}`".replace("|", "\\|")
+        return f"`{choice[1]}`, else `{choice[2]}`"
     if same := re.fullmatch(r'"?\$\{([\w.]+)\}"?', written):
         return f"as `{same[1]}`"
-    return f"`{written}`".replace("|", "\\|")
+    return f"`{written}`"
 
 
 def _linked(text: str) -> str:
@@ -273,9 +283,9 @@ def _linked(text: str) -> str:
     return re.sub(r"docs/([\w/-]+)\.md", r"[\1](../../\1.md)", text)
 
 
-def _cell(text: str) -> str:
-    """Returns a text for a cell of a table: nothing in it is Markdown's but links and code."""
-    parts = re.split(r"(`[^`]*`|\[[\w/-]+\]\([./\w-]+\))", text.replace("|", "\\|"))
+def _escaped(text: str) -> str:
+    """Returns a text in which nothing is Markdown's but links and code."""
+    parts = re.split(r"(`[^`]*`|\[[\w/-]+\]\([./\w-]+\))", text)
     escape = re.compile(r"([*_<>\[\]{}~])")
     return "".join(part if index % 2 else escape.sub(r"\\\1", part) for index, part in enumerate(parts))
 

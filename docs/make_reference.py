@@ -138,7 +138,7 @@ def _commands() -> str:
         options = [parameter for parameter in command.params if parameter.param_type_name == "option"]
         usage = " ".join(["sgool", name, *(["[OPTIONS]"] if options else []), *map(_usage, words)])
         parts += [f"## sgool {name}\n", f"```text\n{usage}\n```\n", inspect.cleandoc(command.help or "") + "\n"]
-        parts.append("| option | what it does | default |\n|---|---|---|")
+        parts.append("| option | what it does |\n|---|---|")
         parts += [_row(parameter) for parameter in [*words, *options]]
         parts.append("")
     return "\n".join(parts)
@@ -156,4 +156,4 @@ def _row(parameter: Any) -> str:
     default = parameter.default if isinstance(parameter.default, (str, int, float)) else None
     shown = "" if default is None or isinstance(default, bool) or not is_option else f"`{default}`"
     text = " ".join((getattr(parameter, "help", None) or "").split()).replace("|", "\\|")
-    return f"| {', '.join(f'`{name}`' for name in names)} | {text} | {shown} |"
+    return f"| {', '.join(f'`{name}`' for name in names)} | {text}{f' Default: {shown}.' if shown else ''} |"
