@@ -116,7 +116,9 @@ def _shown(path: Path) -> str:
         if len(found) > 30:
             lines = [f"- `{file.relative_to(path).as_posix()}`" for file in found if file.name != "__init__.py"]
             return f"# {name}\n\n{len(lines)} files of the repository:\n\n" + "\n".join(lines) + "\n"
-        return f"# {name}\n\n" + "\n".join(f"## {file.relative_to(path).as_posix()}\n\n{_fence(file)}" for file in found)
+        return f"# {name}\n\n" + "\n".join(
+            f"## {file.relative_to(path).as_posix()}\n\n{_fence(file)}" for file in found
+        )
     return f"# {path.name}\n\n`{name}` of the repository.\n\n{_fence(path)}"
 
 

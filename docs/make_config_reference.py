@@ -160,7 +160,11 @@ def _group_page(group: str, choices: tuple[Choice, ...]) -> str:
         parts += ["## Keys\n", *_list(_united(own), choices, own)]
     parts.append("## Choices\n")
     for choice in own:
-        parts += [f"### {group}={choice.name}\n", f"{_linked(choice.about)}\n", f"```yaml\n{_plain(choice.text)}\n```\n"]
+        parts += [
+            f"### {group}={choice.name}\n",
+            f"{_linked(choice.about)}\n",
+            f"```yaml\n{_plain(choice.text)}\n```\n",
+        ]
     return "\n".join(parts)
 
 

@@ -1,7 +1,7 @@
 """A mkdocs hook: the pages of the Python reference and of the commands, made from the code while the site is built.
 
-Names come from each room's ``__all__`` and from the command line's own options, so no list of them can go stale. Nothing
-heavy is imported: modules are read, not run, but for the command line's, which import no torch.
+Names come from each room's ``__all__`` and from the command line's own options, so no list of them can go stale.
+Nothing heavy is imported: modules are read, not run, but for the command line's, which import no torch.
 """
 
 from __future__ import annotations
@@ -25,7 +25,13 @@ PAGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "metrics": ("Metrics and judges", ("sgool.metrics",)),
     "models": (
         "Models and other networks",
-        ("sgool.models.load", "sgool.models.clip", "sgool.models.networks", "sgool.models.family", "sgool.models.images"),
+        (
+            "sgool.models.load",
+            "sgool.models.clip",
+            "sgool.models.networks",
+            "sgool.models.family",
+            "sgool.models.images",
+        ),
     ),
     "objectives": ("Objectives", ("sgool.objectives",)),
     "prompts": ("Prompts and pairs", ("sgool.prompts", "sgool.prompts.datamodule", "sgool.prompts.seeding")),
@@ -89,16 +95,16 @@ def _homes() -> dict[str, str]:
 def _index() -> str:
     covered = {module for _, modules in PAGES.values() for module in modules}
     homes = _homes()
-    rows = [
-        f"| [`{name}`][{homes[name] if homes[name] in covered else 'sgool'}.{name}] | {_first_sentence(homes[name], name)} |"
-        for name in sorted(homes, key=str.lower)
-    ]
+    rows = []
+    for name, home in sorted(homes.items(), key=lambda item: item[0].lower()):
+        place = home if home in covered else "sgool"
+        rows.append(f"| [`{name}`][{place}.{name}] | {_first_sentence(home, name)} |")
     further = [f"::: sgool.{name}\n" for name, home in homes.items() if home not in covered]
     pages = [f"- [{title}]({name}.md): `{'`, `'.join(modules)}`" for name, (title, modules) in PAGES.items()]
     return "\n".join(
         [
             "# Reference\n",
-            "[Commands](commands.md) has every command with its options, [Configuration keys](config/index.md) every key.\n",
+            "[Commands](commands.md) has every command, [Configuration keys](config/index.md) every key.\n",
             "## Names of `sgool`\n",
             "`import sgool` is light: each name is imported from its module on first use.\n",
             "| name | what it is |\n|---|---|",

@@ -73,8 +73,8 @@ class LatentPairModule(StoppedPairs, PairModule):
         >>> chain = Chain.from_pretrained("emoji_world_turbo", num_inference_steps=1, guidance_scale=0)
         >>> objective = Objective({"text": TextAlignment(load_clip("emoji_world/guide"))})
         >>> module = LatentPairModule(chain, objective, num_optimization_steps=2, pairs=[PromptSeed("a cat")])
-        >>> quiet = dict.fromkeys(["logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"], False)
-        >>> L.Trainer(max_epochs=1, **quiet).fit(module)
+        >>> quiet = {f"enable_{part}": False for part in ("checkpointing", "progress_bar", "model_summary")}
+        >>> L.Trainer(max_epochs=1, logger=False, **quiet).fit(module)
         >>> [row["update"] for row in module.results[0].history]  # the last one sees what the second update made
         [0, 1, 2]
     """

@@ -1,8 +1,8 @@
 """Runs the code blocks of a documentation page, from top to bottom, in one folder.
 
-Blocks with a title are files that the reader is told to save. Python is run as it stands. Bash is given to bash, so that
-quotes, loops and patterns mean what they mean to a reader; each ``sgool`` in it is then run in this process, in which
-torch is imported already, at a reduced size. Commands for published weights are composed and checked, not run.
+Blocks with a title are files that the reader is told to save. Python is run as it stands. Bash is given to bash, so
+that quotes, loops and patterns mean what they mean to a reader; each ``sgool`` in it is then run in this process, in
+which torch is imported already, at a reduced size. Commands for published weights are composed and checked, not run.
 """
 
 from __future__ import annotations

@@ -34,7 +34,9 @@ def test_every_block_of_a_page_runs(page: Path, folder: Path) -> None:
 
 def test_a_block_that_is_wrong_is_found(folder: Path) -> None:
     """The harness itself: bash's quoting is kept, and a wrong key, option or exit code is an error."""
-    assert snippets.commands_of("sgool fit 'a=[1,2]' \\\n  \"b c\" # no\n", folder) == [["sgool", "fit", "a=[1,2]", "b c"]]
+    assert snippets.commands_of("sgool fit 'a=[1,2]' \\\n  \"b c\" # no\n", folder) == [
+        ["sgool", "fit", "a=[1,2]", "b c"]
+    ]
     for wrong in (["sgool", "fit", "optimization.lrr=1", "--cfg"], ["sgool", "report", "nowhere"]):
         with pytest.raises(AssertionError, match="exit code 2"):
             snippets.run(wrong)
