@@ -111,15 +111,15 @@ def _target(folder: Path, link: str) -> Path | None:
 def _shown(path: Path) -> str:
     """Returns the page of a file, or of a folder's files."""
     name = path.relative_to(ROOT).as_posix()
+    unsearched = "---\nsearch:\n  exclude: true\n---\n\n"
     if path.is_dir():
         found = sorted(file for file in path.rglob("*") if file.is_file() and "__pycache__" not in file.parts)
         if len(found) > 30:
             lines = [f"- `{file.relative_to(path).as_posix()}`" for file in found if file.name != "__init__.py"]
-            return f"# {name}\n\n{len(lines)} files of the repository:\n\n" + "\n".join(lines) + "\n"
-        return f"# {name}\n\n" + "\n".join(
-            f"## {file.relative_to(path).as_posix()}\n\n{_fence(file)}" for file in found
-        )
-    return f"# {path.name}\n\n`{name}` of the repository.\n\n{_fence(path)}"
+            return f"{unsearched}# {name}\n\n{len(lines)} files of the repository:\n\n" + "\n".join(lines) + "\n"
+        files = "\n".join(f"## {file.relative_to(path).as_posix()}\n\n{_fence(file)}" for file in found)
+        return f"{unsearched}# {name}\n\n{files}"
+    return f"{unsearched}# {path.name}\n\n`{name}` of the repository.\n\n{_fence(path)}"
 
 
 def _fence(path: Path) -> str:

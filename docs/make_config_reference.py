@@ -155,7 +155,8 @@ def _index(choices: tuple[Choice, ...], groups: list[str]) -> str:
 def _group_page(group: str, choices: tuple[Choice, ...]) -> str:
     own = sorted((choice for choice in choices if choice.group == group), key=lambda choice: choice.name)
     default = _defaults(next(choice.text for choice in choices if not choice.group)).get(group)
-    parts = [f"# {group}\n", f"{_how(group, own, default)}\n"]
+    # Who searches for a key wants its page before others that name it.
+    parts = ["---\nsearch:\n  boost: 4\n---\n", f"# {group}\n", f"{_how(group, own, default)}\n"]
     if group != "experiment":
         parts += ["## Keys\n", *_list(_united(own), choices, own)]
     parts.append("## Choices\n")

@@ -6,7 +6,6 @@ import importlib.util
 import json
 import os
 import re
-import subprocess
 import sys
 from collections import deque
 from html.parser import HTMLParser
@@ -18,8 +17,8 @@ import pytest
 import yaml
 
 import sgool
+from tests.docs.building import ROOT, build_site
 
-ROOT = Path(__file__).parents[2]
 #: Elements that a browser loads by itself, with the attribute that says from where.
 LOADED = {"script": "src", "link": "href", "img": "src", "iframe": "src", "source": "srcset"}
 
@@ -57,17 +56,8 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The built site. ``--strict`` fails at the first warning: a page or anchor that is not there, a docstring that
-    cannot be read, a key without a comment."""
-    folder = tmp_path_factory.mktemp("site")
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder)]
-    # No proxy answers at this address: whatever reached for the network would fail.
-    offline = {name: "http://127.0.0.1:9" for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY")}
-    environment = {**os.environ, **offline, "NO_MKDOCS_2_WARNING": "1", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout + done.stderr == ""
-    return folder
+    """The built site."""
+    return build_site(tmp_path_factory.mktemp("site"))
 
 
 @pytest.fixture(scope="module")
