@@ -37,7 +37,7 @@ def test_pages_fit_the_window_in_the_reader_s_colours(
 
 @pytest.mark.parametrize(
     ("words", "wanted"),
-    [("clip value", "reference/config/optimization.html"), ("LatentPairModule", "reference/methods.html")],
+    [("mixing coeff", "reference/config/sampler.html"), ("LatentPairModule", "reference/methods.html")],
 )
 def test_the_search_finds_keys_and_names_without_a_server(site: Path, page: Any, words: str, wanted: str) -> None:
     page.goto((site / "tutorials" / "index.html").as_uri())
