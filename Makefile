@@ -1,4 +1,4 @@
-# demo, test, lint and bench each make .venv if there is none and install what they need; a second call is instant.
+# demo, docs, test, lint and bench each make .venv if there is none and install what they need; a second call is instant.
 # Your own Python:                make PYTHON=python3.12 CONSTRAINTS= test
 # Your own releases or torch:     make clean; make CONSTRAINTS= test   (or a constraints file of yours)
 PYTHON ?= python3
@@ -14,7 +14,7 @@ STAMP := $(VENV)/.installed
 LINTED := sgool tests experiments docs $(wildcard benchmarks)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-lowest lint format bench package clean
+.PHONY: help install demo docs test test-slow test-lowest lint format bench package clean
 
 # Tests reach for no network.
 test test-slow test-lowest: export HF_HUB_OFFLINE = 1
@@ -22,6 +22,7 @@ test test-slow test-lowest: export WANDB_MODE = offline
 
 help:
 	@echo "make demo       repair eight prompts of the embedded world; minutes, no GPU, no downloads of weights"
+	@echo "make docs       builds the documentation site into site/; site/index.html opens from disk"
 	@echo "make test       all tests but the slow ones; ARGS='-k NAME' picks some, JOBS=4 takes four processes"
 	@echo "make test-slow  the slow tests"
 	@echo "make test-lowest   all tests but the slow ones, with the lowest releases that pyproject.toml allows"
@@ -41,6 +42,10 @@ $(STAMP): pyproject.toml $(CONSTRAINTS)
 demo: $(STAMP)
 	$(BIN)/sgool fit experiment=demo run_dir=$(RUN_DIR) $(ARGS)
 	$(BIN)/sgool report $(RUN_DIR)
+
+# The variable turns off an advertisement of the theme's, which is no warning about this site.
+docs: $(STAMP)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --clean $(ARGS)
 
 # Files are dealt out whole, so that what a file's tests share is made once.
 test: $(STAMP)
@@ -82,5 +87,5 @@ package: $(STAMP)
 	cd build/package/empty && ../venv/bin/sgool report run && test -f run/report/index.html
 
 clean:
-	rm -rf $(VENV) .venv-lowest build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf $(VENV) .venv-lowest build dist site .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +

@@ -46,6 +46,11 @@ class PromptSeed:
         start: Where the pair begins, if not at the latents that its seed draws.
         phrases: The things that the prompt names, of the data set's column or by spaCy; None: the rule of
             `sgool.prompts.phrases` finds them. They are no part of the pair's id.
+
+    Examples:
+        >>> from sgool import PromptSeed
+        >>> PromptSeed("a green cat", seed=3, dataset="mine").pair_id
+        'mine-00000-82a5236f-s3'
     """
 
     prompt: str

@@ -125,7 +125,7 @@ def test_the_licence_and_its_notices_are_there() -> None:
     assert (ROOT / "sgool" / "py.typed").is_file()
 
 
-@pytest.mark.parametrize("target", ["demo", "test", "test-slow", "lint", "format", "bench", "clean", "help"])
+@pytest.mark.parametrize("target", ["demo", "docs", "test", "test-slow", "lint", "format", "bench", "clean", "help"])
 def test_make_targets(target: str) -> None:
     """A dry run: make understands the target, and what it would install follows CONSTRAINTS."""
     make = ["make", "--dry-run", "--no-print-directory", "VENV=/nowhere/venv", target]

@@ -49,6 +49,11 @@ def default_callbacks(
 
     None, 0 or False leaves one out; so does a ``gaussianity`` or ``power_spectrum`` (arguments of `Gaussianity` and
     `PowerSpectrum`) of weight 0. ``whiten`` has "gradient" and "latents" (whether), and "block".
+
+    Examples:
+        >>> from sgool import default_callbacks
+        >>> [type(callback).__name__ for callback in default_callbacks(perturb_std=0, renormalize=False)]
+        ['NonFiniteGuard', 'TieGradients', 'ClipGradient', 'TieLatents', 'Trajectory']
     """
     penalties = _penalties(norm_regularizer, gaussianity, power_spectrum)
     stopping = [early_stop] if early_stop is not None else []

@@ -30,6 +30,16 @@ class RunWriter(PairCallback):
         method: Name of the method in the folder; by default the module's own.
         wanted: Which pairs to write; by default all.
         on_record: Told each record once it is written.
+
+    Examples:
+        >>> import lightning as L
+        >>> from sgool import Chain, PromptDataModule, RunWriter, Vanilla
+        >>> chain = Chain.from_pretrained("emoji_world_turbo", num_inference_steps=1, guidance_scale=0)
+        >>> trainer = L.Trainer(callbacks=[RunWriter("runs/plain")], logger=False, enable_progress_bar=False)
+        >>> _ = trainer.predict(Vanilla(chain), datamodule=PromptDataModule("emoji_world/demo", limit=1))
+        >>> from pathlib import Path
+        >>> sorted(path.name for path in Path("runs/plain").iterdir())
+        ['config.yaml', 'environment.json', 'locks', 'networks.json', 'pairs', 'results.csv']
     """
 
     order = 90

@@ -24,12 +24,7 @@ class Chain(ChainSetting):
     """The denoising chain of a model, from first latents to images and differentiable with respect to the latents.
 
     A chain is made once for a model and shared. `with_prompts` returns a chain of the same parts that has prompts and
-    counts its own network calls:
-
-        chain = Chain.from_pretrained("emoji_world", num_inference_steps=12, guidance_scale=4)
-        images = chain.with_prompts(["a red cat"])(torch.randn(1, 1, *chain.latent_shape())).images
-
-    S is the sampler's number of streams (2 for EDICT, else 1), B the number of prompts.
+    counts its own network calls. S is the sampler's number of streams (2 for EDICT, else 1), B the number of prompts.
 
     Args:
         family: Frozen networks, for example what `sgool.load_models` returns.
@@ -54,6 +49,16 @@ class Chain(ChainSetting):
     Raises:
         SgoolError: A size or a number of steps that the model does not have, an unknown sampler, engine or way to
             decode, a sampler that the engine cannot run, or an unknown prediction type.
+
+    Examples:
+        >>> import torch
+        >>> from sgool import Chain
+        >>> chain = Chain.from_pretrained("emoji_world", num_inference_steps=2, guidance_scale=4)
+        >>> latents = torch.randn(1, 1, *chain.latent_shape(), requires_grad=True)
+        >>> (images,) = chain.with_prompts(["a red cat"])(latents).images
+        >>> images.mean().backward()
+        >>> tuple(images.shape), tuple(latents.grad.shape)
+        ((1, 3, 64, 64), (1, 1, 4, 16, 16))
     """
 
     _network: GuidedModel | None = None

@@ -13,6 +13,17 @@ class BestOfN(Search):
 
     Candidate 0 starts from the pair's own first latents, the others from further draws of the pair; with ``streams``
     "all" they have noises of their own too.
+
+    Examples:
+        >>> import lightning as L
+        >>> from sgool import BestOfN, Chain, Objective, PromptDataModule
+        >>> from sgool.objectives import Color
+        >>> chain = Chain.from_pretrained("emoji_world_turbo", num_inference_steps=1, guidance_scale=0)
+        >>> module = BestOfN(chain, Objective({"red": Color([1.0, 0.0, 0.0])}), num_candidates=3)
+        >>> trainer = L.Trainer(logger=False, enable_progress_bar=False)
+        >>> _ = trainer.predict(module, datamodule=PromptDataModule("emoji_world/demo", limit=1))
+        >>> len(module.results[0].history)  # one row a candidate
+        3
     """
 
     method = "best_of_n"

@@ -74,6 +74,17 @@ class ClipGuidance(PairModule):
     Raises:
         SgoolError: A budget below that cost, unknown ``estimate`` or ``estimate_from``, a sampler that it cannot guide,
             or a schedule that begins in pure noise.
+
+    Examples:
+        >>> import lightning as L
+        >>> from sgool import Chain, ClipGuidance, Objective, PromptDataModule
+        >>> from sgool.objectives import Color
+        >>> chain = Chain.from_pretrained("emoji_world", num_inference_steps=2, guidance_scale=4)
+        >>> module = ClipGuidance(chain, Objective({"red": Color([1.0, 0.0, 0.0])}), clip_guidance_scale=30)
+        >>> trainer = L.Trainer(logger=False, enable_progress_bar=False)
+        >>> _ = trainer.predict(module, datamodule=PromptDataModule("emoji_world/demo", limit=1))
+        >>> module.results[0].network_evaluations
+        2
     """
 
     method = "clip_guidance"

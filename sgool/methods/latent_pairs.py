@@ -52,13 +52,10 @@ class LatentPairModule(StoppedPairs, PairModule):
     several devices the curves are those of the first rank's batches, and the means those of all pairs.
 
     Args:
-        chain: The denoising chain.
-        objective: What to minimise.
-        num_optimization_steps: Updates of each pair.
-        lr: Learning rate.
+        chain, objective: The denoising chain, and what to minimise.
+        num_optimization_steps, lr: Updates of each pair, and the learning rate.
         momentum, nesterov: Momentum of SGD, and whether it is Nesterov's.
-        optimizer: "sgd", "adam" or "adamw".
-        adam: Further settings of the latter two (`sgool.methods.optimizers.OptimizerSettings`).
+        optimizer, adam: "sgd", "adam" or "adamw", and settings of the latter two (`OptimizerSettings`).
         candidates: First latents of each pair that are tried before the updates, which go on from the best of them.
         search_share: Share of a budget that they may take, in (0, 1), in place of a number; None: ``candidates``.
         streams: "first" latents are optimised, or "all": the noises that the sampler adds on the way as well.
@@ -68,8 +65,18 @@ class LatentPairModule(StoppedPairs, PairModule):
         pairs: Pairs of its own, as one batch; by default a `PromptDataModule` serves them.
 
     Raises:
-        SgoolError: No pairs, updates or candidates, a budget below one update, or settings of the optimiser that do not
-            go together.
+        SgoolError: No pairs, updates or candidates, a budget below one update, or an optimiser's settings that clash.
+
+    Examples:
+        >>> import lightning as L
+        >>> from sgool import Chain, LatentPairModule, Objective, PromptSeed, TextAlignment, load_clip
+        >>> chain = Chain.from_pretrained("emoji_world_turbo", num_inference_steps=1, guidance_scale=0)
+        >>> objective = Objective({"text": TextAlignment(load_clip("emoji_world/guide"))})
+        >>> module = LatentPairModule(chain, objective, num_optimization_steps=2, pairs=[PromptSeed("a cat")])
+        >>> quiet = {f"enable_{part}": False for part in ("checkpointing", "progress_bar", "model_summary")}
+        >>> L.Trainer(max_epochs=1, logger=False, **quiet).fit(module)
+        >>> [row["update"] for row in module.results[0].history]  # the last one sees what the second update made
+        [0, 1, 2]
     """
 
     makes_updates = True
@@ -193,15 +200,8 @@ class LatentPairModule(StoppedPairs, PairModule):
             outputs.append(objective(images, generators, update))
         loss = torch.stack([output.loss for output in outputs]).mean(dim=0)
         images = in_unit_range(denoised.images[0].detach())
-        evaluation = Evaluation(
-            update,
-            self.latents.detach().clone(),
-            images,
-            loss.detach(),
-            self.choose(images),
-            without_graph(outputs[0]),
-        )
-        return loss, evaluation
+        latents, seen = self.latents.detach().clone(), without_graph(outputs[0])
+        return loss, Evaluation(update, latents, images, loss.detach(), self.choose(images), seen)
 
     @torch.no_grad()
     def sample(self) -> Tensor:

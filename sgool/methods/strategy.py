@@ -30,6 +30,13 @@ class PairParallelStrategy(DDPStrategy):
             first rank. Without it each rank is a run of its own, with its own loggers; `sgool fit` does so, since its
             ranks meet in the run folder.
         process_group_backend: gloo, on GPUs too, since only metrics on the CPU travel.
+
+    Examples:
+        >>> import lightning as L
+        >>> from sgool import PairParallelStrategy
+        >>> trainer = L.Trainer(strategy=PairParallelStrategy(), accelerator="cpu", devices=2, logger=False)
+        >>> trainer.strategy.num_pair_ranks  # each has pairs of its own
+        2
     """
 
     strategy_name = "pair_parallel"

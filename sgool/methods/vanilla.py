@@ -27,6 +27,16 @@ class Vanilla(PairModule):
 
     Raises:
         SgoolError: A budget below the calls of one image.
+
+    Examples:
+        >>> import lightning as L
+        >>> from sgool import Chain, PromptDataModule, Vanilla
+        >>> module = Vanilla(Chain.from_pretrained("emoji_world_turbo", num_inference_steps=1, guidance_scale=0))
+        >>> data = PromptDataModule("emoji_world/demo", limit=1)
+        >>> trainer = L.Trainer(logger=False, enable_progress_bar=False)
+        >>> _ = trainer.predict(module, datamodule=data)
+        >>> tuple(module.results[0].final_image.shape)
+        (3, 64, 64)
     """
 
     method = "vanilla"

@@ -165,6 +165,12 @@ def load_clip(
 
     Raises:
         SgoolError: The model is not found, incomplete or unreadable, has no weights, or those of another model.
+
+    Examples:
+        >>> from sgool import load_clip
+        >>> clip = load_clip("emoji_world/guide")
+        >>> tuple(clip.encode_text(["a red cat", "a blue house"]).shape)
+        (2, 128)
     """
     device = best_device() if device is None else device
     source = resolve_clip(model, pretrained)

@@ -69,6 +69,12 @@ def load_models(
     Raises:
         SgoolError: The folder or hub id is no pipeline of this kind, the hub cannot be reached, the scheduler has no
             such key, a file lacks weights, or what is to be loaded beside does not fit the pipeline.
+
+    Examples:
+        >>> from sgool import Chain, load_models
+        >>> models = load_models("emoji_world_turbo")
+        >>> Chain(models, num_inference_steps=2).latent_shape()
+        (4, 16, 16)
     """
     how = Loading.of(loading)
     device = best_device() if device is None else torch.device(device)

@@ -28,6 +28,15 @@ class TextAlignment:
         clip: The CLIP.
         name: Name in logs; several such terms in one objective need different names.
         views: What the term sees: "crops" (crops and regions) or the "whole" image.
+
+    Examples:
+        >>> import torch
+        >>> from sgool import PromptSeed, TextAlignment, load_clip
+        >>> term = TextAlignment(load_clip("emoji_world/guide"))
+        >>> views = torch.rand(2, 3, term.input_size, term.input_size)
+        >>> targets = term.targets([PromptSeed("a red cat"), PromptSeed("a blue house")])
+        >>> tuple(term(views, targets).shape)
+        (2,)
     """
 
     def __init__(self, clip: ClipTower, name: str = "text", views: Literal["crops", "whole"] = "crops") -> None:

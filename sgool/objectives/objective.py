@@ -39,6 +39,14 @@ class Objective:
 
     Raises:
         ConfigError: There are no terms, the names of terms and weights differ, or a weight is not finite.
+
+    Examples:
+        >>> import torch
+        >>> from sgool import Objective, PromptSeed
+        >>> from sgool.objectives import Color
+        >>> objective = Objective({"red": Color([1.0, 0.0, 0.0])}).bind([PromptSeed("anything")])
+        >>> objective.evaluate(torch.ones(1, 3, 64, 64))  # two of three channels are wrong by 1
+        tensor([0.6667])
     """
 
     def __init__(

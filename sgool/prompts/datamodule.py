@@ -36,6 +36,12 @@ class PromptDataModule(L.LightningDataModule):
     Raises:
         SgoolError: There are no pairs, the batch size is below 1, options are given with a list of pairs, or the file
             has a problem.
+
+    Examples:
+        >>> from sgool import PromptDataModule
+        >>> data = PromptDataModule("emoji_world/demo", seeds=[0, 1], limit=4, pairs_per_fit=2)
+        >>> [(pair.prompt, pair.seed) for pair in data.pairs[:2]]
+        [('a purple house and a red banana', 0), ('a purple house and a red banana', 1)]
     """
 
     def __init__(

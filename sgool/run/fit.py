@@ -69,7 +69,22 @@ def run_experiment(config: DictConfig, progress: Progress | None = None, *, acce
 
 
 def fit(*overrides: str, config_dir: Path | None = None) -> Outcome:
-    """Runs ``sgool fit`` from Python: ``fit("experiment=demo", "data.seeds=[1]")``."""
+    """Runs ``sgool fit`` from Python.
+
+    Args:
+        overrides: As on the command line, without the quotes for the shell.
+        config_dir: Folder with configuration files of your own.
+
+    Raises:
+        SgoolError: As for `run_experiment`; a ConfigError lists all problems of the configuration.
+
+    Examples:
+        >>> from sgool import fit
+        >>> small = ["models=emoji_world_turbo", "methods=[vanilla]", "data.limit=1", "sampler.num_inference_steps=1"]
+        >>> outcome = fit(*small, "run_dir=runs/one")
+        >>> len(outcome.records), outcome.exit_code
+        (1, 0)
+    """
     from sgool.run.config import load_config
 
     return run_experiment(load_config(overrides, config_dir))
