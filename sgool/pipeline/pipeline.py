@@ -27,9 +27,6 @@ from sgool.run.parts import Given, Parts
 from sgool.run.train import train
 from sgool.types import PairResult
 
-if TYPE_CHECKING:
-    pass
-
 #: Keys of `models` that a loaded model cannot change from call to call.
 _LOADED = (
     "path", "family", "call", "config", "variant", "components", "scheduler", "loras", "quantization", "dtype",
