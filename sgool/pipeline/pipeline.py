@@ -286,7 +286,7 @@ class SGOOLPipeline:
     @property
     def settings(self) -> dict[str, Any]:
         """The configuration of a call without arguments, with all methods (docs/configuration.md)."""
-        return self._composed(["methods=[sgool]"])
+        return self._start
 
     def __repr__(self) -> str:
         sampler, models = self._start["sampler"], self._start["models"]

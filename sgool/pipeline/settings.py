@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ _BASE = "sd15"
 _LOADING = ("config", "variant", "components", "scheduler", "loras", "quantization", "vae_dtype", "vae_tile_size")
 _OFF = ("offload_text_encoders", "channels_last", "compile")
 _NULL = "null"
+_NUMBERS = ("num_inference_steps", "guidance_scale")
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ def of_path(path: str, models: str | None = None, config_dir: str | Path | None 
         )
     found = models or _best(path, known, None)
     if found is None:
-        return Settings(tuple(_defaults(None, path)), f"the defaults of the pipeline in {path}")
+        return Settings(tuple(_defaults({}, path)), f"the defaults of the pipeline in {path}")
     how = "as asked for" if models else "recognised by its name"
     return Settings((f"models={found}", f"models.path={hydra_quoted(path)}"), f"models={found} ({how})")
 
@@ -105,7 +107,8 @@ def of_pipeline(
     ]
     found = None if chosen == REPLAY and models is None else models or _best(_name(pipeline), known, pipeline)
     if found is None:
-        return Settings(tuple(_defaults(chosen) + given), f"the defaults of {kinds[0]}", chosen)
+        numbers = _call_defaults(pipeline)
+        return Settings((*_defaults(numbers), *given), f"the defaults of {kinds[0]}", chosen)
     how = "as asked for" if models else f"recognised by the pipeline's name {_name(pipeline)!r}"
     native = ["sampler=native"] if chosen == REPLAY else []
     return Settings((f"models={found}", *native, *given), f"models={found} ({how})", chosen)
@@ -137,11 +140,23 @@ def _pipeline_problems(pipeline: Any, kind: str, family: str | None, chosen: str
     return []
 
 
-def _defaults(family: str | None, path: str | None = None) -> list[str]:
-    """Returns overrides that leave steps, guidance, size and scheduler to the pipeline."""
+def _call_defaults(pipeline: Any) -> dict[str, Any]:
+    """Returns the number of steps and the guidance that a pipeline's call has by default, where it has them."""
+    parameters = inspect.signature(type(pipeline).__call__).parameters
+    found = {name: parameters[name].default for name in _NUMBERS if name in parameters}
+    return {name: value for name, value in found.items() if isinstance(value, (int, float))}
+
+
+def _defaults(numbers: Mapping[str, Any], path: str | None = None) -> list[str]:
+    """Returns overrides that leave steps, guidance, size and scheduler to the pipeline.
+
+    Args:
+        numbers: The steps and the guidance where they are known; else they are found when the model is loaded.
+        path: Where the model is loaded from, if it is not.
+    """
     place = [] if path is None else [f"models.path={hydra_quoted(path)}", "models.dtype=float32"]
-    nulls = ("num_inference_steps", "guidance_scale")
-    return [f"models={_BASE}", "sampler=native", *place, *(f"models.preset.{key}={_NULL}" for key in nulls)]
+    preset = [f"models.preset.{name}={numbers.get(name, _NULL)}" for name in _NUMBERS]
+    return [f"models={_BASE}", "sampler=native", *place, *preset]
 
 
 def _dtype(pipeline: Any, family: str) -> str:
