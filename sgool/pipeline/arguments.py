@@ -18,6 +18,8 @@ from sgool.pipeline.output import OUTPUT_TYPES
 
 #: Arguments that are whole numbers above 0, if given.
 _COUNTS = ("num_inference_steps", "height", "width", "candidates", "num_optimization_steps")
+#: Columns of a history that are no terms.
+_COLUMNS = ("image", "prompt", "update", "loss", "selection", "latent_norm", "gradient_norm", "candidate", "regions")
 #: Groups and keys that have an argument of their own, or that a pipeline cannot change from call to call.
 _TAKEN = {
     "models": "SGOOLPipeline.from_pretrained(NAME)",
@@ -211,7 +213,10 @@ class Arguments:
 
     @property
     def terms(self) -> dict[str, tuple[Term, float]]:
-        """The objective's terms that are given as objects, with their weights."""
+        """The objective's terms that are given as objects, with their weights.
+
+        A name that is a column of the history already, such as "loss", gets ``_term`` at its end.
+        """
         given = self.objective
         named = given.items() if isinstance(given, Mapping) else ((None, part) for part in _parts_of(given))
         found: dict[str, tuple[Term, float]] = {}
@@ -221,6 +226,7 @@ class Arguments:
                 continue
             term: Any = part if isinstance(part, Term) else FunctionTerm(part, name)
             own = name or str(term.name)
+            own += "_term" if own in _COLUMNS else ""
             found[own if own not in found else f"{own}_{len(found)}"] = (term, float(weight))
         return found
 

@@ -46,7 +46,7 @@ def test_settings_by_name(kind: str, name: str, parts: dict[str, str], expected:
     known = SGOOLPipeline.from_pretrained(expected).settings if expected else None
     sampler, preset = pipe.settings["sampler"], pipe.settings["models"]["preset"]
     if known is None:
-        assert (sampler["name"], sampler["num_inference_steps"], sampler["guidance_scale"]) == ("native", None, None)
+        assert (sampler["name"], sampler["num_inference_steps"], sampler["guidance_scale"]) == ("native", 50, 7.5)
         assert pipe.settings["models"]["height"] is None
     else:
         assert (sampler, preset) == (known["sampler"], known["models"]["preset"])
