@@ -145,6 +145,8 @@ class Arguments:
                     f"(sgool.objectives.Term), or a list or mapping of those, got {_short(part)}"
                 )
         names = [part for part in _parts_of(self.objective) if isinstance(part, str)]
+        if names and isinstance(self.objective, Mapping):
+            yield f'`objective`: a name stands in a list, beside functions and terms: ["{names[0]}", function]'
         if len(names) > 1:
             yield f"`objective`: expected at most one name beside functions and terms, got {', '.join(names)}"
 

@@ -18,6 +18,8 @@ from sgool.types import PairResult
 #: What `output_type` may be.
 OUTPUT_TYPES = ("pil", "np", "pt", "latent")
 _GAP = 4
+#: Height in pixels to which smaller images are enlarged in a notebook, by a whole factor.
+_SHOWN = 160
 
 
 @dataclass(frozen=True, repr=False)
@@ -86,9 +88,12 @@ class SGOOLPipelineOutput:
         return f"{type(self).__name__}({len(self.results)} image{'s' * (len(self.results) != 1)}, method={method})"
 
     def _repr_png_(self) -> bytes:
-        """Shows the comparison in a notebook."""
-        file = BytesIO()
-        self.comparison().save(file, "PNG")
+        """Shows the comparison in a notebook; small images are enlarged."""
+        sheet, file = self.comparison(), BytesIO()
+        factor = max(1, _SHOWN // self.results[0].final_image.shape[-2])
+        if factor > 1:
+            sheet = sheet.resize((factor * sheet.width, factor * sheet.height), Image.Resampling.NEAREST)
+        sheet.save(file, "PNG")
         return file.getvalue()
 
 

@@ -171,9 +171,9 @@ class SGOOLPipeline:
             negative_prompt: A text for all prompts, or a list with one each.
             method: "sgool", "doodl", "reno", "best_of_n", "vanilla", ... (docs/methods.md).
             objective: What to minimise: a name of configs/objective; a function of images (n, 3, H, W) in [0, 1] that
-                returns losses (n,) by torch operations; a `sgool.objectives.Term`; a list of those, or a mapping of
-                names to them, each alone or as ``(term, weight)``. Functions and terms alone take the place of the
-                configuration's objective; beside a name they are added to it.
+                returns losses (n,) by torch operations; a `sgool.objectives.Term`; or several of them, with weights:
+                ``["text_alignment", function, (term, 0.5)]`` adds up, ``{"mine": function}`` gives a name of its own
+                to a function or term. Without a name of configs/objective, the configuration's objective is left out.
             budget: The most network calls an image may cost, backward passes included, or ``{"seconds": 30}``.
             candidates: How many first latents are tried, before the updates or instead of them.
             num_optimization_steps: Updates.

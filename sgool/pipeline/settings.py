@@ -144,6 +144,9 @@ def _call_defaults(pipeline: Any) -> dict[str, Any]:
     """Returns the number of steps and the guidance that a pipeline's call has by default, where it has them."""
     parameters = inspect.signature(type(pipeline).__call__).parameters
     found = {name: parameters[name].default for name in _NUMBERS if name in parameters}
+    network = getattr(getattr(pipeline, "transformer", None), "config", {})
+    if network.get("guidance_embeds") is False and "FluxTransformer" in str(network.get("_class_name")):
+        found["guidance_scale"] = 0.0  # FLUX.1 schnell is told no scale, whatever the default says
     return {name: value for name, value in found.items() if isinstance(value, (int, float))}
 
 

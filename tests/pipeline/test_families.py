@@ -101,7 +101,7 @@ def test_given_latents_and_denoised_ones() -> None:
     size = {"height": 16, "width": 16, "num_inference_steps": 3, "latents": latents, "output_type": "latent"}
     theirs = pipeline(PROMPTS, **size).images
     result = quiet(SGOOLPipeline(pipeline, judges=False))(PROMPTS, method="vanilla", **size)
-    assert float((result.images - theirs).abs().max()) <= 1e-5  # float32
+    assert float((result.images - theirs).abs().max()) <= 1e-5 * float(theirs.abs().max())  # float32
     assert torch.equal(result.latents, latents)
     assert result.seeds == [0, 1]
 
