@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -13,19 +13,18 @@ from torch import Generator, Tensor
 
 from sgool.errors import ConfigError, SgoolError
 from sgool.methods.options import METHODS
-from sgool.methods.starts import network_prompts, start_noises
 from sgool.pipeline.arguments import Arguments, StepEnd
 from sgool.pipeline.callbacks import Bar, OnStepEnd, Results
 from sgool.pipeline.clips import Clips, checked_clips
+from sgool.pipeline.finish import check_results, denoised_latents
 from sgool.pipeline.networks import PipelineNetworks
 from sgool.pipeline.noise import make_pairs
 from sgool.pipeline.output import SGOOLPipelineOutput, make_output
-from sgool.pipeline.settings import Settings, as_hydra, joined, of_path, of_pipeline
+from sgool.pipeline.settings import Settings, as_hydra, described, joined, of_path, of_pipeline, together
 from sgool.prompts.datamodule import PromptDataModule
 from sgool.run.config import load_config, to_plain
 from sgool.run.parts import Given, Parts
 from sgool.run.train import train
-from sgool.types import PairResult
 
 #: Keys of `models` that a loaded model cannot change from call to call.
 _LOADED = (
@@ -86,7 +85,7 @@ class SGOOLPipeline:
         if isinstance(pipeline, (str, os.PathLike)):
             raise ConfigError([f"`pipeline`: expected a loaded pipeline, got {os.fspath(pipeline)!r}; use "
                                "SGOOLPipeline.from_pretrained", *problems])  # fmt: skip
-        settings = _together(problems, lambda: of_pipeline(pipeline, models, family, own_dir))
+        settings = together(problems, lambda: of_pipeline(pipeline, models, family, own_dir))
         more = [] if call is None else [f"models.call={as_hydra(call)}"]
         self._set(settings, clips, own_dir, more, pipeline)
 
@@ -122,7 +121,7 @@ class SGOOLPipeline:
         """
         own_dir = None if config_dir is None else Path(config_dir)
         clips, problems = checked_clips(guide, judges)
-        settings = _together(problems, lambda: of_path(os.fspath(path), models, own_dir))
+        settings = together(problems, lambda: of_path(os.fspath(path), models, own_dir))
         more = list(overrides)
         more += [] if device is None else [f"models.device={torch.device(device)}"]
         more += [] if dtype is None else [f"models.dtype={str(dtype).removeprefix('torch.')}"]
@@ -226,8 +225,8 @@ class SGOOLPipeline:
             train(module, data, callbacks=[*rules, kept, bar, *told], logger=False, **parts.trainer_options())
         finally:
             bar.close()
-        _check(kept.results)
-        denoised = _denoised(parts, kept.results) if asked.output_type == "latent" else None
+        check_results(kept.results)
+        denoised = denoised_latents(parts, kept.results) if asked.output_type == "latent" else None
         return make_output(kept.results, config, asked.output_type, denoised)
 
     def _parts(self, config: dict[str, Any], asked: Arguments) -> Parts:
@@ -289,50 +288,5 @@ class SGOOLPipeline:
         return self._start
 
     def __repr__(self) -> str:
-        sampler, models = self._start["sampler"], self._start["models"]
-        what = models["path"] if self.pipeline is None else type(self.pipeline).__name__
-        numbers = (sampler["num_inference_steps"], sampler["guidance_scale"])
-        steps, scale = ("the pipeline's default" if number is None else number for number in numbers)
-        judges = ", ".join(models["judges"]) or "none"
-        return (
-            f"SGOOLPipeline({what}\n  settings: {self._settings.source}\n  sampler: {sampler['name']}, "
-            f"num_inference_steps: {steps}, guidance_scale: {scale}\n  guide: {models['guide']['model']}, judges: "
-            f"{judges if self._clips.judged else 'none'}\n)"
-        )
-
-
-def _together(problems: Sequence[str], find: Callable[[], Settings]) -> Settings:
-    """Returns the settings; raises their problems together with those found before."""
-    try:
-        found = find()
-    except ConfigError as error:
-        raise ConfigError([*error.problems, *problems]) from error
-    if problems:
-        raise ConfigError(problems)
-    return found
-
-
-def _check(results: Sequence[PairResult]) -> None:
-    """Warns of images that failed.
-
-    Raises:
-        SgoolError: All have.
-    """
-    failed = [(number, result.error) for number, result in enumerate(results) if result.error]
-    if failed and len(failed) == len(results):
-        raise SgoolError(f"no image was made well; the first ended in: {failed[0][1]}")
-    for number, error in failed:
-        warnings.warn(f"image {number} was not made well (result.errors): {error}", stacklevel=4)
-
-
-@torch.no_grad()
-def _denoised(parts: Parts, results: Sequence[PairResult]) -> tuple[Tensor, Tensor]:
-    """Returns the denoised latents (N, C, h, w) of the kept and of the initial images."""
-    pairs = [result.pair for result in results]
-    chain = parts.chain.with_prompts(network_prompts(pairs), [pair.negative_prompt for pair in pairs])
-    chain = chain.with_noises(start_noises(chain, pairs))
-    found = []
-    for name in ("final_latents", "initial_latents"):
-        latents = torch.stack([getattr(result, name) for result in results], dim=1)
-        found.append(chain.denoise(latents.to(chain.device, chain.latents_dtype))[0].cpu())
-    return found[0], found[1]
+        what = self._start["models"]["path"] if self.pipeline is None else type(self.pipeline).__name__
+        return f"SGOOLPipeline({what}\n{described(self._start, self._settings, judged=self._clips.judged)}\n)"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -144,8 +144,8 @@ def _call_defaults(pipeline: Any) -> dict[str, Any]:
     """Returns the number of steps and the guidance that a pipeline's call has by default, where it has them."""
     parameters = inspect.signature(type(pipeline).__call__).parameters
     found = {name: parameters[name].default for name in _NUMBERS if name in parameters}
-    network = getattr(getattr(pipeline, "transformer", None), "config", {})
-    if network.get("guidance_embeds") is False and "FluxTransformer" in str(network.get("_class_name")):
+    network = getattr(pipeline, "transformer", None)
+    if type(network).__name__ == "FluxTransformer2DModel" and not network.config.guidance_embeds:  # type: ignore[union-attr]
         found["guidance_scale"] = 0.0  # FLUX.1 schnell is told no scale, whatever the default says
     return {name: value for name, value in found.items() if isinstance(value, (int, float))}
 
@@ -221,3 +221,32 @@ def as_hydra(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return "[" + ", ".join(map(as_hydra, value)) + "]"
     return _NULL if value is None else str(value).lower() if isinstance(value, bool) else repr(value)
+
+
+def together(problems: Sequence[str], find: Callable[[], Settings]) -> Settings:
+    """Returns the settings; raises their problems together with those found before."""
+    try:
+        found = find()
+    except ConfigError as error:
+        raise ConfigError([*error.problems, *problems]) from error
+    if problems:
+        raise ConfigError(problems)
+    return found
+
+
+def described(config: Mapping[str, Any], settings: Settings, *, judged: bool) -> str:
+    """Returns lines for people that say which settings were taken.
+
+    Args:
+        config: The configuration of a call.
+        settings: Where it comes from.
+        judged: Whether judges score the images.
+    """
+    sampler, models = config["sampler"], config["models"]
+    numbers = {name: sampler[name] for name in _NUMBERS}
+    own = ", ".join(f"{k}: {'the default of the model' if v is None else v}" for k, v in numbers.items())
+    judges = ", ".join(models["judges"]) if judged else ""
+    return (
+        f"  settings: {settings.source}\n  sampler: {sampler['name']}, {own}\n"
+        f"  guide: {models['guide']['model']}, judges: {judges or 'none'}"
+    )
