@@ -220,10 +220,10 @@ class Arguments:
         A name that is a column of the history already, such as "loss", gets ``_term`` at its end.
         """
         given = self.objective
-        named = given.items() if isinstance(given, Mapping) else ((None, part) for part in _parts_of(given))
+        named = given.items() if isinstance(given, Mapping) else [(None, entry) for entry in _entries_of(given)]
         found: dict[str, tuple[Term, float]] = {}
         for name, value in named:
-            part, weight = value if isinstance(value, tuple) else (value, 1.0)
+            part, weight = value if _is_weighted(value) else (value, 1.0)
             if isinstance(part, str):
                 continue
             term: Any = part if isinstance(part, Term) else FunctionTerm(part, name)
@@ -244,12 +244,21 @@ def _texts(given: Any) -> list[Any]:
     return list(given) if isinstance(given, (list, tuple)) else []
 
 
-def _parts_of(objective: Any) -> list[Any]:
+def _entries_of(objective: Any) -> list[Any]:
+    """Returns an objective's names, functions and terms, those with a weight as pairs."""
     if objective is None:
         return []
     values = list(objective.values()) if isinstance(objective, Mapping) else objective
-    parts = values if isinstance(values, list) else [values]
-    return [part[0] if isinstance(part, tuple) and len(part) == 2 and _is_number(part[1]) else part for part in parts]
+    return values if isinstance(values, list) else [values]
+
+
+def _parts_of(objective: Any) -> list[Any]:
+    """Returns an objective's names, functions and terms, without weights."""
+    return [entry[0] if _is_weighted(entry) else entry for entry in _entries_of(objective)]
+
+
+def _is_weighted(entry: Any) -> bool:
+    return isinstance(entry, tuple) and len(entry) == 2 and _is_number(entry[1])
 
 
 def _is_objective(part: Any) -> bool:
