@@ -9,7 +9,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from sgool.errors import SgoolError
-from sgool.models.offload import Turns, offload_encoder
+from sgool.models.offload import Turns, offload_encoder, says_where
 
 
 def recomputed(function: Any, *arguments: Any) -> Any:
@@ -131,9 +131,12 @@ def place(
     for name, part in pipeline.components.items():
         if not isinstance(part, nn.Module):
             continue
-        if (offload_text_encoders or turns is not None) and name.startswith("text_encoder"):
-            offload_encoder(part, device, turns)
-        elif turns is not None:
-            turns.add(part)
-        else:
+        encodes = name.startswith("text_encoder")
+        if turns is None and not (offload_text_encoders and encodes):
             part.to(device)
+            continue
+        if turns is None or encodes:
+            offload_encoder(part, device, turns)
+        else:
+            turns.add(part)
+        says_where(part, device)

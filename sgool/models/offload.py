@@ -17,9 +17,19 @@ _METHODS = ("forward", "encode", "decode")
 
 @dataclass(frozen=True)
 class WorksOn:
-    """Says of a network that waits elsewhere where it works; diffusers' pipelines read it under this name too."""
+    """Says of a network that waits elsewhere where it works.
 
-    execution_device: Any
+    Attributes:
+        execution_device: Where it works. diffusers' pipelines look for it under this name.
+    """
+
+    execution_device: torch.device
+
+
+def says_where(network: Any, device: torch.device) -> None:
+    """Lets a network say where it works, also while it waits elsewhere."""
+    # A tensor's device has a number where the device's name may have none.
+    network._hf_hook = WorksOn(torch.empty(0, device=device).device)
 
 
 def working_device(network: Any) -> torch.device:
@@ -48,12 +58,11 @@ class Turns:
 
     def add(self, network: nn.Module) -> None:
         """Lets a network wait, and come whenever it is called."""
-        network.to(self.waiting)
+        _move(network, self.waiting)
         for name in _METHODS:
             if callable(method := getattr(network, name, None)):
                 # On the method and not as a hook of torch's: recomputation may call it past `__call__`.
                 setattr(network, name, self._coming(network, method))
-        _says_where(network, self.device)
 
     def fetch(self, network: nn.Module) -> None:
         """Brings a network to the device, after the one that is there has left."""
@@ -107,11 +116,6 @@ def offload_encoder(encoder: nn.Module, device: torch.device, turns: Turns | Non
     encoder.to("cpu")
     encoder.register_forward_pre_hook(fetch, with_kwargs=True)
     encoder.register_forward_hook(put_back, always_call=True)
-    _says_where(encoder, device)
-
-
-def _says_where(network: Any, device: Any) -> None:
-    network._hf_hook = WorksOn(device)
 
 
 def _move(network: nn.Module, where: Any) -> None:
