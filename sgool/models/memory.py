@@ -128,15 +128,14 @@ def place(
         offload: "model": all networks wait in the memory of the CPU, and one at a time is on the device.
     """
     turns = None if offload is None else Turns(device)
-    for name, part in pipeline.components.items():
-        if not isinstance(part, nn.Module):
-            continue
-        encodes = name.startswith("text_encoder")
-        if turns is None and not (offload_text_encoders and encodes):
-            part.to(device)
-            continue
-        if turns is None or encodes:
+    parts = {name: part for name, part in pipeline.components.items() if isinstance(part, nn.Module)}
+    for name, part in parts.items():
+        if name.startswith("text_encoder") and (offload_text_encoders or turns is not None):
             offload_encoder(part, device, turns)
-        else:
+        elif turns is not None:
             turns.add(part)
-        says_where(part, device)
+        else:
+            part.to(device)
+        if offload_text_encoders or turns is not None:
+            # Older releases of diffusers would else take the device of any part for that of the pipeline's call.
+            says_where(part, device)
