@@ -154,6 +154,21 @@ def test_real_size_without_weights(name: str, tmp_path: Path) -> None:
         assert now.total > sum(now.weights.values()) + now.decoder.peak
 
 
+@pytest.mark.parametrize("name", ["flux_schnell", "sdxl"])
+def test_networks_that_take_turns_count_one_at_a_time(name: str, tmp_path: Path) -> None:
+    folder = reduced_folder(name, tmp_path)
+    plain, turns = (memory_report(settings(folder, *more), None) for more in ((), ("models.offload=model",)))
+    network = next(part for part in ("transformer", "unet") if part in turns.now.weights)
+    encoders = [size for part, size in plain.now.weights.items() if part.startswith("text_encoder")]
+    working = {network: turns.now.call.peak, "vae": turns.now.decoder.peak}
+    assert set(turns.now.weights) == set(working) and turns.offloaded == sum(encoders)
+    expected = turns.now.stored + max(turns.now.weights[part] + peak for part, peak in working.items())
+    assert turns.now.total == max(expected, *encoders) < plain.now.total
+    assert ("of these", "one at a time on the card, the others in the memory of the CPU") in list(turns.rows())
+    offered = [switched.override for switched in memory_report(settings(folder, "models.compile=true"), None).switches]
+    assert "models.offload=model" not in offered  # compiled networks cannot take turns
+
+
 def test_parts_from_elsewhere_count(tmp_path: Path) -> None:
     whole, base = reduced_folder("sdxl", tmp_path / "whole"), tmp_path / "base"
     tiny_family("sdxl").save_pretrained(base)
