@@ -14,18 +14,20 @@ STAMP := $(VENV)/.installed
 LINTED := sgool tests experiments docs $(wildcard benchmarks)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow lint format bench clean
+.PHONY: help install demo test test-slow test-lowest lint format bench package clean
 
 # Tests reach for no network.
-test test-slow: export HF_HUB_OFFLINE = 1
-test test-slow: export WANDB_MODE = offline
+test test-slow test-lowest: export HF_HUB_OFFLINE = 1
+test test-slow test-lowest: export WANDB_MODE = offline
 
 help:
 	@echo "make demo       repair eight prompts of the embedded world; minutes, no GPU, no downloads of weights"
 	@echo "make test       all tests but the slow ones; ARGS='-k NAME' picks some, JOBS=4 takes four processes"
 	@echo "make test-slow  the slow tests"
+	@echo "make test-lowest   all tests but the slow ones, with the lowest releases that pyproject.toml allows"
 	@echo "make lint       ruff and mypy; make format mends what ruff can"
 	@echo "make bench      the benchmarks"
+	@echo "make package    sdist and wheel in dist/, checked, installed into an empty environment and run there"
 	@echo "make clean      removes .venv, caches and builds; runs/ stays"
 
 install: $(STAMP)
@@ -47,6 +49,12 @@ test: $(STAMP)
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow -s $(ARGS)
 
+# uv resolves to the lowest releases, which pip cannot; torch 2.6 has no builds for Python 3.14 and later.
+test-lowest:
+	test -x .venv-lowest/bin/uv || { $(PYTHON) -m venv --clear .venv-lowest && .venv-lowest/bin/python -m pip install uv; }
+	.venv-lowest/bin/uv pip install --python .venv-lowest/bin/python --resolution lowest-direct --editable '.[dev]'
+	OMP_NUM_THREADS=1 .venv-lowest/bin/python -m pytest -m "not slow" -n $(JOBS) --dist loadfile $(ARGS)
+
 lint: $(STAMP)
 	$(BIN)/ruff check $(LINTED)
 	$(BIN)/ruff format --check $(LINTED)
@@ -63,6 +71,16 @@ bench: $(STAMP)
 		echo "== $$script"; $(BIN)/python "$$script" $(ARGS); ran=1; \
 	done; test $$ran = 1 || { echo "benchmarks/ holds no script" >&2; exit 1; }
 
+package: $(STAMP)
+	rm -rf dist build/package
+	$(BIN)/python -m build --outdir dist
+	$(BIN)/twine check --strict dist/*
+	$(PYTHON) -m venv build/package/venv
+	build/package/venv/bin/python -m pip install $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS)) dist/*.whl
+	mkdir build/package/empty
+	cd build/package/empty && ../venv/bin/sgool fit --prompt "a green cat" models=emoji_world_turbo run_dir=run
+	cd build/package/empty && ../venv/bin/sgool report run && test -f run/report/index.html
+
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf $(VENV) .venv-lowest build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -73,6 +74,29 @@ def test_the_changelog_has_the_changes_to_come() -> None:
     assert "## [Unreleased]" in text
     released = re.findall(r"^## \[(\d+\.\d+\.\d+)\] - \d{4}-\d{2}-\d{2}$", text, flags=re.MULTILINE)
     assert released == sorted(released, key=lambda version: [int(part) for part in version.split(".")], reverse=True)
+
+
+def test_the_citation_is_of_this_version() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["version"] == sgool.__version__
+    assert (citation["license"], citation["cff-version"]) == (PROJECT["project"]["license"], "1.2.0")
+
+
+def test_workflows_call_what_the_makefile_has() -> None:
+    targets = set(re.findall(r"^([a-z][a-z-]*)(?=[ :])", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    for file in sorted((ROOT / ".github" / "workflows").glob("*.yml")):
+        workflow = yaml.safe_load(file.read_text(encoding="utf-8"))
+        steps = [step["run"] for job in workflow["jobs"].values() for step in job["steps"] if "run" in step]
+        called = {command.split()[-1] for step in steps for command in step.splitlines() if "make " in command}
+        assert called <= targets, file.name
+        assert called or file.name != "test.yml"
+
+
+def test_every_python_of_the_classifiers_is_tested_by_a_workflow() -> None:
+    text = (ROOT / ".github" / "workflows" / "test.yml").read_text(encoding="utf-8")
+    prefix = "Programming Language :: Python :: 3."
+    pythons = {item.removeprefix(prefix[:-2]) for item in PROJECT["project"]["classifiers"] if item.startswith(prefix)}
+    assert pythons == set(re.findall(r'"(3\.\d+)"', text))
 
 
 @pytest.mark.parametrize("name", sgool.__all__)

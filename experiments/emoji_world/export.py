@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import torch
 from diffusers import AutoencoderKL, DiffusionPipeline, StableDiffusionPipeline
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, CLIPTextModel, CLIPTokenizer
 
 from experiments.emoji_world.captions import all_words
@@ -18,6 +18,7 @@ from experiments.emoji_world.clip import CONFIGS, new_clip
 from experiments.emoji_world.common import trained_state
 from experiments.emoji_world.denoiser import new_scheduler, new_unet
 from experiments.emoji_world.reader import new_reader
+from experiments.emoji_world.tokenizers import write_vocabulary
 from sgool.errors import SgoolError
 from sgool.models.vocabulary import WORDS
 
@@ -106,6 +107,8 @@ def _export_pipeline(work: Path, assets: Path) -> None:
 def save_pipeline(pipeline: DiffusionPipeline, assets: Path, words: Sequence[str] | None = None) -> None:
     """A pipeline as float16 safetensors that loads in float32, with the words (this world's) that it has seen."""
     pipeline.to(torch.float16).save_pretrained(assets, safe_serialization=True)
+    for part in pipeline.components:
+        make_readable_by_transformers_4(assets / part)
     # transformers loads in the type that the configuration names: with float16 there, the text encoder and the float32
     # denoiser of the pipeline's `from_pretrained` do not fit together.
     for file in (assets / part / "config.json" for part in pipeline.components):
@@ -120,6 +123,21 @@ def save_pipeline(pipeline: DiffusionPipeline, assets: Path, words: Sequence[str
     (assets / WORDS).write_text("".join(f"{word}\n" for word in listed), encoding="utf-8")
 
 
+def make_readable_by_transformers_4(part: Path) -> None:
+    """Gives a saved tokenizer or CLIP text encoder the files and names that transformers before 5 reads.
+
+    5 reads them too. A text encoder with the names that 5 writes would load in 4 with random weights.
+    """
+    if (part / "tokenizer.json").is_file():
+        write_vocabulary(part)
+    file = part / "model.safetensors"
+    if part.name.startswith("text_encoder") and file.is_file():
+        state = load_file(file)
+        prefix = "text_model."
+        names = {name: name if name.startswith((prefix, "text_projection.")) else prefix + name for name in state}
+        save_file({names[name]: weight for name, weight in state.items()}, file, metadata={"format": "pt"})
+
+
 def export_clip(work: Path, assets: Path, name: str, tokenizer_folder: str) -> None:
     """Writes the CLIP "guide" or "judge" in open_clip's layout, with its tokenizer."""
     tokenizer = AutoTokenizer.from_pretrained(str(work / tokenizer_folder))
@@ -128,6 +146,9 @@ def export_clip(work: Path, assets: Path, name: str, tokenizer_folder: str) -> N
     folder = assets / name
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save_pretrained(folder)
+    named = folder / "tokenizer_config.json"
+    text = named.read_text(encoding="utf-8").replace("TokenizersBackend", "PreTrainedTokenizerFast")
+    named.write_text(text, encoding="utf-8")  # the name in transformers 4, which 5 knows as well
     config = copy.deepcopy(CONFIGS[name])
     config["model_cfg"]["text_cfg"]["vocab_size"] = len(tokenizer)
     (folder / "open_clip_config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")

@@ -47,6 +47,18 @@ def new_clip_tokenizer(folder: Path, texts: Iterable[str] | None = None) -> CLIP
     return result
 
 
+def write_vocabulary(folder: Path) -> None:
+    """Writes ``vocab.json`` and ``merges.txt`` beside a byte-pair encoding's ``tokenizer.json``.
+
+    transformers before 5 reads these two where a pipeline names a ``CLIPTokenizer``; 5 and later save and read only
+    ``tokenizer.json``.
+    """
+    model = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))["model"]
+    (folder / "vocab.json").write_text(json.dumps(model["vocab"]), encoding="utf-8")
+    lines = ["#version: 0.2", *(" ".join(pair) for pair in model["merges"])]
+    (folder / "merges.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
 def new_wordpiece_tokenizer(folder: Path, texts: Iterable[str] | None = None) -> PreTrainedTokenizerFast:
     """Learns a WordPiece vocabulary of ``texts`` (this world's captions) with [CLS] first, in BERT's layout."""
     tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))

@@ -18,12 +18,12 @@ from sgool.config.weights import chosen_variant, folder_files, missing_weights
 from sgool.errors import ConfigError, SgoolError
 from sgool.models.assets import resolve_asset
 from sgool.models.checkpoints import refuse_broken
+from sgool.models.complete import refuse_random_weights
 from sgool.models.devices import best_device
 from sgool.models.families import family_of
 from sgool.models.hub import hub_access, not_cached
 from sgool.models.memory import compile_denoisers, decode_in_tiles, place
 from sgool.models.opening import LOADING_ERRORS, NotLoadedError, Opening, open_pipeline
-from sgool.models.quiet import without_notes
 from sgool.models.schedule import respaced
 from sgool.models.stable_diffusion import StableDiffusion
 
@@ -70,7 +70,7 @@ def load_models(
 
     Raises:
         SgoolError: The folder or hub id is no pipeline of this kind, the hub cannot be reached, the scheduler has no
-            such key, or what is to be loaded beside does not fit the pipeline.
+            such key, a file lacks weights, or what is to be loaded beside does not fit the pipeline.
     """
     how = Loading.of(loading)
     if problems := list(offload_problems({"offload": offload, "compile": compile, "quantization": how.quantization})):
@@ -105,7 +105,11 @@ def _opened(path: str, how: Loading, dtype: torch.dtype, vae_dtype: torch.dtype 
     on_disk = all(source and Path(source).expanduser().exists() for source in sources)
     unreachable: str | None = None
     try:
-        with nullcontext() if on_disk else hub_access() as unreachable, _no_progress_bars(), without_notes():
+        with (
+            nullcontext() if on_disk else hub_access() as unreachable,
+            _no_progress_bars(),
+            refuse_random_weights(path),
+        ):
             described = opening.described
             _check_kind(path if described == resolved else described, described, Path(described).is_dir(), family)
             return open_pipeline(opening)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 import shutil
 import subprocess
 import sys
@@ -9,10 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import LCMScheduler, StableDiffusionPipeline
+from safetensors.torch import load_file, save_file
 
 from sgool.config import paths
 from sgool.errors import SgoolError
 from sgool.models import assets
+from sgool.models.complete import refuse_random_weights
 from sgool.models.load import load_models
 from sgool.models.stable_diffusion import StableDiffusion
 
@@ -104,6 +107,38 @@ def test_all_networks_without_weights_are_named(pipeline_folder: Path, tmp_path:
     assert f"{folder / 'unet'}: expected weights (diffusion_pytorch_model.safetensors or " in message
     assert f"{folder / 'text_encoder'}: expected weights (model.safetensors or " in message
     assert "found config.json" in message and "vae" not in message.removeprefix(str(folder))
+
+
+@pytest.mark.parametrize(
+    ("part", "network", "weight"),
+    [
+        ("text_encoder", "CLIPTextModel", "final_layer_norm.bias"),
+        ("unet", "UNet2DConditionModel", "conv_out.bias"),
+        ("vae", "AutoencoderKL", "decoder.conv_out.bias"),
+    ],
+)
+def test_weights_that_no_file_has(part: str, network: str, weight: str, pipeline_folder: Path, tmp_path: Path) -> None:
+    """diffusers and transformers warn and take random numbers: the images would be wrong, and scored all the same."""
+    broken = shutil.copytree(pipeline_folder, tmp_path / "broken")
+    (file,) = (broken / part).glob("*.safetensors")
+    state = load_file(file)
+    save_file({name: value for name, value in state.items() if not name.endswith(weight)}, file, {"format": "pt"})
+    with pytest.raises(SgoolError, match=rf"expected all weights of {network} in '.*broken', got none for .*{weight}"):
+        load_models(broken)
+    assert logging.getLogger("diffusers").handlers[0].__class__ is logging.StreamHandler
+
+
+def test_other_errors_still_show_where_a_pipeline_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    heard: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: heard.append(record.getMessage())  # type: ignore[method-assign]
+    for name in ("diffusers", "transformers"):
+        monkeypatch.setattr(logging.getLogger(name), "handlers", [handler])
+    with refuse_random_weights("here"):
+        logging.getLogger("transformers.models.clip").error("a part is broken")
+        logging.getLogger("diffusers.models").error("so is another")
+        logging.getLogger("diffusers.models").warning("a note")
+    assert heard == ["a part is broken", "so is another"]
 
 
 def test_a_folder_that_is_no_pipeline(tmp_path: Path) -> None:
