@@ -229,7 +229,7 @@ def test_a_folder_gives_the_same_bits(pipeline_folder: Path) -> None:
     assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
 
 
-def test_a_run_and_an_interrupted_run_give_the_same_latents(tmp_path: Path) -> None:
+def test_a_run_gives_the_same_latents_and_may_be_called_again_without_the_key(tmp_path: Path) -> None:
     common = ["fit", "experiment=demo", "data.limit=2", "methods=[sgool]", "trainer.threads=1", "logger=none"]
     common += ["optimization.num_optimization_steps=2", "method.sgool.optimization.candidates=2"]
     common += ["trainer.pairs_per_fit=1", "models.device=cpu"]
