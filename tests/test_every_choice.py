@@ -20,6 +20,7 @@ from sgool.config.paths import config_folder
 from sgool.models.classifier import load_classifier
 from sgool.saliency.transalnet_network import ARCHITECTURES, TranSalNet
 from tests.models import test_image_reward, test_preference, test_wsdan
+from tests.tiny_vlm import save_vlm
 
 #: Fixtures that write tiny weights in the layouts of PickScore, ImageReward and HPS, and Inception-v3 for WS-DAN.
 pick_folder, image_reward_folder = test_preference.pick_folder, test_image_reward.folder
@@ -65,6 +66,9 @@ def weights(
         torch.save(TranSalNet(ARCHITECTURES["resnet50"]).state_dict(), folder / "TranSalNet_Res.pth")
     state = test_wsdan._state(trunk, "torchvision", bias=True)
     torch.save({"state_dict": {f"module.{name}": value for name, value in state.items()}}, folder / "bird.pth.tar")
+    save_vlm(folder / "vlm", "qwen2_5_vl")
+    asked = {"prompt": "a purple house and a red banana", "questions": ["Is the banana red?"]}
+    (folder / "asked.jsonl").write_text(json.dumps(asked))
     (folder / "pick").symlink_to(pick_folder)
     (folder / "image_reward").symlink_to(image_reward_folder)
     return folder
@@ -88,7 +92,10 @@ def objective_overrides(name: str, weights: Path, hps: Path) -> list[str]:
         "personalization": [f"objective.terms.b_32.images=[{image}]",
                             *(f"objective.terms.{tag}.clip={guide}" for tag in ("b_32", "l_14", "g_14"))],
         "pickscore": [f"{term}.model={weights}/pick", f"{term}.processor={weights}/pick"],
+        # The demo's prompts have no questions; a file of its own has.
+        "soft_tifa": [f"{term}.model={weights}/vlm", "data=file", f"data.prompts={weights}/asked.jsonl"],
         "text_ensemble": [f"objective.terms.{tag}.clip={guide}" for tag in ("b_32", "l_14", "g_14")],
+        "vqa_score": [f"{term}.model={weights}/vlm"],
         "wsdan": ["objective.crops.num=1", f"{term}.checkpoint={weights}/bird.pth.tar", f"{term}.target=3"],
     }  # fmt: skip
     return [f"objective={name}", *needs.get(name, [])]

@@ -13,6 +13,7 @@ from torchmetrics import Metric
 from torchmetrics.utilities.distributed import gather_all_tensors
 
 from sgool.models.fingerprint import fingerprints
+from sgool.types import PromptSeed
 
 _Score = TypeVar("_Score", bound="ScoreMetric")
 
@@ -158,6 +159,17 @@ class TextScore(MeanScore):
     def truncated(self, prompts: Sequence[str]) -> list[str | None]:
         """Returns for each prompt the text that the network does not read, or None."""
         return [None] * len(prompts)
+
+
+class PairScore(MeanScore):
+    """A score of images (B, 3, H, W) in [0, 1] for B pairs: ``score(images, pairs)``.
+
+    A pair has its prompt and, as ``metadata``, the other columns of the prompt file.
+    """
+
+    def problems(self, pairs: Sequence[PromptSeed]) -> list[str]:
+        """Returns a sentence for each pair whose columns lack what the score needs; it is asked before a run begins."""
+        return []
 
 
 class ImageScore(MeanScore):

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from sgool.config.rules import check
 from sgool.errors import ConfigError, SgoolError
-from sgool.metrics.base import ChangeScore, ImageScore, MeanScore, TextScore
-from sgool.metrics.options import JUDGES, judge_problems
+from sgool.metrics.base import ChangeScore, ImageScore, MeanScore, PairScore, TextScore
+from sgool.metrics.options import JUDGES, complete_judges, judge_problems
 from sgool.models.networks import Networks
 
 Options = Mapping[str, Any]
 Judge = Sequence[MeanScore]
 #: Base classes of the metrics that a user's own judge may have; each gets the arguments that its `score` needs.
-_SCORES = (TextScore, ImageScore, ChangeScore)
+_SCORES = (TextScore, PairScore, ImageScore, ChangeScore)
 
 
 def build_judges(judges: Mapping[str, Options], terms: Mapping[str, Options], networks: Networks) -> dict[str, Judge]:
@@ -42,7 +43,28 @@ def _build(name: str, options: dict[str, Any], terms: Mapping[str, Options], net
     metrics = [built] if isinstance(built, MeanScore) else built
     if not (isinstance(metrics, Sequence) and metrics and all(isinstance(metric, _SCORES) for metric in metrics)):
         raise SgoolError(
-            f"`{where}._target_`: expected a judge, a TextScore, ImageScore or ChangeScore of sgool.metrics.base or a "
-            f"list of them, got {built!r} from {options['_target_']} (see {JUDGES.docs})"
+            f"`{where}._target_`: expected a judge, a TextScore, PairScore, ImageScore or ChangeScore of "
+            f"sgool.metrics.base or a list of them, got {built!r} from {options['_target_']} (see {JUDGES.docs})"
         )
     return metrics
+
+
+def checked_judges(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the completed ``models.judges`` of a run folder's configuration, after a check.
+
+    Somebody may have edited the configuration since the run.
+
+    Raises:
+        ConfigError: A judge has a problem; it lists all problems.
+    """
+    given = config.get("models", {}).get("judges")
+    given = given if isinstance(given, Mapping) else {}
+    judges = {name: dict(judge) if isinstance(judge, Mapping) else judge for name, judge in given.items()}
+    complete_judges(judges)
+    problems = [
+        found.text for name, judge in judges.items() for found in check(judge, JUDGES.schema, f"models.judges.{name}")
+    ]
+    problems = problems or list(judge_problems(judges, config["objective"]["terms"]))
+    if problems:
+        raise ConfigError(problems)
+    return judges

@@ -13,9 +13,8 @@ from typing import Any, ClassVar
 from sgool.config.kinds import Kind
 from sgool.config.options import Config, CustomOptions, Options, option, required
 from sgool.config.paths import asset_path
-from sgool.config.rules import check, choice, either, list_of, optional, text
-from sgool.errors import ConfigError
-from sgool.models.options import clip_option, expand_clip
+from sgool.config.rules import choice, either, integer, list_of, number, optional, text
+from sgool.models.options import TEMPLATE, VisionLanguageOptions, clip_option, expand_clip, folder_problems
 from sgool.objectives.files import aesthetic_problems, hps_problems, image_problems, image_reward_problems
 
 #: Networks of LPIPS, as torchmetrics names them.
@@ -118,6 +117,49 @@ class AestheticJudgeOptions(JudgeOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class VQAJudgeOptions(JudgeOptions, VisionLanguageOptions):
+    """Options of VQAScore."""
+
+    builder = "sgool.metrics.vqa.build_vqa_judge"
+    needs_text = True
+
+    template: str = required(TEMPLATE)
+    answers: list[str] = required(list_of(text()))
+
+
+@dataclass(frozen=True, kw_only=True)
+class SoftTIFAJudgeOptions(JudgeOptions, VisionLanguageOptions):
+    """Options of Soft-TIFA."""
+
+    builder = "sgool.metrics.vqa.build_soft_tifa_judge"
+    needs_text = True
+
+    template: str = required(TEMPLATE)
+    questions: str | None = option(None, optional(text()))
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenEvalJudgeOptions(JudgeOptions):
+    """Options of GenEval's checks of objects."""
+
+    builder = "sgool.metrics.geneval.build_geneval_judge"
+    needs_text = True
+
+    detector: str = required(text())
+    clip: Mapping[str, Any] = clip_option()
+    threshold: float = option(0.3, number(least=0, most=1))
+    counting_threshold: float = option(0.9, number(least=0, most=1))
+    max_objects: int = option(16, integer(1))
+    max_overlap: float = option(1.0, number(above=0, most=1))
+    position_threshold: float = option(0.1, number(least=0))
+
+    def problems(self, where: str, config: Config) -> Iterator[str]:
+        """Yields the problems of every judge, and one if the detector's folder is missing."""
+        yield from super().problems(where, config)
+        yield from folder_problems(self.detector, "a detector such as Mask2Former", f"{where}.detector")
+
+
+@dataclass(frozen=True, kw_only=True)
 class ImageJudgeOptions(JudgeOptions):
     """Options of the similarity to reference images."""
 
@@ -198,6 +240,9 @@ JUDGES: Kind[JudgeOptions] = Kind(
         "pickscore": PickScoreJudgeOptions,
         "image_reward": ImageRewardJudgeOptions,
         "aesthetic": AestheticJudgeOptions,
+        "vqa_score": VQAJudgeOptions,
+        "soft_tifa": SoftTIFAJudgeOptions,
+        "geneval": GenEvalJudgeOptions,
         "image": ImageJudgeOptions,
         "perceptual": PerceptualJudgeOptions,
         "pixels": PixelsJudgeOptions,
@@ -240,24 +285,3 @@ def reference_images(images: str | list[str] | None, terms: Mapping[str, Config]
     given = given or [term["images"] for term in terms.values() if term.get("type") == "image_alignment"]
     files = [[entry] if isinstance(entry, str) else entry for entry in given]
     return list(dict.fromkeys(path for paths in files for path in paths))
-
-
-def checked_judges(config: Config) -> dict[str, Any]:
-    """Returns the completed ``models.judges`` of a run folder's configuration, after a check.
-
-    Somebody may have edited the configuration since the run.
-
-    Raises:
-        ConfigError: A judge has a problem; it lists all problems.
-    """
-    given = config.get("models", {}).get("judges")
-    given = given if isinstance(given, Mapping) else {}
-    judges = {name: dict(judge) if isinstance(judge, Mapping) else judge for name, judge in given.items()}
-    complete_judges(judges)
-    problems = [
-        found.text for name, judge in judges.items() for found in check(judge, JUDGES.schema, f"{_JUDGES}.{name}")
-    ]
-    problems = problems or list(judge_problems(judges, config["objective"]["terms"]))
-    if problems:
-        raise ConfigError(problems)
-    return judges

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torchmetrics.aggregation import MeanMetric
 
-from sgool.metrics.base import ChangeScore, ImageScore, MeanScore, ScoreMetric, TextScore
+from sgool.metrics.base import ChangeScore, ImageScore, MeanScore, PairScore, ScoreMetric, TextScore
 from sgool.metrics.change import LatentNorm
 from sgool.metrics.clip_score import ClipScore
 from sgool.metrics.reader import SceneReader
@@ -23,6 +23,8 @@ from sgool.types import PromptSeed
 INITIAL = "_initial"
 #: A pair's first latents and its final latents, each (S, C, h, w).
 Latents = tuple[Tensor, Tensor]
+#: Metrics that have a value for a pair's first image too.
+_OF_ONE_IMAGE = (TextScore, PairScore, ImageScore)
 
 
 class JudgePanel(nn.Module):
@@ -57,7 +59,7 @@ class JudgePanel(nn.Module):
         for name, judge in judges.items():
             for metric in [ClipScore(judge)] if isinstance(judge, ClipTower) else judge:
                 self._judges.append((name, f"{name}/{metric.key}"))
-                self._add(f"{name}/{metric.key}", metric, on_first=isinstance(metric, (TextScore, ImageScore)))
+                self._add(f"{name}/{metric.key}", metric, on_first=isinstance(metric, _OF_ONE_IMAGE))
         self._has_scenes = reader is not None
         if reader is not None:
             self._add(SceneAccuracy.key, SceneAccuracy(reader), on_first=True)
@@ -104,6 +106,12 @@ class JudgePanel(nn.Module):
         """Resets all means."""
         for metric in self.named_metrics().values():
             metric.reset()
+
+    def problems(self, pairs: Sequence[PromptSeed]) -> list[str]:
+        """Returns a sentence for each pair whose columns lack what a judge needs, each sentence once."""
+        metrics = [self._metric(name) for _, name in self._judges]
+        found = [text for metric in metrics if isinstance(metric, PairScore) for text in metric.problems(pairs)]
+        return list(dict.fromkeys(found))
 
     def truncated(self, prompts: Sequence[str]) -> dict[str, list[str | None]]:
         """Returns for each judge that reads prompts, and each prompt, the text that it does not read, or None."""
@@ -172,7 +180,7 @@ class JudgePanel(nn.Module):
             cut = metric.truncated(prompts) if not suffix and isinstance(metric, TextScore) else []
             for row, text in zip(rows, cut, strict=False):
                 row |= {f"{judge}/truncated": float(len(text))} if text else {}
-            given = _given(metric, images, prompts, first, latents)
+            given = _given(metric, images, pairs, first, latents)
             if given is not None:
                 scorer = self._metric(name + suffix)
                 scorer.update(*given, counted=counted)
@@ -202,11 +210,17 @@ class JudgePanel(nn.Module):
 
 
 def _given(
-    metric: MeanScore, images: Tensor, prompts: Sequence[str], first: Tensor | None, latents: Sequence[Latents] | None
+    metric: MeanScore,
+    images: Tensor,
+    pairs: Sequence[PromptSeed],
+    first: Tensor | None,
+    latents: Sequence[Latents] | None,
 ) -> tuple[Any, ...] | None:
     """Returns the arguments of the metric's score, or None if one of them is missing."""
     if isinstance(metric, TextScore):
-        return images, prompts
+        return images, [pair.prompt for pair in pairs]
+    if isinstance(metric, PairScore):
+        return images, pairs
     if isinstance(metric, ImageScore):
         return (images,)
     if isinstance(metric, ChangeScore) and first is not None:

@@ -5,7 +5,6 @@ Nothing here imports torch, so that a configuration can be checked before a netw
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,29 +14,10 @@ from sgool.config.kinds import Kind
 from sgool.config.locate import module_problems
 from sgool.config.options import Config, CustomOptions, Options, option, required
 from sgool.config.paths import asset_path, file_problems
-from sgool.config.rules import Each, Rule, Schema, choice, dotted, either, integer, list_of, number, optional, text
-from sgool.models.options import clip_option
+from sgool.config.rules import Each, Schema, choice, dotted, either, integer, list_of, number, optional, text
+from sgool.models.options import TEMPLATE, VisionLanguageOptions, clip_option
 from sgool.objectives.files import aesthetic_problems, hps_problems, image_problems, image_reward_problems
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _is_fractions(value: Any, length: int) -> bool:
-    return isinstance(value, list) and len(value) == length and all(_is_number(v) and 0 <= v <= 1 for v in value)
-
-
-def _is_box(value: Any) -> bool:
-    return _is_fractions(value, 4) and value[0] < value[2] and value[1] < value[3]
-
-
-_VIEWS = choice("crops", "whole")
-_GOAL = Rule(
-    "maximize, minimize or a number to aim at", lambda value: value in ("maximize", "minimize") or _is_number(value)
-)
-_RGB = Rule("red, green and blue, each in [0, 1]", lambda value: _is_fractions(value, 3))
-_BOX = Rule("[top, left, bottom, right] as growing fractions in [0, 1]", _is_box)
+from sgool.objectives.rules import BOX, GOAL, RGB, VIEWS
 
 _WSDAN = (
     "a WS-DAN checkpoint such as bird.pth.tar, published by https://github.com/wvinzh/WS_DAN_PyTorch and "
@@ -74,7 +54,7 @@ class TextAlignmentOptions(TermOptions):
     needs_text = True
 
     clip: Mapping[str, Any] = clip_option()
-    views: str = option("crops", _VIEWS)
+    views: str = option("crops", VIEWS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +65,7 @@ class ImageAlignmentOptions(TermOptions):
 
     clip: Mapping[str, Any] = clip_option()
     images: str | list[str] = required(either(text(), list_of(text())))
-    views: str = option("crops", _VIEWS)
+    views: str = option("crops", VIEWS)
     reference_interpolation: str = option("own", choice("own", "bilinear", "bilinear_antialiased"))
 
     def problems(self, where: str, config: Config) -> Iterator[str]:
@@ -105,7 +85,7 @@ class ClassifierOptions(TermOptions):
     labels: str | None = option(None, optional(text()))
     target: int | str = required(either(integer(0), text()))
     loss: str = option("cross_entropy", choice("cross_entropy", "binary_cross_entropy"))
-    views: str = option("crops", _VIEWS)
+    views: str = option("crops", VIEWS)
 
     def problems(self, where: str, config: Config) -> Iterator[str]:
         """Yields a problem for each key that the source needs or does not use, and for each missing file."""
@@ -136,8 +116,8 @@ class AestheticOptions(TermOptions):
 
     clip: Mapping[str, Any] = clip_option()
     checkpoint: str = required(text())
-    goal: str | float = option("maximize", _GOAL)
-    views: str = option("crops", _VIEWS)
+    goal: str | float = option("maximize", GOAL)
+    views: str = option("crops", VIEWS)
 
     def problems(self, where: str, config: Config) -> Iterator[str]:
         """Yields a problem if the head's file is missing."""
@@ -152,8 +132,8 @@ class HPSOptions(TermOptions):
     needs_text = True
 
     clip: Mapping[str, Any] = clip_option()
-    goal: str | float = option("maximize", _GOAL)
-    views: str = option("whole", _VIEWS)
+    goal: str | float = option("maximize", GOAL)
+    views: str = option("whole", VIEWS)
 
     def problems(self, where: str, config: Config) -> Iterator[str]:
         """Yields a problem if the weights are missing."""
@@ -169,8 +149,8 @@ class PickScoreOptions(TermOptions):
 
     model: str = required(text())
     processor: str = required(text())
-    goal: str | float = option("maximize", _GOAL)
-    views: str = option("whole", _VIEWS)
+    goal: str | float = option("maximize", GOAL)
+    views: str = option("whole", VIEWS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,12 +163,35 @@ class ImageRewardOptions(TermOptions):
     checkpoint: str = required(text())
     med_config: str | None = option(None, optional(text()))
     tokenizer: str = option("bert-base-uncased", text())
-    goal: str | float = option("maximize", _GOAL)
-    views: str = option("whole", _VIEWS)
+    goal: str | float = option("maximize", GOAL)
+    views: str = option("whole", VIEWS)
 
     def problems(self, where: str, config: Config) -> Iterator[str]:
         """Yields a problem for each file that is missing."""
         yield from image_reward_problems(self.checkpoint, self.med_config, where)
+
+
+@dataclass(frozen=True, kw_only=True)
+class VQAScoreOptions(VisionLanguageOptions, TermOptions):
+    """Options of a vision-language model's answer to whether the image shows the prompt."""
+
+    builder = "sgool.objectives.vqa.build_vqa_score"
+    needs_text = True
+
+    template: str = required(TEMPLATE)
+    answers: list[str] = required(list_of(text()))
+    goal: str = option("maximize", choice("maximize", "minimize"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class SoftTIFAOptions(VisionLanguageOptions, TermOptions):
+    """Options of a vision-language model's answers to the questions of a column."""
+
+    builder = "sgool.objectives.vqa.build_soft_tifa"
+
+    template: str = required(TEMPLATE)
+    questions: str | None = option(None, optional(text()))
+    goal: str = option("maximize", choice("maximize", "minimize"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,8 +209,8 @@ class ColorOptions(TermOptions):
 
     builder = "sgool.objectives.pixels.Color"
 
-    rgb: list[float] = required(_RGB)
-    region: list[float] | None = option(None, optional(_BOX))
+    rgb: list[float] = required(RGB)
+    region: list[float] | None = option(None, optional(BOX))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -216,7 +219,7 @@ class SharpnessOptions(TermOptions):
 
     builder = "sgool.objectives.pixels.Sharpness"
 
-    goal: str | float = option("maximize", _GOAL)
+    goal: str | float = option("maximize", GOAL)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -226,7 +229,7 @@ class BlackBoxOptions(TermOptions):
     builder = "sgool.objectives.black_box.build_black_box"
 
     function: str = required(dotted())
-    goal: str | float = option("maximize", _GOAL)
+    goal: str | float = option("maximize", GOAL)
     gradient: str = option("spsa", choice("spsa", "none"))
     probes: int = option(8, integer(1))
     sigma: float = option(0.05, number(above=0, most=1))
@@ -255,6 +258,8 @@ TERMS: Kind[TermOptions] = Kind(
         "hps": HPSOptions,
         "pickscore": PickScoreOptions,
         "image_reward": ImageRewardOptions,
+        "vqa_score": VQAScoreOptions,
+        "soft_tifa": SoftTIFAOptions,
         "symmetry": SymmetryOptions,
         "color": ColorOptions,
         "sharpness": SharpnessOptions,

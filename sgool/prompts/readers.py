@@ -16,6 +16,7 @@ from sgool.prompts.hub import dataset_records, is_dataset
 from sgool.prompts.parquet import parquet_records
 from sgool.prompts.rows import DUPLICATES, PromptRow, RowReader
 from sgool.prompts.text import Problems, read_text
+from sgool.prompts.text_folders import folder_records, text_files
 
 _TEXT_SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".txt")
 _DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
@@ -43,9 +44,10 @@ def read_prompts(
     JSON Lines has one string or object a line. In plain text each line is a prompt. Empty lines are skipped.
 
     Args:
-        source: Path with one of `SUFFIXES`; a built-in set such as "emoji_world/demo"; "hub:OWNER/NAME"; or the folder
-            of a data set, as saved by ``save_to_disk`` or with files that ``datasets.load_dataset`` reads; or "text:"
-            and prompts, one a line.
+        source: Path with one of `SUFFIXES`; a built-in set such as "emoji_world/demo"; "hub:OWNER/NAME"; the folder of
+            a data set, as saved by ``save_to_disk`` or with files that ``datasets.load_dataset`` reads; a folder of
+            text files or JSON lists of texts, whose names become the column ``file``; or "text:" and prompts, one a
+            line.
         prompt_column: Name of the prompts' column; None: one of the usual names, see `sgool.prompts.columns`.
         category_column: Name of the categories' column, which a set need not have; None: one of the usual names.
         seed_column: Name of the column with each row's own seed; None: ``seed``, if there is one; empty: none is read.
@@ -69,7 +71,11 @@ def read_prompts(
         raise ConfigError([f"`data.duplicates`: expected {', '.join(DUPLICATES)}, got {duplicates!r}"])
     columns = Columns(prompt_column, category_column, seed_column, negative_prompt_column, phrases_column)
     records: Iterator[tuple[int, Any]]
-    if is_dataset(source):
+    # With a split, a folder of text files is read by the `datasets` library, which makes splits of their names.
+    if split is None and (texts := text_files(source)):
+        problems = Problems(str(source))
+        records = folder_records(texts, problems)
+    elif is_dataset(source):
         problems = Problems(str(source))
         records = dataset_records(source, split, subset, revision, columns, problems)
     elif str(source).startswith(TEXT):

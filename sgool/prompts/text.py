@@ -29,6 +29,11 @@ class Problems:
         self.path = path
         self._found: list[tuple[int, str]] = []
 
+    @property
+    def found(self) -> list[tuple[int, str]]:
+        """The problems so far, each with its line."""
+        return list(self._found)
+
     def __bool__(self) -> bool:
         return bool(self._found)
 

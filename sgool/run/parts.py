@@ -100,7 +100,7 @@ class Parts:
         return {**towers, "guide": self.networks.clip(**options["guide"])}
 
     def check_pairs(self, pairs: Sequence[PromptSeed]) -> None:
-        """Refuses pairs that the objective of any of the run's methods cannot be bound to.
+        """Refuses pairs that the objective of any of the run's methods, or a judge, cannot be bound to.
 
         Raises:
             ConfigError: All of them, a sentence each (of a long list the first twenty).
@@ -117,6 +117,7 @@ class Parts:
             problems |= dict.fromkeys(binding_problems(terms, objective.saliency, pairs))
             if (choosing := self._choosing(name)) is not None:
                 problems |= dict.fromkeys(binding_problems({}, choosing.saliency, pairs))
+        problems |= dict.fromkeys(self.judges.problems(pairs) if self._judged else [])
         refuse(list(problems))
 
     def cut_off(self, pairs: Sequence[PromptSeed]) -> list[str]:

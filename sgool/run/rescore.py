@@ -14,8 +14,10 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from sgool.errors import SgoolError
-from sgool.metrics.options import JUDGES, checked_judges
+from sgool.metrics.build import checked_judges
+from sgool.metrics.options import JUDGES
 from sgool.models.checkpoints import refuse_broken
+from sgool.objectives.binding import refuse
 from sgool.prompts import load_pairs
 from sgool.results import RunFolder
 from sgool.results.png_text import FRAMES
@@ -50,6 +52,7 @@ def rescore(run: Path) -> Outcome:
     pairs = {pair.pair_id: pair for pair in load_pairs(**data)} if data else {}
     parts = Parts(config)
     judges = parts.judges
+    refuse(judges.problems([pairs.get(record.pair_id) or _pair_of(record) for record in records]))
     folder.describe_metrics(judges.descriptions())
     folder.record_judges(judges.fingerprints())
     for start in range(0, len(records), _BATCH):

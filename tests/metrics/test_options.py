@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from sgool.errors import ConfigError
-from sgool.metrics.options import checked_judges
+from sgool.metrics.build import checked_judges
 from sgool.run.config import load_config, to_plain
 
 PANDA = "emoji_world/references/panda.png"

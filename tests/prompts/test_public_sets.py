@@ -10,7 +10,10 @@ import pandas as pd
 import pytest
 
 from sgool.errors import ConfigError
+from sgool.metrics.geneval_rules import Wanted
+from sgool.objectives.questions import ColumnQuestions
 from sgool.prompts import load_pairs
+from sgool.prompts.text_folders import text_files
 from sgool.run.config import load_config, to_plain
 from sgool.types import PromptSeed
 
@@ -23,6 +26,17 @@ _FILES = {
     "daily_dalle.txt": "a furry cloud, backlit\na lamp’s dream \n",
     "parti.tsv": 'Prompt\tCategory\tChallenge\tNote\n7\tAbstract\tBasic\tnumbers\n"Go" is on a flag\tArts\tWriting\t\n'
     "7\tAbstract\tBasic\tagain\n7\tArts\tBasic\t\n",
+    "geneval.jsonl": '{"tag": "single_object", "include": [{"class": "bench", "count": 1}], "prompt": "a bench"}\n'
+    '{"tag": "position", "include": [{"class": "dog", "count": 1}, {"class": "cat", "count": 1, "position": '
+    '["above", 0]}], "prompt": "a photo of a cat above a dog"}\n',
+    "geneval2.jsonl": '{"prompt": "two red pigs", "atom_count": 3, "vqa_list": [["How many pigs are in the image?", '
+    '"two"], ["Are the pigs red?", "Yes"]], "skills": ["count", "attribute"]}\n',
+}
+#: Folders of benchmarks that publish plain prompts.
+_FOLDERS = {
+    "t2i_compbench": {"color_val.txt": "a green mug\na red spoon\na green mug\n", "shape_val.txt": "a round mug\n"},
+    "dpg": {"10.txt": "A long text, in one line.", "9.txt": "Another\n", "COCOval2014000000001.txt": "A third"},
+    "hpsv2": {"anime.json": '["a girl", "a ship"]', "concept-art.json": '[\n "a ship"]', "README.md": "of somebody"},
 }
 
 
@@ -85,6 +99,72 @@ def test_a_folder_will_do(files: Path) -> None:
     assert pairs[0].pair_id == _pairs(files, "drawbench-a.csv")[0].pair_id
 
 
+def test_geneval_with_what_its_judge_checks(files: Path) -> None:
+    bench, cat = _pairs(files, "geneval.jsonl")
+    assert (bench.prompt, bench.category, cat.category) == ("a bench", "single_object", "position")
+    rule = Wanted.of(cat, "j")
+    assert (rule.tag, rule.classes, rule.include[1]["position"]) == ("position", ["dog", "cat"], ["above", 0])
+
+
+def test_geneval_2_with_its_questions(files: Path) -> None:
+    (pigs,) = _pairs(files, "geneval2.jsonl")
+    assert (pigs.category, pigs.dataset, pigs.metadata["skills"]) == ("3", "geneval2", ["count", "attribute"])
+    first, second = ColumnQuestions(None, "{}", "j")(pigs)
+    assert (first.question, first.answers[0], second.answers[0]) == ("How many pigs are in the image?", "two", "Yes")
+
+
+def _folder(path: Path, name: str) -> Path:
+    folder = path / name
+    folder.mkdir()
+    for file, text in _FOLDERS[name].items():
+        (folder / file).write_bytes(text.encode())
+    return folder
+
+
+@pytest.mark.parametrize("name", list(_FOLDERS))
+def test_folders_of_plain_prompts(tmp_path: Path, name: str) -> None:
+    """No library is needed; the files' names are the column `file`."""
+    expected = {
+        "t2i_compbench": [("a green mug", "color_val"), ("a red spoon", "color_val"), ("a round mug", "shape_val")],
+        "dpg": [("A long text, in one line.", ""), ("Another", ""), ("A third", "")],
+        "hpsv2": [("a girl", "anime"), ("a ship", "anime"), ("a ship", "concept-art")],
+    }[name]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        pairs = load_pairs(**_data(f"data={name}", f"data.prompts={_folder(tmp_path, name)}"))
+    assert [(pair.prompt, pair.category) for pair in pairs] == expected
+    assert {pair.dataset for pair in pairs} == {name}
+    assert ["left out 1 repeated prompts" in str(w.message) for w in caught] == [True] * (name == "t2i_compbench")
+    if name == "dpg":
+        assert [pair.metadata["file"] for pair in pairs] == ["10", "9", "COCOval2014000000001"]
+
+
+def test_problems_of_a_folder_name_the_file(tmp_path: Path) -> None:
+    folder = _folder(tmp_path, "dpg")
+    (folder / "9.txt").write_bytes(b"fine\nb\xe4d\n")
+    (folder / "10.txt").write_text("a" * 2001)
+    with pytest.raises(ConfigError) as caught:
+        load_pairs(folder)
+    assert "9.txt, line 2: expected UTF-8, got the byte 0xe4" in str(caught.value)
+    assert "item 1: 2001 characters" in str(caught.value)
+    hps = _folder(tmp_path, "hpsv2")
+    (hps / "anime.json").write_text('["a girl", ')
+    with pytest.raises(ConfigError, match=r"anime.json: malformed JSON"):
+        load_pairs(hps)
+
+
+def test_a_folder_with_a_split_is_a_data_set(tmp_path: Path) -> None:
+    """As before: the library makes splits of the files' names."""
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    (folder / "train.txt").write_text("one\n")
+    (folder / "test.txt").write_text("two\n")
+    assert [pair.prompt for pair in load_pairs(folder, split="test")] == ["two"]
+    assert [pair.prompt for pair in load_pairs(folder)] == ["two", "one"]
+    (folder / "more.csv").write_text("prompt\nthree\n")
+    assert text_files(folder) == [] and text_files(tmp_path / "none") == []
+
+
 @pytest.mark.parametrize(
     ("name", "source"), [("drawbench", "hub:Jialuo21/DrawBench"), ("parti", "hub:nateraw/parti-prompts")]
 )
@@ -99,7 +179,7 @@ def test_sets_of_the_hub_compose_without_a_network(name: str, source: str, monke
         load_pairs(**data)
 
 
-@pytest.mark.parametrize("name", ["csp", "daily_dalle"])
+@pytest.mark.parametrize("name", ["csp", "daily_dalle", *_FOLDERS, "geneval", "geneval2"])
 def test_sets_without_a_place_on_the_hub_ask_for_a_path(name: str) -> None:
     with pytest.raises(ConfigError, match=r"`data.prompts`: has no value yet; give one with data.prompts=VALUE"):
         load_config([f"data={name}"])

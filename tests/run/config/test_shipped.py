@@ -20,6 +20,10 @@ FILES = sorted(path.relative_to(config_folder()) for path in config_folder().rgl
 _ALSO = {
     "data=csp": ["data.prompts=emoji_world/demo"],
     "data=daily_dalle": ["data.prompts=emoji_world/demo"],
+    **{
+        f"data={name}": ["data.prompts=emoji_world/demo"]
+        for name in ("dpg", "geneval", "geneval2", "hpsv2", "t2i_compbench")
+    },
     "data=file": ["data.prompts=emoji_world/demo"],
     "engine=reversible": ["sampler=edict"],
     "experiment=edit_aesthetic": ["objective.terms.aesthetic.checkpoint=@head.pth"],
@@ -240,11 +244,14 @@ def test_every_file_says_what_it_is(file: Path) -> None:
         "engine/reversible",
         "judges/aesthetic",
         "judges/change",
+        "judges/geneval",
         "judges/hps",
         "judges/image",
         "judges/image_reward",
         "judges/lpips",
         "judges/pickscore",
+        "judges/soft_tifa",
+        "judges/vqa_score",
         "method/best_of_n",
         "method/clip_guidance",
         "method/doodl",
@@ -262,8 +269,10 @@ def test_every_file_says_what_it_is(file: Path) -> None:
         "objective/image_reward",
         "objective/pickscore",
         "objective/sharpness",
+        "objective/soft_tifa",
         "objective/symmetry",
         "objective/text_alignment",
+        "objective/vqa_score",
         "objective/wsdan",
         "optimization/fast",
         "saliency/center",
