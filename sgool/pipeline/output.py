@@ -41,7 +41,7 @@ class SGOOLPipelineOutput:
         metrics: Of each image the judges' scores by name (``judge/clip_score``), and those of the initial image with
             ``_initial`` at the end of the name.
         seeds: Of each image the seed of its crops and perturbations; without ``generator`` and ``latents`` also that
-            of its first latents: ``sgool fit data.seeds=[SEED]`` makes the same.
+            of its first latents: ``sgool fit 'data.seeds=[SEED]'`` makes the same.
         results: Of each image everything that its method returned.
         errors: Of each image why it failed, or None.
         config: The whole configuration of the call, as `sgool fit` has it.
