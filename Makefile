@@ -11,7 +11,7 @@ JOBS ?= 2
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-LINTED := sgool tests experiments docs $(wildcard benchmarks)
+LINTED := sgool tests experiments docs notebooks $(wildcard benchmarks)
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo docs test test-slow test-lowest lint format bench package clean

@@ -34,6 +34,7 @@ PAGES: dict[str, tuple[str, tuple[str, ...]]] = {
         ),
     ),
     "objectives": ("Objectives", ("sgool.objectives",)),
+    "pipeline": ("The pipeline", ("sgool.pipeline",)),
     "prompts": ("Prompts and pairs", ("sgool.prompts", "sgool.prompts.datamodule", "sgool.prompts.seeding")),
     "report": ("The report", ("sgool.report",)),
     "results": ("The run folder", ("sgool.results",)),

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from sgool.models.load import load_models as load_models
     from sgool.objectives import Objective as Objective
     from sgool.objectives import TextAlignment as TextAlignment
+    from sgool.pipeline import SGOOLPipeline as SGOOLPipeline
     from sgool.prompts.datamodule import PromptDataModule as PromptDataModule
     from sgool.run.fit import fit as fit
     from sgool.types import PromptSeed as PromptSeed
@@ -37,6 +38,7 @@ _MODULES = {
     "PromptDataModule": "sgool.prompts.datamodule",
     "PromptSeed": "sgool.types",
     "RunWriter": "sgool.callbacks",
+    "SGOOLPipeline": "sgool.pipeline",
     "TextAlignment": "sgool.objectives",
     "Vanilla": "sgool.methods",
     "default_callbacks": "sgool.callbacks",
@@ -55,6 +57,7 @@ __all__ = [
     "PromptDataModule",
     "PromptSeed",
     "RunWriter",
+    "SGOOLPipeline",
     "TextAlignment",
     "Vanilla",
     "__version__",

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Start:
-    """First latents that come from elsewhere than a seed, for example from the inversion of a photo.
+    """First latents that come from elsewhere than a seed: the inversion of a photo, or a draw of the caller's own.
 
     Attributes:
         latents: (C, h, w), or (S, C, h, w) as `sgool.diffusion.Chain.invert` finds them for one image.
@@ -22,6 +22,9 @@ class Start:
         calls: Network calls that it took to find them; they count as the pair's.
         metrics: Further values for the pair's record.
         images: Further pictures for the pair's folder, each (3, H, W) in [0, 1], by the names of their files.
+        noises: Noises (K, C, h, w) that the sampler adds on the way; None: those that the pair's seed draws.
+        is_noise: Whether the latents are a draw of noise like that of a seed, so that a search may try other draws
+            and updates may whiten them.
     """
 
     latents: Tensor
@@ -29,6 +32,8 @@ class Start:
     calls: int = 0
     metrics: Mapping[str, float] = field(default_factory=dict)
     images: Mapping[str, Tensor] = field(default_factory=dict)
+    noises: Tensor | None = None
+    is_noise: bool = False
 
 
 @dataclass(frozen=True)

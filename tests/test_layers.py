@@ -17,7 +17,7 @@ MOST_FUNCTION_LINES = 40
 
 #: The most entries at the top of the package, beside those of `NO_ROOMS`.
 MOST_ENTRIES = 18
-NO_ROOMS = ("__init__.py", "__main__.py", "assets", "configs", "__pycache__")
+NO_ROOMS = ("__init__.py", "__main__.py", "assets", "configs", "py.typed", "__pycache__")
 #: The most rooms that may stand on each other.
 MOST_FLOORS = 10
 
@@ -31,7 +31,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("callbacks", "metrics"),
     ("methods",),
     ("run",),
-    ("cli",),
+    ("cli", "pipeline"),
     ("__main__",),
 )
 RANK = {part: rank for rank, parts in enumerate(LAYERS) for part in parts}

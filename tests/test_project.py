@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -87,7 +88,8 @@ def test_workflows_call_what_the_makefile_has() -> None:
     for file in sorted((ROOT / ".github" / "workflows").glob("*.yml")):
         workflow = yaml.safe_load(file.read_text(encoding="utf-8"))
         steps = [step["run"] for job in workflow["jobs"].values() for step in job["steps"] if "run" in step]
-        called = {command.split()[-1] for step in steps for command in step.splitlines() if "make " in command}
+        makes = [shlex.split(command) for step in steps for command in step.splitlines() if "make " in command]
+        called = {word for words in makes for word in words[words.index("make") + 1 :] if "=" not in word}
         assert called <= targets, file.name
         assert called or file.name != "test.yml"
 

@@ -28,7 +28,7 @@ COMMANDS = [
 
 def run_the_example(folder: Path, monkeypatch: pytest.MonkeyPatch, **numbers: int) -> dict[str, Any]:
     """Runs the README's script over four prompts in a folder; ``numbers`` replace arguments of these names."""
-    code = next(text for kind, text in BLOCKS if kind == "python")
+    code = next(text for kind, text in BLOCKS if kind == "python" and "import lightning" in text)
     for name, number in numbers.items():
         code, count = re.subn(rf"\b{name}=\d+", f"{name}={number}", code)
         assert count == 1
@@ -54,6 +54,17 @@ def check_the_example(folder: Path, names: dict[str, Any], updates: int) -> None
 def test_the_python_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names = run_the_example(tmp_path, monkeypatch, num_inference_steps=2, num_optimization_steps=3)
     check_the_example(tmp_path, names, 3)
+
+
+def test_the_pipeline_example_runs() -> None:
+    code = next(text for kind, text in BLOCKS if kind == "python" and "SGOOLPipeline" in text)
+    code, count = re.subn(r'method="sgool"', 'method="sgool", candidates=2, num_optimization_steps=1', code)
+    assert count == 1
+    names: dict[str, Any] = {}
+    exec(compile(code, "README.md", "exec"), names)
+    result = names["result"]
+    assert [image.size for image in result.images] == [(64, 64)] == [image.size for image in result.initial_images]
+    assert {"update", "loss"} <= set(result.history) and len(result.saliency) == len(result.scores) == 1
 
 
 @pytest.mark.slow

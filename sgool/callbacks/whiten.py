@@ -178,7 +178,8 @@ class WhitenLatents(_Whiten):
             SgoolError: A pair starts from latents of its own (`sgool.types.Start`), or the block does not fit.
         """
         super().setup(trainer, pl_module, stage)
-        started = [pair.pair_id for pair in pl_module.all_pairs if pair.start is not None]
+        starts = [(pair.pair_id, pair.start) for pair in pl_module.all_pairs if pair.start is not None]
+        started = [name for name, start in starts if not start.is_noise]
         if started:
             raise SgoolError(
                 f"`optimization.whiten.latents`: expected pairs that start from noise, but {started[0]} starts from "

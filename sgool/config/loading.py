@@ -174,6 +174,29 @@ def loading_problems(models: Mapping[str, Any]) -> Iterator[str]:
         yield from missing_package("gguf", "`models.components`: a GGUF file", "quantization")
 
 
+def offload_problems(models: Mapping[str, Any]) -> Iterator[str]:
+    """Yields a problem for each key with which networks cannot take turns on the device.
+
+    Args:
+        models: ``offload``, ``compile`` and ``quantization`` of the configuration's ``models``.
+    """
+    offload = models["offload"]
+    if offload not in (None, "model"):
+        yield f"`models.offload`: expected model or null, got {offload!r}"
+    if offload is None:
+        return
+    if models["compile"]:
+        yield (
+            f"`models.compile`: expected false with models.offload={offload}, which moves the weights that compiled "
+            f"code was made for, got {str(models['compile']).lower()}; use one of the two"
+        )
+    if models["quantization"]:
+        yield (
+            f"`models.quantization`: expected null with models.offload={offload}, since not all quantised weights can "
+            "be moved; use models.offload_text_encoders=true"
+        )
+
+
 def is_gguf(part: Component) -> bool:
     """Whether a part comes from a GGUF file."""
     return (part.file or part.path).endswith(".gguf")

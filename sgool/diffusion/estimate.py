@@ -52,7 +52,14 @@ class Estimate:
     total: int
 
 
-def estimate(chain: Chain, pairs: int, weights: Mapping[str, int], computing: AbstractContextManager[Any]) -> Estimate:
+def estimate(
+    chain: Chain,
+    pairs: int,
+    weights: Mapping[str, int],
+    computing: AbstractContextManager[Any],
+    *,
+    in_turns: bool = False,
+) -> Estimate:
     """Estimates the memory of one update of a chain whose networks have no weights.
 
     Args:
@@ -60,6 +67,7 @@ def estimate(chain: Chain, pairs: int, weights: Mapping[str, int], computing: Ab
         pairs: Number of pairs of a batch.
         weights: Bytes of each network's weights on the device.
         computing: The context in which its networks compute shapes.
+        in_turns: Whether one network at a time is on the device (`sgool.models.offload.Turns`).
     """
     # Text encoders return real zeros, so prompts are encoded outside of the context.
     prompted = chain.with_prompts([""] * pairs)
@@ -71,7 +79,9 @@ def estimate(chain: Chain, pairs: int, weights: Mapping[str, int], computing: Ab
     calls = differentiated_calls(chain.moves, chain.num_streams, chain.engine)
     stored, running = _engine(chain.engine, call, calls, latent * chain.num_streams)
     decoding = decoder.peak + (chain.num_decoded - 1) * decoder.kept
-    total = sum(weights.values()) + stored + max(running, decoding)
+    working = {name: weight + (decoding if name == "vae" else running) for name, weight in weights.items()}
+    at_once = max(working.values()) if in_turns else sum(weights.values()) + max(running, decoding)
+    total = stored + at_once
     return Estimate(weights, call, calls, decoder, stored, total)
 
 

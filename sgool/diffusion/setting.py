@@ -83,6 +83,7 @@ class ChainSetting:
         channels_last: bool = False,
         compile: bool | str = False,
         offload_text_encoders: bool = False,
+        offload: str | None = None,
         family: str | None = None,
         call: Mapping[str, Any] | None = None,
         loading: Mapping[str, Any] | None = None,
@@ -101,6 +102,7 @@ class ChainSetting:
             compile: Whether torch.compile translates the denoising network at its first calls; "blocks": only one of
                 each kind of its repeated blocks.
             offload_text_encoders: Whether text encoders wait in the memory of the CPU while they do not encode.
+            offload: "model": all networks wait in the memory of the CPU, and one at a time is on the device.
             family: Name of the model's family; None: that of the pipeline's class.
             call: Arguments of the pipeline's ``__call__`` that differ from their defaults.
             loading: Any of config, variant, components, scheduler, loras and quantization; see
@@ -112,7 +114,7 @@ class ChainSetting:
         """
         memory: dict[str, Any] = {"vae_dtype": vae_dtype, "vae_tile_size": vae_tile_size}
         memory |= {"channels_last": channels_last, "compile": compile, "offload_text_encoders": offload_text_encoders}
-        memory["loading"] = loading
+        memory |= {"offload": offload, "loading": loading}
         return cls(load_models(path, device=device, dtype=dtype, family=family, call=call, **memory), **options)
 
     @classmethod

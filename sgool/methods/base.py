@@ -291,5 +291,6 @@ class PairModule(NoiseStreams, ScoredModule):
             chain.num_decoded,
             *(["all streams"] if self.num_noises else []),
             *[pair.start and pair.start.latents for pair in self.pairs],
+            *[pair.start.noises for pair in self.pairs if pair.start is not None and pair.start.noises is not None],
             *[pair.phrases for pair in self.pairs if pair.phrases],
         ]

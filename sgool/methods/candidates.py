@@ -135,7 +135,7 @@ def check_candidates(number: int, pairs: Sequence[PromptSeed] = (), share: float
         raise SgoolError(f"`optimization.candidates`: expected 1 or more, got {number}")
     if share is not None and not 0 < share < 1:
         raise SgoolError(f"`optimization.search_share`: expected a number between 0 and 1, got {share}")
-    started = [pair.pair_id for pair in pairs if pair.start is not None]
+    started = [pair.pair_id for pair in pairs if pair.start is not None and not pair.start.is_noise]
     if number > 1 and started:
         raise SgoolError(
             f"`optimization.candidates`: expected 1 where a pair starts from given latents, got {number}: {started[0]} "

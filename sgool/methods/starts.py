@@ -42,12 +42,21 @@ def start_latents(chain: Chain, pairs: Sequence[PromptSeed], noises: Tensor | No
 def start_noises(chain: Chain, pairs: Sequence[PromptSeed]) -> Tensor | None:
     """Noises (K, B, C, h, w) that the chain's sampler adds on the way, drawn by the pairs' seeds; None if it adds none.
 
-    They follow the first latents in each pair's generator, as in diffusers.
+    They follow the first latents in each pair's generator, as in diffusers. A pair's start may bring its own.
+
+    Raises:
+        SgoolError: A start's noises have another shape.
     """
     if not chain.noise_draws:
         return None
     shape = tuple(chain.latent_shape())
-    noises = [injected_noises(pair.seed, shape, chain.noise_draws) for pair in pairs]
+    noises = []
+    for pair in pairs:
+        given = None if pair.start is None else pair.start.noises
+        if given is not None and tuple(given.shape) != (len(chain.noise_draws), *shape):
+            expected = (len(chain.noise_draws), *shape)
+            raise SgoolError(f"`start.noises` of {pair.pair_id}: expected shape {expected}, got {tuple(given.shape)}")
+        noises.append(injected_noises(pair.seed, shape, chain.noise_draws) if given is None else given)
     return torch.stack(noises, dim=1).to(device=chain.device, dtype=chain.latents_dtype)
 
 

@@ -10,12 +10,12 @@ from typing import Any
 
 import torch
 
-from sgool.config.loading import Loading
+from sgool.config.loading import Loading, offload_problems
 from sgool.config.pipeline import KIND_FILES, class_problems, kind_problems
 from sgool.config.sources import is_single_file
 from sgool.config.variants import only_variant
 from sgool.config.weights import chosen_variant, folder_files, missing_weights
-from sgool.errors import SgoolError
+from sgool.errors import ConfigError, SgoolError
 from sgool.models.assets import resolve_asset
 from sgool.models.checkpoints import refuse_broken
 from sgool.models.complete import refuse_random_weights
@@ -40,6 +40,7 @@ def load_models(
     vae_dtype: torch.dtype | None = None,
     vae_tile_size: int | None = None,
     offload_text_encoders: bool = False,
+    offload: str | None = None,
     family: str | None = None,
     call: Mapping[str, Any] | None = None,
     loading: Mapping[str, Any] | None = None,
@@ -61,6 +62,7 @@ def load_models(
         vae_dtype: Data type of the autoencoder's weights; None: ``dtype``. Some autoencoders overflow in float16.
         vae_tile_size: Side of the tiles in pixels in which the autoencoder decodes larger images; None: no tiles.
         offload_text_encoders: Whether text encoders wait in the memory of the CPU while they do not encode.
+        offload: "model": all networks wait in the memory of the CPU, and one at a time is on the device; None: none.
         family: Name of the model's family; None: that of the pipeline's class (`sgool.config.families`).
         call: Arguments of the pipeline's ``__call__`` that differ from their defaults, such as ``max_sequence_length``.
         loading: Any of config, variant, components, scheduler, loras and quantization, as `models` has them
@@ -77,6 +79,8 @@ def load_models(
         (4, 16, 16)
     """
     how = Loading.of(loading)
+    if problems := list(offload_problems({"offload": offload, "compile": compile, "quantization": how.quantization})):
+        raise ConfigError(problems)
     device = best_device() if device is None else torch.device(device)
     pipeline = _opened(str(path), how, dtype, vae_dtype, family)
     pipeline.scheduler = respaced(pipeline.scheduler, steps_offset, timestep_spacing)
@@ -92,7 +96,7 @@ def load_models(
             network.to(memory_format=torch.channels_last)
     if vae_tile_size is not None and autoencoder is not None:
         decode_in_tiles(autoencoder, vae_tile_size)
-    place(pipeline, device, offload_text_encoders=offload_text_encoders)
+    place(pipeline, device, offload_text_encoders=offload_text_encoders, offload=offload)
     compile_denoisers(models, compile)
     return models
 

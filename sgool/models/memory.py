@@ -1,15 +1,15 @@
-"""Switches of networks that save memory: blocks that are computed again, decoding in tiles, compiled blocks."""
+"""Switches of networks that save memory: blocks that are computed again, tiles, compiled blocks, offloading."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.utils._pytree import tree_map_only
+from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from sgool.errors import SgoolError
+from sgool.models.offload import Turns, offload_encoder, says_where
 
 
 def recomputed(function: Any, *arguments: Any) -> Any:
@@ -115,7 +115,9 @@ def compile_denoisers(family: Any, compile: bool | str) -> None:
         network.compile_repeated_blocks()
 
 
-def place(pipeline: Any, device: torch.device, *, offload_text_encoders: bool) -> None:
+def place(
+    pipeline: Any, device: torch.device, *, offload_text_encoders: bool = False, offload: str | None = None
+) -> None:
     """Moves a pipeline's networks to a device, in place.
 
     Args:
@@ -123,24 +125,17 @@ def place(pipeline: Any, device: torch.device, *, offload_text_encoders: bool) -
         device: Where its networks work.
         offload_text_encoders: Whether text encoders wait in the memory of the CPU, and come to the device for each of
             their calls only. The numbers do not change, since they still work on the device.
+        offload: "model": all networks wait in the memory of the CPU, and one at a time is on the device.
     """
-    for name, part in pipeline.components.items():
-        if not isinstance(part, nn.Module):
-            continue
-        if offload_text_encoders and name.startswith("text_encoder"):
-            _wait_on_cpu(part, device)
+    turns = None if offload is None else Turns(device)
+    parts = {name: part for name, part in pipeline.components.items() if isinstance(part, nn.Module)}
+    for name, part in parts.items():
+        if name.startswith("text_encoder") and (offload_text_encoders or turns is not None):
+            offload_encoder(part, device, turns)
+        elif turns is not None:
+            turns.add(part)
         else:
             part.to(device)
-
-
-def _wait_on_cpu(encoder: nn.Module, device: torch.device) -> None:
-    def fetch(module: nn.Module, args: Any, kwargs: Any) -> Any:
-        module.to(device)
-        return tree_map_only(Tensor, lambda tensor: tensor.to(device), (args, kwargs))
-
-    def put_back(module: nn.Module, args: Any, made: Any) -> None:
-        module.to("cpu")
-
-    encoder.to("cpu")
-    encoder.register_forward_pre_hook(fetch, with_kwargs=True)
-    encoder.register_forward_hook(put_back, always_call=True)
+        if offload_text_encoders or turns is not None:
+            # Older releases of diffusers would else take the device of any part for that of the pipeline's call.
+            says_where(part, device)

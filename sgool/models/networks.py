@@ -65,6 +65,7 @@ class Networks:
                 vae_dtype=options.get("vae_dtype") and getattr(torch, options["vae_dtype"]),
                 vae_tile_size=options.get("vae_tile_size"),
                 offload_text_encoders=bool(options.get("offload_text_encoders")),
+                offload=options.get("offload"),
                 family=options.get("family"),
                 call=options.get("call"),
                 loading=options,

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from sgool.errors import SgoolError
+from sgool.models.quiet import without_notes
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,7 @@ class TextEncoderOutline(nn.Module):
         return BaseModelOutputWithPooling(last_hidden_state=tokens, pooler_output=tokens[:, 0], hidden_states=layers)
 
 
+@without_notes()
 def outline(
     folder: Path,
     dtype: torch.dtype,

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from sgool.errors import SgoolError
 from sgool.models.autoencoder import decode_latents, encode_images
 from sgool.models.family import Conditioning, Defaults
+from sgool.models.offload import working_device
 from sgool.models.schedule import Schedule, Spacing, Step, build_schedule
 from sgool.models.scheduling import SchedulerRules
 from sgool.models.tokenizers import cut_texts, refuse_empty
@@ -67,7 +68,7 @@ class StableDiffusion(SchedulerRules):
     @property
     def device(self) -> torch.device:
         """Device of the denoising network's weights."""
-        return torch.device(self.unet.device)
+        return working_device(self.unet)
 
     @property
     def denoisers(self) -> Mapping[str, nn.Module]:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from sgool.objectives.build import build_term as build_term
     from sgool.objectives.crops import crop_resize as crop_resize
     from sgool.objectives.crops import random_boxes as random_boxes
+    from sgool.objectives.function import FunctionTerm as FunctionTerm
     from sgool.objectives.objective import BoundObjective as BoundObjective
     from sgool.objectives.objective import CropSettings as CropSettings
     from sgool.objectives.objective import Objective as Objective
@@ -36,6 +37,7 @@ _MODULES = {
     "Classification": "scores",
     "Color": "pixels",
     "CropSettings": "objective",
+    "FunctionTerm": "function",
     "ImageAlignment": "alignment",
     "Objective": "objective",
     "SaliencySettings": "objective",
@@ -58,6 +60,7 @@ __all__ = [
     "Classification",
     "Color",
     "CropSettings",
+    "FunctionTerm",
     "ImageAlignment",
     "Objective",
     "SaliencySettings",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from sgool.errors import ConfigError
@@ -12,10 +13,16 @@ from sgool.objectives.options import TERMS
 from sgool.objectives.terms import Term
 
 Options = Mapping[str, Any]
+_NONE: Mapping[str, tuple[Term, float]] = MappingProxyType({})
 
 
 def build_objective(
-    options: Options, networks: Networks, saliency: SaliencySettings | None = None, *, clamp_images: bool = False
+    options: Options,
+    networks: Networks,
+    saliency: SaliencySettings | None = None,
+    *,
+    clamp_images: bool = False,
+    further: Mapping[str, tuple[Term, float]] = _NONE,
 ) -> Objective:
     """Builds the objective of a validated ``objective``.
 
@@ -24,6 +31,7 @@ def build_objective(
         networks: The run's networks, from which terms get theirs.
         saliency: Settings of salient regions; None: only global crops.
         clamp_images: Whether images are clamped to [0, 1] before terms see them.
+        further: Name -> term and weight, of terms that are made already.
 
     Raises:
         ConfigError: Files are missing; it lists all of them, before any network loads.
@@ -32,6 +40,8 @@ def build_objective(
     _check_files(options["terms"])
     terms = {name: build_term(name, term, networks) for name, term in options["terms"].items()}
     weights = {name: float(term["weight"]) for name, term in options["terms"].items()}
+    terms |= {name: term for name, (term, _) in further.items()}
+    weights |= {name: float(weight) for name, (_, weight) in further.items()}
     frames = options.get("frames", "all")
     crops, looked_at = CropSettings(**options["crops"]), None if frames == "all" else int(frames)
     return Objective(terms, weights, crops, saliency, clamp_images, looked_at)

@@ -38,6 +38,7 @@ NOT_COMPARED: tuple[str, ...] = (
     "models.device",
     "models.compile",
     "models.offload_text_encoders",
+    "models.offload",
     "models.preset",
     "engine.name",
     "engine.memory_mib",

@@ -21,6 +21,7 @@ from sgool.models.memory import decode_in_tiles
 from sgool.models.outline import Outline, outline
 from sgool.models.schedule import other_scheduler, respaced
 from sgool.results.compare import plain_config
+from sgool.run.config.checks import engine_offload_problems
 from sgool.run.parts import build_chain
 from sgool.run.train import autocast_like
 
@@ -36,6 +37,7 @@ _SWITCHES: tuple[tuple[str, Any], ...] = (
     ("engine.name", "checkpoint"),
     ("engine.block_checkpointing", True),
     ("engine.split_guidance", True),
+    ("models.offload", "model"),
     ("models.dtype", "bfloat16"),
     ("models.vae_tile_size", 512),
 )
@@ -64,6 +66,7 @@ class MemoryReport:
         size: Height and width of the images in pixels.
         limit: Bytes of the card, or None.
         offloaded: Bytes of text encoders that wait in the memory of the CPU.
+        in_turns: Whether the other networks wait there too, and one at a time is on the card.
         quantised: Whether weights are quantised, which the estimate does not know.
         switches: What makes it fit, one after the other; without a limit, all that save something.
     """
@@ -74,6 +77,7 @@ class MemoryReport:
     limit: int | None
     offloaded: int
     quantised: bool = False
+    in_turns: bool = False
     switches: list[Switched] = field(default_factory=list)
 
     @property
@@ -87,6 +91,8 @@ class MemoryReport:
         yield "images", f"{self.size[0]} x {self.size[1]} pixels, {self.pairs} pair{'s' * (self.pairs > 1)} a batch"
         for name, size in self.now.weights.items():
             yield f"weights of {name}", _gib(size)
+        if self.in_turns:
+            yield "of these", "one at a time on the card, the others in the memory of the CPU"
         if self.offloaded:
             yield "text encoders", f"{_gib(self.offloaded)} in the memory of the CPU"
         yield "network call", f"{_gib(call.kept)} of activations kept, {_gib(call.peak)} at its peak"
@@ -116,8 +122,9 @@ def memory_report(config: Mapping[str, Any], limit: int | None) -> MemoryReport:
     config = plain_config(config)
     folder = _folder(described_by(config["models"]))
     now, size, offloaded = _estimate(config, folder)
+    pairs, models = config["trainer"]["pairs_per_fit"], config["models"]
     report = MemoryReport(
-        now, config["trainer"]["pairs_per_fit"], size, limit, offloaded, bool(config["models"]["quantization"])
+        now, pairs, size, limit, offloaded, bool(models["quantization"]), in_turns=models["offload"] is not None
     )
     if limit is not None and report.fits:
         return report
@@ -146,6 +153,8 @@ def _with(config: Mapping[str, Any], key: str, value: Any) -> dict[str, Any] | N
     if key == "engine.name":
         kept = ("gradient_steps", "split_guidance", "block_checkpointing")
         changed[node] = {"name": value, "memory_mib": 0, **{name: config[node][name] for name in kept}}
+    if key == "models.offload" and any(engine_offload_problems(changed)):
+        return None
     return changed
 
 
@@ -161,12 +170,14 @@ def _estimate(config: Mapping[str, Any], folder: Path) -> tuple[Estimate, tuple[
     if models["vae_tile_size"] is not None:
         decode_in_tiles(pipeline.vae, models["vae_tile_size"])
     chain = build_chain(config, family_of(pipeline, models["family"], models["call"], name=str(models["path"])))
-    waiting = _text_encoders(drawn) if models["offload_text_encoders"] else {}
+    in_turns = models["offload"] is not None
+    waiting = _text_encoders(drawn) if in_turns or models["offload_text_encoders"] else {}
     weights = {name: size for name, size in drawn.weights.items() if name not in waiting}
     with autocast_like(config["trainer"], torch.device("cpu")):
-        found = estimate(chain, config["trainer"]["pairs_per_fit"], weights, drawn.computing())
+        found = estimate(chain, config["trainer"]["pairs_per_fit"], weights, drawn.computing(), in_turns=in_turns)
     if waiting:  # one after the other comes to the device before an update begins
-        found = replace(found, total=max(found.total, sum(weights.values()) + max(waiting.values())))
+        beside = 0 if in_turns else sum(weights.values())
+        found = replace(found, total=max(found.total, beside + max(waiting.values())))
     *_, height, width = chain.latent_shape()
     factor = chain.family.vae_scale_factor
     return found, (height * factor, width * factor), sum(waiting.values())

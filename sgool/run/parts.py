@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from sgool.config.kinds import CUSTOM
 from sgool.diffusion import Chain, build_engine, build_sampler
 from sgool.diffusion.network import guides, unread_negative_prompts
+from sgool.diffusion.sampler import Sampler
 from sgool.errors import ConfigError, SgoolError
 from sgool.methods.base import PairModule
 from sgool.methods.base_options import method_budget
@@ -30,8 +32,25 @@ from sgool.objectives import Objective, SaliencySettings, Term, build_objective,
 from sgool.objectives.binding import binding_problems, refuse
 from sgool.run.notes import cut_off
 from sgool.run.world import World, accelerator_of
-from sgool.saliency import build_detector
+from sgool.saliency import SaliencyDetector, build_detector
 from sgool.types import PromptSeed
+
+
+@dataclass(frozen=True)
+class Given:
+    """Objects in place of what the configuration names, for callers that have them at hand.
+
+    Attributes:
+        networks: Loads and keeps the networks.
+        sampler: The sampler.
+        detector: The saliency detector.
+        terms: Name -> term of the objective and its weight, beside those of the configuration.
+    """
+
+    networks: Networks | None = None
+    sampler: Sampler | None = None
+    detector: SaliencyDetector | None = None
+    terms: Mapping[str, tuple[Term, float]] = field(default_factory=dict)
 
 
 class Parts:
@@ -41,14 +60,25 @@ class Parts:
         config: The plain, validated configuration.
         world: The processes that share the pairs; by default this one alone.
         judged: Whether judges score the images.
+        given: Objects in place of what the configuration names.
     """
 
-    def __init__(self, config: Mapping[str, Any], world: World | None = None, *, judged: bool = True) -> None:
+    def __init__(
+        self,
+        config: Mapping[str, Any],
+        world: World | None = None,
+        *,
+        judged: bool = True,
+        given: Given | None = None,
+    ) -> None:
         self._config, self._world, self._judged = config, world or World(), judged
+        self._given = given or Given()
 
     @cached_property
     def networks(self) -> Networks:
         """All networks of the run."""
+        if self._given.networks is not None:
+            return self._given.networks
         return Networks(self._config["models"], self._config["trainer"]["devices"], self._world.device)
 
     @property
@@ -59,7 +89,7 @@ class Parts:
     @cached_property
     def chain(self) -> Chain:
         """The denoising chain that all methods share."""
-        return build_chain(self._config, self.networks.models)
+        return build_chain(self._config, self.networks.models, self._given.sampler)
 
     @cached_property
     def towers(self) -> dict[str, ClipTower]:
@@ -210,14 +240,16 @@ class Parts:
         saliency = self._saliency(options) if options.get("use_saliency") else None
         own = options.get("clamp_images")
         clamp_images = clamp_images if own is None else own
-        return build_objective(objective, self.networks, saliency, clamp_images=clamp_images)
+        given = self._given.terms
+        return build_objective(objective, self.networks, saliency, clamp_images=clamp_images, further=given)
 
     def _term(self, name: str) -> Term:
         return build_term(name, self._config["objective"]["terms"][name], self.networks)
 
     def _saliency(self, method: Mapping[str, Any]) -> SaliencySettings:
         options = {**self._config["saliency"], **method.get("saliency", {})}
-        return SaliencySettings(build_detector(options.pop("detector"), self.networks), **options)
+        detector = options.pop("detector")
+        return SaliencySettings(self._given.detector or build_detector(detector, self.networks), **options)
 
     def trainer_options(self) -> dict[str, Any]:
         """Returns the keyword arguments of the Lightning Trainer that the configuration decides on."""
@@ -229,8 +261,14 @@ class Parts:
         return precision | {"accelerator": accelerator, "devices": 1 if index is None else [index]}
 
 
-def build_chain(config: Mapping[str, Any], models: Family) -> Chain:
-    """Builds the chain of a plain, validated configuration over the networks of a model."""
+def build_chain(config: Mapping[str, Any], models: Family, given: Sampler | None = None) -> Chain:
+    """Builds the chain of a plain, validated configuration over the networks of a model.
+
+    Args:
+        config: The configuration.
+        models: The networks.
+        given: A sampler in place of the configuration's.
+    """
     sampler, engine, options = (dict(config[key]) for key in ("sampler", "engine", "models"))
     return Chain(
         models,
@@ -239,7 +277,7 @@ def build_chain(config: Mapping[str, Any], models: Family) -> Chain:
         decode=sampler.pop("decode", "both"),
         split_guidance=engine.pop("split_guidance"),
         block_checkpointing=engine.pop("block_checkpointing"),
-        sampler=build_sampler(**sampler),
+        sampler=given or build_sampler(**sampler),
         engine=build_engine(**engine),
         height=options["height"],
         width=options["width"],

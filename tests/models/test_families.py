@@ -214,3 +214,8 @@ def test_a_familys_own_spacing_of_a_diffusion_model_counts() -> None:
     pipeline.scheduler = EulerDiscreteScheduler(**BETAS, timestep_spacing="trailing")
     chain = Chain.from_pipeline(pipeline, num_inference_steps=4, height=16, width=16)
     assert [step.timestep for step in chain.schedule.steps] == [999, 749, 499, 249]
+
+
+def test_pixart_alpha_in_one_step_needs_a_scheduler_that_predicts_without_noise() -> None:
+    with pytest.raises(SgoolError, match=r"DPMSolverMultistepScheduler does not say; use more steps"):
+        Chain.from_pipeline(tiny_family("pixart_alpha"), sampler="native", num_inference_steps=1, height=32, width=32)

@@ -16,6 +16,7 @@ from sgool.models.load import load_models
 from sgool.models.memory import compile_denoisers, place
 from tests.diffusion.families import CASES, prompted, streams
 from tests.tiny_families import tiny_family
+from tests.tiny_replay import REPLAYED
 
 ENCODERS = ("text_encoder", "text_encoder_2", "text_encoder_3")
 #: "cpu:0" is the CPU too, but tells a move to the device from one to the memory where encoders wait.
@@ -113,3 +114,12 @@ def test_a_network_in_bfloat16_takes_latents_in_float32(name: str, monkeypatch: 
     # bfloat16 has three digits; over these few steps the direction is kept.
     cosine = torch.nn.functional.cosine_similarity(*gradients, dim=0)
     assert cosine > 0.98, float(cosine)
+
+
+@pytest.mark.parametrize("name", REPLAYED)
+def test_a_pipelines_own_call_works_on_the_device_while_its_text_encoder_waits(name: str) -> None:
+    """A pipeline asks its parts where it works, in an order that differs between releases; "meta" stands for a card."""
+    pipeline = tiny_family(name, builders=REPLAYED)
+    place(pipeline, torch.device("meta"), offload_text_encoders=True)
+    assert pipeline.text_encoder.device.type == "cpu"
+    assert pipeline._execution_device.type == "meta"

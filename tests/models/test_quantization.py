@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import Tensor
 from sgool.config.loading import loading_problems
 from sgool.errors import SgoolError
 from sgool.models.load import load_models
+from sgool.models.quiet import without_notes
 from sgool.models.schedule import Step
 from tests.tiny_families import tiny_family
 
@@ -89,6 +91,17 @@ def test_a_gguf_file_lets_gradients_through(folder: Path, tmp_path: Path) -> Non
     found = {name: weight for name, weight in quantised.network.named_parameters() if hasattr(weight, "quant_type")}
     # diffusers multiplies by the blocks' scales in float16.
     assert_stands_for(quantised, plain, {name: dequantize_gguf_tensor(w).float() for name, w in found.items()})
+
+
+def test_what_torch_tells_torchaos_authors_is_not_shown(caplog: pytest.LogCaptureFixture) -> None:
+    """diffusers imports torchao, where it is installed, while a pipeline loads; users can mend nothing in it."""
+    theirs = logging.getLogger("torch.utils._pytree")
+    before = theirs.level
+    with caplog.at_level(logging.WARNING), without_notes():
+        theirs.warning("register_constant() on Enum subclasses is deprecated")
+        theirs.error("an error")
+    assert "an error" in caplog.text and "deprecated" not in caplog.text
+    assert theirs.level == before
 
 
 def test_what_cannot_be_made_here_is_said(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,8 +15,9 @@ from sgool.cli import app
 from sgool.errors import SgoolError
 from sgool.models.load import load_models
 from sgool.models.outline import outline
+from sgool.results.compare import plain_config
 from sgool.run.config import load_config
-from sgool.run.memory import memory_report
+from sgool.run.memory import _with, memory_report
 from sgool.run.parts import build_chain
 from tests.tiny_families import tiny_family
 
@@ -152,6 +153,23 @@ def test_real_size_without_weights(name: str, tmp_path: Path) -> None:
         assert now.weights[network] / GIB == pytest.approx(weights, rel=0.01)
         assert now.call.kept / GIB == pytest.approx(expected, rel=0.1)
         assert now.total > sum(now.weights.values()) + now.decoder.peak
+
+
+@pytest.mark.parametrize("name", ["flux_schnell", "sdxl"])
+def test_networks_that_take_turns_count_one_at_a_time(name: str, tmp_path: Path) -> None:
+    folder = reduced_folder(name, tmp_path)
+    plain, turns = (memory_report(settings(folder, *more), 2**60) for more in ((), ("models.offload=model",)))
+    network = next(part for part in ("transformer", "unet") if part in turns.now.weights)
+    encoders = [size for part, size in plain.now.weights.items() if part.startswith("text_encoder")]
+    working = {network: turns.now.call.peak, "vae": turns.now.decoder.peak}
+    assert set(turns.now.weights) == set(working) and turns.offloaded == sum(encoders)
+    expected = turns.now.stored + max(turns.now.weights[part] + peak for part, peak in working.items())
+    assert turns.now.total == max(expected, *encoders) < plain.now.total
+    assert ("of these", "one at a time on the card, the others in the memory of the CPU") in list(turns.rows())
+    config = plain_config(settings(folder))
+    assert _with(config, "models.offload", "model")["models"]["offload"] == "model"  # type: ignore[index]
+    config["models"]["compile"] = True
+    assert _with(config, "models.offload", "model") is None  # compiled networks cannot take turns
 
 
 def test_parts_from_elsewhere_count(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from sgool.models.autoencoder import decode_scaled, encode_plain
 from sgool.models.family import Conditioning, Defaults, as_dtype
 from sgool.models.flow import flow_schedule, is_flow
 from sgool.models.native import StepOptions
+from sgool.models.offload import working_device
 from sgool.models.quiet import without_notes
 from sgool.models.schedule import Schedule, Spacing, Step, build_schedule
 from sgool.models.scheduling import SchedulerRules
@@ -74,7 +75,7 @@ class PipelineFamily(SchedulerRules):
     @property
     def device(self) -> torch.device:
         """Device of the denoising network's weights."""
-        return torch.device(self.network.device)
+        return working_device(self.network)
 
     @property
     def denoisers(self) -> Mapping[str, nn.Module]:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sgool.errors import SgoolError
 from sgool.models.families.base import PipelineFamily
 from sgool.models.family import Conditioning
 from sgool.models.schedule import Step
@@ -68,8 +69,20 @@ class PixArt(LearnedSigma):
         return super().predict(x, step, full)
 
     def result(self, results: Sequence[Tensor], num_calls: int) -> Tensor:
-        """The last latents; for PixArt-alpha in a single step, those predicted without noise."""
-        return results[1] if self._is_alpha and num_calls == 1 else results[0]
+        """The last latents; for PixArt-alpha in a single step, those predicted without noise.
+
+        Raises:
+            SgoolError: The scheduler does not say what it predicts without noise.
+        """
+        if not (self._is_alpha and num_calls == 1):
+            return results[0]
+        if len(results) < 2:
+            raise SgoolError(
+                "`sampler.num_inference_steps`: PixArt-alpha in one step takes what its scheduler predicts without "
+                f"noise, and {type(self.scheduler).__name__} does not say; use more steps, or "
+                "'models.scheduler={class: DDPMScheduler, clip_sample: false}' for its DMD"
+            )
+        return results[1]
 
 
 def _arguments(embeds: Tensor, mask: Tensor, added: dict[str, Tensor]) -> dict[str, Conditioning]:

@@ -15,6 +15,7 @@ from sgool.config.families import replay_call_problems
 from sgool.errors import SgoolError
 from sgool.models.family import Conditioning, Defaults
 from sgool.models.native import StepOptions
+from sgool.models.offload import working_device
 from sgool.models.replay import Replay, Replayed, denoisers, refuse_shapes
 
 
@@ -102,7 +103,7 @@ class ReplayFamily:
     @property
     def device(self) -> torch.device:
         """Device of the first denoising network's weights."""
-        return self._first.device
+        return working_device(next(iter(self.denoisers.values())))
 
     @property
     def defaults(self) -> Defaults:

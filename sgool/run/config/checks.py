@@ -9,7 +9,7 @@ from typing import Any
 
 from sgool.config.families import REPLAY
 from sgool.config.kinds import Kind
-from sgool.config.loading import LOADING
+from sgool.config.loading import LOADING, offload_problems
 from sgool.config.paths import TEXT, asset_path, prompt_file
 from sgool.config.pipeline import call_problems, kind_problems, size_problems
 from sgool.config.rules import Problem, check
@@ -222,6 +222,18 @@ def _precision(config: Config) -> Iterator[str]:
         )
 
 
+def engine_offload_problems(config: Config) -> Iterator[str]:
+    """Yields a problem for each setting with which networks cannot take turns on the device."""
+    models, engine = config["models"], config["engine"]
+    yield from offload_problems(models)
+    if models["offload"] and (engine["name"] == "direct" or engine.get("memory_mib")):
+        what = "direct" if engine["name"] == "direct" else f"engine.memory_mib={engine['memory_mib']:g}"
+        yield (
+            f"`engine`: expected checkpoint (with memory_mib 0) or reversible with models.offload={models['offload']}, "
+            f"got {what}: activations that are kept hold the network's weights on the device"
+        )
+
+
 def _shard(config: Config) -> Iterator[str]:
     shard = config["trainer"]["shard"]
     if shard != "auto":
@@ -245,6 +257,7 @@ _CHECKS: tuple[tuple[tuple[str, ...], Callable[[Config], Iterator[str]]], ...] =
     (("data.prompts",), _prompts),
     (("models.device", "trainer.devices", "trainer.num_nodes"), _devices),
     (("models.dtype", "models.vae_dtype", "trainer.precision"), _precision),
+    (("models.offload", "models.compile", "models.quantization", "engine"), engine_offload_problems),
     (("trainer.shard",), _shard),
     (("logger",), lambda config: logger_problems(config["logger"])),
 )

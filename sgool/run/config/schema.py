@@ -64,6 +64,7 @@ _MODELS: dict[str, Schema] = {
     "vae_tile_size": optional(integer(1)),
     "channels_last": flag(),
     "offload_text_encoders": flag(),
+    "offload": optional(choice("model")),
     "compile": either(flag(), choice("blocks")),
 }
 
@@ -85,6 +86,7 @@ _MODELS_DEFAULTS: dict[str, Any] = {
     **dict.fromkeys(("steps_offset", "timestep_spacing", "family", "call", "vae_tile_size")),
     **dict.fromkeys(LOADING),
     "offload_text_encoders": False,
+    "offload": None,
 }
 _DATA_DEFAULTS = {"phrases_column": None, "phrases": "rule"}
 

@@ -1,0 +1,88 @@
+"""The networks of a pipeline: a model that is loaded already, or once, and CLIPs that are shared by all calls."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from sgool.models.clip import ClipTower
+from sgool.models.families import family_of
+from sgool.models.networks import Networks
+from sgool.models.schedule import respaced
+
+#: CLIPs that are given as objects have names that begin so in the configuration.
+GIVEN = "given/"
+
+
+class PipelineNetworks(Networks):
+    """Keeps a model and the CLIPs, detectors and judges of all calls.
+
+    Args:
+        options: The configuration's ``models``.
+        pipeline: A loaded diffusers pipeline; None: ``options`` say what is loaded, at first use.
+        family: Family of the pipeline.
+        towers: CLIPs that are given as objects, by their names in the configuration.
+    """
+
+    def __init__(
+        self,
+        options: Mapping[str, Any],
+        pipeline: Any = None,
+        family: str | None = None,
+        towers: Mapping[str, ClipTower] | None = None,
+    ) -> None:
+        # The offset and the spacing of timesteps may change from call to call; see `for_call`.
+        super().__init__({**options, "steps_offset": None, "timestep_spacing": None})
+        self._pipeline, self._family = pipeline, family
+        self._towers = dict(towers or {})
+        self._made: Any = None
+        self._where: torch.device | None = None
+
+    @property
+    def model(self) -> Any:
+        """The model's family, with its own scheduler."""
+        if self._pipeline is None:
+            if self._made is None:
+                self._made = Networks(self._options, self._devices, self._given).models
+            return self._made
+        scheduler = getattr(self._pipeline, "scheduler", None)
+        # The user may have given the pipeline another scheduler since.
+        if self._made is None or getattr(self._made, "scheduler", None) is not scheduler:
+            self._made = family_of(self._pipeline, self._family, self._options.get("call"))
+        return self._made
+
+    def for_call(self, options: Mapping[str, Any]) -> Networks:
+        """Returns these networks for the ``models`` of a call, with its spacing of timesteps.
+
+        What one call loads is there for the next.
+        """
+        own = copy.copy(self)
+        family: Any = self.model
+        spacing = options.get("steps_offset"), options.get("timestep_spacing")
+        if spacing != (None, None) and getattr(family, "scheduler", None) is not None:
+            scheduler = respaced(family.scheduler, *spacing)
+            if scheduler is not family.scheduler:
+                family = copy.copy(family)
+                object.__setattr__(family, "scheduler", scheduler)  # some families are frozen dataclasses
+        if family.device != self._where:  # somebody has moved the pipeline
+            self._shared.clear()
+        self._where = own._where = family.device
+        vars(own).update(models=family, device=family.device)
+        return own
+
+    def clip(self, model: str, pretrained: str | None = None) -> ClipTower:
+        """Returns a CLIP, which is loaded once; one that was given as an object is that object."""
+        if model in self._towers:
+            return self._towers[model].to(self.device)
+        return super().clip(model, pretrained)
+
+    def to(self, device: torch.device) -> None:
+        """Moves the model; what else was loaded is loaded again, on that device, when it is needed."""
+        self._given = device
+        vars(self).pop("device", None)
+        moved = self._made if self._pipeline is None else self._pipeline
+        if moved is not None:
+            moved.to(device)
