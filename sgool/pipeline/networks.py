@@ -39,18 +39,22 @@ class PipelineNetworks(Networks):
         self._pipeline, self._family = pipeline, family
         self._towers = dict(towers or {})
         self._made: Any = None
+        self._parts: dict[str, Any] = {}  # what the pipeline had when the family was made
         self._where: torch.device | None = None
 
     @property
     def model(self) -> Any:
-        """The model's family, with its own scheduler."""
+        """The model's family, with its own scheduler; it is made anew where a part of the pipeline was exchanged."""
         if self._pipeline is None:
             if self._made is None:
                 self._made = Networks(self._options, self._devices, self._given).models
             return self._made
-        scheduler = getattr(self._pipeline, "scheduler", None)
-        # The user may have given the pipeline another scheduler since.
-        if self._made is None or getattr(self._made, "scheduler", None) is not scheduler:
+        parts = dict(self._pipeline.components)
+        # The user may have given the pipeline another scheduler or network since. Objects are compared, not their ids,
+        # which a new object may have from one that is gone.
+        same = parts.keys() == self._parts.keys() and all(part is self._parts[name] for name, part in parts.items())
+        if self._made is None or not same:
+            self._parts = parts
             self._made = family_of(self._pipeline, self._family, self._options.get("call"))
         return self._made
 

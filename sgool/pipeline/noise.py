@@ -32,9 +32,9 @@ def make_pairs(
     pipelines draw them: with one generator for all images at once, with a list for each image from its own. They are
     drawn in float32; a pipeline in half precision rounds the same numbers. The seed of an image, on which its crops,
     perturbations and further candidates depend, is the one that its generator was made with, plus its number among the
-    images of that generator. A generator that has drawn before gives a seed that follows from its present state, so that
-    two calls with one generator try different candidates. Latents without a generator give a seed that follows from
-    their numbers; where an image has those of an earlier one, it gets the next free seed.
+    images of that generator. A generator that has drawn before gives a seed that follows from its present state, so
+    that two calls with one generator try different candidates. Latents without a generator give a seed that follows
+    from their numbers; where an image has those of an earlier one, it gets the next free seed.
 
     Args:
         chain: The chain.

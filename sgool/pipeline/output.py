@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
@@ -126,7 +127,7 @@ def make_output(
         seeds=[result.pair.seed for result in results],
         results=list(results),
         errors=[result.error for result in results],
-        config=config,
+        config=copy.deepcopy(dict(config)),  # the pipeline keeps its own for the next call
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import warnings
 from collections.abc import Mapping, Sequence
@@ -13,6 +14,7 @@ from torch import Generator, Tensor
 
 from sgool.errors import ConfigError, SgoolError
 from sgool.methods.options import METHODS
+from sgool.objectives.build import taken_names
 from sgool.pipeline.arguments import Arguments, StepEnd
 from sgool.pipeline.callbacks import Bar, OnStepEnd, Results
 from sgool.pipeline.clips import Clips, checked_clips
@@ -29,7 +31,7 @@ from sgool.run.train import train
 #: Keys of `models` that a loaded model cannot change from call to call.
 _LOADED = (
     "path", "family", "call", "config", "variant", "components", "scheduler", "loras", "quantization", "dtype",
-    "vae_dtype", "vae_tile_size", "offload_text_encoders", "channels_last", "compile", "device",
+    "vae_dtype", "vae_tile_size", "offload", "offload_text_encoders", "channels_last", "compile", "device",
 )  # fmt: skip
 
 
@@ -242,12 +244,17 @@ class SGOOLPipeline:
         entry = config["method"][asked.method]
         if own := asked.method_overrides(entry, bool(METHODS.options(entry).optimizes)):
             config = self._composed([*own, *lines])
-        if changed := [key for key in _LOADED if config["models"][key] != self._start["models"][key]]:
-            where = "SGOOLPipeline.from_pretrained(..., overrides=[...])" if self.pipeline is None else "the pipeline"
-            raise ConfigError([f"`overrides`: models.{key} is set when the model is loaded; change it in {where}"
-                               for key in changed])  # fmt: skip
         if asked.replaces_objective:
             config = {**config, "objective": {**config["objective"], "terms": {}}}
+        where = "SGOOLPipeline.from_pretrained(..., overrides=[...])" if self.pipeline is None else "the pipeline"
+        problems = [
+            f"`overrides`: models.{key} is set when the model is loaded; change it in {where}"
+            for key in _LOADED
+            if config["models"][key] != self._start["models"][key]
+        ]
+        problems += taken_names(config["objective"]["terms"], asked.terms)
+        if problems:
+            raise ConfigError(problems)
         return config
 
     def _composed(self, lines: Sequence[str]) -> dict[str, Any]:
@@ -284,8 +291,8 @@ class SGOOLPipeline:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The configuration of a call without arguments, with all methods (docs/configuration.md)."""
-        return self._start
+        """The configuration of a call without arguments, with all methods (docs/configuration.md), as a copy."""
+        return copy.deepcopy(self._start)
 
     def __repr__(self) -> str:
         what = self._start["models"]["path"] if self.pipeline is None else type(self.pipeline).__name__

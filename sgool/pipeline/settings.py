@@ -18,7 +18,17 @@ from sgool.errors import ConfigError
 #: The configuration of real models that says nothing of a size.
 _BASE = "sd15"
 #: Keys of `models` that say how a model is loaded; a pipeline object is loaded already.
-_LOADING = ("config", "variant", "components", "scheduler", "loras", "quantization", "vae_dtype", "vae_tile_size")
+_LOADING = (
+    "config",
+    "variant",
+    "components",
+    "scheduler",
+    "loras",
+    "quantization",
+    "vae_dtype",
+    "vae_tile_size",
+    "offload",
+)
 _OFF = ("offload_text_encoders", "channels_last", "compile")
 _NULL = "null"
 _NUMBERS = ("num_inference_steps", "guidance_scale")

@@ -1,0 +1,73 @@
+"""What a pipeline keeps from call to call, and what a user may change between them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from sgool import SGOOLPipeline
+from sgool.errors import ConfigError
+from sgool.models.networks import Networks
+from sgool.objectives import Color
+from sgool.objectives.build import build_objective
+from tests.pipeline.conftest import quiet, seeded
+from tests.tiny_families import tiny_family
+
+PROMPT = "a red cat"
+SIZE: dict[str, Any] = {"height": 16, "width": 16, "num_inference_steps": 2}
+
+
+@pytest.mark.parametrize("name", ["unet", "text_encoder", "vae"])
+def test_a_network_that_is_exchanged_later(name: str) -> None:
+    pipeline, other = tiny_family("sd"), tiny_family("sd", seed=1)
+    pipe = quiet(SGOOLPipeline(pipeline, judges=False))
+
+    def made() -> Tensor:
+        images: Tensor = pipe(PROMPT, method="vanilla", generator=seeded(4), output_type="pt", **SIZE).images
+        return images
+
+    first = made()
+    assert torch.equal(made(), first)
+    setattr(pipeline, name, getattr(other, name))
+    second = made()
+    assert float((first - second).abs().max()) > 0.01
+    theirs = pipeline(PROMPT, generator=seeded(4), output_type="pt", **SIZE).images
+    assert float((second - theirs).abs().max()) <= 0.5 / 255 + 1e-5  # 8 bits
+
+
+def test_configurations_that_are_handed_out_are_copies(tiny: SGOOLPipeline) -> None:
+    asked: dict[str, Any] = {"method": "vanilla", **SIZE}
+    result = tiny(PROMPT, generator=seeded(1), **asked)
+    result.config["sampler"]["num_inference_steps"] = 7
+    tiny.settings["models"]["dtype"] = "float16"
+    assert tiny.settings["models"]["dtype"] == "float32"
+    again = tiny(PROMPT, generator=seeded(1), **asked)
+    assert again.config["sampler"]["num_inference_steps"] == 2
+
+
+def test_a_function_with_the_name_of_a_configured_term(tiny: SGOOLPipeline) -> None:
+    def text_alignment(images: Tensor) -> Tensor:
+        return images.mean(dim=(1, 2, 3))
+
+    asked: dict[str, Any] = {"method": "doodl", "num_optimization_steps": 1, **SIZE}
+    with pytest.raises(ConfigError) as raised:
+        tiny(PROMPT, objective=["text_alignment", text_alignment], overrides=["models.dtype=float16"], **asked)
+    assert len(raised.value.problems) == 2
+    assert "the configuration has a term named 'text_alignment' already; give the function" in str(raised.value)
+    # Alone it replaces nothing, since the configuration's objective is left out.
+    assert "text_alignment" in tiny(PROMPT, objective=text_alignment, **asked).history
+
+
+def test_an_objective_refuses_further_terms_by_a_name_it_has(tiny: SGOOLPipeline) -> None:
+    options = {"terms": {"red": {"type": "color", "rgb": [1, 0, 0], "weight": 1}}, "crops": {}}
+    with pytest.raises(ConfigError, match="has a term named 'red' already"):
+        build_objective(options, Networks(tiny.settings["models"]), further={"red": (Color(rgb=(0.0, 1.0, 0.0)), 1.0)})
+
+
+def test_offload_is_set_when_the_model_is_loaded(tiny: SGOOLPipeline) -> None:
+    with pytest.raises(ConfigError, match=r"`overrides`: models.offload is set when the model is loaded"):
+        tiny(PROMPT, method="vanilla", overrides=["models.offload=model"])
+    assert tiny.settings["models"]["offload"] is None
