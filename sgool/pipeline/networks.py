@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -76,6 +77,24 @@ class PipelineNetworks(Networks):
         self._where = own._where = family.device
         vars(own).update(models=family, device=family.device)
         return own
+
+    @contextmanager
+    def upcast_autoencoder(self) -> Iterator[None]:
+        """Has SDXL's autoencoder in float32 meanwhile, where it is in float16 and its configuration says so.
+
+        `StableDiffusionXLPipeline` does so too while it decodes (``vae.config.force_upcast``), since the numbers of
+        that autoencoder overflow in float16. Each weight of float16 is one of float32, so that the pipeline has the
+        same weights afterwards. Only a pipeline object is meant; a model that is loaded has ``models.vae_dtype``.
+        """
+        vae = getattr(self._pipeline, "vae", None) if self._family == "sdxl" else None
+        if vae is None or vae.dtype != torch.float16 or not getattr(vae.config, "force_upcast", False):
+            yield
+            return
+        vae.to(torch.float32)
+        try:
+            yield
+        finally:
+            vae.to(torch.float16)
 
     def clip(self, model: str, pretrained: str | None = None) -> ClipTower:
         """Returns a CLIP, which is loaded once; one that was given as an object is that object."""

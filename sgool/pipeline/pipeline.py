@@ -17,6 +17,7 @@ from sgool.methods.options import METHODS
 from sgool.objectives.build import taken_names
 from sgool.pipeline.arguments import Arguments, StepEnd
 from sgool.pipeline.callbacks import Bar, OnStepEnd, Results
+from sgool.pipeline.checks import changed_models, unreachable_latents
 from sgool.pipeline.clips import Clips, checked_clips
 from sgool.pipeline.finish import check_results, denoised_latents
 from sgool.pipeline.networks import PipelineNetworks
@@ -28,12 +29,6 @@ from sgool.run.config import load_config, to_plain
 from sgool.run.parts import Given, Parts
 from sgool.run.train import train
 
-#: Keys of `models` that a loaded model cannot change from call to call.
-_LOADED = (
-    "path", "family", "call", "config", "variant", "components", "scheduler", "loras", "quantization", "dtype",
-    "vae_dtype", "vae_tile_size", "offload", "offload_text_encoders", "channels_last", "compile", "device",
-)  # fmt: skip
-
 
 class SGOOLPipeline:
     """A text-to-image pipeline that optimises its first latents, called like a pipeline of diffusers.
@@ -43,7 +38,8 @@ class SGOOLPipeline:
 
     Args:
         pipeline: A loaded diffusers pipeline of a class that a family is for (docs/models.md). Its safety checker, if
-            any, is not run. `from_pretrained` takes a name, a folder or a hub id instead.
+            any, is not run. SDXL's autoencoder is in float32 during a call if it is in float16 and its
+            ``force_upcast`` is set, as in diffusers. `from_pretrained` takes a name, a folder or a hub id instead.
         models: Name of the configuration whose settings are taken (configs/models); None: the one that fits the name
             that the pipeline was loaded from, else the defaults of the pipeline's ``__call__`` with its own scheduler.
         family: Name of the model's family; None: that of the pipeline's class. "replay" takes any pipeline.
@@ -207,7 +203,8 @@ class SGOOLPipeline:
         asked = Arguments(**{name: value for name, value in given.items() if name not in ("self", "return_dict")})
         config = self._config(asked)
         try:
-            output = self._run(asked, config, self._parts(config, asked))
+            with self._networks.upcast_autoencoder():
+                output = self._run(asked, config, self._parts(config, asked))
         except SgoolError as error:
             self._clips.explain(error)
             raise
@@ -246,13 +243,9 @@ class SGOOLPipeline:
             config = self._composed([*own, *lines])
         if asked.replaces_objective:
             config = {**config, "objective": {**config["objective"], "terms": {}}}
-        where = "SGOOLPipeline.from_pretrained(..., overrides=[...])" if self.pipeline is None else "the pipeline"
-        problems = [
-            f"`overrides`: models.{key} is set when the model is loaded; change it in {where}"
-            for key in _LOADED
-            if config["models"][key] != self._start["models"][key]
-        ]
+        problems = changed_models(config, self._start, self.pipeline is not None)
         problems += taken_names(config["objective"]["terms"], asked.terms)
+        problems += unreachable_latents(config, asked.method, asked.output_type)
         if problems:
             raise ConfigError(problems)
         return config

@@ -71,3 +71,43 @@ def test_offload_is_set_when_the_model_is_loaded(tiny: SGOOLPipeline) -> None:
     with pytest.raises(ConfigError, match=r"`overrides`: models.offload is set when the model is loaded"):
         tiny(PROMPT, method="vanilla", overrides=["models.offload=model"])
     assert tiny.settings["models"]["offload"] is None
+
+
+@pytest.mark.parametrize(
+    ("name", "force", "expected"),
+    [
+        ("sdxl", True, torch.float32),
+        ("sdxl", False, torch.float16),
+        ("sd", True, torch.float16),
+    ],
+)
+def test_the_autoencoder_of_sdxl_is_upcast_during_a_call(name: str, force: bool, expected: torch.dtype) -> None:
+    """As in diffusers: its pipeline of SDXL looks at `force_upcast`, that of Stable Diffusion does not."""
+    pipeline = tiny_family(name).to(torch.float16)
+    pipeline.vae.register_to_config(force_upcast=force)
+    weights = pipeline.vae.decoder.conv_in.weight.clone()
+    pipe, seen = quiet(SGOOLPipeline(pipeline, judges=False)), []
+
+    def dark(images: Tensor) -> Tensor:
+        seen.append(pipeline.vae.dtype)
+        return images.mean(dim=(1, 2, 3))
+
+    asked: dict[str, Any] = {"method": "doodl", "num_optimization_steps": 1, "objective": dark, **SIZE}
+    pipe(PROMPT, generator=seeded(4), **asked)
+    assert set(seen) == {expected}
+    # The pipeline's own call works as before: with an autoencoder left in float32 it fails.
+    assert pipeline.vae.dtype == torch.float16 and torch.equal(pipeline.vae.decoder.conv_in.weight, weights)
+    assert pipeline(PROMPT, generator=seeded(4), output_type="pt", **SIZE).images.isfinite().all()
+    with pytest.raises(ConfigError, match="`prompt`: expected"):
+        pipe([], method="vanilla")
+    assert pipeline.vae.dtype == torch.float16
+
+
+@pytest.mark.parametrize("method", ["clip_guidance", "fk_steering"])
+def test_no_first_latents_lead_to_what_is_changed_between_steps(method: str, tiny: SGOOLPipeline) -> None:
+    asked: dict[str, Any] = {"generator": seeded(1), "sampler": "ddim", **SIZE}
+    with pytest.raises(ConfigError, match=f"`output_type`: .* {method} acts between denoising steps"):
+        tiny(PROMPT, method=method, output_type="latent", **asked)
+    result = tiny(PROMPT, method=method, output_type="pt", **asked)
+    again = tiny(PROMPT, method="vanilla", latents=result.latents, output_type="pt", sampler="ddim", **SIZE)
+    assert not torch.equal(result.images, again.images)
