@@ -19,11 +19,11 @@ from sgool.pipeline.arguments import Arguments, StepEnd
 from sgool.pipeline.callbacks import Bar, OnStepEnd, Results
 from sgool.pipeline.checks import changed_models, unreachable_latents
 from sgool.pipeline.clips import Clips, checked_clips
-from sgool.pipeline.finish import check_results, denoised_latents
+from sgool.pipeline.finish import check_results, denoised_latents, explained_memory
 from sgool.pipeline.networks import PipelineNetworks
 from sgool.pipeline.noise import make_pairs
 from sgool.pipeline.output import SGOOLPipelineOutput, make_output
-from sgool.pipeline.settings import Settings, as_hydra, described, joined, of_path, of_pipeline, together
+from sgool.pipeline.settings import Settings, as_hydra, described, joined, of_loading, of_path, of_pipeline, together
 from sgool.prompts.datamodule import PromptDataModule
 from sgool.run.config import load_config, to_plain
 from sgool.run.parts import Given, Parts
@@ -95,6 +95,8 @@ class SGOOLPipeline:
         models: str | None = None,
         device: str | torch.device | None = None,
         dtype: torch.dtype | None = None,
+        torch_dtype: torch.dtype | None = None,
+        variant: str | None = None,
         guide: Any = None,
         judges: Mapping[str, Any] | Literal[False] | None = None,
         overrides: Sequence[str] = (),
@@ -109,6 +111,8 @@ class SGOOLPipeline:
                 pipeline's own defaults.
             device: "cpu", "mps", "cuda" or "cuda:1"; None: an accelerator if there is one.
             dtype: Data type of the weights; None: the configuration's.
+            torch_dtype: diffusers' older name for ``dtype``.
+            variant: Variant of the weights' files, such as "fp16"; None: the configuration's.
             guide: As for the class.
             judges: As for the class.
             overrides: Further settings, also of how the model is loaded: ``["models.vae_tile_size=512"]``.
@@ -119,12 +123,10 @@ class SGOOLPipeline:
         """
         own_dir = None if config_dir is None else Path(config_dir)
         clips, problems = checked_clips(guide, judges)
-        settings = together(problems, lambda: of_path(os.fspath(path), models, own_dir))
-        more = list(overrides)
-        more += [] if device is None else [f"models.device={torch.device(device)}"]
-        more += [] if dtype is None else [f"models.dtype={str(dtype).removeprefix('torch.')}"]
+        more, wrong = of_loading(device and torch.device(device), dtype, torch_dtype, variant)
+        settings = together([*problems, *wrong], lambda: of_path(os.fspath(path), models, own_dir))
         made = cls.__new__(cls)
-        made._set(settings, clips, own_dir, more, None)
+        made._set(settings, clips, own_dir, [*overrides, *more], None)
         return made
 
     def _set(self, settings: Settings, clips: Clips, config_dir: Path | None, more: list[str], pipeline: Any) -> None:
@@ -220,12 +222,14 @@ class SGOOLPipeline:
         names = [names] if isinstance(names, str) else list(names or ())
         told = [OnStepEnd(self, asked.callback_on_step_end, names)] if asked.callback_on_step_end else []
         data = PromptDataModule(pairs, pairs_per_fit=config["trainer"]["pairs_per_fit"])
-        try:
-            train(module, data, callbacks=[*rules, kept, bar, *told], logger=False, **parts.trainer_options())
-        finally:
-            bar.close()
-        check_results(kept.results)
-        denoised = denoised_latents(parts, kept.results) if asked.output_type == "latent" else None
+        with explained_memory(min(data.pairs_per_fit, len(pairs))):
+            try:
+                train(module, data, callbacks=[*rules, kept, bar, *told], logger=False, **parts.trainer_options())
+            finally:
+                bar.close()
+            check_results(kept.results)
+            latent = asked.output_type == "latent"
+            denoised = denoised_latents(parts, kept.results, data.pairs_per_fit) if latent else None
         return make_output(kept.results, config, asked.output_type, denoised)
 
     def _parts(self, config: dict[str, Any], asked: Arguments) -> Parts:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sgool import SGOOLPipeline
-from sgool.errors import ConfigError
+from sgool.errors import ConfigError, SgoolError
 from sgool.models.networks import Networks
 from sgool.objectives import Color
 from sgool.objectives.build import build_objective
@@ -111,3 +111,38 @@ def test_no_first_latents_lead_to_what_is_changed_between_steps(method: str, tin
     result = tiny(PROMPT, method=method, output_type="pt", **asked)
     again = tiny(PROMPT, method="vanilla", latents=result.latents, output_type="pt", sampler="ddim", **SIZE)
     assert not torch.equal(result.images, again.images)
+
+
+def test_latents_are_denoised_as_many_at_once_as_were_optimised(tiny: SGOOLPipeline) -> None:
+    asked: dict[str, Any] = {"method": "vanilla", "output_type": "latent", "guidance_scale": 1.0, **SIZE}
+    sizes: list[int] = []
+    hook = tiny.pipeline.unet.register_forward_pre_hook(lambda _, args: sizes.append(len(args[0])))
+    try:
+        together = tiny([PROMPT, "trees", "a dog"], generator=seeded(1), **asked)
+        assert max(sizes) == 3
+        sizes.clear()
+        few = ["trainer.pairs_per_fit=2"]
+        apart = tiny([PROMPT, "trees", "a dog"], generator=seeded(1), overrides=few, **asked)
+    finally:
+        hook.remove()
+    assert set(sizes) == {1, 2}
+    for ours, theirs in ((apart.images, together.images), (apart.initial_images, together.initial_images)):
+        assert float((ours - theirs).abs().max()) <= 1e-5 * float(theirs.abs().max())  # float32
+    assert not torch.equal(apart.images[0], apart.images[2])
+
+
+def test_memory_that_runs_out(tiny: SGOOLPipeline) -> None:
+    def full(*_: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    asked: dict[str, Any] = {"method": "doodl", "num_optimization_steps": 1, "callback_on_step_end": full, **SIZE}
+    with pytest.raises(SgoolError, match=r'out of memory with 2 images .*overrides=\["trainer.pairs_per_fit=1"\]'):
+        tiny([PROMPT, "trees"], **asked)
+    with pytest.raises(SgoolError, match=r'with 1 image side by side. Use overrides=\["engine=checkpoint"') as raised:
+        tiny([PROMPT, "trees"], overrides=["trainer.pairs_per_fit=1"], **asked)
+    assert isinstance(raised.value.__cause__, torch.OutOfMemoryError)
+
+
+def test_particles_are_no_candidates(tiny: SGOOLPipeline) -> None:
+    with pytest.raises(ConfigError, match=r'has particles; .* overrides=\["method.fk_steering.particles=3"\]'):
+        tiny(PROMPT, method="fk_steering", candidates=3, sampler="ddim", **SIZE)
