@@ -60,7 +60,10 @@ def mend_of_overflow(chain: Chain) -> str:
     half, vae_half = chain.dtype == torch.float16, chain.family.vae_dtype == torch.float16
     if vae_half:
         key = "models.dtype" if half else "models.vae_dtype"
-        alone = "models.vae_dtype=float32 (the autoencoder alone, as diffusers does for `force_upcast`)"
+        alone = (
+            "models.vae_dtype=float32 or, of a pipeline that you have loaded yourself, pipe.vae.to(torch.float32) "
+            "(the autoencoder alone, as diffusers does for `force_upcast`)"
+        )
         others = ", models.dtype=bfloat16 or models.dtype=float32" if half else ""
         return f": with {key}=float16 the numbers of a network may overflow. Use {alone}{others}"
     if half:

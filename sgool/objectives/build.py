@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -34,10 +34,11 @@ def build_objective(
         further: Name -> term and weight, of terms that are made already.
 
     Raises:
-        ConfigError: Files are missing; it lists all of them, before any network loads.
+        ConfigError: Files are missing, or a further term has the name of another; it lists all problems, before any
+            network loads.
         SgoolError: A network's files, or a user's own class or function, have a problem.
     """
-    _check_files(options["terms"])
+    _check_files(options["terms"], taken_names(options["terms"], further))
     terms = {name: build_term(name, term, networks) for name, term in options["terms"].items()}
     weights = {name: float(term["weight"]) for name, term in options["terms"].items()}
     terms |= {name: term for name, (term, _) in further.items()}
@@ -60,7 +61,18 @@ def build_term(name: str, options: Options, networks: Networks) -> Term:
     return TERMS.build(options["type"], settings, f"objective.terms.{name}", offered)
 
 
-def _check_files(terms: Mapping[str, Options]) -> None:
-    problems = [text for name, term in terms.items() for text in TERMS.problems(term, f"objective.terms.{name}", {})]
+def taken_names(configured: Mapping[str, Options], further: Mapping[str, tuple[Term, float]]) -> list[str]:
+    """Returns what is wrong with the names of further terms: one that a configured term has would replace that term."""
+    return [
+        f"`objective`: the configuration has a term named {name!r} already; give the function or term another name, or "
+        f"leave out the objective of the configuration that has {name!r}"
+        for name in further
+        if name in configured
+    ]
+
+
+def _check_files(terms: Mapping[str, Options], found: Sequence[str] = ()) -> None:
+    problems = list(found)
+    problems += [text for name, term in terms.items() for text in TERMS.problems(term, f"objective.terms.{name}", {})]
     if problems:
         raise ConfigError(problems)

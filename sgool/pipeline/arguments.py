@@ -203,6 +203,11 @@ class Arguments:
         elif self.candidates is not None and optimizes:
             own = {"candidates": self.candidates, "search_share": "null"}
             lines += [f"++{where}.optimization.{key}={value}" for key, value in own.items()]
+        elif self.candidates is not None and "particles" in entry:
+            problems.append(
+                f"`candidates`: expected None, since {self.method} has particles; their number is set by "
+                f'overrides=["{where}.particles={self.candidates}"]'
+            )
         elif self.candidates is not None:
             problems.append(f"`candidates`: expected None, since {self.method} tries no candidates")
         if self.num_optimization_steps is not None and optimizes:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -39,18 +40,22 @@ class PipelineNetworks(Networks):
         self._pipeline, self._family = pipeline, family
         self._towers = dict(towers or {})
         self._made: Any = None
+        self._parts: dict[str, Any] = {}  # what the pipeline had when the family was made
         self._where: torch.device | None = None
 
     @property
     def model(self) -> Any:
-        """The model's family, with its own scheduler."""
+        """The model's family, with its own scheduler; it is made anew where a part of the pipeline was exchanged."""
         if self._pipeline is None:
             if self._made is None:
                 self._made = Networks(self._options, self._devices, self._given).models
             return self._made
-        scheduler = getattr(self._pipeline, "scheduler", None)
-        # The user may have given the pipeline another scheduler since.
-        if self._made is None or getattr(self._made, "scheduler", None) is not scheduler:
+        parts = dict(self._pipeline.components)
+        # The user may have given the pipeline another scheduler or network since. Objects are compared, not their ids,
+        # which a new object may have from one that is gone.
+        same = parts.keys() == self._parts.keys() and all(part is self._parts[name] for name, part in parts.items())
+        if self._made is None or not same:
+            self._parts = parts
             self._made = family_of(self._pipeline, self._family, self._options.get("call"))
         return self._made
 
@@ -72,6 +77,24 @@ class PipelineNetworks(Networks):
         self._where = own._where = family.device
         vars(own).update(models=family, device=family.device)
         return own
+
+    @contextmanager
+    def upcast_autoencoder(self) -> Iterator[None]:
+        """Has SDXL's autoencoder in float32 meanwhile, where it is in float16 and its configuration says so.
+
+        `StableDiffusionXLPipeline` does so too while it decodes (``vae.config.force_upcast``), since the numbers of
+        that autoencoder overflow in float16. Each weight of float16 is one of float32, so that the pipeline has the
+        same weights afterwards. Only a pipeline object is meant; a model that is loaded has ``models.vae_dtype``.
+        """
+        vae = getattr(self._pipeline, "vae", None) if self._family == "sdxl" else None
+        if vae is None or vae.dtype != torch.float16 or not getattr(vae.config, "force_upcast", False):
+            yield
+            return
+        vae.to(torch.float32)
+        try:
+            yield
+        finally:
+            vae.to(torch.float16)
 
     def clip(self, model: str, pretrained: str | None = None) -> ClipTower:
         """Returns a CLIP, which is loaded once; one that was given as an object is that object."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 
 import torch
@@ -13,6 +14,8 @@ from sgool.types import PromptSeed, Start
 
 #: Seeds of pairs are below this number, as those of the command line.
 _SEEDS = 2**63
+#: Seeds that are drawn or hashed are below this number.
+_DRAWN = 2**32
 _DATASET = "prompts"
 
 
@@ -29,7 +32,9 @@ def make_pairs(
     pipelines draw them: with one generator for all images at once, with a list for each image from its own. They are
     drawn in float32; a pipeline in half precision rounds the same numbers. The seed of an image, on which its crops,
     perturbations and further candidates depend, is the one that its generator was made with, plus its number among the
-    images of that generator.
+    images of that generator. A generator that has drawn before gives a seed that follows from its present state, so
+    that two calls with one generator try different candidates. Latents without a generator give a seed that follows
+    from their numbers; where an image has those of an earlier one, it gets the next free seed.
 
     Args:
         chain: The chain.
@@ -42,10 +47,10 @@ def make_pairs(
         ConfigError: The latents have another shape, or are not finite.
     """
     number = len(prompts)
-    seeds = _seeds(number, generator, latents)
+    given = None if latents is None else _given(chain, latents, number)
+    seeds = _seeds(number, generator, given)  # before anything is drawn: a generator's seed depends on its state
     starts: list[Start | None] = [None] * number
-    if latents is not None:
-        given = _given(chain, latents, number)
+    if given is not None:
         noises = _noises(chain, number, generator) if generator is not None else None
         starts = [_start(given[i], noises, i) for i in range(number)]
     elif generator is not None:
@@ -64,14 +69,34 @@ def _start(latents: Tensor, noises: Tensor | None, index: int) -> Start:
     return Start(latents, noises=None if noises is None else noises[:, index], is_noise=True)
 
 
-def _seeds(number: int, generator: Generator | Sequence[Generator] | None, latents: Tensor | None) -> list[int]:
+def _seeds(number: int, generator: Generator | Sequence[Generator] | None, given: Tensor | None) -> list[int]:
     if isinstance(generator, Generator):
-        return [(generator.initial_seed() + index) % _SEEDS for index in range(number)]
+        first = _seed_of(generator)
+        return [(first + index) % _SEEDS for index in range(number)]
     if generator is not None:
-        return [own.initial_seed() % _SEEDS for own in generator]
-    if latents is not None:
-        return list(range(number))
-    return [int(torch.randint(2**32, ())) for _ in range(number)]
+        return [_seed_of(own) % _SEEDS for own in generator]
+    if given is None:
+        return [int(torch.randint(_DRAWN, ())) for _ in range(number)]
+    seeds: list[int] = []
+    for own in given:
+        seed = _hashed(own.float())
+        while seed in seeds:  # the same latents twice are two searches
+            seed += 1
+        seeds.append(seed)
+    return seeds
+
+
+def _seed_of(generator: Generator) -> int:
+    """Returns the seed that a generator was made with; once it has drawn, a number that follows from its state."""
+    seed, state = generator.initial_seed(), generator.get_state()
+    if torch.equal(state, Generator(generator.device).manual_seed(seed).get_state()):
+        return seed
+    return _hashed(state)
+
+
+def _hashed(numbers: Tensor) -> int:
+    digest = hashlib.sha256(numbers.cpu().contiguous().numpy().tobytes()).digest()
+    return int.from_bytes(digest[:8], "big") % _DRAWN
 
 
 def _draw(chain: Chain, number: int, generator: Generator | Sequence[Generator]) -> Tensor:

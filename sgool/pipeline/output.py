@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
@@ -29,13 +30,16 @@ class SGOOLPipelineOutput:
     Attributes:
         images: The N kept images, in the order of the prompts: PIL images; with ``output_type`` "np" an array
             (N, H, W, 3), with "pt" a tensor (N, 3, H, W), both in [0, 1] with the values of 8-bit pixels; with "latent"
-            denoised latents (N, C, h, w), as the autoencoder takes them. A video is a list of PIL images, or has a
-            dimension F after N.
+            denoised latents (N, C, h, w), as the autoencoder takes them (not with clip_guidance and fk_steering). A
+            video is a list of PIL images, or has a dimension F after N.
         initial_images: The images of the first latents, in the same form.
         history: One row an image and update: ``image`` (its number), ``prompt``, ``update``, ``loss``, ``selection``,
             each term, ... as in a run's ``history.csv``.
         saliency: Of each kept image the saliency map (H, W) in [0, 1], float32, or None where the method has none.
-        latents: First latents (N, C, h, w) that lead to the kept images; ``latents=`` of a later call takes them.
+        latents: First latents (N, C, h, w) of the kept images; ``latents=`` of a later call takes them. They alone
+            lead to the images, so that ``method="vanilla"`` makes those again, but for the methods that act between
+            denoising steps: with clip_guidance they are the initial ones, with fk_steering those of the particle that
+            the image came from.
         initial_latents: First latents (N, C, h, w) of the initial images.
         latent_streams: All streams (S, N, C, h, w) of ``latents``: EDICT has two.
         metrics: Of each image the judges' scores by name (``judge/clip_score``), and those of the initial image with
@@ -126,7 +130,7 @@ def make_output(
         seeds=[result.pair.seed for result in results],
         results=list(results),
         errors=[result.error for result in results],
-        config=config,
+        config=copy.deepcopy(dict(config)),  # the pipeline keeps its own for the next call
     )
 
 

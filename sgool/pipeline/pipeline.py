@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import warnings
 from collections.abc import Mapping, Sequence
@@ -13,24 +14,20 @@ from torch import Generator, Tensor
 
 from sgool.errors import ConfigError, SgoolError
 from sgool.methods.options import METHODS
+from sgool.objectives.build import taken_names
 from sgool.pipeline.arguments import Arguments, StepEnd
 from sgool.pipeline.callbacks import Bar, OnStepEnd, Results
+from sgool.pipeline.checks import changed_models, unreachable_latents
 from sgool.pipeline.clips import Clips, checked_clips
-from sgool.pipeline.finish import check_results, denoised_latents
+from sgool.pipeline.finish import check_results, denoised_latents, explained_memory
 from sgool.pipeline.networks import PipelineNetworks
 from sgool.pipeline.noise import make_pairs
 from sgool.pipeline.output import SGOOLPipelineOutput, make_output
-from sgool.pipeline.settings import Settings, as_hydra, described, joined, of_path, of_pipeline, together
+from sgool.pipeline.settings import Settings, as_hydra, described, joined, of_loading, of_path, of_pipeline, together
 from sgool.prompts.datamodule import PromptDataModule
 from sgool.run.config import load_config, to_plain
 from sgool.run.parts import Given, Parts
 from sgool.run.train import train
-
-#: Keys of `models` that a loaded model cannot change from call to call.
-_LOADED = (
-    "path", "family", "call", "config", "variant", "components", "scheduler", "loras", "quantization", "dtype",
-    "vae_dtype", "vae_tile_size", "offload_text_encoders", "channels_last", "compile", "device",
-)  # fmt: skip
 
 
 class SGOOLPipeline:
@@ -41,7 +38,8 @@ class SGOOLPipeline:
 
     Args:
         pipeline: A loaded diffusers pipeline of a class that a family is for (docs/models.md). Its safety checker, if
-            any, is not run. `from_pretrained` takes a name, a folder or a hub id instead.
+            any, is not run. SDXL's autoencoder is in float32 during a call if it is in float16 and its
+            ``force_upcast`` is set, as in diffusers. `from_pretrained` takes a name, a folder or a hub id instead.
         models: Name of the configuration whose settings are taken (configs/models); None: the one that fits the name
             that the pipeline was loaded from, else the defaults of the pipeline's ``__call__`` with its own scheduler.
         family: Name of the model's family; None: that of the pipeline's class. "replay" takes any pipeline.
@@ -97,6 +95,8 @@ class SGOOLPipeline:
         models: str | None = None,
         device: str | torch.device | None = None,
         dtype: torch.dtype | None = None,
+        torch_dtype: torch.dtype | None = None,
+        variant: str | None = None,
         guide: Any = None,
         judges: Mapping[str, Any] | Literal[False] | None = None,
         overrides: Sequence[str] = (),
@@ -111,6 +111,8 @@ class SGOOLPipeline:
                 pipeline's own defaults.
             device: "cpu", "mps", "cuda" or "cuda:1"; None: an accelerator if there is one.
             dtype: Data type of the weights; None: the configuration's.
+            torch_dtype: diffusers' older name for ``dtype``.
+            variant: Variant of the weights' files, such as "fp16"; None: the configuration's.
             guide: As for the class.
             judges: As for the class.
             overrides: Further settings, also of how the model is loaded: ``["models.vae_tile_size=512"]``.
@@ -121,12 +123,10 @@ class SGOOLPipeline:
         """
         own_dir = None if config_dir is None else Path(config_dir)
         clips, problems = checked_clips(guide, judges)
-        settings = together(problems, lambda: of_path(os.fspath(path), models, own_dir))
-        more = list(overrides)
-        more += [] if device is None else [f"models.device={torch.device(device)}"]
-        more += [] if dtype is None else [f"models.dtype={str(dtype).removeprefix('torch.')}"]
+        more, wrong = of_loading(device and torch.device(device), dtype, torch_dtype, variant)
+        settings = together([*problems, *wrong], lambda: of_path(os.fspath(path), models, own_dir))
         made = cls.__new__(cls)
-        made._set(settings, clips, own_dir, more, None)
+        made._set(settings, clips, own_dir, [*overrides, *more], None)
         return made
 
     def _set(self, settings: Settings, clips: Clips, config_dir: Path | None, more: list[str], pipeline: Any) -> None:
@@ -205,7 +205,8 @@ class SGOOLPipeline:
         asked = Arguments(**{name: value for name, value in given.items() if name not in ("self", "return_dict")})
         config = self._config(asked)
         try:
-            output = self._run(asked, config, self._parts(config, asked))
+            with self._networks.upcast_autoencoder():
+                output = self._run(asked, config, self._parts(config, asked))
         except SgoolError as error:
             self._clips.explain(error)
             raise
@@ -221,12 +222,14 @@ class SGOOLPipeline:
         names = [names] if isinstance(names, str) else list(names or ())
         told = [OnStepEnd(self, asked.callback_on_step_end, names)] if asked.callback_on_step_end else []
         data = PromptDataModule(pairs, pairs_per_fit=config["trainer"]["pairs_per_fit"])
-        try:
-            train(module, data, callbacks=[*rules, kept, bar, *told], logger=False, **parts.trainer_options())
-        finally:
-            bar.close()
-        check_results(kept.results)
-        denoised = denoised_latents(parts, kept.results) if asked.output_type == "latent" else None
+        with explained_memory(min(data.pairs_per_fit, len(pairs))):
+            try:
+                train(module, data, callbacks=[*rules, kept, bar, *told], logger=False, **parts.trainer_options())
+            finally:
+                bar.close()
+            check_results(kept.results)
+            latent = asked.output_type == "latent"
+            denoised = denoised_latents(parts, kept.results, data.pairs_per_fit) if latent else None
         return make_output(kept.results, config, asked.output_type, denoised)
 
     def _parts(self, config: dict[str, Any], asked: Arguments) -> Parts:
@@ -242,12 +245,13 @@ class SGOOLPipeline:
         entry = config["method"][asked.method]
         if own := asked.method_overrides(entry, bool(METHODS.options(entry).optimizes)):
             config = self._composed([*own, *lines])
-        if changed := [key for key in _LOADED if config["models"][key] != self._start["models"][key]]:
-            where = "SGOOLPipeline.from_pretrained(..., overrides=[...])" if self.pipeline is None else "the pipeline"
-            raise ConfigError([f"`overrides`: models.{key} is set when the model is loaded; change it in {where}"
-                               for key in changed])  # fmt: skip
         if asked.replaces_objective:
             config = {**config, "objective": {**config["objective"], "terms": {}}}
+        problems = changed_models(config, self._start, self.pipeline is not None)
+        problems += taken_names(config["objective"]["terms"], asked.terms)
+        problems += unreachable_latents(config, asked.method, asked.output_type)
+        if problems:
+            raise ConfigError(problems)
         return config
 
     def _composed(self, lines: Sequence[str]) -> dict[str, Any]:
@@ -284,8 +288,8 @@ class SGOOLPipeline:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The configuration of a call without arguments, with all methods (docs/configuration.md)."""
-        return self._start
+        """The configuration of a call without arguments, with all methods (docs/configuration.md), as a copy."""
+        return copy.deepcopy(self._start)
 
     def __repr__(self) -> str:
         what = self._start["models"]["path"] if self.pipeline is None else type(self.pipeline).__name__

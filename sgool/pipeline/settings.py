@@ -18,7 +18,9 @@ from sgool.errors import ConfigError
 #: The configuration of real models that says nothing of a size.
 _BASE = "sd15"
 #: Keys of `models` that say how a model is loaded; a pipeline object is loaded already.
-_LOADING = ("config", "variant", "components", "scheduler", "loras", "quantization", "vae_dtype", "vae_tile_size")
+_LOADING = (
+    "config", "variant", "components", "scheduler", "loras", "quantization", "vae_dtype", "vae_tile_size", "offload",
+)  # fmt: skip
 _OFF = ("offload_text_encoders", "channels_last", "compile")
 _NULL = "null"
 _NUMBERS = ("num_inference_steps", "guidance_scale")
@@ -204,6 +206,20 @@ def _agreement(own: Mapping[str, Any], pipeline: Any) -> int:
         # A scheduler alone does not make another model: SDXL-Turbo runs with several.
         return points if not own.get("components") else -1
     return points + 1
+
+
+def of_loading(device: Any, dtype: Any, torch_dtype: Any, variant: str | None) -> tuple[list[str], list[str]]:
+    """Returns overrides for the arguments of `from_pretrained` that say how a model is loaded, and their problems."""
+    problems = []
+    if dtype is not None and torch_dtype is not None:
+        problems.append(f"`torch_dtype`: expected None where `dtype` is given, got {torch_dtype} and {dtype}")
+    kind = torch_dtype if dtype is None else dtype
+    found = {
+        "device": None if device is None else str(device),
+        "dtype": None if kind is None else str(kind).removeprefix("torch."),
+        "variant": None if variant is None else hydra_quoted(variant),
+    }
+    return [f"models.{key}={value}" for key, value in found.items() if value is not None], problems
 
 
 def joined(base: Sequence[str], own: Sequence[str]) -> list[str]:

@@ -8,10 +8,11 @@ import pytest
 import torch
 from diffusers import LCMScheduler
 
-from sgool import Chain, PromptSeed
+from sgool import Chain, PromptSeed, SGOOLPipeline
 from sgool.errors import SgoolError
 from sgool.methods.candidates import check_candidates
 from sgool.methods.starts import start_noises
+from sgool.pipeline.noise import make_pairs
 from sgool.prompts.seeding import injected_noises
 from sgool.types import Start
 from tests.pipeline.conftest import seeded
@@ -49,3 +50,50 @@ def test_a_search_takes_draws_of_noise_and_refuses_a_photos_latents() -> None:
     check_candidates(2, [PromptSeed("a", start=Start(latents, is_noise=True))])
     with pytest.raises(SgoolError, match="expected 1 where a pair starts from given latents"):
         check_candidates(2, [PromptSeed("a", start=Start(latents))])
+
+
+def test_a_generator_that_is_used_again_tries_other_candidates(tiny: SGOOLPipeline) -> None:
+    asked = {"method": "best_of_n", "candidates": 3, "num_inference_steps": 2, "output_type": "pt"}
+    generator, tried = seeded(3), []
+
+    def made() -> Any:
+        result = tiny("a red cat", generator=generator, **asked)
+        tried.append([row["selection"] for row in result.results[0].history])
+        return result
+
+    first, second = made(), made()
+    assert first.seeds == [3]  # as `sgool fit data.seeds=[3]`
+    assert second.seeds != [3]
+    assert len(set(tried[0] + tried[1])) == 6
+
+
+def test_seeds_of_generators_follow_from_their_state(chain: Chain) -> None:
+    def seeds(generator: Any) -> list[int]:
+        return [pair.seed for pair in make_pairs(chain, ["a", "b"], ["", ""], generator, None)]
+
+    assert seeds(seeded(5)) == [5, 6]
+    assert seeds([seeded(5), seeded(9)]) == [5, 9]
+    used, same = seeded(5), seeded(5)
+    for generator in (used, same):
+        torch.randn(3, generator=generator)
+    found = seeds(used)
+    assert found == seeds(same)
+    assert found[1] == found[0] + 1 and found[0] != 5
+    assert seeds(used) != found  # it has drawn since
+    many = [seeded(1), seeded(2)]
+    assert seeds(many) == [1, 2]
+    assert not set(seeds(many)) & {1, 2}
+
+
+def test_seeds_of_given_latents_follow_from_them(chain: Chain) -> None:
+    shape = tuple(chain.latent_shape())
+
+    def seeds(*latents: torch.Tensor) -> list[int]:
+        made = make_pairs(chain, ["a"] * len(latents), [""] * len(latents), None, torch.stack(latents))
+        return [pair.seed for pair in made]
+
+    one, two = (torch.randn(shape, generator=seeded(seed)) for seed in (1, 2))
+    first, second = seeds(one, two)
+    assert first != second
+    assert seeds(one) == [first] and seeds(two) == [second]
+    assert seeds(one, one) == [first, first + 1]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import torch
 from diffusers import EulerDiscreteScheduler, LCMScheduler
 
 from sgool import SGOOLPipeline
@@ -102,3 +103,15 @@ def test_all_problems_at_once() -> None:
     with pytest.raises(ConfigError) as raised:
         SGOOLPipeline(tiny_family("sd"), models="nothing", guide=3, judges=4)  # type: ignore[arg-type]
     assert len(raised.value.problems) == 3
+
+
+def test_names_of_diffusers_for_how_a_model_is_loaded() -> None:
+    half = SGOOLPipeline.from_pretrained("sdxl", torch_dtype=torch.float16, variant="fp16").settings["models"]
+    assert (half["dtype"], half["variant"]) == ("float16", "fp16")
+    assert SGOOLPipeline.from_pretrained("sdxl", dtype=torch.float16).settings["models"]["dtype"] == "float16"
+    with pytest.raises(ConfigError) as raised:
+        SGOOLPipeline.from_pretrained("sdlx", dtype=torch.float16, torch_dtype=torch.float32)
+    assert len(raised.value.problems) == 2
+    assert "`torch_dtype`: expected None where `dtype` is given, got torch.float32 and torch.float16" in str(
+        raised.value
+    )
