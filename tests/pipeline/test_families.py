@@ -68,10 +68,8 @@ def _ours(pipeline: Any, name: str, generator: Any, **more: Any) -> Any:
 
 def _assert_same(ours: torch.Tensor, theirs: torch.Tensor) -> None:
     assert ours.shape == theirs.shape
-    # Ours have the values of 8-bit pixels, half a level away at most; the rest is float32.
-    assert (
-        float((ours - theirs).abs().max()) <= 0.5 / 255 + 5e-5
-    )  # half a level of 8 bits, and float32: 1.1e-5 was seen
+    # Ours have the values of 8-bit pixels, half a level away at most; the rest is float32, of which 1.1e-5 was seen.
+    assert float((ours - theirs).abs().max()) <= 0.5 / 255 + 5e-5
     assert float(theirs.std()) > 0.01  # else nothing would be compared
 
 
@@ -128,4 +126,4 @@ def test_a_pipeline_without_a_family_is_replayed() -> None:
     pipe = quiet(SGOOLPipeline(pipeline, judges=False, family="replay"))
     assert "AuraFlowPipeline" in repr(pipe)
     ours = pipe(["a red cat"], method="vanilla", generator=seeded(4), output_type="pt", **size).images
-    assert float((ours - theirs).abs().max()) <= 0.5 / 255 + 5e-5  # as above
+    assert float((ours - theirs).abs().max()) <= 0.5 / 255 + 5e-5  # as in _assert_same
