@@ -42,6 +42,7 @@ SMALL = (
     "sampler.num_inference_steps=2",
     "optimization.num_optimization_steps=1",
     "objective.crops.num=2",
+    "method.sgool.optimization.candidates=2",
     "method.best_of_n.num_candidates=2",
     "method.zero_order.num_candidates=3",
     "method.evolution.num_candidates=5",
