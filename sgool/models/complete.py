@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
+from typing import Any
 
 from sgool.errors import SgoolError
 
@@ -43,7 +44,7 @@ def refuse_random_weights(source: str) -> Iterator[None]:
     """Refuses networks that are loaded inside this block with weights that no file has.
 
     diffusers and transformers fill such weights with random numbers and log a warning: the images are then wrong, and
-    nothing stops. Errors of diffusers are logged, its warnings are not.
+    nothing stops. All else is logged as before.
 
     Args:
         source: Folder, hub id or file that is loaded, for the message.
@@ -57,10 +58,7 @@ def refuse_random_weights(source: str) -> Iterator[None]:
 
     loggers = [logging.getLogger(name) for name in ("diffusers", "transformers")]
     before = [(logger.level, list(logger.handlers)) for logger in loggers]
-    listeners = [
-        _Listener(handlers, logging.ERROR if logger.name == "diffusers" else level)
-        for logger, (level, handlers) in zip(loggers, before, strict=True)
-    ]
+    listeners = [_Listener(handlers, level) for level, handlers in before]
     for logger, listener in zip(loggers, listeners, strict=True):
         logger.handlers = [listener]
         logger.setLevel(logging.WARNING)
@@ -72,6 +70,23 @@ def refuse_random_weights(source: str) -> Iterator[None]:
             logger.setLevel(level)
     if filled := [text for listener in listeners for text in listener.filled]:
         raise SgoolError(_message(source, filled))
+
+
+def refuse_missing(model: str, network: Any, missing: Sequence[str], mend: str) -> None:
+    """Refuses a single network of transformers that was loaded without some of its weights.
+
+    Args:
+        model: Its folder or hub id, for the message.
+        network: The network.
+        missing: The ``missing_keys`` of transformers' loading info.
+        mend: A sentence that says what to do.
+
+    Raises:
+        SgoolError: Weights are missing.
+    """
+    if missing:
+        names = ", ".join(sorted(missing)[:6]) + (f" and {len(missing) - 6} more" if len(missing) > 6 else "")
+        raise SgoolError(f"{model!r} lacks weights of a {type(network).__name__}: {names}. {mend}")
 
 
 def _message(source: str, filled: list[str]) -> str:

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from sgool.config.weights import folder_files
 from sgool.errors import SgoolError
 from sgool.models.checkpoints import refuse_broken
+from sgool.models.complete import refuse_missing
 from sgool.models.hub import hub_access, not_cached
 from sgool.models.preprocess import frozen
 
@@ -227,9 +228,7 @@ def load_detector(model: str, *, device: str | torch.device = "cpu") -> ObjectDe
         raise SgoolError(
             f"Cannot load a detector from {model!r}: {' '.join(str(error).split())[:300]}. Expected {_EXPECTED}"
         ) from error
-    if missing := sorted(info["missing_keys"]):
-        names = ", ".join(missing[:6]) + (f" and {len(missing) - 6} more" if len(missing) > 6 else "")
-        raise SgoolError(f"{model!r} lacks weights of a {type(network).__name__}: {names}. Fetch its files again.")
+    refuse_missing(model, network, info["missing_keys"], "Fetch its files again.")
     return ObjectDetector(network, processor, kind).to(device)
 
 

@@ -24,6 +24,7 @@ from sgool.models.families import family_of
 from sgool.models.hub import hub_access, not_cached
 from sgool.models.memory import compile_denoisers, decode_in_tiles, place
 from sgool.models.opening import LOADING_ERRORS, NotLoadedError, Opening, open_pipeline
+from sgool.models.quiet import without_notes
 from sgool.models.schedule import respaced
 from sgool.models.stable_diffusion import StableDiffusion
 
@@ -114,6 +115,7 @@ def _opened(path: str, how: Loading, dtype: torch.dtype, vae_dtype: torch.dtype 
         with (
             nullcontext() if on_disk else hub_access() as unreachable,
             _no_progress_bars(),
+            without_notes(),
             refuse_random_weights(path),
         ):
             described = opening.described

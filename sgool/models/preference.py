@@ -16,6 +16,7 @@ from sgool.config.weights import folder_files
 from sgool.errors import SgoolError
 from sgool.models.checkpoints import refuse_broken
 from sgool.models.clip import ClipTower
+from sgool.models.complete import refuse_missing
 from sgool.models.hub import hub_access, not_cached
 from sgool.models.image_settings import transformers_preprocess
 from sgool.models.preprocess import Preprocess, frozen
@@ -141,10 +142,7 @@ def load_pick_score(model: str, processor: str, *, device: str | torch.device = 
             "model.safetensors; tokenizer and preprocessor_config.json), or a hub id that can be reached."
         ) from error
     network, info = loaded
-    missing = sorted(info["missing_keys"])
-    if missing:
-        names = ", ".join(missing[:6]) + (f" and {len(missing) - 6} more" if len(missing) > 6 else "")
-        raise SgoolError(f"{model!r} lacks weights of a CLIPModel: {names}. Check that it is PickScore's.")
+    refuse_missing(model, network, info["missing_keys"], "Check that it is PickScore's.")
     refuse_empty(lambda text: list(tokenizer(text)["input_ids"]), f"PickScore's processor {processor!r}")
     return PickScore(network, tokenizer, transformers_preprocess(images, processor)).to(device)
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from sgool.config.weights import folder_files
 from sgool.errors import SgoolError
 from sgool.models.checkpoints import refuse_broken
+from sgool.models.complete import refuse_missing
 from sgool.models.hub import hub_access, not_cached
 from sgool.models.preprocess import frozen
 from sgool.models.vlm_pixels import PatchedPixels
@@ -193,9 +194,7 @@ def load_vision_language(model: str, dtype: str = "auto", *, device: str | torch
             "tokenizer), such as Qwen2.5-VL or Qwen3-VL, or a hub id that can be reached."
         ) from error
     network, info = loaded
-    if missing := sorted(info["missing_keys"]):
-        names = ", ".join(missing[:6]) + (f" and {len(missing) - 6} more" if len(missing) > 6 else "")
-        raise SgoolError(f"{model!r} lacks weights of a {type(network).__name__}: {names}. Fetch its files again.")
+    refuse_missing(model, network, info["missing_keys"], "Fetch its files again.")
     if not getattr(processor, "chat_template", None):
         raise SgoolError(
             f"{model!r} has no chat template, so no question can be asked: expected an instruction-tuned model, with "

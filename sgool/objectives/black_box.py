@@ -14,12 +14,12 @@ from torch import Tensor
 
 from sgool.config.locate import locate
 from sgool.errors import SgoolError
+from sgool.objectives.function import TextTargets
 from sgool.objectives.terms import Goal, towards
 from sgool.prompts.seeding import pair_generator
-from sgool.types import PromptSeed
 
 
-class BlackBox:
+class BlackBox(TextTargets):
     """A term: the score that a function gives to PIL images, which need not be differentiable or even smooth.
 
     The gradient is a zeroth-order estimate (antithetic simultaneous perturbation, Spall 1992): the mean of
@@ -37,8 +37,6 @@ class BlackBox:
         name: Name in logs.
     """
 
-    input_size = None
-
     def __init__(
         self,
         function: Callable[..., Any],
@@ -50,25 +48,14 @@ class BlackBox:
         frequencies: int = 8,
         name: str = "black_box",
     ) -> None:
+        super().__init__()
         self.name, self.goal, self.gradient = name, goal, gradient
         self.probes, self.sigma, self.frequencies = probes, sigma, frequencies
         self._function, self._wants_prompt = function, _wants_prompt(function)
-        self._prompts: list[str] = []
-
-    def problems(self, pairs: Sequence[PromptSeed]) -> list[str]:
-        """Returns no problem: the function is given any text."""
-        return []
-
-    def targets(self, pairs: Sequence[PromptSeed]) -> Tensor:
-        """Returns the prompts' indices in the term's own list, a long tensor (B, 1)."""
-        for pair in pairs:
-            if pair.prompt not in self._prompts:
-                self._prompts.append(pair.prompt)
-        return torch.tensor([[self._prompts.index(pair.prompt)] for pair in pairs])
 
     def __call__(self, views: Tensor, targets: Tensor) -> Tensor:
         """Returns losses (B,) of images (B, 3, H, W), without gradient."""
-        values = [self._loss(view, prompt) for view, prompt in zip(views.detach(), self._texts(targets), strict=True)]
+        values = [self._loss(view, prompt) for view, prompt in zip(views.detach(), self.texts(targets), strict=True)]
         return torch.tensor(values, dtype=torch.promote_types(views.dtype, torch.float32), device=views.device)
 
     def seeded(self, views: Tensor, targets: Tensor, seeds: Sequence[int]) -> Tensor:
@@ -80,12 +67,9 @@ class BlackBox:
             return _WithGradient.apply(views, values, torch.zeros_like(views))
         estimates = [
             self._estimate(view, prompt, seed)
-            for view, prompt, seed in zip(views.detach(), self._texts(targets), seeds, strict=True)
+            for view, prompt, seed in zip(views.detach(), self.texts(targets), seeds, strict=True)
         ]
         return _WithGradient.apply(views, values, torch.stack(estimates))
-
-    def _texts(self, targets: Tensor) -> list[str]:
-        return [self._prompts[row] for row in targets[:, 0].tolist()]
 
     def _estimate(self, image: Tensor, prompt: str, seed: int) -> Tensor:
         generator = pair_generator(seed, f"probes {self.name}")

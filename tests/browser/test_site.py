@@ -43,4 +43,5 @@ def test_the_search_finds_keys_and_names_without_a_server(site: Path, page: Any,
     page.goto((site / "tutorials" / "index.html").as_uri())
     page.click("input.md-search__input")
     page.keyboard.type(words)
-    page.wait_for_selector(f'.md-search-result__link[href*="{wanted}"]', state="attached")
+    found = page.wait_for_selector(f'.md-search-result__link[href*="{wanted}"]', state="attached")
+    assert wanted in found.get_attribute("href")

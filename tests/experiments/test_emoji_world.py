@@ -725,6 +725,36 @@ def test_export_keeps_what_was_not_trained(tmp_path: Path) -> None:
     assert (assets / "unet" / "config.json").read_text() == "{}"
 
 
+@pytest.mark.parametrize("world", ["emoji_world", "emoji_world_turbo"])
+def test_embedded_worlds_have_what_transformers_4_reads(world: str) -> None:
+    """It takes random weights for a text encoder whose names it does not know; 5 reads both names."""
+    from safetensors import safe_open
+
+    from sgool.models.assets import resolve_asset
+
+    folder = Path(resolve_asset(world))
+    with safe_open(folder / "text_encoder" / "model.safetensors", "pt") as file:
+        assert all(name.startswith("text_model.") for name in file.keys())  # noqa: SIM118
+    model = json.loads((folder / "tokenizer" / "tokenizer.json").read_text())["model"]
+    assert json.loads((folder / "tokenizer" / "vocab.json").read_text()) == model["vocab"]
+    merges = (folder / "tokenizer" / "merges.txt").read_text().splitlines()[1:]
+    assert [tuple(line.split(" ")) for line in merges] == [tuple(pair) for pair in model["merges"]]
+
+
+def test_a_saved_text_encoder_gets_the_names_of_transformers_4(tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    from experiments.emoji_world.export import make_readable_by_transformers_4
+
+    part = tmp_path / "text_encoder_2"
+    part.mkdir()
+    names = ("embeddings.token_embedding.weight", "text_model.final_layer_norm.bias", "text_projection.weight")
+    save_file({name: torch.full((2,), float(index)) for index, name in enumerate(names)}, part / "model.safetensors")
+    make_readable_by_transformers_4(part)
+    found = {name: float(value[0]) for name, value in load_file(part / "model.safetensors").items()}
+    assert found == {f"text_model.{names[0]}": 0.0, names[1]: 1.0, names[2]: 2.0}
+
+
 def test_export_refuses_more_than_the_limit(tmp_path: Path) -> None:
     from experiments.emoji_world.export import check_size
     from sgool.errors import SgoolError

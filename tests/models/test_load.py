@@ -6,6 +6,7 @@ import subprocess
 import sys
 import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,6 +18,8 @@ from sgool.errors import SgoolError
 from sgool.models import assets
 from sgool.models.complete import refuse_random_weights
 from sgool.models.load import load_models
+from sgool.models.opening import Opening, open_pipeline
+from sgool.models.quiet import without_notes
 from sgool.models.stable_diffusion import StableDiffusion
 
 
@@ -128,6 +131,22 @@ def test_weights_that_no_file_has(part: str, network: str, weight: str, pipeline
     assert logging.getLogger("diffusers").handlers[0].__class__ is logging.StreamHandler
 
 
+def test_nothing_is_said_while_a_pipeline_loads(
+    pipeline_folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where torchao is installed, diffusers imports it then, and torch tells its authors of a deprecation."""
+
+    def opened(opening: Opening) -> Any:
+        logging.getLogger("torch.utils._pytree").warning("deprecated")
+        logging.getLogger("diffusers.utils").warning("a note")
+        return open_pipeline(opening)
+
+    monkeypatch.setattr("sgool.models.load.open_pipeline", opened)
+    with caplog.at_level(logging.WARNING):
+        load_models(pipeline_folder)
+    assert caplog.text == ""
+
+
 def test_other_errors_still_show_where_a_pipeline_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     heard: list[str] = []
     handler = logging.Handler()
@@ -137,6 +156,7 @@ def test_other_errors_still_show_where_a_pipeline_is_loaded(monkeypatch: pytest.
     with refuse_random_weights("here"):
         logging.getLogger("transformers.models.clip").error("a part is broken")
         logging.getLogger("diffusers.models").error("so is another")
+    with without_notes(), refuse_random_weights("here"):
         logging.getLogger("diffusers.models").warning("a note")
     assert heard == ["a part is broken", "so is another"]
 
