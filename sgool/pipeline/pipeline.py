@@ -181,8 +181,8 @@ class SGOOLPipeline:
             sampler: A name of configs/sampler, or a sampler (`sgool.diffusion.sampler.Sampler`).
             num_inference_steps: Denoising steps.
             guidance_scale: Weight of guidance, as in diffusers.
-            height: Height of the images in pixels.
-            width: Their width.
+            height: Height of the images in pixels; None: the configuration's, else the model's own.
+            width: Their width, in the same way.
             num_images_per_prompt: Images of each prompt.
             generator: Draws the first latents as in diffusers: one for all images, or a list with one an image. None:
                 each image's seed is drawn from torch's global generator.
