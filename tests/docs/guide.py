@@ -38,6 +38,10 @@ TEXTS: Mapping[str, tuple[str, ...]] = {
 #: Python that cannot run here, by its first line: why, and what the names are that it takes from elsewhere.
 UNRUN: Mapping[str, tuple[str, Mapping[str, str]]] = {
     "import datasets": ("loads a data set of the hub", {}),
+    "from diffusers import DiffusionPipeline": (
+        "needs weights and a GPU",
+        {"torch": "torch", "SGOOLPipeline": "sgool.SGOOLPipeline"},
+    ),
     'trainer = L.Trainer(max_epochs=1, devices=8, strategy="pair_parallel", callbacks=callbacks)': (
         "needs eight GPUs",
         {
@@ -159,8 +163,9 @@ def resolve(text: str, known: Mapping[str, str], where: str) -> None:
         if isinstance(node, ast.Attribute) and (owner := _value(node.value, found)) is not None:
             assert hasattr(owner, node.attr), f"{where}: {owner!r} has no {node.attr}"
         if isinstance(node, ast.Call) and (function := _value(node.func, found)) is not None:
-            own = isinstance(node.func, ast.Attribute) and isinstance(_value(node.func.value, found), type)
-            positional = [None] * (len(node.args) + own)
+            # A method that is looked up in its class is a plain function, whose first argument is the object.
+            method = isinstance(node.func, ast.Attribute) and isinstance(_value(node.func.value, found), type)
+            positional = [None] * (len(node.args) + (method and inspect.isfunction(function)))
             inspect.signature(function).bind(*positional, **{str(word.arg): None for word in node.keywords})
 
 

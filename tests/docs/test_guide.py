@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from sgool import SGOOLPipeline
 from sgool.errors import ConfigError
+from sgool.pipeline import SGOOLPipelineOutput
 from sgool.prompts import read_prompts
 from tests.docs import guide, snippets
 from tests.docs.test_snippets import PAGES as RUN
@@ -94,6 +100,23 @@ def test_wrong_blocks_are_found(folder: Path) -> None:
         check("yaml", "lr: 2\n")
     with pytest.raises(AssertionError, match="expected bash, python, yaml or text, got ''"):
         check("", "sgool fit")
+
+
+def test_the_pipeline_s_tables_have_every_argument_and_every_result() -> None:
+    text = (guide.DOCS / "pipeline.md").read_text(encoding="utf-8")
+    tables = [re.findall(r"^\| ([^|]+) \|", part, re.MULTILINE)[1:] for part in text.split("\n\n")]
+    constructor, loader, call, result = (
+        [name for row in rows for name in re.findall(r"`(\w+)(?:\(\))?`", row)] for rows in tables if rows
+    )
+
+    def arguments(function: Any) -> list[str]:
+        return [name for name in inspect.signature(function).parameters if name != "self"]
+
+    assert constructor == arguments(SGOOLPipeline.__init__)
+    assert sorted(loader) == sorted(arguments(SGOOLPipeline.from_pretrained))
+    assert call == arguments(SGOOLPipeline.__call__)
+    fields = [field.name for field in dataclasses.fields(SGOOLPipelineOutput)]
+    assert sorted(result) == sorted([*fields, "scores", "comparison"])
 
 
 def test_the_message_about_a_prompt_file_is_the_one_shown(folder: Path) -> None:
