@@ -54,7 +54,7 @@ class SGOOLPipeline:
     Raises:
         ConfigError: All that is wrong with these arguments.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from sgool import SGOOLPipeline
         >>> pipe = SGOOLPipeline.from_pretrained("emoji_world_turbo", device="cpu")

@@ -28,3 +28,5 @@ def test_the_example_of_a_public_name_runs(
     found: list[str] = []
     failures = doctest.DocTestRunner(verbose=False).run(test, out=found.append).failed
     assert failures == 0, "\n".join(found)
+    # The site shows a section of this name as code, and one called "Example:" as prose.
+    assert "\n    Examples:\n" in getattr(sgool, name).__doc__
