@@ -95,9 +95,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     given = parser.parse_args(argv)
     curves = read_curves(given.folder, given.model, given.prompts)
     if not curves:
-        parser.error(
-            f"{given.folder} has no method with runs at two budgets of calls of {given.model}, {given.prompts}"
-        )
+        parser.error(f"{given.folder} has no method with runs of two budgets of calls ({given.model}, {given.prompts})")
     print(table(curves))
     draw(curves, given.figure)
 
