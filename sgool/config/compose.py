@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -18,6 +19,7 @@ from sgool.errors import ConfigError
 
 if TYPE_CHECKING:
     from hydra.core.default_element import ResultDefault
+    from hydra.plugins.config_source import ConfigResult, ConfigSource
     from omegaconf import DictConfig
 
 #: Group whose files' keys do not stand under its own name -> where they stand, as the files' first line says.
@@ -67,7 +69,9 @@ def compose(
         problems += [text for line, text in unknown.items() if not line.lstrip("+~").startswith(tuple(places))]
         sound = [str(value.input_line) for value in found.values if str(value.input_line) not in unknown]
         plain = _container(_compose([*groups, *sound]) if sound else base, resolve=True)
-        files = [str(entry.config_path) for entry in _defaults(groups)]
+        # Hydra is asked for its files only where a message names one, since it reads all of them again each time.
+        misplaced = [group for group in PACKAGES if plain.get(group)]
+        files = [str(entry.config_path) for entry in _defaults(groups)] if misplaced else []
     _without_header(plain, problems, folders, files)
     problems += _not_run(plain, found.groups)
     for group in chosen.keys() & plain.keys():
@@ -132,12 +136,26 @@ def hydra_reads(folders: Sequence[Path]) -> Iterator[None]:
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(config_dir=str(folders[0]), job_name="sgool", version_base="1.3"):
+            for source in GlobalHydra.instance().config_loader().get_sources():
+                _parse_once(source)
             yield
     # ValueError: what Hydra itself raises for some malformed defaults lists.
     except (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError) as error:
         raise ConfigError([_first_part(error, folders)]) from error
     finally:
         GlobalHydra.instance().hydra = before
+
+
+def _parse_once(source: ConfigSource) -> None:
+    """Lets one of Hydra's sources parse each file once, since a configuration is composed in several passes."""
+    parse, parsed = source.load_config, {}
+
+    def load_config(config_path: str) -> ConfigResult:
+        if config_path not in parsed:
+            parsed[config_path] = parse(config_path)
+        return copy.deepcopy(parsed[config_path])  # Hydra takes the defaults list out of what it gets
+
+    vars(source)["load_config"] = load_config
 
 
 def search_path(folders: Sequence[Path]) -> list[str]:
