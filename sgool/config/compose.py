@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -57,8 +57,8 @@ def compose(
     problems = found.problems
     with _together_with(problems), hydra_reads(folders):
         groups = [*found.groups, *search_path(folders)]
-        base = _compose(groups)
-        chosen = _lists(groups)
+        base, choices = _with_choices(groups)
+        chosen = _lists(groups, choices)
         refused = {group: names for group, names in chosen.items() if group not in SEVERAL}
         problems += [_one_choice(group, names) for group, names in refused.items()]
         if refused:  # the keys of the last choice alone, so that nothing more is said of those of the others
@@ -169,6 +169,18 @@ def _compose(overrides: Sequence[str]) -> DictConfig:
     return hydra_compose("config", overrides=list(overrides))
 
 
+def _with_choices(overrides: Sequence[str]) -> tuple[DictConfig, set[str]]:
+    """Composes, and returns too the groups of which Hydra took one choice or none."""
+    from hydra import compose as hydra_compose
+    from omegaconf import open_dict
+
+    config = hydra_compose("config", overrides=list(overrides), return_hydra_config=True)
+    choices = {str(group) for group in config.hydra.runtime.choices}
+    with open_dict(config):
+        del config["hydra"]
+    return config, choices
+
+
 def _defaults(overrides: Sequence[str]) -> Sequence[ResultDefault]:
     """Returns the files that Hydra composes."""
     from hydra.core.global_hydra import GlobalHydra
@@ -178,8 +190,19 @@ def _defaults(overrides: Sequence[str]) -> Sequence[ResultDefault]:
     return loader.compute_defaults_list("config", list(overrides), RunMode.RUN).defaults
 
 
-def _lists(overrides: Sequence[str]) -> dict[str, list[str]]:
-    """Returns the groups of which several choices are taken, on the command line or in a file, with the choices."""
+def _lists(overrides: Sequence[str], choices: Container[str]) -> dict[str, list[str]]:
+    """Returns the groups of which several choices are taken, on the command line or in a file, with the choices.
+
+    Args:
+        overrides: Choices of groups.
+        choices: From `_with_choices`. Where all groups of config.yaml are among them, no file has taken several.
+    """
+    import yaml
+
+    entries = yaml.safe_load((config_folder() / "config.yaml").read_text(encoding="utf-8"))["defaults"]
+    groups = [group for entry in entries if isinstance(entry, dict) for group in entry]
+    if all(group in choices for group in groups) and not any("[" in line for line in overrides):
+        return {}
     found: dict[tuple[str, str | None], list[str]] = {}
     for entry in _defaults(overrides):
         group, _, name = (entry.config_path or "").rpartition("/")
