@@ -22,6 +22,8 @@ PLACES = {
     "CONTRIBUTING.md": "project/contributing.md",
     "CHANGELOG.md": "project/changelog.md",
     "configs": "reference/config/index.md",
+    "sgool": "reference/index.md",
+    "sgool/cli": "reference/commands.md",
     "sgool/config": "reference/config-room.md",
 }
 #: Pages of the navigation to which no page may lead by itself.

@@ -33,7 +33,8 @@ TRIALS: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "sgool": {
         **{
-            f"search_share {share}": (f"method.sgool.optimization.search_share={share}",) for share in (0.16, 0.32, 0.5)
+            f"search_share {share}": (f"method.sgool.optimization.search_share={share}",)
+            for share in (0.16, 0.32, 0.5, 0.75)
         },
         "gradient_rms 0.04": ("method.sgool.optimization.gradient_rms=0.04",),
     },

@@ -92,8 +92,6 @@ class Arguments:
         for name in _COUNTS:
             if getattr(self, name) is not None and not _is_count(getattr(self, name)):
                 yield f"`{name}`: expected a whole number of at least 1, got {getattr(self, name)!r}"
-        if (self.height is None) != (self.width is None):
-            yield f"`height` and `width`: expected both or neither, got {self.height!r} and {self.width!r}"
         scale = self.guidance_scale
         if scale is not None and not (_is_number(scale) and scale >= 0):
             yield f"`guidance_scale`: expected a number of at least 0, got {scale!r}"

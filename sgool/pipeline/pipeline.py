@@ -54,7 +54,7 @@ class SGOOLPipeline:
     Raises:
         ConfigError: All that is wrong with these arguments.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from sgool import SGOOLPipeline
         >>> pipe = SGOOLPipeline.from_pretrained("emoji_world_turbo", device="cpu")
@@ -181,8 +181,8 @@ class SGOOLPipeline:
             sampler: A name of configs/sampler, or a sampler (`sgool.diffusion.sampler.Sampler`).
             num_inference_steps: Denoising steps.
             guidance_scale: Weight of guidance, as in diffusers.
-            height: Height of the images in pixels.
-            width: Their width.
+            height: Height of the images in pixels; None: the configuration's, else the model's own.
+            width: Their width, in the same way.
             num_images_per_prompt: Images of each prompt.
             generator: Draws the first latents as in diffusers: one for all images, or a list with one an image. None:
                 each image's seed is drawn from torch's global generator.

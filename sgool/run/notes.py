@@ -27,8 +27,9 @@ def model_line(models: Mapping[str, Any]) -> str:
     Args:
         models: The configuration's ``models``.
     """
-    path, sides = str(models["path"]), (models["width"], models["height"])
-    size = "" if None in sides else f" at {sides[0]} x {sides[1]} pixels"
+    path, given = str(models["path"]), {name: models[name] for name in ("width", "height") if models[name] is not None}
+    size = f" at {given['width']} x {given['height']} pixels" if len(given) == 2 else ""
+    size = "".join(f" at a {name} of {side} pixels" for name, side in given.items()) if len(given) == 1 else size
     if not is_embedded(path):
         return f"{path}{size}"
     return (

@@ -21,13 +21,14 @@ from sgool.run.config import load_config
 
 ROOT = Path(__file__).parents[2]
 _BLOCK = re.compile(r"^( *)```(\w+)?(?: title=\"(.+?)\")?[^\n]*\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
-#: In place of programs that install, or that print what is of no interest here: they say what they were called with.
-_STUBS = """
-sgool() { printf '%s\\x1f' sgool "$@" >> "$CALLS"; printf '\\x1e' >> "$CALLS"; }
-make() { printf '%s\\x1f' make "$@" >> "$CALLS"; printf '\\x1e' >> "$CALLS"; }
-pip() { :; }
-.() { :; }
-"""
+_OVERRIDE = re.compile(r"[+~]{0,2}[\w./@]+=|~[\w./@]+$")
+#: Programs that no test runs, and why. They are noted, with what they were called with.
+OTHERS = {
+    "pip": "installs packages",
+    ".": "is about the reader's shell",
+    "wandb": "needs an account",
+    ".venv/bin/pre-commit": "changes the checkout",
+}
 #: What every run of the page gets, unless the page says otherwise: the smallest size at which all parts are there.
 SMALL = {
     "fit": {
@@ -86,10 +87,12 @@ def run_page(page: Path, folder: Path) -> list[list[str]]:
 
 
 def commands_of(text: str, folder: Path) -> list[list[str]]:
-    """Lets bash read a block, and returns the calls of sgool and make in it, as words."""
+    """Lets bash read a block, and returns the calls of sgool, make and `OTHERS` in it, as words."""
     calls = folder / ".calls"
     calls.write_bytes(b"")
-    script = f"set -eu\n{_STUBS}\n{text}"
+    note = r"""printf '%s\x1f' "$0" "$@" >> "$CALLS"; printf '\x1e' >> "$CALLS";"""
+    stubs = [f"{name}() {{ {note.replace('$0', name)} }}" for name in ("sgool", "make", *OTHERS)]
+    script = "\n".join(["set -eu", *stubs, text])
     done = subprocess.run(
         ["bash", "-c", script], cwd=folder, env={"CALLS": str(calls), "PATH": "/usr/bin:/bin"}, capture_output=True,
         text=True, timeout=60,
@@ -101,6 +104,8 @@ def commands_of(text: str, folder: Path) -> list[list[str]]:
 
 
 def run(words: list[str]) -> None:
+    if words[0] in OTHERS:
+        return
     if words[0] == "make":
         made = subprocess.run(["make", "-n", *words[1:]], cwd=ROOT, capture_output=True, text=True, timeout=60)
         assert made.returncode == 0, made.stderr
@@ -126,20 +131,26 @@ def needs_weights(arguments: list[str]) -> bool:
 
 
 def check(command: str, arguments: list[str]) -> None:
-    """Composes the configuration of a command that cannot be run, and looks its options up."""
-    options = {name for each in get_command(app).commands[command].params for name in each.opts}  # type: ignore[attr-defined]
-    words = [word for word in arguments if word.startswith("-")]
-    unknown = [word for word in words if word not in options]
-    assert not unknown, f"sgool {command} has no {', '.join(unknown)}"
-    overrides = [word for word in arguments if re.match(r"[+~]{0,2}[\w./@]+=", word) and not word.startswith("hydra")]
-    if command == "edit":
+    """Reads a command's arguments as the command line does, and composes its configuration; nothing is run."""
+    tool = get_command(app).commands[command]  # type: ignore[attr-defined]
+    try:
+        given = tool.make_context(command, list(arguments)).params
+    except Exception as error:  # what the command line answers with exit code 2
+        raise AssertionError(f"sgool {command} {' '.join(arguments)}: {error}") from error
+    if command not in ("fit", "edit", "submit", "doctor"):
+        return
+    words = list(given["images" if command == "edit" else "overrides"] or ())
+    overrides = [word for word in words if _OVERRIDE.match(word)]
+    assert command == "edit" or overrides == words, f"expected KEY=VALUE, got {words}"
+    overrides = [word for word in overrides if not word.startswith("hydra")]  # of launchers that no test has
+    if command == "edit" and not any(word.startswith("experiment=") for word in overrides):
         overrides = ["experiment=edit", *overrides]
-    if "-m" in words:
+    if given.get("multirun"):
         overrides = [word.split(",")[0] if "," in word and "[" not in word else word for word in overrides]
-    named = [re.sub(r"=\[[\w.,]*\.jpg\]", "=[emoji_world/references/panda.png]", word) for word in overrides]
+    named = [re.sub(r"=\[[\w.,]*\.(jpg|png)\]", "=[emoji_world/references/panda.png]", word) for word in overrides]
     for old, new in PLACES.items():
-        named = [word.replace(f"={old}", f"={new}") for word in named]
-    assert load_config(named).methods
+        named = [word if Path(old).exists() else word.replace(f"={old}", f"={new}") for word in named]
+    assert load_config(named, given["config_dir"]).methods
 
 
 def _first_option(words: list[str]) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+import re
 from pathlib import Path
 
 import pytest
@@ -28,3 +29,5 @@ def test_the_example_of_a_public_name_runs(
     found: list[str] = []
     failures = doctest.DocTestRunner(verbose=False).run(test, out=found.append).failed
     assert failures == 0, "\n".join(found)
+    # The site shows a section of this name as code, and one called "Example:" as prose.
+    assert re.search(r"^ *Examples:$", getattr(sgool, name).__doc__, re.MULTILINE)

@@ -195,6 +195,12 @@ def test_every_public_name_has_its_place_in_the_reference(name: str, pages: dict
     assert f"sgool.{name}" in ids or f"{homes[name]}.{name}" in ids
 
 
+def test_what_an_object_does_when_it_is_called_is_there(pages: dict[Path, Page]) -> None:
+    (page,) = (page for path, page in pages.items() if path.parts[-2:] == ("reference", "pipeline.html"))
+    assert "sgool.pipeline.SGOOLPipeline.__call__" in page.ids
+    assert not [name for name in page.ids if "._" in name.replace("__call__", "call")]
+
+
 def test_the_search_s_index_has_prose_keys_and_names(site: Path) -> None:
     index = json.loads((site / "search" / "search_index.json").read_text(encoding="utf-8"))
     texts = " ".join(f"{entry['title']} {entry['text']}" for entry in index["docs"])

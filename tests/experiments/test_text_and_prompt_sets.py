@@ -161,7 +161,7 @@ def test_composition_has_its_categories_in_turn_and_descriptions_state_everythin
 
 
 def test_runs_one_folder_per_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    short = ["data.limit=1", "sampler.num_inference_steps=2", "optimization.num_optimization_steps=1"]
+    short = ["data.limit=1", "sampler.num_inference_steps=2", "budget.calls=12"]
     monkeypatch.chdir(tmp_path)
     run.main(["--out", "runs", "--", "trainer.precision=32-true", "logger=none", "methods=[vanilla,sgool]", *short])
     for name in prompts.SETS:

@@ -13,15 +13,18 @@ from experiments.emoji_world.scenes import held_out_scene
 from experiments.where_people_look.half import HalfTextAlignment
 from experiments.where_people_look.run import COMMON as LOOKING
 from experiments.where_people_look.run import DETECTORS, subject_side
+from experiments.which_method.curves import main as curves_main
+from experiments.which_method.curves import read_curves
 from experiments.which_method.prompts import SEEDS, hardest, pool
 from experiments.which_method.run import COMMON, METHODS, MODELS, folder_of, run
 from experiments.which_method.tables import by_category, read_runs, table
 from experiments.which_method.tune import TRIALS
 from sgool.models.networks import Networks
 from sgool.objectives.alignment import TextAlignment
-from sgool.results.records import read_record
+from sgool.results.records import encode_record, read_record
 from sgool.run.config import load_config
 from sgool.types import PromptSeed
+from tests.fake_run import fake_pairs, fake_record
 
 BUDGET = "budget.calls=11"
 
@@ -46,6 +49,32 @@ def test_the_tables_of_a_small_run(tmp_path: Path) -> None:
     text = table(runs, ["sgool"])
     assert text.count("\n| ") == 4 and "2 pairs of 1 prompts." in text
     assert by_category(runs).count("\n") == 5
+
+
+def test_the_curves_of_two_budgets(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pairs = fake_pairs()
+    # The second budget has fewer pairs, and vanilla a single budget, which is no curve.
+    for name, calls, known in (("best_of_n", 25, pairs), ("best_of_n", 100, pairs[:-2]), ("vanilla", 100, pairs)):
+        for pair in known:
+            right = float(calls == 100 or pair.seed == 0)
+            record = fake_record(pair, name, metrics={"scene_accuracy": right})
+            folder = (
+                folder_of(tmp_path, "student", "hard", f"budget.calls={calls}", name) / "pairs" / name / pair.pair_id
+            )
+            folder.mkdir(parents=True)
+            (folder / "record.json").write_text(encode_record(record), encoding="utf-8")
+    curves = read_curves(tmp_path, "student", "hard")
+    assert {name: [len(rows) for rows in runs.values()] for name, runs in curves.items()} == {
+        "best_of_n": [len(pairs) - 2] * 2
+    }
+    curves_main([str(tmp_path), "--figure", str(tmp_path / "curves.svg")])
+    said = capsys.readouterr().out
+    assert "| method | 25 calls | 100 calls |" in said and "| best_of_n | 50.0 %" in said and "| 100.0 %" in said
+    assert f"{len(pairs) - 2} pairs of {len(pairs) // 2 - 1} prompts." in said
+    assert "best_of_n" in (tmp_path / "curves.svg").read_text(encoding="utf-8")
+    with pytest.raises(SystemExit):
+        curves_main([str(tmp_path / "nowhere")])
+    assert "no method with runs of two budgets" in capsys.readouterr().err
 
 
 def test_pools_have_two_coloured_things_that_are_held_out_together() -> None:

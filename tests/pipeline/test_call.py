@@ -225,12 +225,12 @@ def test_device_dtype_and_moving(tiny: SGOOLPipeline) -> None:
 def test_wrong_arguments_are_told_all_at_once(tiny: SGOOLPipeline) -> None:
     with pytest.raises(ConfigError) as raised:
         tiny(
-            [], "a", num_inference_steps=0, guidance_scale=-1, height=16, num_images_per_prompt=0, budget=-3,
+            [], "a", num_inference_steps=0, guidance_scale=-1, height=0, num_images_per_prompt=0, budget=-3,
             generator=3, latents=[1], output_type="tensor", callback_on_step_end=4, method=5, objective=[3],  # type: ignore[arg-type]
             callback_on_step_end_tensor_inputs=["prompt_embeds"], saliency=6, sampler=7, overrides="optimization.lr=1",
         )  # fmt: skip
     expected = (
-        "`prompt`", "`num_images_per_prompt`", "`num_inference_steps`", "`height` and `width`", "`guidance_scale`",
+        "`prompt`", "`num_images_per_prompt`", "`num_inference_steps`", "`height`", "`guidance_scale`",
         "`budget`", "`generator`", "`latents`", "`method`", "`saliency`", "`sampler`", "`objective`", "`output_type`",
         "`callback_on_step_end`", "`callback_on_step_end_tensor_inputs`", "`overrides`",
     )  # fmt: skip
@@ -257,7 +257,7 @@ def test_wrong_arguments_are_told_all_at_once(tiny: SGOOLPipeline) -> None:
         ({"method": "doodl", "budget": 1}, r"`budget.calls`: expected at least"),
         ({"latents": torch.zeros(2, 4, 8, 8)}, r"`latents`: expected the shape \(1, 4, 8, 8\).*\(2, 4, 8, 8\)"),
         ({"latents": torch.full((1, 4, 8, 8), float("nan"))}, r"`latents`: expected finite numbers"),
-        ({"height": 17, "width": 16}, r"`models.height`: expected a multiple of"),
+        ({"height": 17}, r"`models.height`: expected a multiple of"),
     ],
 )
 def test_wrong_arguments(tiny: SGOOLPipeline, arguments: dict[str, Any], message: str) -> None:

@@ -95,6 +95,22 @@ def test_a_generator_that_was_used_before() -> None:
     assert torch.equal(ours.get_state(), theirs.get_state())
 
 
+@pytest.mark.parametrize(
+    ("name", "given"), [("sd", "height"), ("sdxl_lcm", "width"), ("flux_dev", "height"), ("sd3", "width")]
+)
+def test_of_a_side_that_is_not_given_the_model_s_own_is_taken(name: str, given: str) -> None:
+    pipeline, case = _pipeline(name), CASES[name]
+    # diffusers' StableDiffusionPipeline takes its own size for both where one is missing; its other classes do as here.
+    missing = {"width": case.side} if name == "sd" else {}
+    told = {given: 32, "num_inference_steps": 1, "generator": seeded(4), "output_type": "pt"}
+    theirs = pipeline(PROMPTS[0], **told, **missing, **case.call, **case.told).images
+    pipe = quiet(SGOOLPipeline(pipeline, judges=False, call=case.call or None))
+    ours = pipe(PROMPTS[0], method="vanilla", **{**told, "generator": seeded(4)}).images
+    assert sorted(ours.shape[-2:]) != [32, 32]
+    assert ours.shape[-2 if given == "height" else -1] == 32
+    _assert_same(ours, theirs)
+
+
 def test_given_latents_and_denoised_ones() -> None:
     pipeline = _pipeline("sd")
     latents = torch.randn(2, 4, 8, 8, generator=seeded(9))

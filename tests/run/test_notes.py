@@ -27,6 +27,7 @@ from sgool.run.notes import cut_off, model_line, work_left
             "CompVis/stable-diffusion-v1-4 at 256 x 320 pixels",
         ),
         ({"path": "/models/mine", "width": None, "height": None}, "/models/mine"),
+        ({"path": "/models/mine", "width": 64, "height": None}, "/models/mine at a width of 64 pixels"),
     ],
 )
 def test_which_model_runs(models: dict[str, Any], words: str) -> None:

@@ -143,11 +143,8 @@ def _replay(config: Config) -> Iterator[str]:
 
 
 def _size(config: Config) -> Iterator[str]:
-    height, width = config["models"]["height"], config["models"]["width"]
-    if (height is None) != (width is None):
-        yield f"`models.height` and `models.width`: expected both or neither, got {height} and {width}"
-    else:
-        yield from size_problems(described_by(config["models"]), height, width, replaced_configs(config["models"]))
+    models = config["models"]
+    yield from size_problems(described_by(models), models["height"], models["width"], replaced_configs(models))
 
 
 def _model_folder(config: Config) -> Iterator[str]:

@@ -77,6 +77,7 @@ _PRESET: dict[str, Schema] = {
     "grad_clip_value": optional(number(above=0)),
     "timesteps": optional(list_of(number(least=0))),
     "reno_lr": optional(number(above=0)),
+    "search_share": optional(number(above=0, below=1)),
     "detector": optional(mapping("the keys of `saliency.detector`")),
 }
 _MODELS["preset"] = _PRESET

@@ -1,0 +1,104 @@
+"""Scene accuracy against the number of network calls, from runs of several budgets: a table and a figure.
+
+python -m experiments.which_method.curves [FOLDER] [--model student] [--set hard] [--figure curves.svg]
+
+FOLDER is the ``--out`` of ``experiments.which_method.run``, called with several ``--calls``. The methods are
+compared on the pairs that all of them have finished at every budget.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from experiments.which_method.run import METHODS
+from experiments.which_method.tables import read_runs
+from sgool.config.paths import home_path
+from sgool.report.canvas import new_figure, style
+from sgool.report.palette import method_looks
+from sgool.report.stats import bootstrap_interval
+
+#: Method -> calls -> its rows.
+Curves = dict[str, dict[int, pd.DataFrame]]
+
+
+def read_curves(folder: Path, model: str, prompts: str) -> Curves:
+    """Reads the runs of all budgets of calls, on the pairs that each of them has.
+
+    Methods that were run at a single budget are left out: they are no curve, and may have fewer pairs.
+    """
+    found: Curves = {name: {} for name in METHODS}
+    for path in folder.glob(f"{model}-{prompts}-calls-*"):
+        for name, rows in read_runs(path).items():
+            found[name][int(path.name.rpartition("-")[2])] = rows
+    curves = {name: dict(sorted(runs.items())) for name, runs in found.items() if len(runs) > 1}
+    pairs = [set(rows.index) for runs in curves.values() for rows in runs.values()]
+    common = sorted(set.intersection(*pairs)) if pairs else []
+    return {name: {calls: rows.loc[common] for calls, rows in runs.items()} for name, runs in curves.items()}
+
+
+def table(curves: Curves) -> str:
+    """Returns a Markdown table: a row for each method, a column for each budget, with 95 % intervals over prompts."""
+    budgets = sorted({calls for runs in curves.values() for calls in runs})
+    lines = [["method", *(f"{calls:,} calls" for calls in budgets)], ["---"] * (1 + len(budgets))]
+    for name, runs in curves.items():
+        lines.append([name, *(_cell(runs[calls]) if calls in runs else "" for calls in budgets)])
+    rows = next(iter(next(iter(curves.values())).values()))
+    text = "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    return f"{text}\n{len(rows)} pairs of {rows['prompt'].nunique()} prompts.\n"
+
+
+def _interval(rows: pd.DataFrame) -> tuple[float, float] | None:
+    return bootstrap_interval(rows["scene"].to_numpy(), rows["prompt"].to_numpy())
+
+
+def _cell(rows: pd.DataFrame) -> str:
+    ends = _interval(rows)
+    return f"{rows['scene'].mean():.1f} %" + ("" if ends is None else f" [{ends[0]:.0f}, {ends[1]:.0f}]")
+
+
+def draw(curves: Curves, file: Path) -> None:
+    """Writes the figure as SVG: the share of right scenes against the calls, with 95 % intervals over prompts."""
+    budgets = sorted({calls for runs in curves.values() for calls in runs})
+    with style():
+        figure, axes = new_figure("curves", 9)
+        looks = method_looks(curves)
+        for number, (name, runs) in enumerate(curves.items()):
+            look, shares = looks[name], [rows["scene"].mean() for rows in runs.values()]
+            # Side by side, so that intervals of one budget can be told apart.
+            places = [calls * 1.03 ** (number - len(curves) / 2) for calls in runs]
+            axes.plot(places, shares, **look.point(), linestyle=look.line, linewidth=1.4, label=name)
+            for place, rows in zip(places, runs.values(), strict=True):
+                axes.plot([place, place], _interval(rows) or (0, 0), color=look.light, linewidth=0.9)
+        axes.set_xscale("log")
+        axes.set_xticks(budgets, [f"{calls:,}" for calls in budgets], minor=False)
+        axes.set_xticks([], minor=True)
+        axes.grid(axis="both", which="major")
+        axes.set_ylim(0, 100)
+        axes.set_xlabel("network calls per pair (log.)")
+        axes.set_ylabel("scenes right (%)")
+        figure.legend(axes)
+        figure.figure.set_facecolor("white")
+        figure.figure.savefig(file, format="svg", metadata={"Date": None})
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", nargs="?", type=home_path, default=Path("runs/which_method"))
+    parser.add_argument("--model", default="student")
+    parser.add_argument("--set", default="hard", dest="prompts")
+    parser.add_argument("--figure", type=home_path, default=Path("curves.svg"))
+    given = parser.parse_args(argv)
+    curves = read_curves(given.folder, given.model, given.prompts)
+    if not curves:
+        parser.error(f"{given.folder} has no method with runs of two budgets of calls ({given.model}, {given.prompts})")
+    print(table(curves))
+    draw(curves, given.figure)
+
+
+if __name__ == "__main__":
+    main()
