@@ -188,7 +188,7 @@ def test_a_tokenizer_without_its_vocabulary(pipeline_folder: Path, tmp_path: Pat
     broken = shutil.copytree(pipeline_folder, tmp_path / "broken")
     for name in ("tokenizer.json", "vocab.json", "merges.txt"):
         (broken / "tokenizer" / name).unlink(missing_ok=True)
-    refused = r"broken': expected (a tokenizer with its vocabulary \(tokenizer\.json, or|str, .*a missing file: write the)"
+    refused = r"broken': expected (a tokenizer with its vocabulary \(tokenizer\.json, or|str, .*a missing file: write)"
     with pytest.raises(SgoolError, match=refused):
         load_models(broken)
 
