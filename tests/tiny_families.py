@@ -69,7 +69,8 @@ def word_tokenizer(end: str = "</s>", begin: str = "") -> Any:
         single=frame, special_tokens=[(word, vocabulary[word]) for word in special if word in frame]
     )
     names = {"pad_token": "<pad>", "eos_token": end, "unk_token": "<unk>", **({"bos_token": begin} if begin else {})}
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=32, **names)
+    inputs = ["input_ids", "attention_mask"]  # as T5's tokenizers have
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=32, model_input_names=inputs, **names)
 
 
 def clip_encoder(tokenizer: Any, *, projected: bool = True) -> Any:

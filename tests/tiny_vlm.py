@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
     PreTrainedTokenizerFast,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
     Qwen2_5_VLProcessor,
+    Qwen2TokenizerFast,
     Qwen2VLImageProcessor,
     Qwen2VLVideoProcessor,
     Qwen3VLConfig,
@@ -52,7 +54,9 @@ def tokenizer() -> PreTrainedTokenizerFast:
     made = Tokenizer(models.BPE(vocab=vocabulary, merges=list(dict.fromkeys(merges))))
     made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     made.decoder = decoders.ByteLevel()
-    return PreTrainedTokenizerFast(
+    # Qwen's processors of transformers 4 take no other class.
+    kind = Qwen2TokenizerFast if int(transformers.__version__.partition(".")[0]) < 5 else PreTrainedTokenizerFast
+    return kind(
         tokenizer_object=made,
         eos_token="<|im_end|>",
         pad_token="<|endoftext|>",

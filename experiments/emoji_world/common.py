@@ -12,7 +12,7 @@ from typing import Any
 import lightning as L
 import numpy as np
 import torch
-from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -134,6 +134,9 @@ def fit(
 
 
 def _trainer(max_steps: int, folder: Path, precision: str, ema: float, files: Mapping[int, Path]) -> L.Trainer:
+    # Here, so that all but training works with Lightning 2.5, which sgool allows.
+    from lightning.pytorch.callbacks import EMAWeightAveraging
+
     checkpoint = ModelCheckpoint(
         dirpath=folder,
         filename=Path(CHECKPOINT).stem,

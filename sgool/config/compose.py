@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ from sgool.errors import ConfigError
 
 if TYPE_CHECKING:
     from hydra.core.default_element import ResultDefault
+    from hydra.plugins.config_source import ConfigResult, ConfigSource
     from omegaconf import DictConfig
 
 #: Group whose files' keys do not stand under its own name -> where they stand, as the files' first line says.
@@ -55,8 +57,8 @@ def compose(
     problems = found.problems
     with _together_with(problems), hydra_reads(folders):
         groups = [*found.groups, *search_path(folders)]
-        base = _compose(groups)
-        chosen = _lists(groups)
+        base, choices = _with_choices(groups)
+        chosen = _lists(groups, choices)
         refused = {group: names for group, names in chosen.items() if group not in SEVERAL}
         problems += [_one_choice(group, names) for group, names in refused.items()]
         if refused:  # the keys of the last choice alone, so that nothing more is said of those of the others
@@ -67,7 +69,9 @@ def compose(
         problems += [text for line, text in unknown.items() if not line.lstrip("+~").startswith(tuple(places))]
         sound = [str(value.input_line) for value in found.values if str(value.input_line) not in unknown]
         plain = _container(_compose([*groups, *sound]) if sound else base, resolve=True)
-        files = [str(entry.config_path) for entry in _defaults(groups)]
+        # Hydra is asked for its files only where a message names one, since it reads all of them again each time.
+        misplaced = [group for group in PACKAGES if plain.get(group)]
+        files = [str(entry.config_path) for entry in _defaults(groups)] if misplaced else []
     _without_header(plain, problems, folders, files)
     problems += _not_run(plain, found.groups)
     for group in chosen.keys() & plain.keys():
@@ -132,12 +136,26 @@ def hydra_reads(folders: Sequence[Path]) -> Iterator[None]:
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(config_dir=str(folders[0]), job_name="sgool", version_base="1.3"):
+            for source in GlobalHydra.instance().config_loader().get_sources():
+                _parse_once(source)
             yield
     # ValueError: what Hydra itself raises for some malformed defaults lists.
     except (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError) as error:
         raise ConfigError([_first_part(error, folders)]) from error
     finally:
         GlobalHydra.instance().hydra = before
+
+
+def _parse_once(source: ConfigSource) -> None:
+    """Lets one of Hydra's sources parse each file once, since a configuration is composed in several passes."""
+    parse, parsed = source.load_config, {}
+
+    def load_config(config_path: str) -> ConfigResult:
+        if config_path not in parsed:
+            parsed[config_path] = parse(config_path)
+        return copy.deepcopy(parsed[config_path])  # Hydra takes the defaults list out of what it gets
+
+    vars(source)["load_config"] = load_config
 
 
 def search_path(folders: Sequence[Path]) -> list[str]:
@@ -151,6 +169,18 @@ def _compose(overrides: Sequence[str]) -> DictConfig:
     return hydra_compose("config", overrides=list(overrides))
 
 
+def _with_choices(overrides: Sequence[str]) -> tuple[DictConfig, set[str]]:
+    """Composes, and returns too the groups of which Hydra took one choice or none."""
+    from hydra import compose as hydra_compose
+    from omegaconf import open_dict
+
+    config = hydra_compose("config", overrides=list(overrides), return_hydra_config=True)
+    choices = {str(group) for group in config.hydra.runtime.choices}
+    with open_dict(config):
+        del config["hydra"]
+    return config, choices
+
+
 def _defaults(overrides: Sequence[str]) -> Sequence[ResultDefault]:
     """Returns the files that Hydra composes."""
     from hydra.core.global_hydra import GlobalHydra
@@ -160,8 +190,19 @@ def _defaults(overrides: Sequence[str]) -> Sequence[ResultDefault]:
     return loader.compute_defaults_list("config", list(overrides), RunMode.RUN).defaults
 
 
-def _lists(overrides: Sequence[str]) -> dict[str, list[str]]:
-    """Returns the groups of which several choices are taken, on the command line or in a file, with the choices."""
+def _lists(overrides: Sequence[str], choices: Container[str]) -> dict[str, list[str]]:
+    """Returns the groups of which several choices are taken, on the command line or in a file, with the choices.
+
+    Args:
+        overrides: Choices of groups.
+        choices: From `_with_choices`. Where all groups of config.yaml are among them, no file has taken several.
+    """
+    import yaml
+
+    entries = yaml.safe_load((config_folder() / "config.yaml").read_text(encoding="utf-8"))["defaults"]
+    groups = [group for entry in entries if isinstance(entry, dict) for group in entry]
+    if all(group in choices for group in groups) and not any("[" in line for line in overrides):
+        return {}
     found: dict[tuple[str, str | None], list[str]] = {}
     for entry in _defaults(overrides):
         group, _, name = (entry.config_path or "").rpartition("/")

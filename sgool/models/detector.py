@@ -213,6 +213,9 @@ def load_detector(model: str, *, device: str | torch.device = "cpu") -> ObjectDe
         refuse_broken(folder_files(Path(source)))
     try:
         with nullcontext() if local else hub_access() as unreachable:
+            # Without it, transformers 4 guesses the kind of model from the folder's name.
+            if local and not Path(source, "config.json").is_file():
+                raise FileNotFoundError("there is no config.json in it")
             config = transformers.AutoConfig.from_pretrained(source, local_files_only=local)
             kind = _kind(config.model_type, model)
             loader, reader = _LOADERS[kind]

@@ -131,17 +131,17 @@ def test_a_sweep_of_one_run_is_counted_as_one(runs: Runs, tmp_path: Path) -> Non
     assert fit("-m", "optimization.lr=1", f"run_dir={tmp_path}/one").stdout.startswith("1 run: ")
 
 
-@pytest.mark.parametrize("command", ["report", "study", "score", "status"])
 def test_the_folder_of_a_sweep_is_told_from_that_of_a_run(
-    runs: Runs, command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    runs: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert fit("-m", "optimization.lr=1,2", f"run_dir={tmp_path}/all").exit_code == 0
-    result = CliRunner().invoke(app, [command, "all"])
-    assert result.exit_code == 2 and " It holds a sweep; " in result.stderr and "all/*/" in result.stderr
-    assert f"sgool {command} " in result.stderr
     (tmp_path / "empty").mkdir()
-    assert "sweep" not in CliRunner().invoke(app, [command, "empty"]).stderr
+    for command in ("report", "study", "score", "status"):
+        result = CliRunner().invoke(app, [command, "all"])
+        assert result.exit_code == 2 and " It holds a sweep; " in result.stderr and "all/*/" in result.stderr
+        assert f"sgool {command} " in result.stderr
+        assert "sweep" not in CliRunner().invoke(app, [command, "empty"]).stderr, command
 
 
 def test_the_exit_code_is_the_worst_of_the_runs(runs: Runs, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import diffusers
 import pytest
 import torch
+from diffusers.schedulers import scheduling_flow_match_euler_discrete
 from torch import Tensor
 
 from sgool.diffusion import Chain, build_sampler
@@ -108,9 +109,13 @@ def by_moves(scheduler: Any, steps: int, options: dict[str, Any], seed: int) -> 
 def test_a_scheduler_as_moves(
     kind: str, settings: dict[str, Any], steps: int, options: dict[str, Any], noises: int
 ) -> None:
+    if not hasattr(diffusers, kind):
+        pytest.skip(f"this diffusers has no {kind}")
     scheduler = getattr(diffusers, kind)(**settings)
     got, found = by_moves(scheduler, steps, options, 5)
     assert found == noises
+    if settings.get("stochastic_sampling") and not hasattr(scheduling_flow_match_euler_discrete, "randn_tensor"):
+        pytest.skip("this diffusers draws the noise without the generator that it is given")
     # float32, as the noises are drawn: the arithmetic is in another order, and this network enlarges its rounding.
     assert off(got, by_the_scheduler(scheduler, steps, options, 5)) <= 2e-5
 

@@ -198,7 +198,8 @@ def test_inception_is_torch_fidelity_s(monkeypatch: pytest.MonkeyPatch, tmp_path
     file = tmp_path / "hub" / "checkpoints" / Path(extractor.URL_INCEPTION_V3).name
     file.parent.mkdir(parents=True)
     torch.save(state, file)
-    theirs, ours = extractor.FeatureExtractorInceptionV3("inception-v3-compat", ["2048"]), InceptionFeatures()
+    ours = InceptionFeatures()
+    theirs = extractor.FeatureExtractorInceptionV3("inception-v3-compat", ["2048"]).eval()
     for size in ((64, 64), (97, 130), (400, 310)):
         batch = as_batch(photo(*size))
         (expected,) = theirs((batch * 255).round().byte())

@@ -269,11 +269,15 @@ def no_tokenizer(folder: Path) -> None:
 
 
 def test_a_tokenizer_without_its_vocabulary(clip_folder: Path, tmp_path: Path) -> None:
-    """transformers makes one that gives all texts the same tokens, so that every prompt would score the same."""
+    """transformers makes one that gives all texts the same tokens, so that every prompt would score the same.
+
+    Release 4 refuses some of them itself.
+    """
     broken = shutil.copytree(clip_folder, tmp_path / "broken")
     for name in ("tokenizer.json", "vocab.json", "merges.txt"):
         (broken / name).unlink(missing_ok=True)
-    with pytest.raises(SgoolError, match=r"the CLIP 'broken': expected a tokenizer with its vocabulary"):
+    refused = r"the CLIP 'broken'(: expected a tokenizer with its vocabulary| .*A folder must hold the tokenizer's)"
+    with pytest.raises(SgoolError, match=refused):
         load_clip(str(broken))
 
 

@@ -163,7 +163,7 @@ def test_files_that_are_no_detector(folders: dict[str, Path], tmp_path: Path) ->
     with pytest.raises(SgoolError, match="The detector 'owner/none' is not complete in the cache"):
         load_detector("owner/none")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(SgoolError, match=r"Cannot load a detector from .*Expected a detector in transformers' layout"):
+    with pytest.raises(SgoolError, match=r"Cannot load a detector from .*no config.json in it. Expected a detector in"):
         load_detector(str(tmp_path / "empty"))
     (tmp_path / "empty" / "config.json").write_text('{"model_type": "bert"}')
     with pytest.raises(SgoolError, match=r"is a bert model, which is no detector that sgool knows: .*Grounding DINO"):

@@ -181,11 +181,15 @@ def test_a_folder_with_a_part_missing(pipeline_folder: Path, tmp_path: Path) -> 
 
 
 def test_a_tokenizer_without_its_vocabulary(pipeline_folder: Path, tmp_path: Path) -> None:
-    """transformers makes one that gives every prompt the same tokens: the same picture for all of them."""
+    """transformers makes one that gives every prompt the same tokens: the same picture for all of them.
+
+    Release 4 refuses some of them itself.
+    """
     broken = shutil.copytree(pipeline_folder, tmp_path / "broken")
     for name in ("tokenizer.json", "vocab.json", "merges.txt"):
         (broken / "tokenizer" / name).unlink(missing_ok=True)
-    with pytest.raises(SgoolError, match=r"broken': expected a tokenizer with its vocabulary \(tokenizer\.json, or"):
+    refused = r"broken': expected (a tokenizer with its vocabulary \(tokenizer\.json, or|str, .*a missing file: write)"
+    with pytest.raises(SgoolError, match=refused):
         load_models(broken)
 
 

@@ -57,7 +57,8 @@ def test_a_fused_lora_is_a_live_one(folders: Path) -> None:
     lora = {"path": str(folders / "lora_sdxl"), "weight": 0.7}
     fused = load_models(folders / "sdxl", device="cpu", loading={"loras": [lora]})
     live = load_models(folders / "sdxl", device="cpu")
-    live.pipeline.load_lora_weights(folders / "lora_sdxl", adapter_name="live")
+    file = "pytorch_lora_weights.safetensors"  # which diffusers 0.35 does not look for without a network
+    live.pipeline.load_lora_weights(folders / "lora_sdxl", weight_name=file, adapter_name="live")
     live.pipeline.set_adapters(["live"], [0.7])
     live.pipeline.unet.requires_grad_(False)
     without = predicted(load_models(folders / "sdxl", device="cpu"))

@@ -39,7 +39,7 @@ def assert_same(result: Any, record: PairRecord, folder: Path) -> None:
     same = {name: value for name, value in record.metrics.items() if not name.startswith("scene")}
     assert {name: result.metrics[0][name] for name in same} == same
     if not result.history.empty:
-        theirs = pd.read_csv(folder / "history.csv")
+        theirs = pd.read_csv(folder / "history.csv", float_precision="round_trip")
         assert list(theirs["update"]) == list(result.history["update"])
         np.testing.assert_array_equal(result.history["selection"], theirs["selection"])
 

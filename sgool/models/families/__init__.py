@@ -14,6 +14,7 @@ from sgool.config.locate import locate
 from sgool.config.pipeline import unet_problems
 from sgool.errors import SgoolError
 from sgool.models.family import Family
+from sgool.models.wide_masks import encode_in_float64
 
 
 def family_of(
@@ -47,6 +48,7 @@ def family_of(
     if unknown := [option for option in call or {} if chosen != REPLAY and option not in row.call]:
         raise SgoolError(unknown_call(unknown, chosen))
     name = name or str(pipeline.config.get("_name_or_path") or kinds[0])
+    encode_in_float64(pipeline)
     make: Any = locate(row.builder, "models.family")
     family_made: Family = make.of(pipeline, name, dict(call or {}))
     return family_made

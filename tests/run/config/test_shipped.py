@@ -98,6 +98,11 @@ def test_a_model_brings_the_settings_that_suit_it(models: str, sampler: str) -> 
     assert {key: config.sampler[key] for key in ("num_inference_steps", "guidance_scale")}.items() <= preset.items()
     updates = ("num_optimization_steps", "gradient_rms", "grad_clip_value")
     assert {key: config.optimization[key] for key in updates}.items() <= preset.items()
+
+
+@pytest.mark.parametrize("models", MODELS)
+def test_own_settings_go_before_those_of_a_model(models: str) -> None:
+    preset = yaml.safe_load((config_folder() / "models" / f"{models}.yaml").read_text(encoding="utf-8"))["preset"]
     # A model with timesteps of its own has as many steps.
     other = [] if preset.get("timesteps") is None else ["sampler.timesteps=null"]
     own = load_config([f"models={models}", "sampler.num_inference_steps=7", "optimization.gradient_rms=0.5", *other])
