@@ -22,6 +22,7 @@ from experiments.emoji_scenes.scenes import (
 )
 from experiments.emoji_world import words
 from experiments.emoji_world.scenes import Thing
+from tests.experiments.releases import zeros_in_place_of_t5
 
 
 def rng(seed: int = 0) -> np.random.Generator:
@@ -219,6 +220,7 @@ def test_the_saliency_stage_has_its_maximum_in_a_subject(scenes_painter: Painter
     assert torch.isfinite(stage.loss(images, target)["loss"])
 
 
+@zeros_in_place_of_t5
 def test_flow_stage_and_pipeline_agree_on_prompts_and_velocity(scenes_encoder: tuple) -> None:
     from diffusers import StableDiffusion3Pipeline
 

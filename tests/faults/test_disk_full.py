@@ -60,7 +60,8 @@ def test_each_kind_of_file(
             assert_message(output, FULL, run_dir)
             if (run_dir / "config.yaml").exists():
                 assert run_status(run_dir).problems == ()
-            assert finished <= (finished := set(run_dir.glob("pairs/*/*/record.json")))
+            before, finished = finished, set(run_dir.glob("pairs/*/*/record.json"))
+            assert before <= finished
             assert not list(run_dir.rglob("*.tmp"))
         (disk / FILLER).unlink()
     assert len(finished) == 6

@@ -90,7 +90,7 @@ def test_what_the_configuration_refuses(tmp_path: Path) -> None:
 
 
 PAIRS = (PromptSeed("a red cat", 3), PromptSeed("trees", 1), PromptSeed("a blue house", 2, negative_prompt="trees"))
-SETTINGS = {"num_optimization_steps": 3, "lr": 1.0, "grad_clip_value": None, "perturb_std": 1e-2}
+SETTINGS = {"num_optimization_steps": 3, "lr": 1.0, "grad_clip_value": None, "perturb_std": 1e-2, "keep": "last"}
 
 
 def goal() -> Objective:
