@@ -14,7 +14,14 @@ from sgool.config.kinds import Kind
 from sgool.config.options import Config, CustomOptions, Options, option, required
 from sgool.config.paths import asset_path
 from sgool.config.rules import choice, either, integer, list_of, number, optional, text
-from sgool.models.options import TEMPLATE, VisionLanguageOptions, clip_option, expand_clip, folder_problems
+from sgool.models.options import (
+    TEMPLATE,
+    HPSv3Options,
+    VisionLanguageOptions,
+    clip_option,
+    expand_clip,
+    folder_problems,
+)
 from sgool.objectives.files import aesthetic_problems, hps_problems, image_problems, image_reward_problems
 
 #: Networks of LPIPS, as torchmetrics names them.
@@ -99,6 +106,14 @@ class ImageRewardJudgeOptions(JudgeOptions):
         """Yields the problems of every judge, and one for each file that is missing."""
         yield from super().problems(where, config)
         yield from image_reward_problems(self.checkpoint, self.med_config, where)
+
+
+@dataclass(frozen=True, kw_only=True)
+class HPSv3JudgeOptions(JudgeOptions, HPSv3Options):
+    """Options of HPSv3."""
+
+    builder = "sgool.metrics.preference.build_hps_v3_judge"
+    needs_text = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -239,6 +254,7 @@ JUDGES: Kind[JudgeOptions] = Kind(
         "hps": HPSJudgeOptions,
         "pickscore": PickScoreJudgeOptions,
         "image_reward": ImageRewardJudgeOptions,
+        "hps_v3": HPSv3JudgeOptions,
         "aesthetic": AestheticJudgeOptions,
         "vqa_score": VQAJudgeOptions,
         "soft_tifa": SoftTIFAJudgeOptions,

@@ -15,7 +15,7 @@ from sgool.config.locate import module_problems
 from sgool.config.options import Config, CustomOptions, Options, option, required
 from sgool.config.paths import asset_path, file_problems
 from sgool.config.rules import Each, Schema, choice, dotted, either, integer, list_of, number, optional, text
-from sgool.models.options import TEMPLATE, VisionLanguageOptions, clip_option
+from sgool.models.options import TEMPLATE, HPSv3Options, VisionLanguageOptions, clip_option
 from sgool.objectives.files import aesthetic_problems, hps_problems, image_problems, image_reward_problems
 from sgool.objectives.rules import BOX, GOAL, RGB, VIEWS
 
@@ -172,6 +172,16 @@ class ImageRewardOptions(TermOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class HPSv3TermOptions(HPSv3Options, TermOptions):
+    """Options of HPSv3."""
+
+    builder = "sgool.objectives.scores.build_hps_v3"
+    needs_text = True
+
+    goal: str | float = option("maximize", GOAL)
+
+
+@dataclass(frozen=True, kw_only=True)
 class VQAScoreOptions(VisionLanguageOptions, TermOptions):
     """Options of a vision-language model's answer to whether the image shows the prompt."""
 
@@ -258,6 +268,7 @@ TERMS: Kind[TermOptions] = Kind(
         "hps": HPSOptions,
         "pickscore": PickScoreOptions,
         "image_reward": ImageRewardOptions,
+        "hps_v3": HPSv3TermOptions,
         "vqa_score": VQAScoreOptions,
         "soft_tifa": SoftTIFAOptions,
         "symmetry": SymmetryOptions,
