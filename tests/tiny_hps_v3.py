@@ -26,7 +26,7 @@ INSTRUCTION = Path(__file__).with_name("hps_v3_instruction.py")
 
 
 def save_hps_v3(folder: Path, patch: int = PATCH, seed: int = 0, older: bool = True) -> dict[str, str]:
-    """Saves the checkpoint and the base model's folder, and returns the options ``checkpoint``, ``model`` and ``instruction``.
+    """Saves the checkpoint and the base model's folder, and returns the options of `hps_v3_options`.
 
     Args:
         folder: Where to; it is made.
@@ -79,7 +79,7 @@ def save_hps_v3(folder: Path, patch: int = PATCH, seed: int = 0, older: bool = T
             nn.Linear(HIDDEN, 24), nn.ReLU(), nn.Dropout(0.05), nn.Linear(24, 16), nn.ReLU(), nn.Linear(16, 2)
         )
         # Random weights of 0.02 give the same score to everything.
-        for name, parameter in network.named_parameters():
+        for name, parameter in (*network.named_parameters(), *head.named_parameters()):
             if "norm" not in name:
                 parameter.data.normal_(std=0.3)
     folder.mkdir(parents=True, exist_ok=True)

@@ -33,7 +33,8 @@ class PreferenceScore(TextScore):
 
     Args:
         scorer: HPS, HPSv3, PickScore, ImageReward or an aesthetic predictor (which does not look at the prompts). One
-            of your own may have a method ``as_published(images)``, which returns the images as its call is to see them.
+            of your own may have a method ``as_published(images)``, which returns the images as its call is to see them,
+            or ``published_scores(images, prompts)``, which is called in place of the scorer.
         key: The end of the metric's name in records.
         title: Name in reports; None: the title of a shipped scorer, or else the key.
     """
@@ -62,6 +63,10 @@ class PreferenceScore(TextScore):
         check_number(images, prompts)
         # Each prompt is encoded by itself, as in objectives: padding must not depend on the other prompts of a batch.
         encoded = torch.cat([self._scorer[0].encode_prompts([prompt]) for prompt in prompts])
+        published_scores = getattr(self._scorer[0], "published_scores", None)
+        if published_scores is not None:
+            scores: Tensor = published_scores(images, encoded)
+            return scores
         return self._scorer[0](published_images(self._scorer[0], images), encoded)
 
 

@@ -88,19 +88,19 @@ class HPSv3(nn.Module):
         return rows.to(self._device)
 
     @torch.no_grad()
-    def as_published(self, images: Tensor) -> Tensor:
-        """Returns images (N, 3, h, w), rounded to 8 bits, as Pillow resizes them in the public code.
+    def published_scores(self, images: Tensor, prompts: Tensor) -> Tensor:
+        """Returns scores (N,) as the public code does: images are rounded to 8 bits, and Pillow resizes them.
 
-        The result has at least float32 and the size that the network sees. An image with NaN is NaN.
-
-        Raises:
-            SgoolError: A side is more than 200 times the other.
+        The arguments and errors are those of `forward`. The score of an image with NaN is NaN. A method
+        ``as_published`` would not do: `forward` may choose another size for an image that is resized already.
         """
-        images = images.to(torch.promote_types(images.dtype, torch.float32))
-        levels = (images.clamp(0, 1) * 255).round()
-        resized = resize_with_pillow(levels.nan_to_num(), self._size(images), "bicubic")
-        pixels = resized.to(images.device, images.dtype) / 255
-        return pixels.masked_fill(levels.isnan().flatten(1).any(dim=1).view(-1, 1, 1, 1), torch.nan)
+        size = self._size(images)
+        levels = (images.to(torch.promote_types(images.dtype, torch.float32)).clamp(0, 1) * 255).round()
+        resized = resize_with_pillow(levels.nan_to_num(), size, "bicubic").to(levels) / 255
+        # Pillow has no NaN.
+        resized = resized.masked_fill(levels.isnan().flatten(1).any(dim=1).view(-1, 1, 1, 1), torch.nan)
+        pairs = zip(resized, prompts, strict=True)
+        return torch.stack([self._score(image, prompt, size) for image, prompt in pairs])
 
     def forward(self, images: Tensor, prompts: Tensor) -> Tensor:
         """Returns scores (N,), in at least float32, of images (N, 3, h, w), differentiable with respect to them.
@@ -112,11 +112,13 @@ class HPSv3(nn.Module):
         Raises:
             SgoolError: A side is more than 200 times the other, or a prompt has a token of the model's own.
         """
-        return torch.stack([self._score(*pair) for pair in zip(images, prompts, strict=True)])
+        size = self._size(images)
+        pairs = zip(images, prompts, strict=True)
+        return torch.stack([self._score(image, prompt, size) for image, prompt in pairs])
 
-    def _score(self, image: Tensor, prompt: Tensor) -> Tensor:
+    def _score(self, image: Tensor, prompt: Tensor, size: tuple[int, int]) -> Tensor:
         patch = self._pixels.patch
-        height, width = self._size(image[None])
+        height, width = size
         grid = torch.tensor([[1, height // patch, width // patch]], device=self._device)
         tokens = self._tokens(bytes(prompt.tolist()).rstrip(b"\0").decode(), height * width // self._factor**2)
         pixels = self._pixels(image.to(self._device), grid)
