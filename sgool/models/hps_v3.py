@@ -221,8 +221,9 @@ def _base(model: str) -> tuple[Any, Any]:
     try:
         with nullcontext() if local else hub_access() as unreachable:
             config = AutoConfig.from_pretrained(source, local_files_only=local)
-            if config.model_type != "qwen2_vl":
-                raise SgoolError(f"{model!r} is a model of type {config.model_type}. {wanted}")
+            # Of the class: transformers 4.57 gives an instance the model_type of its text_config.
+            if (kind := type(config).model_type) != "qwen2_vl":
+                raise SgoolError(f"{model!r} is a model of type {kind}. {wanted}")
             processor: Any = AutoProcessor.from_pretrained(source, local_files_only=local)
     except (OSError, ValueError, RuntimeError, KeyError, ImportError) as error:
         if unreachable:
