@@ -22,7 +22,13 @@ from sgool.models.options import (
     expand_clip,
     folder_problems,
 )
-from sgool.objectives.files import aesthetic_problems, hps_problems, image_problems, image_reward_problems
+from sgool.objectives.files import (
+    aesthetic_problems,
+    hps_problems,
+    image_problems,
+    image_reward_problems,
+    references_of,
+)
 
 #: Networks of LPIPS, as torchmetrics names them.
 LPIPS = ("alex", "vgg", "squeeze")
@@ -189,7 +195,7 @@ class ImageJudgeOptions(JudgeOptions):
         yield from super().problems(where, config)
         if self.images:
             yield from image_problems(self.images, f"{where}.images")
-        elif not reference_images(None, config["objective"]["terms"]):
+        elif not references_of(None, config["objective"]["terms"]):
             yield (
                 f"`{where}.images`: null stands for the reference images of the objective's image_alignment terms, and "
                 f"it has no such term; give some with '{where}.images=[a.png,b.jpg]'"
@@ -293,11 +299,3 @@ def judge_problems(judges: Mapping[str, Config], terms: Mapping[str, Config]) ->
     """
     for name, judge in judges.items():
         yield from JUDGES.problems(judge, f"{_JUDGES}.{name}", {"objective": {"terms": terms}})
-
-
-def reference_images(images: str | list[str] | None, terms: Mapping[str, Config]) -> list[str]:
-    """Returns the files that a judge of type ``image`` compares with: its own, or else those of the objective."""
-    given = [images] if images else []
-    given = given or [term["images"] for term in terms.values() if term.get("type") == "image_alignment"]
-    files = [[entry] if isinstance(entry, str) else entry for entry in given]
-    return list(dict.fromkeys(path for paths in files for path in paths))
