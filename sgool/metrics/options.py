@@ -27,7 +27,7 @@ from sgool.objectives.files import (
     hps_problems,
     image_problems,
     image_reward_problems,
-    references_of,
+    reference_files,
 )
 
 #: Networks of LPIPS, as torchmetrics names them.
@@ -195,7 +195,7 @@ class ImageJudgeOptions(JudgeOptions):
         yield from super().problems(where, config)
         if self.images:
             yield from image_problems(self.images, f"{where}.images")
-        elif not references_of(None, config["objective"]["terms"]):
+        elif not reference_files(None, config["objective"]["terms"]):
             yield (
                 f"`{where}.images`: null stands for the reference images of the objective's image_alignment terms, and "
                 f"it has no such term; give some with '{where}.images=[a.png,b.jpg]'"
@@ -277,10 +277,7 @@ JUDGES: Kind[JudgeOptions] = Kind(
 
 
 def complete_judges(judges: Any) -> None:
-    """Expands CLIPs that are given by name alone, and writes the judges' defaults, in place.
-
-    The type ``clip`` is removed, so that the same judge is always written in the same way.
-    """
+    """Expands CLIPs that are given by name alone, removes the type ``clip``, and writes the defaults, in place."""
     if not isinstance(judges, dict):
         return
     for name, judge in judges.items():

@@ -59,7 +59,7 @@ def image_reward_problems(checkpoint: str, med_config: str | None, where: str) -
         yield from file_problems(med_config, _MED_CONFIG, f"{where}.med_config")
 
 
-def references_of(images: str | list[str] | None, terms: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def reference_files(images: str | list[str] | None, terms: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Returns the files that a judge of type ``image`` compares with: its own, or else those of the objective."""
     given = [images] if images else []
     given = given or [term["images"] for term in terms.values() if term.get("type") == "image_alignment"]
