@@ -20,6 +20,7 @@ from sgool.config.paths import config_folder
 from sgool.models.classifier import load_classifier
 from sgool.saliency.transalnet_network import ARCHITECTURES, TranSalNet
 from tests.models import test_image_reward, test_preference, test_wsdan
+from tests.tiny_hps_v3 import hps_v3_options, save_hps_v3
 from tests.tiny_vlm import save_vlm
 
 #: Fixtures that write tiny weights in the layouts of PickScore, ImageReward and HPS, and Inception-v3 for WS-DAN.
@@ -68,6 +69,7 @@ def weights(
     state = test_wsdan._state(trunk, "torchvision", bias=True)
     torch.save({"state_dict": {f"module.{name}": value for name, value in state.items()}}, folder / "bird.pth.tar")
     save_vlm(folder / "vlm", "qwen2_5_vl")
+    save_hps_v3(folder / "hps_v3")
     asked = {"prompt": "a purple house and a red banana", "questions": ["Is the banana red?"]}
     (folder / "asked.jsonl").write_text(json.dumps(asked))
     (folder / "pick").symlink_to(pick_folder)
@@ -86,6 +88,7 @@ def objective_overrides(name: str, weights: Path, hps: Path) -> list[str]:
         "classifier": [f"{term}.source=local", f"{term}.model=null", f"{term}.checkpoint=emoji_world/classifier",
                        f"{term}.target=panda"],
         "hps": [f"{term}.clip={{model: {test_preference.ARCHITECTURE}, pretrained: '{hps}'}}"],
+        "hps_v3": [f"{term}.{key}={value}" for key, value in hps_v3_options(weights / "hps_v3").items()],
         "image_alignment": [f"{term}.images=[{image}]"],
         "image_reward": [f"{term}.checkpoint={weights}/image_reward/ImageReward.pt",
                          f"{term}.med_config={weights}/image_reward/med_config.json",

@@ -25,7 +25,7 @@ from transformers import (
 KINDS = ("qwen2_5_vl", "qwen3_vl")
 #: Side of a patch; two by two of them are a token.
 PATCH = 4
-_SPECIAL = (
+SPECIAL = (
     "<|endoftext|>",
     "<|im_start|>",
     "<|im_end|>",
@@ -34,7 +34,7 @@ _SPECIAL = (
     "<|image_pad|>",
     "<|video_pad|>",
 )
-_TEMPLATE = (
+CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{% for part in message['content'] %}"
     "{% if part['type'] == 'image' %}<|vision_start|><|image_pad|><|vision_end|>{% else %}{{ part['text'] }}{% endif %}"
     "{% endfor %}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
@@ -60,14 +60,14 @@ def tokenizer() -> PreTrainedTokenizerFast:
         tokenizer_object=made,
         eos_token="<|im_end|>",
         pad_token="<|endoftext|>",
-        additional_special_tokens=list(_SPECIAL[1:]),
+        additional_special_tokens=list(SPECIAL[1:]),
     )
 
 
 def save_vlm(folder: Path, kind: str, repetition_penalty: float | None = None, seed: int = 0) -> Path:
     """Saves a tiny random model with its processor, and returns its folder."""
     words = tokenizer()
-    ids = {name: words.convert_tokens_to_ids(name) for name in _SPECIAL}
+    ids = {name: words.convert_tokens_to_ids(name) for name in SPECIAL}
     text = {
         "vocab_size": len(words),
         "hidden_size": 32,
@@ -105,7 +105,7 @@ def save_vlm(folder: Path, kind: str, repetition_penalty: float | None = None, s
             network: Any = Qwen2_5_VLForConditionalGeneration(config)
             images = Qwen2VLImageProcessor(**pixels)
             processor: Any = Qwen2_5_VLProcessor(
-                images, words, Qwen2VLVideoProcessor(patch_size=PATCH), chat_template=_TEMPLATE
+                images, words, Qwen2VLVideoProcessor(patch_size=PATCH), chat_template=CHAT_TEMPLATE
             )
         else:
             own = {**vision, "deepstack_visual_indexes": [0], "num_position_embeddings": 64}
@@ -113,7 +113,7 @@ def save_vlm(folder: Path, kind: str, repetition_penalty: float | None = None, s
             network = Qwen3VLForConditionalGeneration(config3)
             images = Qwen2VLImageProcessor(**pixels, image_mean=[0.5] * 3, image_std=[0.5] * 3)
             processor = Qwen3VLProcessor(
-                images, words, Qwen3VLVideoProcessor(patch_size=PATCH), chat_template=_TEMPLATE
+                images, words, Qwen3VLVideoProcessor(patch_size=PATCH), chat_template=CHAT_TEMPLATE
             )
         # Random weights of 0.02 give the same answer to everything.
         for name, parameter in network.named_parameters():

@@ -14,8 +14,21 @@ from sgool.config.kinds import Kind
 from sgool.config.options import Config, CustomOptions, Options, option, required
 from sgool.config.paths import asset_path
 from sgool.config.rules import choice, either, integer, list_of, number, optional, text
-from sgool.models.options import TEMPLATE, VisionLanguageOptions, clip_option, expand_clip, folder_problems
-from sgool.objectives.files import aesthetic_problems, hps_problems, image_problems, image_reward_problems
+from sgool.models.options import (
+    TEMPLATE,
+    HPSv3Options,
+    VisionLanguageOptions,
+    clip_option,
+    expand_clip,
+    folder_problems,
+)
+from sgool.objectives.files import (
+    aesthetic_problems,
+    hps_problems,
+    image_problems,
+    image_reward_problems,
+    reference_files,
+)
 
 #: Networks of LPIPS, as torchmetrics names them.
 LPIPS = ("alex", "vgg", "squeeze")
@@ -102,6 +115,14 @@ class ImageRewardJudgeOptions(JudgeOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class HPSv3JudgeOptions(JudgeOptions, HPSv3Options):
+    """Options of HPSv3."""
+
+    builder = "sgool.metrics.preference.build_hps_v3_judge"
+    needs_text = True
+
+
+@dataclass(frozen=True, kw_only=True)
 class AestheticJudgeOptions(JudgeOptions):
     """Options of LAION's aesthetic rating."""
 
@@ -174,7 +195,7 @@ class ImageJudgeOptions(JudgeOptions):
         yield from super().problems(where, config)
         if self.images:
             yield from image_problems(self.images, f"{where}.images")
-        elif not reference_images(None, config["objective"]["terms"]):
+        elif not reference_files(None, config["objective"]["terms"]):
             yield (
                 f"`{where}.images`: null stands for the reference images of the objective's image_alignment terms, and "
                 f"it has no such term; give some with '{where}.images=[a.png,b.jpg]'"
@@ -239,6 +260,7 @@ JUDGES: Kind[JudgeOptions] = Kind(
         "hps": HPSJudgeOptions,
         "pickscore": PickScoreJudgeOptions,
         "image_reward": ImageRewardJudgeOptions,
+        "hps_v3": HPSv3JudgeOptions,
         "aesthetic": AestheticJudgeOptions,
         "vqa_score": VQAJudgeOptions,
         "soft_tifa": SoftTIFAJudgeOptions,
@@ -255,10 +277,7 @@ JUDGES: Kind[JudgeOptions] = Kind(
 
 
 def complete_judges(judges: Any) -> None:
-    """Expands CLIPs that are given by name alone, and writes the judges' defaults, in place.
-
-    The type ``clip`` is removed, so that the same judge is always written in the same way.
-    """
+    """Expands CLIPs that are given by name alone, removes the type ``clip``, and writes the defaults, in place."""
     if not isinstance(judges, dict):
         return
     for name, judge in judges.items():
@@ -277,11 +296,3 @@ def judge_problems(judges: Mapping[str, Config], terms: Mapping[str, Config]) ->
     """
     for name, judge in judges.items():
         yield from JUDGES.problems(judge, f"{_JUDGES}.{name}", {"objective": {"terms": terms}})
-
-
-def reference_images(images: str | list[str] | None, terms: Mapping[str, Config]) -> list[str]:
-    """Returns the files that a judge of type ``image`` compares with: its own, or else those of the objective."""
-    given = [images] if images else []
-    given = given or [term["images"] for term in terms.values() if term.get("type") == "image_alignment"]
-    files = [[entry] if isinstance(entry, str) else entry for entry in given]
-    return list(dict.fromkeys(path for paths in files for path in paths))

@@ -18,6 +18,7 @@ from sgool.objectives.scores import Score, Scorer
 #: Key of a shipped scorer -> how reports show it: title, decimals, place.
 _KNOWN = {
     "hps": ("HPS", 2, 10),
+    "hps_v3": ("HPSv3", 2, 14),
     "pickscore": ("PickScore", 2, 20),
     "image_reward": ("ImageReward", 3, 30),
     "aesthetic": ("aesthetic score", 2, 40),
@@ -31,8 +32,9 @@ class PreferenceScore(TextScore):
     one. The terms of objectives, which need gradients, resize in floating point.
 
     Args:
-        scorer: HPS, PickScore, ImageReward or an aesthetic predictor (which does not look at the prompts). One of your
-            own may have a method ``as_published(images)``, which returns the images as its call is to see them.
+        scorer: HPS, HPSv3, PickScore, ImageReward or an aesthetic predictor (which does not look at the prompts). One
+            of your own may have a method ``as_published(images)``, which returns the images as its call is to see them,
+            or ``published_scores(images, prompts)``, which is called in place of the scorer.
         key: The end of the metric's name in records.
         title: Name in reports; None: the title of a shipped scorer, or else the key.
     """
@@ -61,6 +63,10 @@ class PreferenceScore(TextScore):
         check_number(images, prompts)
         # Each prompt is encoded by itself, as in objectives: padding must not depend on the other prompts of a batch.
         encoded = torch.cat([self._scorer[0].encode_prompts([prompt]) for prompt in prompts])
+        published_scores = getattr(self._scorer[0], "published_scores", None)
+        if published_scores is not None:
+            scores: Tensor = published_scores(images, encoded)
+            return scores
         return self._scorer[0](published_images(self._scorer[0], images), encoded)
 
 
@@ -82,6 +88,14 @@ def build_image_reward_judge(
     return _scored_by({"type": "image_reward", **files}, name, networks)
 
 
+def build_hps_v3_judge(
+    checkpoint: str, model: str, instruction: str | None, dtype: str, name: str, networks: Networks
+) -> list[PreferenceScore]:
+    """Builds the judge of a validated configuration from its options, those of `HPSv3JudgeOptions`."""
+    files = {"checkpoint": checkpoint, "model": model, "instruction": instruction, "dtype": dtype}
+    return _scored_by({"type": "hps_v3", **files}, name, networks)
+
+
 def build_aesthetic_judge(
     clip: Mapping[str, Any], checkpoint: str, name: str, networks: Networks
 ) -> list[PreferenceScore]:
@@ -91,6 +105,7 @@ def build_aesthetic_judge(
 
 def _scored_by(options: Mapping[str, Any], name: str, networks: Networks) -> list[PreferenceScore]:
     """Builds the judge with the network of the term that has these options, so that both share it."""
-    term = build_term(name, {**options, "weight": 0, "goal": "maximize", "views": "whole"}, networks)
+    views = {} if options["type"] == "hps_v3" else {"views": "whole"}  # it always sees the whole image
+    term = build_term(name, {**options, "weight": 0, "goal": "maximize", **views}, networks)
     assert isinstance(term, Score)
     return [PreferenceScore(term.scorer, options["type"])]

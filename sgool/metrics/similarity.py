@@ -10,11 +10,11 @@ from torch import Tensor
 
 from sgool.errors import SgoolError
 from sgool.metrics.base import ImageScore, MeanScore
-from sgool.metrics.options import reference_images
 from sgool.models.clip import ClipTower
 from sgool.models.images import open_photo, to_tensor
 from sgool.models.networks import Networks
 from sgool.models.resize import published_images
+from sgool.objectives.files import reference_files
 
 
 class ImageSimilarity(ImageScore):
@@ -91,5 +91,5 @@ def build_image_judge(
     """
     # Images are read before the network is loaded, so that an unreadable one is reported at once.
     key = f"`models.judges.{name}.images`"
-    references = [to_tensor(open_photo(path, key, smallest_side=1)) for path in reference_images(images, terms)]
+    references = [to_tensor(open_photo(path, key, smallest_side=1)) for path in reference_files(images, terms)]
     return [ImageSimilarity(networks.clip(**clip), references)]

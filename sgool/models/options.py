@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from sgool.config.options import Config, Options, option, required
+from sgool.config.paths import file_problems
 from sgool.config.rules import MISSING, Rule, Schema, choice, optional, text
+from sgool.models.hps_v3_text import instruction_problems
 
 #: Rules of a CLIP's options, the arguments of `sgool.models.clip.load_clip`; `expand_clip` makes them of a plain name.
 CLIP: dict[str, Schema] = {"model": text(), "pretrained": optional(text())}
@@ -42,6 +44,24 @@ class VisionLanguageOptions(Options):
         """Yields the problems of the other base classes, and one if the model's folder is missing."""
         yield from super().problems(where, config)
         yield from folder_problems(self.model, "a vision-language model such as Qwen2.5-VL", f"{where}.model")
+
+
+@dataclass(frozen=True, kw_only=True)
+class HPSv3Options(Options):
+    """Options of HPSv3's network, which its judge and its term share."""
+
+    checkpoint: str = required(text())
+    model: str = option("Qwen/Qwen2-VL-7B-Instruct", text())
+    instruction: str | None = option(None, optional(text()))
+    dtype: str = option("auto", LOADED_AS)
+
+    def problems(self, where: str, config: Config) -> Iterator[str]:
+        """Yields the problems of the other base classes, and one for each file that is missing."""
+        yield from super().problems(where, config)
+        published = "HPSv3.safetensors, published at https://huggingface.co/MizzenAI/HPSv3"
+        yield from file_problems(self.checkpoint, published, f"{where}.checkpoint")
+        yield from folder_problems(self.model, "Qwen2-VL-7B-Instruct", f"{where}.model")
+        yield from instruction_problems(self.instruction, f"{where}.instruction")
 
 
 def folder_problems(model: str, what: str, key: str) -> Iterator[str]:

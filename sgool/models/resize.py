@@ -70,7 +70,7 @@ class Resize:
         target = self._target(images)
         if self.on_tensors or target == tuple(images.shape[-2:]):
             return self(levels / 255)
-        resized = _resize_with_pillow(levels.nan_to_num(), target, self.interpolation)
+        resized = resize_with_pillow(levels.nan_to_num(), target, self.interpolation)
         pixels = self._centre(resized.to(images.device, images.dtype) / 255)
         return pixels.masked_fill(levels.isnan().flatten(1).any(dim=1).view(-1, 1, 1, 1), torch.nan)
 
@@ -116,7 +116,7 @@ def _pad(images: Tensor, borders: tuple[int, int, int, int], fill: Sequence[floa
     return torch.stack(planes, dim=1)
 
 
-def _resize_with_pillow(levels: Tensor, target: tuple[int, int], interpolation: Interpolation) -> Tensor:
+def resize_with_pillow(levels: Tensor, target: tuple[int, int], interpolation: Interpolation) -> Tensor:
     """Resizes images (N, 3, h, w) of levels 0 to 255 to (N, 3, *target), uint8, on the CPU."""
     resample = Image.Resampling[interpolation.upper()]
     height, width = target

@@ -17,6 +17,18 @@ _AESTHETIC = (
     "https://github.com/christophschuhmann/improved-aesthetic-predictor, or "
     "sa_0_4_vit_{b_32,b_16,l_14}_linear.pth, published at https://github.com/LAION-AI/aesthetic-predictor"
 )
+_WSDAN = (
+    "a WS-DAN checkpoint such as bird.pth.tar, published by https://github.com/wvinzh/WS_DAN_PyTorch and "
+    "https://github.com/GuYuc/WS-DAN.PyTorch"
+)
+_TORCHVISION = "the model's weights file, listed at https://pytorch.org/vision/stable/models.html"
+#: Source of a classifier -> what its keys should hold; None: the key is not used and must be null.
+CLASSIFIERS: dict[str, dict[str, str | None]] = {
+    "timm": {"model": "a name of timm such as resnet50.a1_in1k"},
+    "torchvision": {"model": "a name of torchvision such as resnet50", "checkpoint": _TORCHVISION},
+    "wsdan": {"model": None, "checkpoint": _WSDAN},
+    "local": {"model": None, "checkpoint": "a folder with config.json and model.safetensors"},
+}
 
 
 def image_problems(images: str | list[str], key: str) -> Iterator[str]:
@@ -45,3 +57,11 @@ def image_reward_problems(checkpoint: str, med_config: str | None, where: str) -
     yield from file_problems(checkpoint, _IMAGE_REWARD, f"{where}.checkpoint")
     if med_config is not None:
         yield from file_problems(med_config, _MED_CONFIG, f"{where}.med_config")
+
+
+def reference_files(images: str | list[str] | None, terms: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Returns the files that a judge of type ``image`` compares with: its own, or else those of the objective."""
+    given = [images] if images else []
+    given = given or [term["images"] for term in terms.values() if term.get("type") == "image_alignment"]
+    files = [[entry] if isinstance(entry, str) else entry for entry in given]
+    return list(dict.fromkeys(path for paths in files for path in paths))

@@ -15,22 +15,9 @@ from sgool.config.locate import module_problems
 from sgool.config.options import Config, CustomOptions, Options, option, required
 from sgool.config.paths import asset_path, file_problems
 from sgool.config.rules import Each, Schema, choice, dotted, either, integer, list_of, number, optional, text
-from sgool.models.options import TEMPLATE, VisionLanguageOptions, clip_option
-from sgool.objectives.files import aesthetic_problems, hps_problems, image_problems, image_reward_problems
+from sgool.models.options import TEMPLATE, HPSv3Options, VisionLanguageOptions, clip_option
+from sgool.objectives.files import CLASSIFIERS, aesthetic_problems, hps_problems, image_problems, image_reward_problems
 from sgool.objectives.rules import BOX, GOAL, RGB, VIEWS
-
-_WSDAN = (
-    "a WS-DAN checkpoint such as bird.pth.tar, published by https://github.com/wvinzh/WS_DAN_PyTorch and "
-    "https://github.com/GuYuc/WS-DAN.PyTorch"
-)
-_TORCHVISION = "the model's weights file, listed at https://pytorch.org/vision/stable/models.html"
-#: Source of a classifier -> what its keys should hold; None: the key is not used and must be null.
-_CLASSIFIERS: dict[str, dict[str, str | None]] = {
-    "timm": {"model": "a name of timm such as resnet50.a1_in1k"},
-    "torchvision": {"model": "a name of torchvision such as resnet50", "checkpoint": _TORCHVISION},
-    "wsdan": {"model": None, "checkpoint": _WSDAN},
-    "local": {"model": None, "checkpoint": "a folder with config.json and model.safetensors"},
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +76,7 @@ class ClassifierOptions(TermOptions):
 
     def problems(self, where: str, config: Config) -> Iterator[str]:
         """Yields a problem for each key that the source needs or does not use, and for each missing file."""
-        for entry, what in _CLASSIFIERS[self.source].items():
+        for entry, what in CLASSIFIERS[self.source].items():
             value = getattr(self, entry)
             if what is None and value is not None:
                 yield f"`{where}.{entry}`: expected null with source={self.source}, got {value!r}"
@@ -102,7 +89,7 @@ class ClassifierOptions(TermOptions):
                     f"{self.checkpoint!r}"
                 )
         elif self.checkpoint is not None:
-            what = _CLASSIFIERS[self.source].get("checkpoint") or "weights in that model's layout"
+            what = CLASSIFIERS[self.source].get("checkpoint") or "weights in that model's layout"
             yield from file_problems(self.checkpoint, what, f"{where}.checkpoint")
         if self.labels is not None:
             yield from file_problems(self.labels, "a text file with one class name a line", f"{where}.labels")
@@ -169,6 +156,16 @@ class ImageRewardOptions(TermOptions):
     def problems(self, where: str, config: Config) -> Iterator[str]:
         """Yields a problem for each file that is missing."""
         yield from image_reward_problems(self.checkpoint, self.med_config, where)
+
+
+@dataclass(frozen=True, kw_only=True)
+class HPSv3TermOptions(HPSv3Options, TermOptions):
+    """Options of HPSv3."""
+
+    builder = "sgool.objectives.scores.build_hps_v3"
+    needs_text = True
+
+    goal: str | float = option("maximize", GOAL)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -258,6 +255,7 @@ TERMS: Kind[TermOptions] = Kind(
         "hps": HPSOptions,
         "pickscore": PickScoreOptions,
         "image_reward": ImageRewardOptions,
+        "hps_v3": HPSv3TermOptions,
         "vqa_score": VQAScoreOptions,
         "soft_tifa": SoftTIFAOptions,
         "symmetry": SymmetryOptions,

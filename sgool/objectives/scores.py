@@ -16,6 +16,7 @@ from sgool.models.aesthetic import load_aesthetic
 from sgool.models.checkpoints import read_state
 from sgool.models.classifier import ImageClassifier, Source, load_classifier
 from sgool.models.clip import ClipTower
+from sgool.models.hps_v3 import load_hps_v3
 from sgool.models.image_reward import load_image_reward
 from sgool.models.networks import Networks
 from sgool.models.preference import HumanPreferenceScore, load_pick_score
@@ -212,3 +213,14 @@ def build_image_reward(
         lambda: load_image_reward(checkpoint, med_config, tokenizer, device=networks.device),
     )
     return Score(scorer, goal, name, views)
+
+
+def build_hps_v3(
+    checkpoint: str, model: str, instruction: str | None, dtype: str, goal: Goal, name: str, networks: Networks
+) -> Score:
+    """Builds the term of a validated configuration from its options, those of `HPSv3TermOptions`."""
+    scorer = networks.shared(
+        ("hps_v3", checkpoint, model, instruction, dtype),
+        lambda: load_hps_v3(checkpoint, model, instruction, dtype, device=networks.device),
+    )
+    return Score(scorer, goal, name)

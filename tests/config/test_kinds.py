@@ -110,7 +110,7 @@ def test_capabilities_are_attributes() -> None:
     assert SAMPLERS.able("invertible") == ["edict", "belm", "bdia"]
     assert SAMPLERS.able("has_inverse") == ["ddim", "edict", "belm", "bdia"]
     assert SAMPLERS.able("guidable") == ["ddim", "dpm_solver"]
-    assert TERMS.able("needs_text") == ["text_alignment", "hps", "pickscore", "image_reward", "vqa_score"]
+    assert TERMS.able("needs_text") == ["text_alignment", "hps", "pickscore", "image_reward", "hps_v3", "vqa_score"]
     searches = ["best_of_n", "zero_order", "evolution", "fk_steering"]
     assert METHODS.able("needs_objective") == ["optimize", "clip_guidance", *searches]
     assert METHODS.able("optimizes") == METHODS.able("starts_from_image") == ["optimize"]

@@ -64,6 +64,8 @@ READER: Mapping[str, str] = {
     "captions.csv": "image,text\na.jpg,a red car\n",
     "FOLDER/model_index.json": json.dumps({"_class_name": "StableDiffusionPipeline"}),
     "WAN/model_index.json": json.dumps({"_class_name": "WanPipeline"}),
+    "HPSv3/hpsv3/dataset/data_collator_qwen.py": (ROOT / "tests/hps_v3_instruction.py").read_text(encoding="utf-8"),
+    "HPSv3.safetensors": "",
     **dict.fromkeys(("HPS_v2.1_compressed.pt", "TranSalNet_Res.pth", "FILE", "RUN/config.yaml", "photos/a.jpg"), ""),
 }
 _SPAN = re.compile(r"(?<!`)`(sgool [a-z-]+ [^`\n]*=[^`\n]*)`(?!`)")

@@ -14,8 +14,10 @@ from sgool.config.paths import config_folder
 from sgool.methods.options import method_optimization
 from sgool.objectives.crops import random_boxes
 from sgool.run.config import load_config, to_plain
+from tests.tiny_hps_v3 import INSTRUCTION
 
 FILES = sorted(path.relative_to(config_folder()) for path in config_folder().rglob("*.yaml"))
+_HPS_V3 = ("checkpoint=@hps.safetensors", f"instruction={INSTRUCTION}")
 #: Choices that do not stand alone, and what completes them; @ marks a file that has to exist.
 _ALSO = {
     "data=csp": ["data.prompts=emoji_world/demo"],
@@ -33,12 +35,14 @@ _ALSO = {
     "experiment=vocabulary": ["objective.terms.wsdan.checkpoint=@bird.pth.tar"],
     "judges=aesthetic": ["models.judges.aesthetic.checkpoint=@head.pth"],
     "judges=hps": ["models.judges.hps.clip.pretrained=@hps.pt"],
+    "judges=hps_v3": [f"models.judges.hps_v3.{value}" for value in _HPS_V3],
     "judges=image": ["models.judges.likeness.images=[@a.png]"],
     "judges=image_reward": ["models.judges.image_reward.checkpoint=@reward.pt"],
     "objective=aesthetic": ["objective.terms.aesthetic.checkpoint=@head.pth"],
     "objective=black_box": ["objective.terms.black_box.function=tests.objectives.test_black_box.redness"],
     "objective=classifier": ["objective.terms.classifier.target=3"],
     "objective=hps": ["objective.terms.hps.clip.pretrained=@hps.pt"],
+    "objective=hps_v3": [f"objective.terms.hps_v3.{value}" for value in _HPS_V3],
     "objective=image_alignment": ["objective.terms.image_alignment.images=[@a.png]"],
     "objective=image_reward": ["objective.terms.image_reward.checkpoint=@reward.pt"],
     "objective=personalization": ["objective.terms.b_32.images=[@a.png]"],
@@ -253,6 +257,7 @@ def test_every_file_says_what_it_is(file: Path) -> None:
         "judges/change",
         "judges/geneval",
         "judges/hps",
+        "judges/hps_v3",
         "judges/image",
         "judges/image_reward",
         "judges/lpips",
@@ -272,6 +277,7 @@ def test_every_file_says_what_it_is(file: Path) -> None:
         "objective/classifier",
         "objective/color",
         "objective/hps",
+        "objective/hps_v3",
         "objective/image_alignment",
         "objective/image_reward",
         "objective/pickscore",
