@@ -16,11 +16,8 @@ from transformers import (
     Qwen2VLVideoProcessor,
 )
 
-from tests.tiny_vlm import CHAT_TEMPLATE, SPECIAL, tokenizer
+from tests.tiny_vlm import CHAT_TEMPLATE, HIDDEN, PATCH, SPECIAL, text_settings, tokenizer
 
-#: Side of a patch; two by two of them are a token.
-PATCH = 4
-HIDDEN = 32
 #: The stand-in for the authors' file.
 INSTRUCTION = Path(__file__).with_name("hps_v3_instruction.py")
 
@@ -36,19 +33,8 @@ def save_hps_v3(folder: Path, patch: int = PATCH, seed: int = 0, older: bool = T
     """
     words = tokenizer()
     ids = {name: words.convert_tokens_to_ids(name) for name in SPECIAL}
-    text: dict[str, Any] = {
-        # The base model has more rows than words, as Qwen2-VL has; the checkpoint has one for each word.
-        "vocab_size": len(words) + 9,
-        "hidden_size": HIDDEN,
-        "intermediate_size": 64,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "rope_scaling": {"rope_type": "default", "type": "default", "mrope_section": [1, 1, 2]},
-        "bos_token_id": ids["<|endoftext|>"],
-        "eos_token_id": ids["<|im_end|>"],
-        "pad_token_id": ids["<|endoftext|>"],
-    }
+    # The base model has more rows than words, as Qwen2-VL has; the checkpoint has one for each word.
+    text = text_settings(words, len(words) + 9)
     vision = {
         "depth": 2,
         "embed_dim": 32,

@@ -25,6 +25,7 @@ from transformers import (
 KINDS = ("qwen2_5_vl", "qwen3_vl")
 #: Side of a patch; two by two of them are a token.
 PATCH = 4
+HIDDEN = 32
 SPECIAL = (
     "<|endoftext|>",
     "<|im_start|>",
@@ -64,22 +65,28 @@ def tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-def save_vlm(folder: Path, kind: str, repetition_penalty: float | None = None, seed: int = 0) -> Path:
-    """Saves a tiny random model with its processor, and returns its folder."""
-    words = tokenizer()
-    ids = {name: words.convert_tokens_to_ids(name) for name in SPECIAL}
-    text = {
-        "vocab_size": len(words),
-        "hidden_size": 32,
+def text_settings(words: Any, rows: int) -> dict[str, Any]:
+    """Returns the settings of a tiny language model with so many rows of embeddings."""
+    end = words.convert_tokens_to_ids("<|endoftext|>")
+    return {
+        "vocab_size": rows,
+        "hidden_size": HIDDEN,
         "intermediate_size": 64,
         "num_hidden_layers": 2,
         "num_attention_heads": 4,
         "num_key_value_heads": 2,
         "rope_scaling": {"rope_type": "default", "type": "default", "mrope_section": [1, 1, 2]},
-        "bos_token_id": ids["<|endoftext|>"],
-        "eos_token_id": ids["<|im_end|>"],
-        "pad_token_id": ids["<|endoftext|>"],
+        "bos_token_id": end,
+        "eos_token_id": words.convert_tokens_to_ids("<|im_end|>"),
+        "pad_token_id": end,
     }
+
+
+def save_vlm(folder: Path, kind: str, repetition_penalty: float | None = None, seed: int = 0) -> Path:
+    """Saves a tiny random model with its processor, and returns its folder."""
+    words = tokenizer()
+    ids = {name: words.convert_tokens_to_ids(name) for name in SPECIAL}
+    text = text_settings(words, len(words))
     vision = {
         "depth": 2,
         "hidden_size": 32,

@@ -19,7 +19,10 @@ from sgool.models.preprocess import Preprocess
 from sgool.models.resize import Resize, ResizeMode
 from sgool.models.tokenizers import refuse_empty
 
-_MEND = "give a folder in open_clip's layout (open_clip_config.json, weights, tokenizer)"
+_MEND = (
+    "give a folder in open_clip's layout (open_clip_config.json, weights, tokenizer), or one that ships with sgool, by "
+    "the key that names this one: models.guide=emoji_world/guide, models.judges.NAME=emoji_world/judge"
+)
 _RESIZE_MODES: tuple[ResizeMode, ...] = ("shortest", "longest", "squash")
 
 
