@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from experiments.aesthetic.photos import Photo, photos
+from sgool.cli.console import ConsoleProgress
 from sgool.config.paths import home_path
 from sgool.run.config import load_config
-from sgool.run.edit import Edit, edit_image
+from sgool.run.edit import Edit, edit_images
 from sgool.run.rescore import rescore
 
 #: Name of the run folder -> what the edit is after.
@@ -25,6 +26,8 @@ GOALS: dict[str, tuple[str, ...]] = {
         "+objective.terms.random={_target_: experiments.aesthetic.control.RandomPattern}",
     ),
 }
+#: Photos in one fit: a small network is not busy with one.
+TOGETHER = ("trainer.pairs_per_fit=4",)
 
 
 def edit_all(chosen: Sequence[Photo], run_dir: Path, overrides: Sequence[str]) -> None:
@@ -32,10 +35,9 @@ def edit_all(chosen: Sequence[Photo], run_dir: Path, overrides: Sequence[str]) -
 
     Judges that read are told what the photo shows; the denoising network is told nothing, as in the paper.
     """
-    config = load_config(["experiment=edit_aesthetic_embedded", f"run_dir='{run_dir}'", *overrides])
-    for photo in chosen:
-        edit_image(config, Edit(photo.file, text=photo.text))
-        print(f"{run_dir.name}: {photo.file.name}", flush=True)
+    config = load_config(["experiment=edit_aesthetic_embedded", f"run_dir='{run_dir}'", *TOGETHER, *overrides])
+    with ConsoleProgress() as progress:
+        edit_images(config, [Edit(photo.file, text=photo.text) for photo in chosen], progress)
     rescore(run_dir)
 
 
