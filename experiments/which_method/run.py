@@ -40,7 +40,6 @@ METHODS: dict[str, tuple[str, ...]] = {
     "zero_order, same objective": (
         "methods=[zero_order]",
         "method.zero_order.use_saliency=true",
-        "method.zero_order.threshold=0.6",
         *PHRASES,
     ),
     "evolution, same objective": ("methods=[evolution]", "method.evolution.use_saliency=true", *PHRASES),

@@ -49,7 +49,7 @@ class ZeroOrderOptions(SearchOptions):
     builder = "sgool.methods.zero_order.ZeroOrder"
 
     num_neighbours: int = option(4, integer(1))
-    threshold: float = option(0.95, number(least=0, below=1))
+    threshold: float = option(0.6, number(least=0, below=1))
 
 
 @dataclass(frozen=True, kw_only=True)

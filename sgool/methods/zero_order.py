@@ -68,7 +68,7 @@ class ZeroOrder(Search):
         num_candidates: int | None = None,
         *,
         num_neighbours: int = 4,
-        threshold: float = 0.95,
+        threshold: float = 0.6,
         candidates: int = 1,
         streams: str = "first",
         judges: Any = None,

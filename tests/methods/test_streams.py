@@ -123,7 +123,7 @@ def test_first_leaves_the_noises_alone(all64: Chain) -> None:
 METHODS: dict[str, tuple[Any, dict[str, Any]]] = {
     "updates": (LatentPairModule, {"num_optimization_steps": 2, "lr": LR, "candidates": 3}),
     "best_of_n": (BestOfN, {"num_candidates": 4}),
-    "zero_order": (ZeroOrder, {"num_candidates": 6, "num_neighbours": 2}),
+    "zero_order": (ZeroOrder, {"num_candidates": 6, "num_neighbours": 2, "threshold": 0.95}),
     "evolution": (Evolution, {"num_candidates": 7, "population": 3, "num_elites": 1}),
 }
 EACH = pytest.mark.parametrize("name", METHODS)
