@@ -169,7 +169,7 @@ class Evaluation:
     """What one update saw, before it changed the latents. All tensors are detached.
 
     Attributes:
-        update: 0 for the first latents.
+        update: 0 for the first latents, those of the best candidate after a search.
         latents: (S, B, C, h, w).
         images: (B, 3, H, W) of the first stream, clamped to [0, 1].
         loss: (B,) as optimised, mean over the streams.
@@ -227,7 +227,7 @@ class PairResult:
         snapshots: (update, image) pairs along the way.
         retries: How often the pair was put back because something was not finite.
         metrics: Name -> value, of the judges and the objective.
-        seconds: The pair's share of its batch's wall time, earlier starts included.
+        seconds: The pair's share of its batch's wall time, earlier starts included, judges not.
         phrases: Where each phrase is found in the final image; empty where regions are not matched with phrases.
     """
 
@@ -268,7 +268,8 @@ class PairRecord:
     conditional and an unconditional pass in one batch count as one), with recomputation in backward;
     ``network_backward_passes`` counts the backward passes through it, 0 in records of versions that did not count them.
     The *calls* of a budget are the sum of both.
-    ``seconds`` is the pair's share of its fit's wall time; ``peak_memory_mib`` that of the process so far.
+    ``seconds`` is the pair's share of its fit's wall time; ``peak_memory_mib`` is the peak of the GPU's
+    memory in its batch, or on the CPU that of the process so far, which earlier methods may have set.
     ``phrases`` says, where regions were matched with phrases, where each one is found in the final image: a mapping
     with ``phrase``, ``distance`` (the objective's, lower is nearer) and ``box``, [top, left, height, width] in pixels,
     None where no region was found and the whole image was looked at. Records without phrases have no such key.

@@ -75,6 +75,11 @@ class RunWriter(PairCallback):
                 terms |= callback.fingerprints()
         self.folder.record_objective(self._method or pl_module.method, terms)
 
+    def on_pairs_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+        """Lets a GPU measure its peak of memory anew, for each batch of each method by itself."""
+        if torch.cuda.is_available() and torch.cuda.is_initialized():
+            torch.cuda.reset_peak_memory_stats()
+
     def on_pairs_end(self, trainer: L.Trainer, pl_module: Any, results: Sequence[PairResult]) -> None:
         """Writes the files and the record of each pair of the batch."""
         for result in results:
@@ -179,7 +184,7 @@ def _is_finite(image: Tensor) -> bool:
 
 
 def _peak_memory_mib() -> float:
-    """Peak of the GPU's memory where one is used, else of the process's."""
+    """Peak of the GPU's memory in this batch where one is used, else of the process since it began."""
     if torch.cuda.is_available() and torch.cuda.is_initialized():
         return torch.cuda.max_memory_allocated() / 2**20
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

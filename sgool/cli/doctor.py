@@ -11,6 +11,7 @@ from pathlib import Path
 from sgool import __version__
 from sgool.config.paths import ASSETS, config_folder, prompt_sets
 from sgool.errors import SgoolError
+from sgool.results.environment import usable_cores
 
 _PACKAGES = (
     "torch",
@@ -39,7 +40,7 @@ def machine_facts() -> list[tuple[str, str]]:
     """Returns (name, value) of versions, cores, memory and devices of this machine. It imports torch."""
     facts = [("sgool", __version__), ("python", platform.python_version()), ("platform", platform.platform())]
     facts += [(name, _version(name)) for name in _PACKAGES]
-    facts += [("cores", str(_cores())), ("memory", _memory())]
+    facts += [("cores", str(usable_cores())), ("memory", _memory())]
     facts += [("device", device) for device in _devices()]
     return [*facts, ("configuration", str(config_folder()))]
 
@@ -68,11 +69,6 @@ def _version(name: str) -> str:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
         return "not installed"
-
-
-def _cores() -> int:
-    """Counts the cores that this process may use; in a container or under a scheduler the machine may have more."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _memory() -> str:

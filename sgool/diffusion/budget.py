@@ -19,7 +19,7 @@ def network_calls(moves: Sequence[Move]) -> int:
 
 
 def recomputed_calls(
-    moves: Sequence[Move], num_streams: int, engine: Engine, network: GuidedModel, latents: Tensor
+    moves: Sequence[Move], num_streams: int, engine: Engine, network: GuidedModel, latents: Tensor | None
 ) -> int:
     """Counts the guided predictions that an engine makes again in one backward pass.
 
@@ -31,7 +31,8 @@ def recomputed_calls(
         num_streams: How many of the last state's latents are differentiated.
         engine: The gradient engine.
         network: The guided network that the moves call.
-        latents: Latents (B, C, h, w) for the measurement; their values do not matter.
+        latents: Latents (B, C, h, w) for the measurement; their values do not matter. None: what is kept does not
+            count, so the result is the most that there may be, whatever the batch and the memory.
     """
     if isinstance(engine, Truncated):
         moves, engine = engine.split(moves)[1], engine.inner
@@ -40,7 +41,7 @@ def recomputed_calls(
     if not isinstance(engine, Checkpoint):  # a chain that runs backwards needs every call, also without a gradient
         return network_calls(moves)
     differentiated = _differentiated_calls(moves, num_streams)
-    kept = _kept_calls(moves, engine, network, latents) if engine.memory_mib else 0
+    kept = _kept_calls(moves, engine, network, latents) if engine.memory_mib and latents is not None else 0
     return sum(differentiated[: len(differentiated) - kept])
 
 

@@ -156,17 +156,22 @@ class Chain(ChainSetting):
         """Number of network calls that one image takes."""
         return network_calls(self.moves)
 
-    def optimization_calls(self, latents: Tensor, num_optimization_steps: int) -> int:
+    def optimization_calls(self, latents: Tensor | None, num_optimization_steps: int) -> int:
         """Counts the network calls that so many updates of latents (S, B, C, h, w) take, as a record gives them.
 
         Each is a forward pass and what the engine recomputes in backward; the latents after the last one are evaluated
-        without gradients. An engine with a budget of memory is measured with one call of the network.
+        without gradients. For latents and the rest see `recomputed_calls`.
         """
-        again = self.recomputed_calls(latents[0])
+        again = self.recomputed_calls(None if latents is None else latents[0])
         return num_optimization_steps * (self.sampling_calls + again) + self.sampling_calls
 
-    def recomputed_calls(self, latents: Tensor) -> int:
-        """Counts the network calls that one backward pass makes again; latents (B, C, h, w) serve for a measurement."""
+    def recomputed_calls(self, latents: Tensor | None) -> int:
+        """Counts the network calls that one backward pass makes again.
+
+        Args:
+            latents: Latents (B, C, h, w); for an engine that keeps activations in a budget of memory, one call of the
+                network with them measures how many it keeps. None: as if it kept none.
+        """
         return recomputed_calls(self.moves, self.num_streams, self.engine, self.network, latents)
 
     @property

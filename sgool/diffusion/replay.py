@@ -113,7 +113,7 @@ class ReplayChain(Chain):
         """Number of network calls that one image takes; a pipeline may make several at a step."""
         return self.plan.num_calls
 
-    def recomputed_calls(self, latents: Tensor) -> int:
+    def recomputed_calls(self, latents: Tensor | None) -> int:
         """Number of network calls that one backward pass makes again."""
         return 0 if isinstance(self.engine, Direct) else self.plan.num_calls
 

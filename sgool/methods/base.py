@@ -177,12 +177,12 @@ class PairModule(NoiseStreams, ScoredModule):
 
     def deliver(self, results: Sequence[PairResult]) -> None:
         """Hands over the results of the batch: judges score them, then callbacks get them."""
+        seconds = self.seconds / len(results)  # without the judges, which are no part of the method
         results = [self._checked(result) for result in results]
         # A prediction works under the Trainer's autocast, a fit's end does not: judges see the same in both.
         with torch.autocast(self.chain.device.type, enabled=False):
             rows = self.score(results)
             results = with_phrases(results, getattr(self, "objective", None), self.chain.device)
-        seconds = self.seconds / len(results)
         calls = [0 if pair.start is None else pair.start.calls for pair in self.pairs]
         self.results = [
             replace(result, metrics=row, seconds=seconds, network_evaluations=result.network_evaluations + spent)

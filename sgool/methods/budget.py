@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import lightning as L
-import torch
 
 from sgool.callbacks import Trajectory, UpdateCallback
 from sgool.diffusion import Chain
@@ -56,10 +55,11 @@ class Costs:
 
     @classmethod
     def of(cls, chain: Chain) -> Costs:
-        """Counts the calls of a chain; an engine with a budget of memory is measured with one call of the network."""
-        latents = torch.zeros(1, *chain.latent_shape(), dtype=chain.latents_dtype, device=chain.device)
-        with torch.no_grad():
-            again = chain.with_prompts([""]).recomputed_calls(latents)
+        """Counts the calls of a chain, as if its engine kept no activations in ``memory_mib``.
+
+        How many it keeps depends on the size of the batch, and results must not.
+        """
+        again = chain.with_prompts([""]).recomputed_calls(None)
         return cls(chain.sampling_calls, chain.sampling_calls + again + chain.differentiated_calls)
 
     def optimization(self, updates: int, candidates: int = 1) -> int:

@@ -74,8 +74,8 @@ class Search(PairModule):
         one = self.chain.sampling_calls
         if not one:
             return 1
-        latents = torch.zeros(self.chain.num_streams, 1, *self.chain.latent_shape(), dtype=self.chain.latents_dtype)
-        calls = self.chain.with_prompts([""]).optimization_calls(latents.to(self.chain.device), num_optimization_steps)
+        # As `Costs.of`: what an engine keeps in memory depends on the batch, and results must not.
+        calls = self.chain.with_prompts([""]).optimization_calls(None, num_optimization_steps)
         return max(1, calls // one + (candidates if candidates > 1 else 0))
 
     def propose(self, index: int) -> Tensor:

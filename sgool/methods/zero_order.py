@@ -52,7 +52,11 @@ class ZeroOrder(Search):
         num_candidates: As for `Search`: all images together.
         num_neighbours: Neighbours in a round; the paper has 4.
         threshold: Cosine of the angle between a neighbour and the pivot; the authors' code has 0.95.
-        **options: Further arguments of `Search`.
+        candidates: As for `Search`.
+        streams: As for `Search`.
+        judges: As for `Search`.
+        pairs: As for `Search`.
+        budget: As for `Search`.
 
     Raises:
         SgoolError: As for `Search`; no neighbours, or a threshold outside of [0, 1).

@@ -196,6 +196,10 @@ class Arguments:
             ConfigError: The method has no such setting.
         """
         where, lines, problems = f"method.{self.method}", [], []
+        if self.budget is not None and optimizes and self.num_optimization_steps is not None:
+            problems.append("`num_optimization_steps`: expected None beside `budget`, which decides on their number")
+        if self.budget is not None and self.candidates is not None and "num_candidates" in entry:
+            problems.append(f"`candidates`: expected None beside `budget`, which decides how many {self.method} tries")
         if self.candidates is not None and "num_candidates" in entry:
             lines.append(f"{where}.num_candidates={self.candidates}")
         elif self.candidates is not None and optimizes:

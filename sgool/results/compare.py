@@ -51,7 +51,8 @@ NOT_COMPARED: tuple[str, ...] = (
 """Keys, with all below them, that say where, how fast or for which pairs a run works. They change no pair's result.
 
 ``models.preset`` shows in the keys that take their values from it. ``methods`` is here so that a method can be added to
-a run; each pair's folder carries its method's name.
+a run; each pair's folder carries its method's name. ``engine.name`` is compared after all where a budget of network
+calls is spent: engines differ in how many an update takes.
 """
 
 _ABSENT = "null"
@@ -96,6 +97,8 @@ def changed_keys(
 ) -> list[str]:
     """Returns a line ``key: was X, is Y`` for each dotted key that differs, sorted; lists are compared as a whole."""
     before, after = flatten(old), flatten(new)
+    if _counts_calls(old) or _counts_calls(new):
+        not_compared = [name for name in not_compared if name != "engine.name"]
     lines = []
     for key in sorted(before.keys() | after.keys()):
         if _is_below(key, not_compared):
@@ -131,6 +134,19 @@ def config_digest(config: Mapping[str, Any], not_compared: Sequence[str] = NOT_C
     flat = flatten(plain_config(config))
     compared = {key: _show(flat, key) for key in sorted(flat) if not _is_below(key, not_compared)}
     return hashlib.sha256(json.dumps(compared).encode()).hexdigest()[:16]
+
+
+def _counts_calls(config: Mapping[str, Any]) -> bool:
+    """Whether what some method of the run does depends on how many network calls an update takes."""
+    for name in config.get("methods") or ():
+        method = (config.get("method") or {}).get(name) or {}
+        budget = {**(config.get("budget") or {}), **(method.get("budget") or {})}
+        if budget.get("calls") is not None:
+            return True
+        follows = method.get("same_budget_as") is not None and method.get("num_candidates") is None
+        if follows and budget.get("seconds") is None:
+            return True
+    return False
 
 
 def _is_below(key: str, names: Sequence[str]) -> bool:

@@ -35,7 +35,7 @@ def describe_environment(device: str | None = None) -> dict[str, Any]:
         "versions": {"python": platform.python_version()} | {name: _version(d) for name, d in _DISTRIBUTIONS.items()},
         "platform": platform.platform(),
         "device": device or device_name(),
-        "cpu_count": _cpu_count(),
+        "cpu_count": usable_cores(),
         "git_commit": git_commit(Path(__file__).resolve().parents[2]),
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
@@ -80,10 +80,9 @@ def _version(distribution: str) -> str | None:
         return None
 
 
-def _cpu_count() -> int | None:
-    if hasattr(os, "sched_getaffinity"):  # what SLURM or a container leaves of the machine
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count()
+def usable_cores() -> int:
+    """Counts the cores that this process may use: what SLURM or a container leaves of the machine."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _processor() -> str:

@@ -20,6 +20,7 @@ from sgool.prompts.batches import in_batches, share
 from sgool.results import RunFolder
 from sgool.results.claims import announce_runner
 from sgool.results.compare import config_digest
+from sgool.results.environment import usable_cores
 from sgool.results.locks import locked_file
 from sgool.results.shards import part_of
 from sgool.results.under_way import remove_stale_files
@@ -289,6 +290,6 @@ def limit_threads(threads: int | None, processes: int = 1) -> None:
     import torch
 
     if threads is None and processes > 1 and "OMP_NUM_THREADS" not in os.environ:
-        threads = max(1, (os.cpu_count() or 1) // processes)
+        threads = max(1, usable_cores() // processes)
     if threads:
         torch.set_num_threads(threads)

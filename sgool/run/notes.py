@@ -19,6 +19,8 @@ from sgool.types import PairRecord, PromptSeed
 
 #: Passes of the network that an update costs, in units of plain sampling: forward, recomputation, backward.
 _PASSES_OF_AN_UPDATE = 3.0
+#: Denoising steps that are assumed where the model's pipeline decides on them.
+_STEPS = 20
 
 
 def model_line(models: Mapping[str, Any]) -> str:
@@ -102,7 +104,8 @@ def _cost(config: Mapping[str, Any], name: str) -> float:
     settings, calls = method_optimization(config, name), method_budget(config, name)["calls"]
     updates, candidates = float(settings["num_optimization_steps"]), settings["candidates"]
     if calls is not None and (options.optimizes or "particles" in method or "num_candidates" in method):
-        return max(1.0, calls / config["sampler"]["num_inference_steps"])
+        # Null steps are the pipeline's own number, which is not known before it loads; all methods share it.
+        return max(1.0, calls / (config["sampler"]["num_inference_steps"] or _STEPS))
     if options.optimizes:
         return _PASSES_OF_AN_UPDATE * updates + 1 + (candidates if candidates > 1 else 0)
     if "particles" in method:

@@ -43,10 +43,10 @@ class Outcome:
         return 1 if self.failed or self.missing else 0
 
     def what_is_left(self) -> str:
-        """A sentence on pairs without a result; empty where there are none."""
+        """A sentence on what has no result, each method on each pair by itself; empty where all have one."""
         if self.interrupted:
             by = "SIGINT (Ctrl+C)" if self.interrupted == "SIGINT" else self.interrupted
-            return f"interrupted by {by}: the same command goes on with the {counted(self.missing, 'pair')} left"
+            return f"interrupted by {by}: the same command goes on with the {counted(self.missing, 'result')} left"
         if self.missing == 1:
-            return "1 pair has no result: the same command makes it"
-        return f"{self.missing} pairs have no result: the same command makes them" if self.missing else ""
+            return "1 result is missing: the same command makes it"
+        return f"{self.missing} results are missing: the same command makes them" if self.missing else ""

@@ -123,7 +123,7 @@ def test_after_the_table_comes_the_next_command(tmp_path: Path) -> None:
     stream = io.StringIO()  # nothing to look at
     print_outcome(Outcome(run_dir, (), 1, 1, "SIGINT"), Console(file=stream, width=200))
     assert stream.getvalue().splitlines() == [
-        "interrupted by SIGINT (Ctrl+C): the same command goes on with the 1 pair left",
+        "interrupted by SIGINT (Ctrl+C): the same command goes on with the 1 result left",
         f"results: {run_dir / 'results.csv'}",
     ]
 

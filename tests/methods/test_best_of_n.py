@@ -100,9 +100,12 @@ def test_the_budget_is_what_the_optimisation_is_recorded_to_use(
     with torch.no_grad():
         assert module.batch_chain.optimization_calls(module.latents, 2) == recorded
     assert module.batch_chain.calls == 0
+    # What is kept in memory changes no result: the search has the calls of an engine that keeps nothing.
+    most = module.batch_chain.optimization_calls(None, 2)
+    assert most == recorded or ("memory_mib" in engine and most > recorded)
     searched = run(BestOfN(chain, goal, 2), PAIRS[:2])[0]
-    assert len(searched.history) == recorded // one
-    assert recorded - one < searched.network_evaluations <= recorded
+    assert len(searched.history) == most // one
+    assert most - one < searched.network_evaluations <= most
 
 
 def test_a_step_without_a_call_is_no_truncated_one(models: StableDiffusion, clip_tower: ClipTower) -> None:

@@ -26,7 +26,6 @@ CHAIN: dict[str, Any] = {"num_inference_steps": STEPS, "guidance_scale": 3.0}
 ENGINES: list[tuple[str, dict[str, Any], tuple[int, int, int]]] = [
     ("ddim", {"name": "direct"}, (3, 0, 3)),
     ("ddim", {"name": "checkpoint"}, (3, 3, 3)),
-    ("ddim", {"name": "checkpoint", "memory_mib": 1000}, (3, 0, 3)),
     ("ddim", {"name": "checkpoint", "gradient_steps": 1}, (3, 1, 1)),
     ("edict", {"name": "reversible", "max_drift": 1.0}, (6, 6, 6)),
 ]
@@ -63,6 +62,18 @@ def test_an_optimisation_spends_all_but_less_than_an_update(
             assert result.network_backward_passes == updates * backward
     with pytest.raises(SgoolError, match=rf"`budget\.calls`: expected at least {least} for doodl \("):
         optimise(chain, goal, PAIRS, candidates=candidates, budget=Budget(calls=least - 1, method="doodl"))
+
+
+@pytest.mark.parametrize("memory", [0.5, 1000])
+def test_what_is_kept_in_memory_changes_no_number_of_updates(
+    models: StableDiffusion, goal: Objective, memory: float
+) -> None:
+    chain = chain_of(models, engine={"name": "checkpoint", "memory_mib": memory}, **CHAIN)
+    assert Costs.of(chain) == Costs.of(chain_of(models, **CHAIN)) == Costs(image=3, update=9)
+    assert chain.calls == 0
+    for pairs in (PAIRS, PAIRS[:1]):
+        for result in optimise(chain, goal, pairs, num_optimization_steps=7, budget=Budget(calls=3 + 2 * 9)):
+            assert result.num_optimization_steps == 2 and spent(result) <= 3 + 2 * 9
 
 
 @pytest.mark.parametrize("method", [BestOfN, ZeroOrder, Evolution, FKSteering])

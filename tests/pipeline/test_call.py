@@ -251,6 +251,11 @@ def test_wrong_arguments_are_told_all_at_once(tiny: SGOOLPipeline) -> None:
         ({"overrides": ["methods=[doodl]"]}, r"has an argument of its own; use method="),
         ({"method": "vanilla", "candidates": 2}, r"`candidates`: expected None, since vanilla tries no candidates"),
         ({"method": "vanilla", "num_optimization_steps": 2}, r"`num_optimization_steps`: expected None"),
+        (
+            {"method": "doodl", "budget": 99, "num_optimization_steps": 2},
+            r"`num_optimization_steps`: .* beside `budget`",
+        ),
+        ({"method": "best_of_n", "budget": 99, "candidates": 2}, r"`candidates`: expected None beside `budget`"),
         ({"negative_prompt": ["a", "b"]}, r"`negative_prompt`: expected a text, or a list with one for each of the 1"),
         ({"generator": [seeded(1)] * 2}, r"`generator`: expected .* for each of the 1 images"),
         ({"budget": {"minutes": 3}}, r"`budget`: expected a number of network calls"),

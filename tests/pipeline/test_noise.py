@@ -97,3 +97,15 @@ def test_seeds_of_given_latents_follow_from_them(chain: Chain) -> None:
     assert first != second
     assert seeds(one) == [first] and seeds(two) == [second]
     assert seeds(one, one) == [first, first + 1]
+
+
+def test_latents_and_their_generator_make_the_same_noises_again(chain: Chain) -> None:
+    """As docs/pipeline.md says: the generator draws the first latents once more before the call."""
+    first = make_pairs(chain, ["a", "b"], ["", ""], seeded(5), None)
+    latents = torch.stack([pair.start.latents for pair in first if pair.start is not None])
+    generator = seeded(5)
+    torch.randn(latents.shape, generator=generator)
+    for was, again in zip(first, make_pairs(chain, ["a", "b"], ["", ""], generator, latents), strict=True):
+        assert was.start is not None and again.start is not None
+        assert was.start.noises is not None and again.start.noises is not None
+        assert torch.equal(was.start.noises, again.start.noises) and torch.equal(was.start.latents, again.start.latents)

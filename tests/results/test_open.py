@@ -44,6 +44,28 @@ class TestOpen:
         assert environment["device"] == "test device"
         assert set(environment) == {"versions", "platform", "device", "cpu_count", "git_commit", "date"}
 
+    @pytest.mark.parametrize(
+        ("overrides", "is_refused"),
+        [
+            (["methods=[doodl,sgool]"], False),
+            (["methods=[doodl,best_of_n]", "method.best_of_n.num_candidates=3"], False),
+            (["methods=[doodl,best_of_n]", "budget.seconds=9"], False),
+            (["methods=[doodl,best_of_n]"], True),
+            (["methods=[doodl]", "budget.calls=400"], True),
+            (["methods=[doodl]", "+method.doodl.budget.calls=400"], True),
+        ],
+    )
+    def test_another_engine_has_other_updates_for_the_same_calls(
+        self, tmp_path: Path, overrides: list[str], is_refused: bool
+    ) -> None:
+        first, second = (to_plain(load_config([*overrides, f"engine={name}"])) for name in ("checkpoint", "direct"))
+        write(RunFolder(tmp_path / "run").open(first, device="test device"))
+        if not is_refused:
+            RunFolder(tmp_path / "run").open(second, device="test device")
+            return
+        with pytest.raises(ConfigError, match=r'engine\.name: was "checkpoint", is "direct"'):
+            RunFolder(tmp_path / "run").open(second, device="test device")
+
     def test_takes_omegaconf_resolved(self, tmp_path: Path) -> None:
         from omegaconf import OmegaConf
 

@@ -520,7 +520,7 @@ def test_the_command_says_that_it_was_interrupted(
         patch.setattr(ConsoleProgress, "update", stopping)
         result = run(photo, *four_updates, f"run_dir={tmp_path}")
     assert result.exit_code == 75, result.output
-    assert "interrupted by SIGTERM: the same command goes on with the 1 pair left" in result.stdout
+    assert "interrupted by SIGTERM: the same command goes on with the 1 result left" in result.stdout
     result = run(photo, *four_updates, f"run_dir={tmp_path}")
     assert result.exit_code == 0, result.output
     assert content(tmp_path) == undisturbed

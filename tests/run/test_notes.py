@@ -70,6 +70,10 @@ def test_costs_of_the_methods_in_units_of_plain_sampling() -> None:
     config["budget"]["calls"] = 40 * config["sampler"]["num_inference_steps"]
     costs = {part.method: part.cost for part in work_left(config, lambda method: 2)}
     assert costs == {"vanilla": 1, "doodl": 40, "clip_guidance": 3, "best_of_n": 40, "fk_steering": 40}
+    # The steps of the model's own pipeline are not known yet; the methods still cost alike.
+    config["sampler"]["num_inference_steps"] = None
+    costs = {part.method: part.cost for part in work_left(config, lambda method: 2)}
+    assert costs["doodl"] == costs["best_of_n"] == costs["fk_steering"] > 1
 
 
 def test_one_sentence_for_a_prompt_with_each_text_that_is_lost_once() -> None:

@@ -235,7 +235,7 @@ def test_a_rank_that_is_killed_leaves_its_share_and_no_other(setting: Setting, t
         assert ranks.wait() == 1, ranks.output
     said = ranks.output
     assert "the process of local rank 1 ended with exit code -9; its pairs are left" in said, said
-    assert "1 pair has no result: the same command makes it" in said and "Traceback" not in said, said
+    assert "1 result is missing: the same command makes it" in said and "Traceback" not in said, said
     done = sorted(path.parent.name[:11] for path in (tmp_path / "two").glob("pairs/doodl/*/record.json"))
     assert done == ["three-00000", "three-00002"] and at_work[victim].startswith("three-00001")
     assert setting.run(tmp_path / "two", 1) == 0
