@@ -5,7 +5,7 @@ python -m experiments.which_method.schedules [NAME ...] [--pairs 48]
 A plain loop, since none of them is a part of sgool: candidates, then rungs of updates with whitened gradients, where
 each rung keeps the best latents of the one before (successive halving), or where latents whose updates made the image
 worse go back to the best ones with a smaller step. All of `SCHEDULES` take 99 calls of the student with one step, on
-the prompts of ``tune``.
+the prompts of ``tune_hard``.
 """
 
 from __future__ import annotations
