@@ -28,6 +28,7 @@ OF_THE_MODULE = (
     "adam",
     "candidates",
     "search_share",
+    "max_updates",
     "streams",
     "choosing",
     "budget",

@@ -53,6 +53,7 @@ METHODS: dict[str, tuple[str, ...]] = {
         *PHRASES,
         "method.sgool.optimization.candidates=1",
         "method.sgool.optimization.search_share=null",
+        "method.sgool.optimization.max_updates=null",
     ),
     "sgool, raw gradients": (
         "methods=[sgool]",

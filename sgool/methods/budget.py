@@ -76,42 +76,58 @@ class Costs:
         return self.image / self.update if self.update else 1.0
 
 
-def updates_that_fit(costs: Costs, budget: Budget, updates: int, candidates: int = 1) -> int:
-    """Returns how many updates the calls of a budget allow; without one ``updates``.
+def work_that_fits(
+    costs: Costs,
+    budget: Budget,
+    candidates: int,
+    updates: int,
+    share: float | None = None,
+    max_updates: int | None = None,
+) -> tuple[int, int]:
+    """Returns how many candidates and how many updates a budget allows.
+
+    Args:
+        costs: Of the chain.
+        budget: The most that a pair may cost: calls or seconds.
+        candidates: How many the settings ask for; they count where there is no share.
+        updates: How many the settings ask for; no budget leaves this number.
+        share: Of the budget that the candidates may take, in (0, 1); an update, and the image after it, are always
+            left. With seconds, the search ends when they are spent (`sgool.methods.candidates.CandidateSearch`).
+        max_updates: The most updates; what they leave is for the candidates, beyond their share. None: as many as fit.
 
     Raises:
-        SgoolError: They do not allow a single update after the search.
+        SgoolError: The calls do not allow a single update after the search.
     """
+    tried = _candidates_that_fit(costs, budget, candidates, share, max_updates)
+    return tried, _updates_that_fit(costs, budget, updates, tried, max_updates)
+
+
+def _candidates_that_fit(
+    costs: Costs, budget: Budget, candidates: int, share: float | None, max_updates: int | None
+) -> int:
+    if share is None or not budget:
+        return candidates
     if budget.calls is None:
-        return updates if budget.seconds is None else MOST_ROUNDS
+        return MOST_ROUNDS
+    for_search = min(int(share * budget.calls), budget.calls - costs.optimization(1))
+    if max_updates is not None:
+        for_search = max(for_search, budget.calls - costs.optimization(max_updates))
+    return max(for_search // costs.image if costs.image else candidates, 1)
+
+
+def _updates_that_fit(costs: Costs, budget: Budget, updates: int, candidates: int, max_updates: int | None) -> int:
+    most = max_updates or MOST_ROUNDS
+    if budget.calls is None:
+        return updates if budget.seconds is None else most
     left = budget.calls - costs.searching(candidates) - costs.image
-    fitting = left // costs.update if costs.update else MOST_ROUNDS
+    fitting = left // costs.update if costs.update else most
     if fitting < 1:
         search = f"{candidates} candidates, " if candidates > 1 else ""
         raise SgoolError(
             f"`budget.calls`: expected at least {costs.optimization(1, candidates)} for {budget.method} ({search}one "
             f"update and the image after it), got {budget.calls}"
         )
-    return int(fitting)
-
-
-def candidates_that_fit(costs: Costs, budget: Budget, candidates: int, share: float | None) -> int:
-    """Returns how many candidates a search may try: with a share of the budget as many as it pays for.
-
-    Args:
-        costs: Of the chain.
-        budget: The most that a pair may cost.
-        candidates: How many the settings ask for, where there is no budget or no share of it.
-        share: Of the budget, in (0, 1); an update, and the image after it, are always left. With seconds, the search
-            ends when they are spent (`sgool.methods.candidates.CandidateSearch`).
-    """
-    if share is None or not budget:
-        return candidates
-    if budget.calls is None:
-        return MOST_ROUNDS
-    most = budget.calls - costs.update - costs.image
-    fitting = min(int(share * budget.calls), most) // costs.image if costs.image else candidates
-    return max(fitting, 1)
+    return int(min(fitting, most))
 
 
 def images_that_fit(costs: Costs, budget: Budget, images: int) -> int:

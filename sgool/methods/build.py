@@ -39,6 +39,7 @@ _OF_THE_MODULE = (
     "adam",
     "candidates",
     "search_share",
+    "max_updates",
     "streams",
 )
 #: Entries of ``optimization`` that the objective and the chain have got already.
@@ -74,8 +75,8 @@ def build_method(name: str, entry: Mapping[str, Any], given: Ingredients) -> tup
     """Builds the method of a validated ``method.NAME``.
 
     Its class gets what it has parameters for: ``chain``, ``objective``, ``judges``, ``num_optimization_steps``, ``lr``,
-    ``momentum``, ``nesterov``, ``optimizer``, ``adam``, ``candidates``, ``search_share``, ``streams``, ``choosing``,
-    ``budget``, and its own keys.
+    ``momentum``, ``nesterov``, ``optimizer``, ``adam``, ``candidates``, ``search_share``, ``max_updates``,
+    ``streams``, ``choosing``, ``budget``, and its own keys.
 
     Args:
         name: Of the method, as in the run folder.

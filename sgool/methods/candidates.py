@@ -48,6 +48,7 @@ class CandidateSearch:
         first: The pairs' own first latents (S, B, C, h, w).
         share: Share of the budget's seconds after which no candidate is begun; None: as long as an update has time.
         num_noises: How many of the last streams are injected noises.
+        max_updates: How many updates follow at most: seconds that they would leave are the search's, beyond its share.
 
     Attributes:
         tried: How many candidates were scored.
@@ -56,9 +57,16 @@ class CandidateSearch:
         under_way: Whether the candidates are being tried: the first update has not been made.
     """
 
-    def __init__(self, number: int, first: Tensor, share: float | None = None, num_noises: int = 0) -> None:
+    def __init__(
+        self,
+        number: int,
+        first: Tensor,
+        share: float | None = None,
+        num_noises: int = 0,
+        max_updates: int | None = None,
+    ) -> None:
         self.number, self._first = number, first.detach().clone()
-        self._share, self._num_noises = share, num_noises
+        self._share, self._num_noises, self._max_updates = share, num_noises, max_updates
         self.tried, self.seconds, self.under_way = 0, 0.0, number > 1
         self.chosen = [0] * first.shape[1]
         self._lowest = [math.inf] * first.shape[1]
@@ -99,15 +107,21 @@ class CandidateSearch:
     def _is_spent(self, module: Any) -> bool:
         """Whether one more candidate, an update and the image after it would exceed the budget's seconds.
 
-        With a share of them, also whether that one more would exceed the share.
+        With a share of them, also whether that one more would exceed the share, and what the most updates leave.
         """
         if module.budget.seconds is None:
             return False
         one, limit = module.seconds / self.tried, module.budget.seconds * len(module.pairs)
-        if self._share is not None and module.seconds + one > self._share * limit:
-            return True
-        rest = module.costs.optimization(1) / module.costs.image if module.costs.image else 1.0
-        return bool(module.seconds + one * (1 + rest) > limit)
+
+        def rest(updates: int) -> float:
+            calls = module.costs.optimization(updates)
+            return one * (calls / module.costs.image if module.costs.image else 1.0)
+
+        if self._share is not None:
+            left = 0.0 if self._max_updates is None else limit - rest(self._max_updates)
+            if module.seconds + one > max(self._share * limit, left):
+                return True
+        return bool(module.seconds + one + rest(1) > limit)
 
     def state_dict(self) -> dict[str, Any]:
         """Returns what the search has found, in plain values: candidates follow from their pairs and numbers."""

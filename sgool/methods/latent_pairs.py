@@ -14,7 +14,7 @@ from sgool.diffusion import Chain
 from sgool.errors import SgoolError
 from sgool.methods import resume
 from sgool.methods.base import PairModule
-from sgool.methods.budget import Budget, TimeLimit, candidates_that_fit, updates_that_fit
+from sgool.methods.budget import Budget, TimeLimit, work_that_fits
 from sgool.methods.candidates import CandidateSearch, check_candidates
 from sgool.methods.evaluations import curves, norms_of_pairs, without_graph
 from sgool.methods.optimizers import OptimizerSettings, check_updates, optimizer_state, restore_optimizer_state
@@ -26,9 +26,6 @@ from sgool.objectives import BoundObjective, Objective
 from sgool.prompts.batches import PairBatch
 from sgool.prompts.seeding import pair_generator
 from sgool.types import Denoised, Evaluation, PromptSeed
-
-#: Lightning's default logs every 50 steps, more than a batch of pairs has updates.
-_LIGHTNINGS_LOGGING_INTERVAL = 50
 
 
 class LatentPairModule(StoppedPairs, PairModule):
@@ -54,10 +51,10 @@ class LatentPairModule(StoppedPairs, PairModule):
     Args:
         chain, objective: The denoising chain, and what to minimise.
         num_optimization_steps, lr: Updates of each pair, and the learning rate.
-        momentum, nesterov: Momentum of SGD, and whether it is Nesterov's.
-        optimizer, adam: "sgd", "adam" or "adamw", and settings of the latter two (`OptimizerSettings`).
+        optimizer, momentum, nesterov, adam: "sgd", "adam" or "adamw", and their settings (`OptimizerSettings`).
         candidates: First latents of each pair that are tried before the updates, which go on from the best of them.
         search_share: Share of a budget that they may take, in (0, 1), in place of a number; None: ``candidates``.
+        max_updates: The most updates that a budget may buy; what it leaves goes to a search with a share.
         streams: "first" latents are optimised, or "all": the noises that the sampler adds on the way as well.
         choosing: What chooses among them and among the updates, if not the objective itself.
         budget: The most that a pair may cost; it decides on the number of updates.
@@ -100,6 +97,7 @@ class LatentPairModule(StoppedPairs, PairModule):
         adam: Mapping[str, Any] | None = None,
         candidates: int = 1,
         search_share: float | None = None,
+        max_updates: int | None = None,
         streams: str = "first",
         choosing: Objective | None = None,
         budget: Budget | None = None,
@@ -108,15 +106,15 @@ class LatentPairModule(StoppedPairs, PairModule):
     ) -> None:
         super().__init__(chain, judges=judges, pairs=pairs, budget=budget)
         check_candidates(candidates, share=search_share)
-        check_updates(num_optimization_steps)
+        check_updates(num_optimization_steps, max_updates)
         self.streams = checked_streams(streams, chain)
         self.method = "doodl" if objective.saliency is None else "sgool"
         self.objective, self.choosing = objective, choosing
-        self.candidates, self.search_share = candidates, search_share
-        self.num_optimization_steps = self._planned = num_optimization_steps
+        self._planned, self._search_options = num_optimization_steps, (search_share, self.num_noises, max_updates)
+        work = candidates, num_optimization_steps
         if self.budget:
-            self.candidates = candidates = candidates_that_fit(self.costs, self.budget, candidates, search_share)
-            self.num_optimization_steps = updates_that_fit(self.costs, self.budget, num_optimization_steps, candidates)
+            work = work_that_fits(self.costs, self.budget, *work, search_share, max_updates)
+        self.candidates, self.num_optimization_steps = work
         self.lr, self.optimizer_settings = lr, OptimizerSettings(optimizer, momentum, nesterov, adam or {})
         shape = (chain.num_streams + self.num_noises, 0, *chain.latent_shape())
         self.latents = nn.Parameter(torch.zeros(shape, dtype=chain.latents_dtype, device=chain.device))
@@ -156,7 +154,7 @@ class LatentPairModule(StoppedPairs, PairModule):
         self.objectives = tuple(self.objective.bind(self.pairs) for _ in range(self.chain.num_decoded))
         self._chooser = self.objectives[0] if self.choosing is None else self.choosing.bind(self.pairs)
         check_candidates(self.candidates, self.pairs)
-        self.search = CandidateSearch(self.candidates, latents, self.search_share, self.num_noises)
+        self.search = CandidateSearch(self.candidates, latents, *self._search_options)
         self.failures, self.retries, self.stopped = {}, {}, {}
         self.evaluation, self._gradient_norms = None, None
 
@@ -219,9 +217,9 @@ class LatentPairModule(StoppedPairs, PairModule):
         return [*([Trajectory()] if missing else []), *limits]
 
     def on_fit_start(self) -> None:
-        """Logs every update, where the Trainer has Lightning's default interval."""
+        """Logs every update, where the Trainer has Lightning's default interval: more than a batch has updates."""
         trainer: Any = self.trainer
-        if trainer.log_every_n_steps == _LIGHTNINGS_LOGGING_INTERVAL:
+        if trainer.log_every_n_steps == 50:
             trainer.log_every_n_steps = 1
 
     def on_train_batch_start(self, batch: PairBatch, batch_idx: int) -> None:
@@ -296,5 +294,5 @@ class LatentPairModule(StoppedPairs, PairModule):
         own = [self.num_optimization_steps, self.lr, *self.optimizer_settings.checkpoint_settings()]
         rules = [callback for callback in self.pair_callbacks() if isinstance(callback, UpdateCallback)]
         chooser = self.choosing and self.choosing.checkpoint_settings()
-        search = [self.candidates, self.search_share, chooser, self.budget]
+        search = [self.candidates, *self._search_options, chooser, self.budget]
         return [*super().checkpoint_settings(), self.objective.checkpoint_settings(), own, rules, search]

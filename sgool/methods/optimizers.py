@@ -71,12 +71,14 @@ class OptimizerSettings:
         return own if self.name == "sgd" else [*own, self.name, *sorted(self.adam.items())]
 
 
-def check_updates(num_optimization_steps: int) -> None:
-    """Checks the number of updates.
+def check_updates(num_optimization_steps: int, max_updates: int | None = None) -> None:
+    """Checks the number of updates, and the most that a budget may buy.
 
     Raises:
         SgoolError: There are none.
     """
+    if max_updates is not None and max_updates < 1:
+        raise SgoolError(f"`optimization.max_updates`: expected 1 or more, or None, got {max_updates}")
     if num_optimization_steps < 1:
         raise SgoolError(
             f"`optimization.num_optimization_steps`: expected 1 or more, got {num_optimization_steps}; "

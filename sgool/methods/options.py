@@ -68,6 +68,7 @@ OPTIMIZATION: dict[str, Schema] = {
     "snapshot_every": optional(integer(1)),
     "candidates": integer(1),
     "search_share": optional(number(above=0, below=1)),
+    "max_updates": optional(integer(1)),
     "choose_by": choice("own", "global", "salient"),
     "streams": choice("first", "all"),
 }
@@ -77,6 +78,7 @@ OPTIMIZATION_DEFAULTS: dict[str, Any] = {
     "steps_offset": None,
     "candidates": 1,
     "search_share": None,
+    "max_updates": None,
     "choose_by": "own",
     "streams": "first",
     "optimizer": "sgd",

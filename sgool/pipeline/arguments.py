@@ -203,7 +203,7 @@ class Arguments:
         if self.candidates is not None and "num_candidates" in entry:
             lines.append(f"{where}.num_candidates={self.candidates}")
         elif self.candidates is not None and optimizes:
-            own = {"candidates": self.candidates, "search_share": "null"}
+            own = {"candidates": self.candidates, "search_share": "null", "max_updates": "null"}
             lines += [f"++{where}.optimization.{key}={value}" for key, value in own.items()]
         elif self.candidates is not None and "particles" in entry:
             problems.append(

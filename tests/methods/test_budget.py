@@ -172,6 +172,35 @@ def test_a_share_of_the_seconds_is_for_the_search(
             assert one.history == other.history and one.final_image.equal(other.final_image)
 
 
+def test_what_the_most_updates_leave_is_for_the_search(
+    models: StableDiffusion, goal: Objective, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chain = chain_of(models, **CHAIN)
+    image, update = Costs.of(chain).image, Costs.of(chain).update
+    least = 2 * image + 2 * update + image  # two candidates, two updates, the image after them
+    for calls, tried, updates in ((least, 2, 2), (least + 2 * image + 1, 4, 2), (least + 4 * image, 6, 2)):
+        own = {"search_share": 0.1, "max_updates": 2}
+        for result in optimise(chain, goal, PAIRS, **own, budget=Budget(calls=calls), candidates=99):
+            assert (result.num_optimization_steps, len(result.history)) == (updates, tried + updates + 1)
+            assert spent(result) == (tried + 1) * image + updates * update
+        timed_one = LatentPairModule(chain, goal, **own, budget=Budget(seconds=calls / 2))
+        timed(monkeypatch, timed_one)
+        results = run(timed_one, PAIRS, default_callbacks())
+        monkeypatch.undo()
+        assert {(result.num_optimization_steps, spent(result)) for result in results} == {
+            (updates, (tried + 1) * image + updates * update)
+        }
+
+
+def test_the_most_updates_hold_without_a_share_and_not_without_a_budget(models: StableDiffusion, goal: Objective) -> None:
+    chain = chain_of(models, **CHAIN)
+    for budget, updates in ((Budget(calls=100), 2), (Budget(), 4)):
+        results = optimise(chain, goal, PAIRS, num_optimization_steps=4, max_updates=2, budget=budget)
+        assert [result.num_optimization_steps for result in results] == [updates] * 2
+    with pytest.raises(SgoolError, match=r"`optimization\.max_updates`: expected 1 or more, or None, got 0"):
+        LatentPairModule(chain, goal, max_updates=0)
+
+
 @pytest.mark.parametrize("share", [0, 1, -0.5])
 def test_a_share_is_below_one(models: StableDiffusion, goal: Objective, share: float) -> None:
     with pytest.raises(SgoolError, match=r"`optimization\.search_share`: expected a number between 0 and 1, got"):

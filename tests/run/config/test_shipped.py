@@ -163,6 +163,7 @@ def test_the_default_is_the_three_methods_on_the_embedded_world() -> None:
     assert load_config(["models=sd14"]).saliency.detector.name == "spectral_residual"
     own = config.method.sgool.optimization
     assert (own.candidates, own.search_share, own.whiten.gradient, own.gradient_rms) == (24, 0.75, True, 0.02)
+    assert (own.max_updates, optimization.max_updates) == (25, None)
     few_steps = load_config(["models=emoji_world_turbo"]).method.sgool.optimization
     assert few_steps.search_share == load_config(["models=sdxl_turbo"]).method.sgool.optimization.search_share == 0.5
     assert not config.method.sgool_paper.optimization and config.method.sgool_paper.saliency.match == "prompt"
