@@ -36,6 +36,7 @@ LOOKS = ("sgool", "sgool_paper")
 
 SMALL = (
     "experiment=demo",
+    "budget.calls=null",
     "data.limit=1",
     "models.device=cpu",
     "trainer.threads=1",

@@ -23,6 +23,7 @@ from sgool.cli import app
 HERE = Path(__file__).parent / "toys"
 SMALL = (
     "experiment=demo",
+    "budget.calls=null",
     "data.limit=1",
     "models.device=cpu",
     "trainer.threads=1",

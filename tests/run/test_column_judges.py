@@ -15,6 +15,7 @@ from tests.tiny_vlm import save_vlm
 
 SMALL = (
     "experiment=demo",
+    "budget.calls=null",
     "data=file",
     "methods=[vanilla]",
     "models.device=cpu",

@@ -19,6 +19,7 @@ from tests.tiny_families import BETAS, tiny_family
 METHODS = ("vanilla", "reno", "sgool")
 SMALL = (
     "experiment=demo",
+    "budget.calls=null",
     "models.device=cpu",
     "models.height=32",
     "models.width=32",

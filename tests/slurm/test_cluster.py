@@ -27,6 +27,7 @@ PROCESS = ("seconds", "peak_memory_mib", "host", "job")
 #: Enough updates for a signal to arrive in the middle of a pair.
 OVERRIDES = [
     "experiment=demo",
+    "budget.calls=null",
     "models.device=cpu",
     "sampler.num_inference_steps=3",
     "optimization.num_optimization_steps=6",
