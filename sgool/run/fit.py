@@ -27,7 +27,7 @@ from sgool.results.under_way import remove_stale_files
 from sgool.run.config import complete, to_plain
 from sgool.run.interrupt import INTERRUPTED, Interrupt
 from sgool.run.means import Means
-from sgool.run.notes import model_line, note_on_variant, other_phrases, work_left
+from sgool.run.notes import model_line, note_on_bfloat16, note_on_variant, other_phrases, work_left
 from sgool.run.outcome import Outcome
 from sgool.run.progress import Progress
 from sgool.types import PromptSeed
@@ -204,7 +204,8 @@ class Run:
         own = [pair for batch in mine for pair in batch]
         words = note_on_words(self.config["models"]["path"], [pair.prompt for pair in own])
         unread = parts.unread_negative_prompts(pair.negative_prompt for pair in own)
-        self._say(words, note_on_variant(self.config["models"]), *parts.cut_off(own), *unread)
+        loaded = [note_on_variant(self.config["models"]), note_on_bfloat16(self.config, parts.device)]
+        self._say(words, *loaded, *parts.cut_off(own), *unread)
         process = Process(world.rank, world.size, *self.part)
         environment = (self.folder.environments() or [{}])[-1]
         means = Means(self.folder, self.pairs) if not process.label else None

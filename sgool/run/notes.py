@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sgool.config.paths import asset_path
 from sgool.config.variants import only_variant
@@ -16,6 +17,9 @@ from sgool.models.vocabulary import is_embedded
 from sgool.prompts.phrases import phrases_of
 from sgool.run.progress import Work
 from sgool.types import PairRecord, PromptSeed
+
+if TYPE_CHECKING:
+    import torch
 
 #: Passes of the network that an update costs, in units of plain sampling: forward, recomputation, backward.
 _PASSES_OF_AN_UPDATE = 3.0
@@ -52,6 +56,30 @@ def note_on_variant(models: Mapping[str, Any]) -> str:
     wanted = models.get("variant")
     variant, problem = chosen_variant(folder, wanted, list(models.get("components") or ()))
     return "" if problem or variant == wanted else only_variant(folder, str(variant))
+
+
+def note_on_bfloat16(config: Mapping[str, Any], device: torch.device) -> str:
+    """Returns a sentence if networks work in bfloat16 on a processor that is slow at it; else an empty one.
+
+    Torch has no fast kernels for bfloat16 on processors of Intel and AMD without AVX-512.
+
+    Args:
+        config: The configuration; ``trainer.precision``, ``models.dtype`` and ``models.vae_dtype`` count.
+        device: Where the networks are.
+    """
+    half = [f"models.{key}=bfloat16" for key in ("dtype", "vae_dtype") if config["models"].get(key) == "bfloat16"]
+    if config["trainer"]["precision"] == "bf16-mixed":
+        half.append("trainer.precision=bf16-mixed")
+    if not half or device.type != "cpu" or platform.machine().lower() not in ("x86_64", "amd64"):
+        return ""
+    import torch
+
+    if torch.backends.cpu.get_cpu_capability() not in ("AVX2", "DEFAULT"):
+        return ""
+    return (
+        f"{' and '.join(half)}: this processor has no AVX-512, without which bfloat16 is many times slower than float32 "
+        "(trainer.precision=32-true models.dtype=float32)"
+    )
 
 
 def work_left(config: Mapping[str, Any], count: Callable[[str], int]) -> list[Work]:

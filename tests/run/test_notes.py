@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from sgool import Chain, PromptSeed, Vanilla
 from sgool.cli import app
 from sgool.run.config import load_config, to_plain
 from sgool.run.interrupt import Interrupt
-from sgool.run.notes import cut_off, model_line, work_left
+from sgool.run.notes import cut_off, model_line, note_on_bfloat16, work_left
 
 
 @pytest.mark.parametrize(
@@ -33,6 +34,31 @@ from sgool.run.notes import cut_off, model_line, work_left
 def test_which_model_runs(models: dict[str, Any], words: str) -> None:
     line = model_line(models)
     assert line.startswith(words) and ("models=sd14" in line) == (models["path"] == "emoji_world")
+
+
+@pytest.mark.parametrize(
+    ("machine", "capability", "device", "slow"),
+    [
+        ("x86_64", "AVX2", "cpu", True),
+        ("AMD64", "DEFAULT", "cpu", True),
+        ("x86_64", "AVX512", "cpu", False),
+        ("x86_64", "AVX2", "cuda", False),
+        ("aarch64", "DEFAULT", "cpu", False),  # bfloat16 may be fast there, and torch does not say
+    ],
+)
+def test_bfloat16_on_a_processor_that_is_slow_at_it(
+    monkeypatch: pytest.MonkeyPatch, machine: str, capability: str, device: str, slow: bool
+) -> None:
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: capability)
+    models = {"dtype": "float32", "vae_dtype": None}
+    for config, words in (
+        ({"models": models, "trainer": {"precision": "bf16-mixed"}}, "trainer.precision=bf16-mixed: this processor"),
+        ({"models": {"dtype": "bfloat16"}, "trainer": {"precision": "32-true"}}, "models.dtype=bfloat16: this processor"),
+    ):
+        note = note_on_bfloat16(config, torch.device(device))
+        assert note.startswith(words) if slow else not note
+    assert not note_on_bfloat16({"models": models, "trainer": {"precision": "32-true"}}, torch.device(device))
 
 
 def test_the_first_line_names_the_model_and_a_note_the_unknown_words(tmp_path: Path) -> None:
