@@ -1,7 +1,7 @@
 """Which method repairs most images at equal cost? Runs every method, and controls, with the same budget.
 
 python -m experiments.which_method.run [NAME ...] [--calls 100 | --seconds 1] [--model student] [--set hard]
-    [--pairs 128] [--seeds 0 1] [--out runs/which_method]
+    [--pairs 128] [--seeds 0 1] [--out runs/which_method] [--precision 32-true]
 
 Each name is a run folder of its own, and one that was interrupted goes on. ``experiments.which_method.tables`` makes
 the tables, ``experiments.which_method.tune`` has how the settings were chosen.
@@ -55,6 +55,7 @@ METHODS: dict[str, tuple[str, ...]] = {
         "method.sgool.optimization.search_share=null",
         "method.sgool.optimization.max_updates=null",
     ),
+    "sgool, all updates that fit": ("methods=[sgool]", *PHRASES, "method.sgool.optimization.max_updates=null"),
     "sgool, raw gradients": (
         "methods=[sgool]",
         *PHRASES,
@@ -70,6 +71,8 @@ METHODS: dict[str, tuple[str, ...]] = {
 
 #: They act between denoising steps, of which the student with one step has none.
 BETWEEN_STEPS = ("fk_steering, same objective", "clip_guidance")
+#: It differs from `sgool` only where the budget pays for more than 25 updates.
+AT_LARGE_BUDGETS = ("sgool, all updates that fit",)
 
 
 def folder_of(out: Path, model: str, prompts: str, budget: str, name: str) -> Path:
@@ -121,11 +124,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--pairs", type=int, default=128, help="how many of the set's first prompts")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--out", type=home_path, default=Path("runs/which_method"))
+    parser.add_argument("--precision", choices=("bf16-mixed", "32-true"), default="bf16-mixed")
     given = parser.parse_args(argv)
     budget = f"budget.calls={given.calls}" if given.seconds is None else f"budget.seconds={given.seconds:g}"
-    left_out = BETWEEN_STEPS if given.model == "student" else ()
+    left_out = (*BETWEEN_STEPS, *AT_LARGE_BUDGETS) if given.model == "student" else AT_LARGE_BUDGETS
     names = given.names or [name for name in METHODS if name not in left_out]
-    run(names, given.out, budget, given.model, given.prompts, given.pairs, given.seeds)
+    more = (f"trainer.precision={given.precision}",)
+    run(names, given.out, budget, given.model, given.prompts, given.pairs, given.seeds, more)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments.which_method.run import BETWEEN_STEPS, MODELS, run
+from experiments.which_method.run import AT_LARGE_BUDGETS, BETWEEN_STEPS, MODELS, run
 from experiments.which_method.tables import read_runs
 from sgool.config.paths import home_path
 
@@ -38,6 +38,7 @@ TRIALS: dict[str, dict[str, tuple[str, ...]]] = {
         },
         "gradient_rms 0.04": ("method.sgool.optimization.gradient_rms=0.04",),
     },
+    "sgool, all updates that fit": {"nothing else": ()},
     "fk_steering, same objective": {
         f"scale {value}": (f"method.fk_steering.scale={value}",) for value in (30, 100, 300, 1000)
     },
@@ -59,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=home_path, default=Path("runs/which_method_tune"))
     given = parser.parse_args(argv)
     print("| method | setting | scenes right | judge | calls | seconds |\n|---|---|---|---|---|---|")
-    left_out = BETWEEN_STEPS if given.model == "student" else ()
+    left_out = (*BETWEEN_STEPS, *AT_LARGE_BUDGETS) if given.model == "student" else AT_LARGE_BUDGETS
     for name in given.names or [name for name in TRIALS if name not in left_out]:
         for label, more in TRIALS[name].items():
             out = given.out / label.replace(" ", "_")

@@ -77,8 +77,8 @@ def note_on_bfloat16(config: Mapping[str, Any], device: torch.device) -> str:
     if torch.backends.cpu.get_cpu_capability() not in ("AVX2", "DEFAULT"):
         return ""
     return (
-        f"{' and '.join(half)}: this processor has no AVX-512, without which bfloat16 is many times slower than float32 "
-        "(trainer.precision=32-true models.dtype=float32)"
+        f"{' and '.join(half)}: this processor has no AVX-512, without which bfloat16 is many times slower than "
+        "float32 (trainer.precision=32-true models.dtype=float32)"
     )
 
 

@@ -192,7 +192,9 @@ def test_what_the_most_updates_leave_is_for_the_search(
         }
 
 
-def test_the_most_updates_hold_without_a_share_and_not_without_a_budget(models: StableDiffusion, goal: Objective) -> None:
+def test_the_most_updates_hold_without_a_share_and_not_without_a_budget(
+    models: StableDiffusion, goal: Objective
+) -> None:
     chain = chain_of(models, **CHAIN)
     for budget, updates in ((Budget(calls=100), 2), (Budget(), 4)):
         results = optimise(chain, goal, PAIRS, num_optimization_steps=4, max_updates=2, budget=budget)

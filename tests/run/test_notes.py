@@ -54,7 +54,7 @@ def test_bfloat16_on_a_processor_that_is_slow_at_it(
     models = {"dtype": "float32", "vae_dtype": None}
     for config, words in (
         ({"models": models, "trainer": {"precision": "bf16-mixed"}}, "trainer.precision=bf16-mixed: this processor"),
-        ({"models": {"dtype": "bfloat16"}, "trainer": {"precision": "32-true"}}, "models.dtype=bfloat16: this processor"),
+        ({"models": {"dtype": "bfloat16"}, "trainer": {"precision": "32-true"}}, "models.dtype=bfloat16: this"),
     ):
         note = note_on_bfloat16(config, torch.device(device))
         assert note.startswith(words) if slow else not note
