@@ -178,4 +178,4 @@ class TimeLimit(UpdateCallback):
         if left < one or made >= pl_module.num_optimization_steps:
             batch.end()
         else:
-            batch.updates = made + max(1, min(int(left // one), MOST_ROUNDS))
+            batch.updates = min(made + max(1, int(left // one)), pl_module.num_optimization_steps)

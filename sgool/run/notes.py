@@ -67,9 +67,10 @@ def note_on_bfloat16(config: Mapping[str, Any], device: torch.device) -> str:
         config: The configuration; ``trainer.precision``, ``models.dtype`` and ``models.vae_dtype`` count.
         device: Where the networks are.
     """
-    half = [f"models.{key}=bfloat16" for key in ("dtype", "vae_dtype") if config["models"].get(key) == "bfloat16"]
+    keys = [f"models.{key}" for key in ("dtype", "vae_dtype") if config["models"].get(key) == "bfloat16"]
+    half, whole = [f"{key}=bfloat16" for key in keys], [f"{key}=float32" for key in keys]
     if config["trainer"]["precision"] == "bf16-mixed":
-        half.append("trainer.precision=bf16-mixed")
+        half, whole = [*half, "trainer.precision=bf16-mixed"], [*whole, "trainer.precision=32-true"]
     if not half or device.type != "cpu" or platform.machine().lower() not in ("x86_64", "amd64"):
         return ""
     import torch
@@ -78,7 +79,7 @@ def note_on_bfloat16(config: Mapping[str, Any], device: torch.device) -> str:
         return ""
     return (
         f"{' and '.join(half)}: this processor has no AVX-512, without which bfloat16 is many times slower than "
-        "float32 (trainer.precision=32-true models.dtype=float32)"
+        f"float32; use {' '.join(whole)}"
     )
 
 

@@ -52,23 +52,30 @@ def test_bfloat16_on_a_processor_that_is_slow_at_it(
     monkeypatch.setattr("platform.machine", lambda: machine)
     monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: capability)
     models = {"dtype": "float32", "vae_dtype": None}
-    for config, words in (
-        ({"models": models, "trainer": {"precision": "bf16-mixed"}}, "trainer.precision=bf16-mixed: this processor"),
-        ({"models": {"dtype": "bfloat16"}, "trainer": {"precision": "32-true"}}, "models.dtype=bfloat16: this"),
+    for config, key, mended in (
+        ({"models": models, "trainer": {"precision": "bf16-mixed"}}, "trainer.precision=bf16-mixed", "32-true"),
+        ({"models": {"dtype": "bfloat16"}, "trainer": {"precision": "32-true"}}, "models.dtype=bfloat16", "float32"),
     ):
         note = note_on_bfloat16(config, torch.device(device))
-        assert note.startswith(words) if slow else not note
+        name = key.partition("=")[0]
+        assert (note.startswith(f"{key}: this") and note.endswith(f"use {name}={mended}")) if slow else not note
     assert not note_on_bfloat16({"models": models, "trainer": {"precision": "32-true"}}, torch.device(device))
 
 
-def test_the_first_line_names_the_model_and_a_note_the_unknown_words(tmp_path: Path) -> None:
+def test_the_first_line_names_the_model_and_notes_say_what_to_know(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: "AVX2")
     (tmp_path / "prompts.txt").write_text("an astronaut riding a horse\na green cat\n")
     fast = ["sampler.num_inference_steps=2", "models.device=cpu", "methods=[vanilla]", "logger=none"]
+    fast += ["trainer.precision=bf16-mixed"]
     where = [f"data.prompts={tmp_path / 'prompts.txt'}", f"run_dir={tmp_path / 'run'}"]
     lines = CliRunner().invoke(app, ["fit", *fast, *where]).stdout.splitlines()
     assert lines[0].startswith("model: emoji_world (64 x 64 pixels), the small model that ships with sgool")
     noted = [line for line in lines if "has never seen" in line]
     assert len(noted) == 1 and "astronaut, riding, horse (in 1 of 2 prompts)" in noted[0]
+    assert len([line for line in lines if "bfloat16 is many times slower" in line]) == 1
     assert lines[-1] == f"next: sgool report {tmp_path / 'run'}"
 
 
