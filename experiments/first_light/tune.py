@@ -20,6 +20,8 @@ COMMON = (
     "trainer.precision=bf16-mixed",
 )
 
+#: The published form of `sgool`, which these trials are of.
+PAPER = ("methods=[sgool_paper]", "saliency=spectral_residual", "match=prompt")
 #: Name -> overrides. gradient_rms is the size of one step in units of the latents' standard deviation.
 GRID: dict[str, tuple[str, ...]] = {
     "paper-clip": ("methods=[doodl]", "optimization.gradient_rms=null", "optimization.grad_clip_value=1e-3"),
@@ -27,21 +29,21 @@ GRID: dict[str, tuple[str, ...]] = {
     "rms-0.012": ("methods=[doodl]", "optimization.gradient_rms=0.012", "optimization.grad_clip_value=0.04"),
     "rms-0.024": ("methods=[doodl]", "optimization.gradient_rms=0.024", "optimization.grad_clip_value=0.08"),
     "tight": (
-        "methods=[sgool]",
+        *PAPER,
         "saliency.min_side=0.3",
         "saliency.margin=0.1",
         "saliency.w_salient=0.5",
         "saliency.w_global=0.5",
     ),
     "wide": (
-        "methods=[sgool]",
+        *PAPER,
         "saliency.min_side=0.75",
         "saliency.margin=0.25",
         "saliency.w_salient=0.5",
         "saliency.w_global=0.5",
     ),
     "light": (
-        "methods=[sgool]",
+        *PAPER,
         "saliency.min_side=0.6",
         "saliency.margin=0.25",
         "saliency.w_salient=0.2",

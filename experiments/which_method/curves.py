@@ -1,9 +1,10 @@
 """Scene accuracy against the number of network calls, from runs of several budgets: a table and a figure.
 
-python -m experiments.which_method.curves [FOLDER] [--model student] [--set hard] [--figure curves.svg]
+python -m experiments.which_method.curves [FOLDER] [--model student] [--set hard] [--csv FILE] [--figure curves.svg]
 
-FOLDER is the ``--out`` of ``experiments.which_method.run``, called with several ``--calls``. The methods are
-compared on the pairs that all of them have finished at every budget.
+FOLDER is the ``--out`` of ``experiments.which_method.run``, called with several ``--calls``, or a CSV file that an
+earlier call wrote. At each budget the methods are compared on the pairs that all of them have finished; large budgets
+may have fewer of them, and the table says how many.
 """
 
 from __future__ import annotations
@@ -23,32 +24,64 @@ from sgool.report.stats import bootstrap_interval
 
 #: Method -> calls -> its rows.
 Curves = dict[str, dict[int, pd.DataFrame]]
+_CAPTION = "The share of scenes that are right, with 95 % bootstrap intervals over prompts."
+#: Of a row, in the CSV file.
+COLUMNS = ("method", "budget", "pair", "prompt", "category", "scene", "judge", "calls", "seconds")
 
 
-def read_curves(folder: Path, model: str, prompts: str) -> Curves:
-    """Reads the runs of all budgets of calls, on the pairs that each of them has.
+def read_curves(source: Path, model: str, prompts: str) -> Curves:
+    """Reads the runs of all budgets of calls; at each budget the pairs that all its methods have.
 
-    Methods that were run at a single budget are left out: they are no curve, and may have fewer pairs.
+    Methods that were run at a single budget are left out: they are no curve.
+
+    Args:
+        source: A folder of runs, or a CSV file of `write`, which is of one model and one set of prompts.
+        model: Of `experiments.which_method.run.MODELS`.
+        prompts: Prompt set of the embedded world.
     """
     found: Curves = {name: {} for name in METHODS}
-    for path in folder.glob(f"{model}-{prompts}-calls-*"):
+    if source.is_file():
+        for (name, calls), rows in pd.read_csv(source).groupby(["method", "budget"]):
+            found[name][calls] = rows.set_index("pair")
+    for path in source.glob(f"{model}-{prompts}-calls-*"):
         for name, rows in read_runs(path).items():
             found[name][int(path.name.rpartition("-")[2])] = rows
-    curves = {name: dict(sorted(runs.items())) for name, runs in found.items() if len(runs) > 1}
-    pairs = [set(rows.index) for runs in curves.values() for rows in runs.values()]
-    common = sorted(set.intersection(*pairs)) if pairs else []
-    return {name: {calls: rows.loc[common] for calls, rows in runs.items()} for name, runs in curves.items()}
+    curves = {name: runs for name, runs in found.items() if len(runs) > 1}
+    common = {calls: _common(curves, calls) for calls in _budgets(curves)}
+    return {
+        name: {calls: rows.loc[common[calls]] for calls, rows in sorted(runs.items())} for name, runs in curves.items()
+    }
+
+
+def _budgets(curves: Curves) -> list[int]:
+    return sorted({calls for runs in curves.values() for calls in runs})
+
+
+def _common(curves: Curves, calls: int) -> list[str]:
+    return sorted(set.intersection(*(set(runs[calls].index) for runs in curves.values() if calls in runs)))
+
+
+def write(curves: Curves, file: Path) -> None:
+    """Writes a row for each method, budget and pair; `read_curves` reads them again."""
+    rows = [
+        rows.reset_index().assign(method=name, budget=calls)
+        for name, runs in curves.items()
+        for calls, rows in runs.items()
+    ]
+    pd.concat(rows)[list(COLUMNS)].round(4).to_csv(file, index=False, lineterminator="\n")
 
 
 def table(curves: Curves) -> str:
-    """Returns a Markdown table: a row for each method, a column for each budget, with 95 % intervals over prompts."""
-    budgets = sorted({calls for runs in curves.values() for calls in runs})
+    """Returns a Markdown table: a row for each method, a column for each budget, with 95 % intervals over prompts.
+
+    The last row has the numbers of pairs.
+    """
+    budgets = _budgets(curves)
     lines = [["method", *(f"{calls:,} calls" for calls in budgets)], ["---"] * (1 + len(budgets))]
     for name, runs in curves.items():
         lines.append([name, *(_cell(runs[calls]) if calls in runs else "" for calls in budgets)])
-    rows = next(iter(next(iter(curves.values())).values()))
-    text = "".join(f"| {' | '.join(line)} |\n" for line in lines)
-    return f"{text}\n{len(rows)} pairs of {rows['prompt'].nunique()} prompts.\n"
+    lines.append(["pairs", *(str(len(_common(curves, calls))) for calls in budgets)])
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def _interval(rows: pd.DataFrame) -> tuple[float, float] | None:
@@ -62,7 +95,7 @@ def _cell(rows: pd.DataFrame) -> str:
 
 def draw(curves: Curves, file: Path) -> None:
     """Writes the figure as SVG: the share of right scenes against the calls, with 95 % intervals over prompts."""
-    budgets = sorted({calls for runs in curves.values() for calls in runs})
+    budgets = _budgets(curves)
     with style():
         figure, axes = new_figure("curves", 9)
         looks = method_looks(curves)
@@ -81,8 +114,8 @@ def draw(curves: Curves, file: Path) -> None:
         axes.set_xlabel("network calls per pair (log.)")
         axes.set_ylabel("scenes right (%)")
         figure.legend(axes)
-        figure.figure.set_facecolor("white")
-        figure.figure.savefig(file, format="svg", metadata={"Date": None})
+        about = "Right scenes against network calls"
+        file.write_text(figure.done(about, _CAPTION, f"{about}: a curve for each method.").svg, encoding="utf-8")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -91,12 +124,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("folder", nargs="?", type=home_path, default=Path("runs/which_method"))
     parser.add_argument("--model", default="student")
     parser.add_argument("--set", default="hard", dest="prompts")
+    parser.add_argument("--csv", type=home_path, help="writes a row for each method, budget and pair")
     parser.add_argument("--figure", type=home_path, default=Path("curves.svg"))
     given = parser.parse_args(argv)
     curves = read_curves(given.folder, given.model, given.prompts)
     if not curves:
         parser.error(f"{given.folder} has no method with runs of two budgets of calls ({given.model}, {given.prompts})")
     print(table(curves))
+    if given.csv:
+        write(curves, given.csv)
     draw(curves, given.figure)
 
 

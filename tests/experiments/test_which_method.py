@@ -53,6 +53,21 @@ def test_the_tables_of_a_small_run(tmp_path: Path) -> None:
     assert by_category(runs).count("\n") == 5
 
 
+def test_at_a_budget_methods_are_compared_on_the_pairs_of_all(tmp_path: Path) -> None:
+    columns = "method,budget,pair,prompt,category,scene,judge,calls,seconds"
+    rows = [
+        f"{name},{budget},{pair},prompt {pair},Two objects,100.0,70.0,{budget},1.0"
+        for name, budget, known in (("doodl", 25, "abc"), ("doodl", 50, "ab"), ("reno", 25, "bcd"), ("reno", 50, "a"))
+        for pair in known
+    ]
+    (tmp_path / "runs.csv").write_text("\n".join([columns, *rows]), encoding="utf-8")
+    curves = read_curves(tmp_path / "runs.csv", "student", "hard")
+    assert {name: {calls: "".join(rows.index) for calls, rows in runs.items()} for name, runs in curves.items()} == {
+        "doodl": {25: "bc", 50: "a"},
+        "reno": {25: "bc", 50: "a"},
+    }
+
+
 def test_the_curves_of_two_budgets(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pairs = fake_pairs()
     # The second budget has fewer pairs, and vanilla a single budget, which is no curve.
@@ -66,14 +81,17 @@ def test_the_curves_of_two_budgets(tmp_path: Path, capsys: pytest.CaptureFixture
             folder.mkdir(parents=True)
             (folder / "record.json").write_text(encode_record(record), encoding="utf-8")
     curves = read_curves(tmp_path, "student", "hard")
-    assert {name: [len(rows) for rows in runs.values()] for name, runs in curves.items()} == {
-        "best_of_n": [len(pairs) - 2] * 2
+    assert {name: {calls: len(rows) for calls, rows in runs.items()} for name, runs in curves.items()} == {
+        "best_of_n": {25: len(pairs), 100: len(pairs) - 2}
     }
-    curves_main([str(tmp_path), "--figure", str(tmp_path / "curves.svg")])
+    curves_main([str(tmp_path), "--csv", str(tmp_path / "curves.csv"), "--figure", str(tmp_path / "curves.svg")])
     said = capsys.readouterr().out
     assert "| method | 25 calls | 100 calls |" in said and "| best_of_n | 50.0 %" in said and "| 100.0 %" in said
-    assert f"{len(pairs) - 2} pairs of {len(pairs) // 2 - 1} prompts." in said
+    assert f"| pairs | {len(pairs)} | {len(pairs) - 2} |" in said
     assert "best_of_n" in (tmp_path / "curves.svg").read_text(encoding="utf-8")
+    curves_main([str(tmp_path / "curves.csv"), "--figure", str(tmp_path / "again.svg")])
+    assert capsys.readouterr().out == said
+    assert (tmp_path / "again.svg").read_bytes() == (tmp_path / "curves.svg").read_bytes()
     with pytest.raises(SystemExit):
         curves_main([str(tmp_path / "nowhere")])
     assert "no method with runs of two budgets" in capsys.readouterr().err
