@@ -1,11 +1,11 @@
 """Other ways to spend the calls of `sgool`: several latents that are optimised side by side, and going back.
 
-python -m experiments.which_method.schedules [NAME ...] [--pairs 48]
+python -m experiments.which_method.schedules [NAME ...] [--pairs 48] [--precision 32-true]
 
 A plain loop, since none of them is a part of sgool: candidates, then rungs of updates with whitened gradients, where
 each rung keeps the best latents of the one before (successive halving), or where latents whose updates made the image
 worse go back to the best ones with a smaller step. All of `SCHEDULES` take 99 calls of the student with one step, on
-the prompts of ``tune_hard``.
+the prompts of ``tune_hard``. The table compares each with the first on the same prompts.
 """
 
 from __future__ import annotations
@@ -14,11 +14,13 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import pandas as pd
 import torch
 from torch import Tensor
 
 from experiments.controls import CONTROLS
 from experiments.which_method.run import COMMON, METHODS, MODELS
+from experiments.which_method.tables import difference
 from sgool.callbacks.whiten import whitened
 from sgool.diffusion.chain import Chain
 from sgool.methods.candidates import draw_candidate
@@ -118,11 +120,16 @@ class Trial:
     Args:
         parts: Networks, chain and judges of the configuration.
         objective: That of `sgool`.
+        precision: ``bf16-mixed`` or ``32-true``.
     """
 
-    def __init__(self, parts: Parts, objective: Objective) -> None:
+    def __init__(self, parts: Parts, objective: Objective, precision: str = "bf16-mixed") -> None:
         self._parts = parts
         self._objective = objective
+        self._in_bfloat16 = precision == "bf16-mixed"
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast("cpu", torch.bfloat16, enabled=self._in_bfloat16)
 
     def run(self, pair: PromptSeed, schedule: Schedule) -> tuple[dict[str, float], float]:
         """Returns what the judges say of the pair's best image, and its score by the objective (lower is better)."""
@@ -147,7 +154,7 @@ class Trial:
         tracks = []
         for start in range(0, number, TOGETHER):
             part = drawn[start : start + TOGETHER]
-            with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            with torch.no_grad(), self._autocast():
                 images = in_unit_range(self._chain(pair, len(part))(torch.cat(part, dim=1)).images[0])
                 scores = self._objective.bind([pair] * len(part)).evaluate(images)
             rated = zip(part, scores.tolist(), eight_bit(images), strict=True)
@@ -161,7 +168,7 @@ class Trial:
         latents = torch.cat([track.latents for track in tracks], dim=1).detach().requires_grad_(with_gradient)
         bound = self._objective.bind([pair] * len(tracks))
         crops = [pair_generator(pair.seed, "crops0", update) for _ in tracks]
-        with torch.set_grad_enabled(with_gradient), torch.autocast("cpu", torch.bfloat16):
+        with torch.set_grad_enabled(with_gradient), self._autocast():
             images = self._chain(pair, len(tracks))(latents).images[0]
             scores = bound.evaluate(in_unit_range(images.detach())).tolist()
             for track, score, image in zip(tracks, scores, images.detach(), strict=True):
@@ -173,13 +180,26 @@ class Trial:
         return scores, list(whitened(gradient, BLOCK).split(1, dim=1))
 
 
-def build() -> Trial:
+def build(precision: str = "bf16-mixed") -> Trial:
     """Loads the networks."""
     torch.set_num_threads(1)
     config = to_plain(load_config([*COMMON, *MODELS["student"], *METHODS["sgool"]], config_dir=CONTROLS))
     parts = Parts(config)
     module, _ = parts.method("sgool")
-    return Trial(parts, module.objective)
+    return Trial(parts, module.objective, precision)
+
+
+def outcome(trial: Trial, pairs: Sequence[PromptSeed], schedule: Schedule) -> pd.DataFrame:
+    """Runs a schedule on pairs: a row for each, with ``prompt``, ``scene`` (0 or 100), ``judge`` and ``kept``.
+
+    ``kept`` is the objective of the image that is kept.
+    """
+    rows = []
+    for pair in pairs:
+        said, kept = trial.run(pair, schedule)
+        scene = 100 * said["scene_accuracy"]
+        rows.append({"prompt": pair.prompt, "scene": scene, "judge": said["judge/clip_score"], "kept": kept})
+    return pd.DataFrame(rows)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -187,15 +207,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"by default all: {'; '.join(SCHEDULES)}")
     parser.add_argument("--pairs", type=int, default=48)
+    parser.add_argument("--precision", choices=("bf16-mixed", "32-true"), default="bf16-mixed")
     given = parser.parse_args(argv)
-    trial, pairs = build(), load_pairs("emoji_world/tune_hard", seeds=[7], limit=given.pairs)
-    print("| schedule | scenes right | judge | objective of the image that is kept | calls |\n|---|---|---|---|---|")
-    for name in given.names or SCHEDULES:
-        rows, scores = zip(*(trial.run(pair, SCHEDULES[name]) for pair in pairs), strict=True)
-        right = 100 * sum(row["scene_accuracy"] == 1 for row in rows) / len(rows)
-        judge = sum(row["judge/clip_score"] for row in rows) / len(rows)
-        kept = sum(scores) / len(scores)
-        print(f"| {name} | {right:.1f} % | {judge:.1f} | {kept:.4f} | {SCHEDULES[name].calls} |", flush=True)
+    trial, pairs = build(given.precision), load_pairs("emoji_world/tune_hard", seeds=[7], limit=given.pairs)
+    names = given.names or list(SCHEDULES)
+    print(f"| schedule | scenes right | less {names[0]} | judge | objective of the image that is kept |")
+    print("|---|---|---|---|---|")
+    first: pd.DataFrame | None = None
+    for name in names:
+        rows = outcome(trial, pairs, SCHEDULES[name])
+        first = rows if first is None else first
+        less = "" if rows is first else difference(rows, first, "scene")
+        means = f"{rows['judge'].mean():.1f} | {rows['kept'].mean():.4f} |"
+        print(f"| {name} | {rows['scene'].mean():.1f} % | {less} | {means}", flush=True)
 
 
 if __name__ == "__main__":
