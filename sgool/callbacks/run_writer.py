@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import resource
 import sys
 from collections.abc import Callable, Sequence
@@ -15,7 +16,8 @@ from torch import Tensor
 from sgool.callbacks.base import PairCallback
 from sgool.callbacks.stopping import EarlyStop
 from sgool.diffusion import Chain
-from sgool.results import RunFolder
+from sgool.errors import SgoolError
+from sgool.results import NOT_COMPARED, RunFolder
 from sgool.types import PairRecord, PairResult, PhraseMatch, PromptSeed
 
 
@@ -30,6 +32,9 @@ class RunWriter(PairCallback):
         method: Name of the method in the folder; by default the module's own.
         wanted: Which pairs to write; by default all.
         on_record: Told each record once it is written.
+        accept_changes: Go on in a folder whose results were made with other settings; the report says so.
+
+    Several methods may be written into one folder, one Trainer after the other: the report then compares them.
 
     Examples:
         >>> import lightning as L
@@ -51,11 +56,13 @@ class RunWriter(PairCallback):
         *,
         wanted: Callable[[PromptSeed], bool] | None = None,
         on_record: Callable[[PairRecord], None] | None = None,
+        accept_changes: bool = False,
     ) -> None:
         # A folder that is given as such was opened, and is collated, by whoever gives it.
         self._own = not isinstance(run_dir, RunFolder)
         self.folder = run_dir if isinstance(run_dir, RunFolder) else RunFolder(run_dir)
         self._method, self._wanted, self._on_record = method, wanted, on_record
+        self._accept_changes = accept_changes
 
     def setup(self, trainer: L.Trainer, pl_module: Any, stage: str) -> None:
         """Opens the folder before any network call, and says which metrics and networks there are.
@@ -64,7 +71,9 @@ class RunWriter(PairCallback):
             SgoolError: It cannot be written, or holds results of other settings.
         """
         if self._own:
-            self.folder.open(_description(pl_module, self._method, trainer))
+            described = _description(pl_module, self._method, trainer)
+            not_compared = _join(described, self.folder)
+            self.folder.open(described, not_compared=not_compared, accept_changes=self._accept_changes)
         if pl_module.panel is not None:
             self.folder.describe_metrics(pl_module.panel.descriptions())
             self.folder.record_judges(pl_module.panel.fingerprints())
@@ -203,6 +212,20 @@ def _description(module: Any, method: str | None, trainer: L.Trainer) -> dict[st
             "num_inference_steps": chain.num_inference_steps,
             "guidance_scale": chain.guidance_scale,
         },
-        "optimization": {"num_optimization_steps": getattr(module, "num_optimization_steps", 0)},
+        "method": {name: {"optimization": {"num_optimization_steps": getattr(module, "num_optimization_steps", 0)}}},
         "trainer": {"precision": str(trainer.precision)},
     }
+
+
+def _join(description: dict[str, Any], folder: RunFolder) -> tuple[str, ...]:
+    """Adds, in place, the settings that the folder has of other methods; returns the keys that are not compared.
+
+    They are those of the method where the folder does not have it yet.
+    """
+    (name,) = description["methods"]
+    earlier: dict[str, Any] = {}
+    if folder.config_path.exists():
+        with contextlib.suppress(SgoolError):  # what is wrong with it, opening it says
+            earlier = folder.config()
+    description["method"] = {**(earlier.get("method") or {}), **description["method"]}
+    return NOT_COMPARED if name in earlier.get("methods", ()) else (*NOT_COMPARED, f"method.{name}")

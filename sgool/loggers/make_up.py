@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sgool.loggers.logs import RunLogs
+from sgool.loggers.options import logger_names
 from sgool.loggers.process import Process
 from sgool.results import RunFolder
 from sgool.results.claims import read_claims
@@ -32,26 +33,31 @@ def make_up_logs(folder: RunFolder, config: Mapping[str, Any], method: str, reco
     Raises:
         SgoolError: A log cannot be written.
     """
-    options = config["logger"]
-    if options["name"] == "none":
-        return
-    with locked_file(folder.path / "locks" / f"logs-{method}.lock", wait=True):
-        # Records were read before claims are, and claims before logs: what is logged meanwhile is seen as logged.
-        batches = _batches(folder, method)
-        mine = [record for record in records if record.method == method]
-        held = {name for claim in read_claims(folder.path) if claim.alive is not False for name in claim.pair_ids}
-        missing = _without_log(folder.path, options["name"], method, [r for r in mine if r.pair_id not in held])
-        ended = {record.pair_id for record in mine}
-        groups: dict[str, list[PairRecord]] = {}
-        for record in missing:
-            batch = batches.get(record.pair_id, (record.pair_id,))
-            if ended.issuperset(batch):
-                groups.setdefault(batch_name(batch), []).append(record)
-        if groups:
-            place = {"run_dir": folder.path, "name": config["name"], "method": method}
-            with RunLogs(options, config=config, **place) as logs:
-                for name, group in groups.items():
-                    logs.make_up(name, group)
+    for logger in logger_names(config["logger"]):
+        if logger != "none":
+            own = {**config, "logger": {**config["logger"], "name": logger}}
+            with locked_file(folder.path / "locks" / f"logs-{method}.lock", wait=True):
+                _make_up(folder, own, method, records)
+
+
+def _make_up(folder: RunFolder, config: Mapping[str, Any], method: str, records: Sequence[PairRecord]) -> None:
+    """Does it for the one logger of the configuration."""
+    # Records were read before claims are, and claims before logs: what is logged meanwhile is seen as logged.
+    batches = _batches(folder, method)
+    mine = [record for record in records if record.method == method]
+    held = {name for claim in read_claims(folder.path) if claim.alive is not False for name in claim.pair_ids}
+    missing = _without_log(folder.path, config["logger"]["name"], method, [r for r in mine if r.pair_id not in held])
+    ended = {record.pair_id for record in mine}
+    groups: dict[str, list[PairRecord]] = {}
+    for record in missing:
+        batch = batches.get(record.pair_id, (record.pair_id,))
+        if ended.issuperset(batch):
+            groups.setdefault(batch_name(batch), []).append(record)
+    if groups:
+        place = {"run_dir": folder.path, "name": config["name"], "method": method}
+        with RunLogs(config["logger"], config=config, **place) as logs:
+            for name, group in groups.items():
+                logs.make_up(name, group)
 
 
 def _batches(folder: RunFolder, method: str) -> dict[str, tuple[str, ...]]:

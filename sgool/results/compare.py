@@ -123,8 +123,9 @@ def refuse_other_config(
             [
                 f"The run folder {folder} was made by another configuration:\n"
                 + "".join(f"  {line}\n" for line in lines)
-                + f"Use another run_dir, delete the folder {folder} to start again, or add --resume-with-changes: then "
-                "what is finished stays as it is, the rest is made with the new settings, and the report says so."
+                + f"Use another run_dir, delete the folder {folder} to start again, or add --resume-with-changes (in "
+                "Python accept_changes=True): then what is finished stays as it is, the rest is made with the new "
+                "settings, and the report says so."
             ]
         )
 

@@ -79,7 +79,7 @@ def locked_file(path: Path, *, shared: bool = False, wait: bool = False) -> Iter
         wait: As for `lock`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("ab") as stream:
+    with path.open("a+b") as stream:  # for reading as well: NFS asks that of shared locks
         yield lock(stream.fileno(), shared=shared, wait=wait)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,9 @@ from sgool.results.atomic import atomic_write, explain_os_errors
 from sgool.results.claims import remove_dead_claims
 from sgool.results.shards import batch_name
 from sgool.types import PromptSeed
+
+#: Seconds after which nobody writes a half written file any more.
+_OLD = 3600.0
 
 
 @dataclass(frozen=True)
@@ -131,16 +135,25 @@ def remove_stale_files(folder: RunFolder) -> None:
     """Removes what killed processes left: lock files, half written files, checkpoints of pairs that are done.
 
     While other runners hold claims in the folder, only lock files are removed: the last runner to end removes the rest.
-    Files are listed before claims are looked for, so a runner that begins meanwhile loses nothing.
+    Files are listed before claims are looked for, so a runner that begins meanwhile loses nothing. Means are written
+    without a claim, so what is half written of the logs has to be old.
     """
     with explain_os_errors(f"remove what is left over in {folder.path}", "Use a run_dir where you may write."):
         found = list(folder.path.glob("checkpoints/*/*"))  # also hidden files
-        found += [*folder.path.glob("logs/.*.tmp"), *folder.path.glob("logs/*/.*.tmp")]
+        half_written = [*folder.path.glob("logs/.*.tmp"), *folder.path.glob("logs/*/.*.tmp")]
+        found += filter(_is_old, half_written)
         if not remove_dead_claims(folder.path):
             return
         # All files are looked at before the first is removed: the note beside a checkpoint names its pairs.
         for path in [path for path in found if path.suffix == ".tmp" or _is_done(folder, path)]:
             path.unlink(missing_ok=True)
+
+
+def _is_old(path: Path) -> bool:
+    try:
+        return time.time() - path.stat().st_mtime > _OLD
+    except FileNotFoundError:
+        return False
 
 
 def _is_done(folder: RunFolder, path: Path) -> bool:

@@ -116,7 +116,7 @@ def _inverted(run: Run, jobs: Sequence[tuple[PromptSeed, Edit]], failures: list[
     """
     assert run.parts is not None
     for number, (pair, edit) in enumerate(jobs, start=1):
-        if run.interrupt() or not run.is_left(pair):
+        if run.interrupt() or not run.methods_left(pair):
             yield pair
             continue
         began = time.perf_counter()
@@ -134,7 +134,8 @@ def _inverted(run: Run, jobs: Sequence[tuple[PromptSeed, Edit]], failures: list[
             from sgool.callbacks.run_writer import write_failure
 
             seconds = time.perf_counter() - began
-            failures += [write_failure(run.folder, method, pair, trouble, seconds) for method in run.methods]
+            left = run.methods_left(pair)  # edits that are done stay
+            failures += [write_failure(run.folder, method, pair, trouble, seconds) for method in left]
             continue
         yield replace(pair, start=_start(inverted, edit))
 

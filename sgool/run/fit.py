@@ -106,6 +106,7 @@ class Run:
 
     def __post_init__(self) -> None:
         self.methods = list(self.config["methods"])
+        self._stopped = False
         self.interrupt.on_request = self.progress.stopping
         self.begin_with(self.pairs)
 
@@ -179,9 +180,11 @@ class Run:
             self.progress.note(f"{whose} (trainer.shard): {number} of {counted(len(self.pairs), 'pair')}")
         if not left:
             return
-        with suppress(Interrupted):  # `self.interrupt` remembers it
+        try:
             worker = self._worker(world, mine)
             worker.wait({method: worker.run(method, mine) for method in self.methods})
+        except Interrupted:  # pairs are left, also where all have records of earlier, or of a failure
+            self._stopped = True
 
     def _announce(self, mine: Sequence[Batch]) -> int:
         """Says which model runs on what, and returns how many problems are left of it."""
@@ -207,7 +210,6 @@ class Run:
         loaded = [note_on_variant(self.config["models"]), note_on_bfloat16(self.config, parts.device)]
         self._say(words, *loaded, *parts.cut_off(own), *unread)
         process = Process(world.rank, world.size, *self.part)
-        environment = (self.folder.environments() or [{}])[-1]
         means = Means(self.folder, self.pairs) if not process.label else None
         return Worker(
             parts,
@@ -216,7 +218,7 @@ class Run:
             self.progress,
             self.interrupt,
             process,
-            environment,
+            (self.folder.environments() or [{}])[-1],
             config_digest(self.config),
             means,
         )
@@ -244,15 +246,16 @@ class Run:
     def _wait_for_children(self, world: World) -> None:
         """Says which of the processes that this one started ended badly."""
         for rank, code in enumerate(world.wait(), start=1):
+            self._stopped |= code == INTERRUPTED
             if code not in (0, 1, INTERRUPTED) and not self.interrupt():
                 self.progress.note(f"the process of local rank {rank} ended with exit code {code}; its pairs are left")
 
     def _number_left(self, batches: Sequence[Sequence[PromptSeed]]) -> int:
         return sum(self._left_of(method, batches) for method in self.methods)
 
-    def is_left(self, pair: PromptSeed) -> bool:
-        """Whether a method has still to be run on a pair."""
-        return self._number_left([[pair]]) > 0
+    def methods_left(self, pair: PromptSeed) -> list[str]:
+        """Returns the methods that have still to be run on a pair."""
+        return [method for method in self.methods if self._left_of(method, [[pair]])]
 
     def _left_of(self, method: str, batches: Sequence[Sequence[PromptSeed]]) -> int:
         if not self.config["resume"]:
@@ -275,10 +278,11 @@ class Run:
             for number, method in enumerate(self.methods)
             for index, pair in enumerate(pair for batch in batches for pair in batch)
         }
-        found = [record for record in scan.records if (record.method, record.pair_id) in place]
+        found = (record for record in scan.records if (record.method, record.pair_id) in place)
         records = tuple(sorted(found, key=lambda record: place[record.method, record.pair_id]))
         missing = len(place) - len(records)
-        return Outcome(self.folder.path, records, left, missing, self.interrupt.signal if missing else None, rank)
+        by = self.interrupt.signal if missing or self._stopped else None
+        return Outcome(self.folder.path, records, left, missing, by, rank)
 
 
 def device_name(config: Mapping[str, Any]) -> str | None:

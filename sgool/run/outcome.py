@@ -46,7 +46,8 @@ class Outcome:
         """A sentence on what has no result, each method on each pair by itself; empty where all have one."""
         if self.interrupted:
             by = "SIGINT (Ctrl+C)" if self.interrupted == "SIGINT" else self.interrupted
-            return f"interrupted by {by}: the same command goes on with the {counted(self.missing, 'result')} left"
+            left = f"the {counted(self.missing, 'result')} left" if self.missing else "what is left"
+            return f"interrupted by {by}: the same command goes on with {left}"
         if self.missing == 1:
             return "1 result is missing: the same command makes it"
         return f"{self.missing} results are missing: the same command makes them" if self.missing else ""

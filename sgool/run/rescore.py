@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,7 @@ from sgool.metrics.build import checked_judges
 from sgool.metrics.options import JUDGES
 from sgool.models.checkpoints import refuse_broken
 from sgool.objectives.binding import refuse
-from sgool.prompts import load_pairs
+from sgool.prompts import load_data
 from sgool.results import RunFolder
 from sgool.results.png_text import FRAMES
 from sgool.results.sheets import cut_sheet
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _BATCH = 32
-#: Options that select all pairs of the data: a run folder may hold pairs of several selections.
-ALL_PAIRS = {"limit": None, "indices": None, "categories": None, "duplicates": "keep"}
+#: Options that select all prompts of the data: a run folder may hold pairs of several selections.
+_ALL_PROMPTS = {"limit": None, "indices": None, "categories": None, "duplicates": "keep"}
 
 
 def rescore(run: Path) -> Outcome:
@@ -48,8 +48,7 @@ def rescore(run: Path) -> Outcome:
     folder, config, records = finished(run)
     reading = _reading(config)
     _refuse_edits_without_text(run, config, records, reading)
-    data = {} if config.get("edit") else {**config["data"], **ALL_PAIRS}  # the pairs of an edit are photos
-    pairs = {pair.pair_id: pair for pair in load_pairs(**data)} if data else {}
+    pairs = {} if config.get("edit") else pairs_of(config, records)  # the pairs of an edit are photos
     parts = Parts(config)
     judges = parts.judges
     refuse(judges.problems([pairs.get(record.pair_id) or _pair_of(record) for record in records]))
@@ -69,6 +68,13 @@ def rescore(run: Path) -> Outcome:
     methods = list(config["methods"])
     ordered = sorted(folder.records(), key=lambda record: methods.index(record.method))
     return Outcome(folder.path, tuple(ordered), len(records))
+
+
+def pairs_of(config: Mapping[str, Any], records: Iterable[PairRecord]) -> dict[str, PromptSeed]:
+    """Returns the pairs of the run's data by their ids: all prompts, with the seeds that any start of the run had."""
+    seeds = sorted({record.seed for record in records})
+    data = load_data(**{**config["data"], **_ALL_PROMPTS, "seeds": seeds})  # what it notes, the run has said
+    return {pair.pair_id: pair for pair in data.pairs}
 
 
 def _reading(config: Mapping[str, Any]) -> list[str]:

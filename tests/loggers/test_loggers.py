@@ -184,6 +184,20 @@ def test_rows_of_a_process_that_was_killed_before_it_logged_them(tmp_path: Path,
         assert [float(row["judge/clip_score"]) for row in rows] == [20 + index / 3 for index in (0, 2, 3, 1)]
 
 
+def test_each_of_two_loggers_gets_what_it_lacks(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    with open_logs(tmp_path, name="csv") as logs:
+        log_pair(logs, tmp_path, 0)
+    with open_logs(tmp_path, name="wandb") as logs:
+        log_pair(logs, tmp_path, 1)
+    for index in (0, 1, 2):
+        folder.write(record(index))
+    both = {"name": "try", "logger": options(name=["csv", "wandb"])}
+    for _ in range(2):
+        make_up_logs(folder, both, "doodl", folder.records())
+        assert sorted(logged_pairs(tmp_path, "csv")) == sorted(logged_pairs(tmp_path, "wandb")) == [0, 1, 2]
+
+
 def logged_pairs(run_dir: Path, logger: str) -> list[int]:
     """The indices of the pairs that have a row, in the order of the rows."""
     if logger == "csv":

@@ -14,6 +14,7 @@ from typing import Any
 import lightning as L
 import pytest
 import torch
+import yaml
 from lightning.pytorch.callbacks import (
     GradientAccumulationScheduler,
     ModelCheckpoint,
@@ -28,13 +29,14 @@ from torch.utils.data import DataLoader
 
 from sgool import Chain, Objective, PromptDataModule, RunWriter
 from sgool.callbacks import EarlyStop, PairCallback, default_callbacks
-from sgool.errors import SgoolError
+from sgool.errors import ConfigError, SgoolError
 from sgool.methods import BestOfN, ClipGuidance, LatentPairModule, PairModule, Vanilla
 from sgool.metrics import JudgePanel
 from sgool.models.clip import ClipTower
 from sgool.models.load import load_models
 from sgool.models.stable_diffusion import StableDiffusion
 from sgool.objectives import CropSettings, SaliencySettings, TextAlignment
+from sgool.results import RunFolder
 from sgool.saliency import SpectralResidual
 from sgool.types import PromptSeed
 from tests.fits import Results, Told, assert_same, chain_of, quiet_trainer, run
@@ -545,6 +547,21 @@ def test_two_predictions_have_means_of_their_own(parts: Parts, tmp_path: Path) -
         trainer = quiet_trainer([RunWriter(folder / "run")], logger=CSVLogger(folder))
         trainer.predict(module, datamodule=data(pairs))
         check_means(rows_of(folder)[-1], folder / "run", MEANS[:2])
+
+
+def test_methods_share_a_folder_and_each_keeps_its_settings(parts: Parts, tmp_path: Path) -> None:
+    quiet_trainer([RunWriter(tmp_path)]).predict(parts.methods()[0], datamodule=data(PAIRS[:1]))
+    for _ in range(2):
+        quiet_trainer([*parts.callbacks(), RunWriter(tmp_path)]).fit(parts.module(), datamodule=data(PAIRS[:1]))
+    config = RunFolder(tmp_path).config()
+    steps = [config["method"][name]["optimization"]["num_optimization_steps"] for name in config["methods"]]
+    assert steps == [0, UPDATES]
+    config["method"][config["methods"][1]]["optimization"]["num_optimization_steps"] = 99
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"num_optimization_steps: was 99, is [^$]*accept_changes=True"):
+        quiet_trainer([*parts.callbacks(), RunWriter(tmp_path)]).fit(parts.module(), datamodule=data(PAIRS[:1]))
+    accepting = RunWriter(tmp_path, accept_changes=True)
+    quiet_trainer([*parts.callbacks(), accepting]).fit(parts.module(), datamodule=data(PAIRS[:1]))
 
 
 def test_the_callbacks_of_updates_are_nothing_to_a_method_without_updates(parts: Parts) -> None:

@@ -45,6 +45,14 @@ def _refusing(number: int, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None
     return lambda: monkeypatch.setattr(locks, "fcntl", real)
 
 
+def test_files_are_open_in_the_way_that_nfs_asks_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """NFS makes `flock` a lock of bytes, as `lockf` is: a shared one needs a file that can be read."""
+    real = locks.fcntl
+    monkeypatch.setattr(locks, "fcntl", SimpleNamespace(**{**vars(real), "flock": real.lockf}))
+    with sole_writer(tmp_path), announce_runner(tmp_path), locked_file(tmp_path / "a.lock") as held:
+        assert held is True
+
+
 def test_a_lock_ends_with_its_process(tmp_path: Path) -> None:
     path = tmp_path / "below" / "a.lock"
     command = [sys.executable, "-c", _HOLDER, str(path)]

@@ -99,8 +99,9 @@ class TestOpen:
             "  sampler.mixing_coeff: was null, is 0.93",
             '  sampler.name: was "ddim", is "edict"',
             "  sampler.num_inference_steps: was 20, is 50",
-            f"Use another run_dir, delete the folder {run.path} to start again, or add --resume-with-changes: then "
-            "what is finished stays as it is, the rest is made with the new settings, and the report says so.",
+            f"Use another run_dir, delete the folder {run.path} to start again, or add --resume-with-changes (in "
+            "Python accept_changes=True): then what is finished stays as it is, the rest is made with the new "
+            "settings, and the report says so.",
         ]
         assert run.config() == fake_config()
 

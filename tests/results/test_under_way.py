@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -92,8 +93,11 @@ def test_a_damaged_note_is_passed_over(text: str, tmp_path: Path) -> None:
 
 def test_half_written_means_of_a_killed_process_go(tmp_path: Path) -> None:
     half, whole = tmp_path / "logs" / ".doodl.means.json.1-2.tmp", tmp_path / "logs" / "doodl.means.json"
+    under_way = tmp_path / "logs" / ".sgool.means.json.1-2.tmp"  # of a process that lives, and has no claim any more
     half.parent.mkdir()
-    for path in (half, whole):
+    for path in (half, whole, under_way):
         path.write_text("{}")
+    for path in (half, whole):
+        os.utime(path, (0, 0))
     remove_stale_files(RunFolder(tmp_path))
-    assert not half.exists() and whole.exists()
+    assert not half.exists() and whole.exists() and under_way.exists()

@@ -272,6 +272,20 @@ def test_one_photo_with_a_bad_inversion_does_not_keep_the_others(
     assert outcome.exit_code == 0 and {record["status"] for record in records(tmp_path / "run").values()} == {"done"}
 
 
+def test_a_bad_inversion_leaves_edits_alone_that_are_done(tiny: Sequence[str], photos: Path, tmp_path: Path) -> None:
+    own = ["experiment=edit", "objective=color", *tiny, f"run_dir={tmp_path / 'run'}"]
+    edits = [Edit(photos / "first.png"), Edit(photos / "second.tif")]
+    assert edit_images(load_config(own), edits).exit_code == 0
+    before = content(tmp_path / "run")
+    strict = [replace(edit, max_error=1e-12) for edit in edits]
+    outcome = edit_images(load_config([*own, "methods=[doodl,reno]"]), strict)
+    assert {(record.method, record.status) for record in outcome.records} == {("reno", "failed")}
+    after = content(tmp_path / "run")
+    assert {path: after[path] for path in before if path.startswith("pairs")} == {
+        path: known for path, known in before.items() if path.startswith("pairs")
+    }
+
+
 def test_a_signal_between_two_inversions(tiny: Sequence[str], photos: Path, tmp_path: Path) -> None:
     class AtOnce(Notes):
         def note(self, text: str) -> None:

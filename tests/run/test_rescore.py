@@ -31,7 +31,7 @@ from sgool.run.config import load_config, to_plain
 from sgool.run.fit import run_experiment
 from sgool.run.imagesets import score_distribution, score_diversity
 from sgool.run.parts import Parts
-from sgool.run.rescore import rescore
+from sgool.run.rescore import pairs_of, rescore
 from sgool.types import PairRecord, PromptSeed
 from tests.fake_run import fake_record
 from tests.models import test_preference
@@ -149,6 +149,17 @@ def test_run_folders_without_latents_have_no_norm(run: Path) -> None:
         path.unlink()
     metrics = [record.metrics for record in rescore(run).records if record.method == "doodl"]
     assert all("pixels/ssim" in row for row in metrics) and not any("latents/latent_norm" in row for row in metrics)
+
+
+def test_columns_of_the_prompts_are_known_for_the_seeds_of_earlier_starts(run: Path) -> None:
+    path = run / "config.yaml"
+    config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    config["data"]["seeds"] = [1]  # the last start; the first one had seed 0
+    path.write_text(yaml.safe_dump(config), encoding="utf-8")
+    records = RunFolder(run).records()
+    assert {record.seed for record in records} == {0, 1}
+    pairs = pairs_of(config, records)
+    assert all(pairs[record.pair_id].metadata["kid"] == "7" for record in records)
 
 
 def test_a_judge_without_its_file_leaves_the_records_alone(run: Path) -> None:

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import signal
 import warnings
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,10 +17,12 @@ from PIL import Image
 
 from sgool.errors import ConfigError, SgoolError
 from sgool.report import build_report
+from sgool.results import RunFolder
 from sgool.run.config import load_config
 from sgool.run.fit import Progress, run_experiment
 from sgool.run.outcome import Outcome
 from sgool.run.rescore import rescore
+from sgool.types import PairRecord
 from tests.tiny_run import tiny_overrides
 from tests.wandb_files import offline_files, read_wandb
 
@@ -113,6 +119,26 @@ def test_a_lost_record_is_made_again_and_equal(options: list[str], tmp_path: Pat
     assert second.new == 1
     # Alone in its batch instead of beside another pair: convolutions may round differently.
     assert after["metrics"] == pytest.approx(before["metrics"], abs=1e-2)
+
+
+class StoppedAfterABatch(Progress):
+    def done(self, records: Sequence[PairRecord]) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.mark.parametrize("again", ["resume=false", "failed"])
+def test_an_interruption_is_one_where_older_records_stand(options: list[str], tmp_path: Path, again: str) -> None:
+    own = [*options, "methods=[vanilla]", f"run_dir={tmp_path}"]
+    assert run_experiment(load_config(own)).exit_code == 0
+    if again == "failed":
+        folder = RunFolder(tmp_path)
+        for record in folder.records():
+            folder.replace_record(replace(record, status="failed", error="of another day"))
+    more = [again] if "=" in again else []
+    outcome = run_experiment(load_config([*own, *more]), StoppedAfterABatch())
+    assert (outcome.exit_code, outcome.interrupted, outcome.missing) == (75, "SIGTERM", 0)
+    assert outcome.what_is_left() == "interrupted by SIGTERM: the same command goes on with what is left"
+    assert run_experiment(load_config(own)).exit_code == 0
 
 
 def test_other_settings_are_refused_in_the_same_folder(options: list[str], finished: Outcome) -> None:

@@ -8,11 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from click.testing import Result
 from typer.testing import CliRunner
 
 from sgool.cli import app
-from sgool.errors import SgoolError
+from sgool.errors import ConfigError, SgoolError
 from sgool.results import RunFolder
 from sgool.run.config import load_config, to_plain
 from sgool.run.slurm import Resources, prepare, submit
@@ -70,6 +71,19 @@ def test_odd_run_folders_stay_what_they_are(tmp_path: Path, name: str) -> None:
     job = prepare([f"run_dir='{quoted}'", "experiment=demo"], Resources(time="60"))
     assert job.run_dir == tmp_path / name
     assert job.path == tmp_path / name / "slurm" / "sgool-demo.sbatch"
+
+
+def test_a_folder_of_an_earlier_version_is_submitted_again(tmp_path: Path) -> None:
+    wishes = ["experiment=demo", f"run_dir={tmp_path}", "models.device=cpu"]
+    known = to_plain(load_config(wishes))
+    del known["data"]["phrases"]  # a key that it did not have
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(known), encoding="utf-8")
+    record = tmp_path / "pairs" / "doodl" / "a" / "record.json"
+    record.parent.mkdir(parents=True)
+    record.write_text("{}", encoding="utf-8")
+    assert prepare(wishes, Resources(time="60")).run_dir == tmp_path
+    with pytest.raises(ConfigError, match="made by another configuration"):
+        prepare([*wishes, "optimization.lr=7"], Resources(time="60"))
 
 
 def test_several_processes_share_the_pairs() -> None:

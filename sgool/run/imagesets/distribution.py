@@ -20,12 +20,11 @@ from sgool.metrics.distribution import ENOUGH, ClassifierFeatures, ClipFeatures,
 from sgool.models.assets import resolve_asset
 from sgool.models.fingerprint import fingerprints
 from sgool.models.networks import Networks
-from sgool.prompts import load_pairs
 from sgool.results import RunFolder
 from sgool.results.compare import read_config
 from sgool.run.imagesets.files import batches, clip_judges, path_of
 from sgool.run.imagesets.table import OPTIMISED, Table
-from sgool.run.rescore import ALL_PAIRS, finished
+from sgool.run.rescore import finished, pairs_of
 from sgool.types import PairRecord
 
 _FEW = "few images"
@@ -177,8 +176,8 @@ def _groups(by: str | None, config: dict[str, Any], records: Sequence[PairRecord
     """
     if by in (None, "category", "prompt"):
         return {record.pair_id: record.prompt if by == "prompt" else record.category for record in records}
-    pairs = {pair.pair_id: pair.metadata for pair in load_pairs(**{**config["data"], **ALL_PAIRS})}
-    facts = {record.pair_id: pairs.get(record.pair_id, {}) for record in records}
+    pairs = pairs_of(config, records)
+    facts = {record.pair_id: pairs[record.pair_id].metadata if record.pair_id in pairs else {} for record in records}
     known = {key for row in facts.values() for key, value in row.items() if value not in (None, "")} - _COLUMNS
     if by not in known:
         raise SgoolError(

@@ -17,7 +17,7 @@ from sgool.prompts import load_data
 from sgool.results import RunFolder
 from sgool.results.atomic import atomic_write, explain_os_errors
 from sgool.results.compare import refuse_other_config
-from sgool.run.config import load_config, to_plain
+from sgool.run.config import complete, load_config, to_plain
 from sgool.run.slurm.script import Resources, batch_script
 
 if TYPE_CHECKING:
@@ -189,7 +189,9 @@ def _check_folder(run_dir: Path, config: dict[str, Any], accept_changes: bool) -
         raise SgoolError(f"run_dir must be a folder, but {run_dir} is a file. Use another run_dir.")
     folder = RunFolder(run_dir)
     if not accept_changes and folder.config_path.exists() and any(run_dir.glob("pairs/*/*/record.json")):
-        refuse_other_config(run_dir, folder.config(), config)
+        known = folder.config()
+        complete(known)
+        refuse_other_config(run_dir, known, config)
 
 
 def _notes(resources: Resources, pairs: int, pairs_per_fit: int) -> list[str]:
