@@ -47,7 +47,7 @@ class Work:
 
 
 def optimised(updates: int) -> Work:
-    """`doodl` and `sgool`: each update through the whole chain, and the last image."""
+    """`doodl` and `sgool_paper`: each update through the whole chain, and the last image."""
     return Work((2 * updates + 1) * CALLS, CALLS, updates * CALLS, IMAGES, updates * IMAGES)
 
 
@@ -57,7 +57,7 @@ METHODS = {
     "clip_guidance": Work(STEPS, STEPS, STEPS, 2, STEPS, recomputed=False),
     "best_of_n": Work(101 * CALLS, 101 * CALLS, 0, 101 * IMAGES, 0),
     "doodl": optimised(50),
-    "sgool": optimised(50),
+    "sgool_paper": optimised(50),
     "doodl, 500 updates": optimised(500),
     # An edit: the photo is inverted first (one more chain), and the empty prompt needs no guidance.
     "doodl, 25 updates": Work(52 * CALLS, 2 * CALLS, 25 * CALLS, 2 * IMAGES, 25 * IMAGES, guided=False),
@@ -67,7 +67,7 @@ _ALL, _THREE = ("vanilla", "clip_guidance", "best_of_n", "doodl"), ("ViT-B-32", 
 #: CSP, DrawBench and DailyDallE have 52, 200 and 93. Vocabulary's WS-DAN is left out: small beside the UNet.
 EXPERIMENTS: tuple[tuple[str, int, int, tuple[str, ...], tuple[str, ...]], ...] = (
     ("text_guidance", (20 + 38) * 9, 512, _ALL, ("ViT-g-14",)),
-    ("prompt_sets", 52 + 200 + 93, 256, (*_ALL, "sgool"), ("ViT-B-32",)),
+    ("prompt_sets", 52 + 200 + 93, 256, (*_ALL, "sgool_paper"), ("ViT-B-32",)),
     ("vocabulary, per 100 pairs", 100, 512, ("vanilla", "doodl"), ()),
     ("personalization, per 10 pairs", 10, 512, ("vanilla", "doodl, 500 updates"), _THREE),
     ("aesthetic, per 100 photos", 100, 512, ("doodl, 25 updates",), ("ViT-L-14",)),

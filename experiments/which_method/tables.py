@@ -68,7 +68,7 @@ def table(runs: dict[str, pd.DataFrame], against: Sequence[str]) -> str:
     """Returns a Markdown table: a row for each method, with its differences from some of them."""
     runs = shared(runs)
     against = [name for name in against if name in runs]
-    head = ["method", "scenes right", *(f"less {name}" for name in against), "judge", "calls", "seconds"]
+    head = ["method", "scenes right", *(f"minus {name}" for name in against), "judge", "calls", "seconds"]
     lines = [head, ["---"] * len(head)]
     for name, run in runs.items():
         differences = ["" if name == other else difference(run, runs[other], "scene") for other in against]
