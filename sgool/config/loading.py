@@ -22,7 +22,7 @@ _PARTS = optional(list_of(text()))
 _QUANTIZATION = Variants(
     "backend",
     {
-        "bitsandbytes": {"weights": choice("int8", "nf4", "fp4"), "parts": _PARTS},
+        "bitsandbytes": {"weights": choice("nf4", "fp4"), "parts": _PARTS},
         "torchao": {"weights": choice("int8", "int4", "float8"), "parts": _PARTS},
     },
 )

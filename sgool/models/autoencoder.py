@@ -24,6 +24,11 @@ def decode_latents(vae: Any, latents: Tensor, *, use_checkpoint: bool = True) ->
     return decode_scaled(vae, latents / vae.config.scaling_factor + _shift(vae), use_checkpoint=use_checkpoint)
 
 
+def overflows_in_float16(vae: Any) -> bool:
+    """Whether an autoencoder is in float16, where its numbers overflow, as ``vae.config.force_upcast`` says of it."""
+    return vae is not None and vae.dtype == torch.float16 and bool(getattr(vae.config, "force_upcast", False))
+
+
 def decode_scaled(vae: Any, scaled: Tensor, *, use_checkpoint: bool = True) -> Tensor:
     """Decodes latents (B, C, h, w) in the autoencoder's own scale into images; otherwise as `decode_latents`."""
 

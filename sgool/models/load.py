@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from sgool.config.loading import Loading, offload_problems
 from sgool.config.pipeline import KIND_FILES, class_problems, kind_problems
@@ -17,6 +18,7 @@ from sgool.config.variants import only_variant
 from sgool.config.weights import chosen_variant, folder_files, missing_weights
 from sgool.errors import ConfigError, SgoolError
 from sgool.models.assets import resolve_asset
+from sgool.models.autoencoder import overflows_in_float16
 from sgool.models.checkpoints import refuse_broken
 from sgool.models.complete import refuse_random_weights
 from sgool.models.devices import best_device
@@ -87,6 +89,9 @@ def load_models(
     pipeline.scheduler = respaced(pipeline.scheduler, steps_offset, timestep_spacing)
     models: Any = family_of(pipeline, family, call, name=str(path))
     autoencoder = getattr(pipeline, "vae", None)
+    if family == "replay" and overflows_in_float16(autoencoder):
+        # Its pipeline has it in float32 while it decodes, and no longer when gradients go back through it.
+        autoencoder.to(torch.float32)
     networks = [*models.denoisers.values(), *([] if autoencoder is None else [autoencoder])]
     if isinstance(models, StableDiffusion):
         networks.append(models.text_encoder)
@@ -94,12 +99,20 @@ def load_models(
             _use_plain_attention(models)
     if channels_last:
         for network in networks:
-            network.to(memory_format=torch.channels_last)
+            _put_channels_last(network)
     if vae_tile_size is not None and autoencoder is not None:
         decode_in_tiles(autoencoder, vae_tile_size)
     place(pipeline, device, offload_text_encoders=offload_text_encoders, offload=offload)
     compile_denoisers(models, compile)
     return models
+
+
+def _put_channels_last(network: nn.Module) -> None:
+    """Weight by weight: networks of videos have convolutions over time beside others, which ``Module.to`` refuses."""
+    formats = {4: torch.channels_last, 5: torch.channels_last_3d}
+    for weight in network.parameters():
+        if weight.ndim in formats:
+            weight.data = weight.data.contiguous(memory_format=formats[weight.ndim])
 
 
 def _opened(path: str, how: Loading, dtype: torch.dtype, vae_dtype: torch.dtype | None, family: str | None) -> Any:

@@ -47,7 +47,9 @@ def fuse_lora(pipeline: Any, lora: Lora) -> None:
         if not expected or found < expected:
             raise _other_base(pipeline, lora, f"these networks have {found} of the {expected} layers that it changes")
         try:
-            pipeline.fuse_lora(lora_scale=lora.weight, safe_fusing=True, adapter_names=[_NAME])
+            # All parts are named: by default FLUX's pipeline fuses its transformer alone.
+            parts = [name for name in pipeline._lora_loadable_modules if getattr(pipeline, name, None) is not None]
+            pipeline.fuse_lora(components=parts, lora_scale=lora.weight, safe_fusing=True, adapter_names=[_NAME])
         except ValueError as error:
             raise SgoolError(f"`models.loras`: {lora.path!r} gives weights that are not finite") from error
         pipeline.unload_lora_weights()

@@ -1,6 +1,7 @@
 """Quantised weights: the settings of diffusers and transformers for the backends that let gradients through.
 
-Only weights are quantised. What also rounds activations has no gradient, and is not offered.
+Only weights are quantised. What also rounds activations has no gradient, or (bitsandbytes' int8) another one than that
+of its forward pass, and is not offered.
 """
 
 from __future__ import annotations
@@ -53,8 +54,6 @@ def part_config(quantization: Mapping[str, Any], library: str, dtype: torch.dtyp
     home = transformers if library == "transformers" else diffusers
     weights = quantization["weights"]
     if quantization["backend"] == "bitsandbytes":
-        if weights == "int8":
-            return home.BitsAndBytesConfig(load_in_8bit=True)
         return home.BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type=weights, bnb_4bit_compute_dtype=dtype)
     from torchao import quantization as torchao
 

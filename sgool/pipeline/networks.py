@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from sgool.models.autoencoder import overflows_in_float16
 from sgool.models.clip import ClipTower
 from sgool.models.families import family_of
 from sgool.models.networks import Networks
@@ -80,16 +81,17 @@ class PipelineNetworks(Networks):
 
     @contextmanager
     def upcast_autoencoder(self) -> Iterator[None]:
-        """Has SDXL's autoencoder in float32 meanwhile, where it is in float16 and its configuration says so.
+        """Has the autoencoder of SDXL and its like in float32 meanwhile, where it overflows in float16.
 
-        `StableDiffusionXLPipeline` does so too while it decodes (``vae.config.force_upcast``), since the numbers of
-        that autoencoder overflow in float16. Each weight of float16 is one of float32, so that the pipeline has the
-        same weights afterwards. Only a pipeline object is meant; a model that is loaded has ``models.vae_dtype``.
+        `StableDiffusionXLPipeline` does so too, but only while it decodes. Each weight of float16 is one of float32, so
+        that the pipeline has the same weights afterwards. Only a pipeline object is meant; a model that is loaded has
+        ``models.vae_dtype``.
         """
-        vae = getattr(self._pipeline, "vae", None) if self._family == "sdxl" else None
-        if vae is None or vae.dtype != torch.float16 or not getattr(vae.config, "force_upcast", False):
+        vae = getattr(self._pipeline, "vae", None) if self._family in ("sdxl", "replay") else None
+        if not overflows_in_float16(vae):
             yield
             return
+        assert vae is not None
         vae.to(torch.float32)
         try:
             yield

@@ -49,7 +49,7 @@ class Case:
 
 _TRAILING = {"timestep_spacing": "trailing"}
 _UNBINNED = {"use_resolution_binning": False, "clean_caption": False}
-_PLAIN = {**_UNBINNED, "complex_human_instruction": None}
+_PLAIN = _UNBINNED
 
 CASES = {
     "sd": Case("sd", 3, 5.0, size=(16, 16)),

@@ -17,9 +17,11 @@ from sgool.config.locate import locate
 from sgool.config.pipeline import call_problems, clipping_problems, guidance_problems, kind_problems, size_problems
 from sgool.diffusion import Chain
 from sgool.errors import ConfigError, SgoolError
+from sgool.methods.starts import start_latents
 from sgool.models.families import family_of
 from sgool.models.load import load_models
 from sgool.run.config import load_config
+from sgool.types import PromptSeed
 from tests.tiny_families import BETAS, tiny_family
 
 TEXTS = ["a red cat", "trees"]
@@ -219,3 +221,29 @@ def test_a_familys_own_spacing_of_a_diffusion_model_counts() -> None:
 def test_pixart_alpha_in_one_step_needs_a_scheduler_that_predicts_without_noise() -> None:
     with pytest.raises(SgoolError, match=r"DPMSolverMultistepScheduler does not say; use more steps"):
         Chain.from_pipeline(tiny_family("pixart_alpha"), sampler="native", num_inference_steps=1, height=32, width=32)
+
+
+def test_a_wan_of_two_transformers_is_refused() -> None:
+    pipeline = tiny_family("wan")
+    pipeline.register_to_config(boundary_ratio=0.875)
+    with pytest.raises(SgoolError, match=r"expected a Wan with one transformer, .* use models.family=replay"):
+        family_of(pipeline)
+
+
+def test_channels_last_of_a_video(tmp_path: Path) -> None:
+    tiny_family("wan").save_pretrained(tmp_path)
+    loaded = load_models(tmp_path, device="cpu", channels_last=True)
+    (weight, *_) = [weight for weight in loaded.pipeline.vae.parameters() if weight.ndim == 5 and weight.shape[1] > 1]
+    assert weight.is_contiguous(memory_format=torch.channels_last_3d)
+
+
+def test_an_autoencoder_that_overflows_in_float16_is_in_float32_for_replay(tmp_path: Path) -> None:
+    pipeline = tiny_family("sdxl")
+    pipeline.vae.register_to_config(force_upcast=True)
+    pipeline.save_pretrained(tmp_path)
+    loaded = load_models(tmp_path, device="cpu", dtype=torch.float16, family="replay")
+    assert loaded.pipeline.vae.dtype == torch.float32 and loaded.pipeline.unet.dtype == torch.float16
+    chain = Chain(loaded, sampler="native", num_inference_steps=1, guidance_scale=1.0, height=16, width=16)
+    latents = start_latents(chain, [PromptSeed("a red cat", 0)]).requires_grad_()
+    (gradient,) = torch.autograd.grad(chain.with_prompts(["a red cat"])(latents).images.sum(), latents)
+    assert bool(gradient.isfinite().all()) and float(gradient.abs().sum()) > 0

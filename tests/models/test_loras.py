@@ -53,6 +53,33 @@ def predicted(models: Any) -> tuple[Tensor, Tensor]:
     return output.detach(), gradient
 
 
+def test_a_lora_of_flux_changes_its_text_encoder_too(folders: Path, tmp_path: Path) -> None:
+    peft = pytest.importorskip("peft", reason="peft is not installed: pip install 'sgool[lora]'")
+    from diffusers.utils import convert_state_dict_to_diffusers
+    from peft.utils import get_peft_model_state_dict
+
+    pipeline = tiny_family("flux_dev")
+    states = {}
+    for part, layers in (("transformer", ["to_q"]), ("text_encoder", ["q_proj", "v_proj"])):
+        network = getattr(pipeline, part)
+        network.add_adapter(peft.LoraConfig(r=2, lora_alpha=2, target_modules=layers))
+        generator = torch.Generator().manual_seed(5)
+        with torch.no_grad():
+            for key, weight in network.named_parameters():
+                if "lora_" in key:
+                    weight.copy_(0.3 * torch.randn(weight.shape, generator=generator))
+        state = get_peft_model_state_dict(network)
+        states[part] = state if part == "transformer" else convert_state_dict_to_diffusers(state)
+    layers = {f"{part}_lora_layers": state for part, state in states.items()}
+    FluxPipeline.save_lora_weights(tmp_path, **layers)
+    fused = load_models(folders / "flux_dev", device="cpu", loading={"loras": [{"path": str(tmp_path)}]})
+    plain = load_models(folders / "flux_dev", device="cpu")
+    pooled = [models.pipeline.text_encoder(torch.tensor([[1, 2, 3]])).pooler_output for models in (fused, plain)]
+    live = pipeline.text_encoder(torch.tensor([[1, 2, 3]])).pooler_output
+    assert torch.allclose(pooled[0], live, atol=1e-5)  # float32: a sum of weights, or a sum of outputs
+    assert not torch.allclose(pooled[0], pooled[1], atol=1e-3)
+
+
 def test_a_fused_lora_is_a_live_one(folders: Path) -> None:
     lora = {"path": str(folders / "lora_sdxl"), "weight": 0.7}
     fused = load_models(folders / "sdxl", device="cpu", loading={"loras": [lora]})

@@ -131,3 +131,5 @@ def test_without_the_packages_the_extra_is_named(monkeypatch: pytest.MonkeyPatch
     assert "`models.loras`: expected none with `models.quantization`" in next(loading_problems(both))
     (problem,) = loading_problems({"quantization": {"backend": "torchao", "weights": "nf4"}})
     assert "`models.quantization.weights`: expected int8, int4 or float8, got 'nf4'" in problem
+    (problem,) = loading_problems({"quantization": {"backend": "bitsandbytes", "weights": "int8"}})
+    assert "`models.quantization.weights`: expected nf4 or fp4, got 'int8'" in problem

@@ -16,7 +16,7 @@ from tests.tiny_replay import aura_flow
 
 PROMPTS = ["a red cat", "trees"]
 _PLAIN = {"use_resolution_binning": False, "clean_caption": False}
-_SANA = {**_PLAIN, "complex_human_instruction": None}
+_SANA = _PLAIN
 
 
 @dataclass(frozen=True)

@@ -20,15 +20,11 @@ from sgool.models.schedule import Schedule, Spacing, Step
 class Sana(LearnedSigma, FlowFamily):
     """The family of ``SanaPipeline``: Gemma with a mask of its tokens, and a scale of the time.
 
-    The pipeline puts a long ``complex_human_instruction`` before each prompt; here there is none unless it is given in
-    ``call``. The size that is asked for is the network's: there is no binning of resolutions.
+    The pipeline's ``complex_human_instruction`` stands before each prompt; an empty list in ``call`` leaves it out. The
+    size that is asked for is the network's: there is no binning of resolutions.
     """
 
     tokenizers = {"tokenizer": "max_sequence_length"}  # noqa: RUF012
-
-    def argument(self, name: str) -> Any:
-        """Returns an argument of the pipeline's call; there is no instruction unless one is given."""
-        return self._call.get(name) if name == "complex_human_instruction" else super().argument(name)
 
     def _encoding(self) -> dict[str, Any]:
         names = ("clean_caption", "max_sequence_length", "complex_human_instruction")

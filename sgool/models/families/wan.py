@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -19,6 +21,15 @@ class Wan(FlowFamily):
     """
 
     tokenizers = {"tokenizer": "max_sequence_length"}  # noqa: RUF012
+
+    def __init__(self, pipeline: Any, *args: Any, **options: Any) -> None:
+        second = getattr(pipeline, "transformer_2", None)
+        if second is not None or getattr(pipeline.config, "boundary_ratio", None) is not None:
+            raise SgoolError(
+                "`models.family`: expected a Wan with one transformer, as Wan 2.1 has, got one with two, or with a "
+                "`boundary_ratio` (Wan 2.2); use models.family=replay, which runs the pipeline's own call"
+            )
+        super().__init__(pipeline, *args, **options)
 
     @property
     def vae_scale_factor(self) -> int:
