@@ -78,6 +78,19 @@ def require_positive(name: str, value: Any) -> None:
         raise SgoolError(f"`optimization.{name}`: expected a positive number, got {value}")
 
 
+def refuse_clock(module: Any, key: str, schedule: str) -> None:
+    """Refuses a schedule over the updates where a clock decides how many there are.
+
+    Raises:
+        SgoolError: The module has a budget in seconds.
+    """
+    if getattr(getattr(module, "budget", None), "seconds", None) is not None:
+        raise SgoolError(
+            f"`{key}`: expected constant where `budget.seconds` is set, got {schedule}: how many updates there will be "
+            "is not known beforehand"
+        )
+
+
 def noises_of(module: Any) -> int:
     """Returns how many of the last streams of a module's latents are injected noises (`optimization.streams: all`)."""
     return int(getattr(module, "num_noises", 0))

@@ -9,7 +9,7 @@ import lightning as L
 import torch
 from torch import Tensor
 
-from sgool.callbacks.base import UpdateCallback, noises_of, tied_streams
+from sgool.callbacks.base import UpdateCallback, noises_of, refuse_clock, tied_streams
 from sgool.errors import SgoolError
 from sgool.prompts.seeding import pair_generator
 
@@ -47,6 +47,15 @@ class Perturb(UpdateCallback):
                 f"`optimization.perturb_schedule`: expected one of {', '.join(SCHEDULES)}, got {schedule!r}"
             )
         self.std, self.schedule = std, schedule
+
+    def setup(self, trainer: L.Trainer, pl_module: Any, stage: str) -> None:
+        """Refuses a linear schedule where a clock decides how many updates there are.
+
+        Raises:
+            SgoolError: It does.
+        """
+        if self.schedule == "linear":
+            refuse_clock(pl_module, "optimization.perturb_schedule", self.schedule)
 
     @torch.no_grad()
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:

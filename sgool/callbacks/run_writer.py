@@ -18,6 +18,7 @@ from sgool.callbacks.stopping import EarlyStop
 from sgool.diffusion import Chain
 from sgool.errors import SgoolError
 from sgool.results import NOT_COMPARED, RunFolder
+from sgool.results.checkpoint import origin
 from sgool.types import PairRecord, PairResult, PhraseMatch, PromptSeed
 
 
@@ -201,8 +202,13 @@ def _peak_memory_mib() -> float:
 
 
 def _description(module: Any, method: str | None, trainer: L.Trainer) -> dict[str, Any]:
-    """A configuration of what a module and its Trainer say of themselves, in the layout of `sgool fit`'s."""
+    """A configuration of what a module and its Trainer say of themselves, in the layout of `sgool fit`'s.
+
+    ``other_settings`` of the method is a hash: objective, optimiser, callbacks, size, whatever else results depend on.
+    """
     chain, name = module.chain, method or module.method
+    steps = {"num_optimization_steps": getattr(module, "num_optimization_steps", 0)}
+    other = origin(name, (), [*module.checkpoint_settings(), *chain.latent_shape()])["settings"][:16]
     return {
         "name": name,
         "methods": [name],
@@ -212,7 +218,7 @@ def _description(module: Any, method: str | None, trainer: L.Trainer) -> dict[st
             "num_inference_steps": chain.num_inference_steps,
             "guidance_scale": chain.guidance_scale,
         },
-        "method": {name: {"optimization": {"num_optimization_steps": getattr(module, "num_optimization_steps", 0)}}},
+        "method": {name: {"optimization": steps, "other_settings": other}},
         "trainer": {"precision": str(trainer.precision)},
     }
 

@@ -9,7 +9,7 @@ import lightning as L
 import torch
 from torch import Tensor
 
-from sgool.callbacks.base import UpdateCallback
+from sgool.callbacks.base import UpdateCallback, refuse_clock
 from sgool.errors import SgoolError
 from sgool.types import Evaluation
 
@@ -62,11 +62,13 @@ class ScheduleLearningRate(UpdateCallback):
         return torch.full((len(module.pairs),), rate, dtype=torch.float64)
 
     def setup(self, trainer: L.Trainer, pl_module: Any, stage: str) -> None:
-        """Refuses a warm-up that never ends, before any network call.
+        """Refuses a warm-up or a schedule whose end nobody knows, before any network call.
 
         Raises:
-            SgoolError: It is as long as the updates, or longer.
+            SgoolError: The warm-up is as long as the updates, or longer; or a clock decides how many updates there are.
         """
+        if self.schedule != "constant":
+            refuse_clock(pl_module, "optimization.lr_schedule", self.schedule)
         updates = getattr(pl_module, "num_optimization_steps", None)
         if updates is not None and self.warmup_updates >= updates:
             raise SgoolError(

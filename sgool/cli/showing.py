@@ -182,8 +182,8 @@ def doctor(
         list[str] | None,
         typer.Argument(
             metavar="OVERRIDES",
-            help="With overrides as for fit, such as models=folder models.path=FOLDER: the memory that an update takes, "
-            "estimated before any weights load, and what to switch if it does not fit.",
+            help="With overrides as for fit, such as models=folder models.path=FOLDER: the memory that an update "
+            "takes, estimated before any weights load, and what to switch if it does not fit.",
         ),
     ] = None,
     memory: Annotated[

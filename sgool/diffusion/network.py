@@ -216,6 +216,11 @@ def guides(guidance_scale: float) -> bool:
 
 def unread_negative_prompts(guidance_scale: float) -> str:
     """Says why negative prompts that were given are not read."""
+    if guides(guidance_scale):
+        return (
+            f"negative prompts are not read: the model is told `sampler.guidance_scale` ({guidance_scale:g}) and makes "
+            "one pass, for the prompt alone"
+        )
     return (
         f"negative prompts are not read: `sampler.guidance_scale` is {guidance_scale:g}, and at 1 or less there is no "
         "classifier-free guidance (as in diffusers)"

@@ -16,7 +16,7 @@ from torch import Tensor
 from sgool.callbacks.base import PairCallback, UpdateCallback
 from sgool.diffusion import Chain
 from sgool.errors import SgoolError
-from sgool.methods.budget import Budget, Costs
+from sgool.methods.budget import Budget, Costs, Pace
 from sgool.methods.evaluations import non_finite_images, with_phrases
 from sgool.methods.scores import ScoredModule
 from sgool.methods.starts import network_prompts, start_latents, start_noises
@@ -168,7 +168,7 @@ class PairModule(NoiseStreams, ScoredModule):
             Its first latents (S, B, C, h, w), on the chain's device.
         """
         self.batch, self.pairs = batch, batch.pairs
-        self._began, self.seconds_before = time.perf_counter(), 0.0
+        self._began, self.seconds_before, self._pace = time.perf_counter(), 0.0, Pace()
         negative = [pair.negative_prompt for pair in batch.pairs]
         chain = self.chain.with_prompts(network_prompts(batch.pairs), negative)
         noises = start_noises(chain, batch.pairs)
@@ -248,14 +248,14 @@ class PairModule(NoiseStreams, ScoredModule):
 
     def end_if_spent(self, batch: PairBatch, rounds: int = 1) -> None:
         """Ends the batch where so many more rounds like those it has made would exceed the budget's seconds."""
-        if self.budget.seconds is None or batch.is_over:
+        made = batch.update + 1
+        if self.budget.seconds is None or batch.is_ended or made >= self.num_rounds:
             return
-        made, limit = batch.update + 1, self.budget.seconds * len(self.pairs)
-        one = self.seconds / made
-        if self.seconds + rounds * one > limit:
+        one, left = self._pace.seconds(made, self.seconds), self.budget.seconds * len(self.pairs) - self.seconds
+        if rounds * one > left:
             batch.end()
         else:
-            batch.updates = min(self.num_rounds, max(made + rounds, int(limit / max(one, 1e-9))))
+            batch.updates = min(self.num_rounds, made + max(rounds, int(left / max(one, 1e-9))))
 
     def batch_state(self) -> dict[str, Any]:
         """All that is needed to go on with the batch under way, in plain values and tensors on the CPU."""

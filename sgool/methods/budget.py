@@ -76,6 +76,20 @@ class Costs:
         return self.image / self.update if self.update else 1.0
 
 
+class Pace:
+    """How long a round takes, by those after the first one that is seen, which may have had to warm up."""
+
+    def __init__(self) -> None:
+        self._first: tuple[int, float] | None = None
+
+    def seconds(self, made: int, spent: float) -> float:
+        """Returns the seconds of a round, after so many rounds that took so many seconds together."""
+        if self._first is None:
+            self._first = (made, spent)
+        rounds, before = self._first
+        return spent / made if made <= rounds else (spent - before) / (made - rounds)
+
+
 def work_that_fits(
     costs: Costs,
     budget: Budget,

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from sgool.errors import SgoolError
+from sgool.methods.budget import Pace
 from sgool.prompts.seeding import pair_generator
 from sgool.results.checkpoint import eight_bit
 from sgool.types import Candidate, PromptSeed
@@ -70,6 +71,7 @@ class CandidateSearch:
         self.tried, self.seconds, self.under_way = 0, 0.0, number > 1
         self.chosen = [0] * first.shape[1]
         self._lowest = [math.inf] * first.shape[1]
+        self._pace = Pace()
 
     def run(self, module: Any) -> None:
         """Tries the candidates that are left, sets the module's latents to the best, and tells the callbacks.
@@ -111,7 +113,7 @@ class CandidateSearch:
         """
         if module.budget.seconds is None:
             return False
-        one, limit = module.seconds / self.tried, module.budget.seconds * len(module.pairs)
+        one, limit = self._pace.seconds(self.tried, module.seconds), module.budget.seconds * len(module.pairs)
 
         def rest(updates: int) -> float:
             calls = module.costs.optimization(updates)

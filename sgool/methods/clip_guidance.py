@@ -17,6 +17,7 @@ from sgool.diffusion.prediction import noise_from, sample_from
 from sgool.errors import SgoolError
 from sgool.methods.base import PairModule
 from sgool.methods.budget import Budget, check_fixed_cost
+from sgool.methods.evaluations import check_gradient
 from sgool.methods.starts import network_prompts
 from sgool.metrics.panel import JudgePanel
 from sgool.models.autoencoder import in_unit_range
@@ -192,11 +193,7 @@ class ClipGuidance(PairModule):
             images = self.chain.decode(leaf)
             generators = [pair_generator(pair.seed, "crops0", step.index) for pair in self.pairs]
             seen = self.bound(images, generators, step.index)
-            if not seen.loss.requires_grad:
-                raise SgoolError(
-                    f"`method.{self.method}`: expected an objective with a gradient, got {', '.join(seen.terms)} "
-                    "without one; best_of_n needs none"
-                )
+            check_gradient(seen.loss, seen.terms, self.method)
             (gradient,) = torch.autograd.grad(seen.loss.sum(), leaf)
         pulled = kept * gradient
         if trace is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,10 +10,24 @@ import torch
 from torch import Tensor
 
 from sgool.diffusion import Chain
+from sgool.errors import SgoolError
 from sgool.objectives import Objective
 from sgool.objectives.matching import phrase_columns
 from sgool.results.checkpoint import eight_bit
 from sgool.types import Evaluation, ObjectiveOutput, PairResult
+
+
+def check_gradient(loss: Tensor, terms: Iterable[str], method: str) -> None:
+    """Refuses a loss without a gradient.
+
+    Raises:
+        SgoolError: No term of the objective has one.
+    """
+    if not loss.requires_grad:
+        raise SgoolError(
+            f"`method.{method}`: expected an objective with a gradient, got {', '.join(terms)} without one (was it "
+            "detached, or computed outside of torch?); best_of_n needs none"
+        )
 
 
 def without_graph(output: ObjectiveOutput) -> ObjectiveOutput:

@@ -235,12 +235,14 @@ _MOST_SWEEPS = 1_000
 def fresh_noise(step: Step, eta: float) -> float:
     """Returns the standard deviation s of the fresh noise in a step (Song et al. 2021, eq. 16).
 
-    s = eta · sigma' / sigma · sqrt(1 - alpha^2 / alpha'^2), with alpha and sigma the weights of the clean latents and
-    of the noise, before and (with ') after the step.
+    s = eta · sigma' · sqrt(1 - (alpha sigma' / (alpha' sigma))^2), with alpha and sigma the weights of the clean
+    latents and of the noise, before and (with ') after the step. Where alpha^2 + sigma^2 = 1 this is the paper's
+    eta · sigma' / sigma · sqrt(1 - alpha^2 / alpha'^2). It holds for flow matching too, and is never above sigma'.
     """
     if not step.sigma:
         return 0.0
-    return eta * step.sigma_prev / step.sigma * math.sqrt(max(1 - (step.alpha / step.alpha_prev) ** 2, 0.0))
+    ratio = step.alpha * step.sigma_prev / (step.alpha_prev * step.sigma)
+    return eta * step.sigma_prev * math.sqrt(max(1 - ratio**2, 0.0))
 
 
 def _check(

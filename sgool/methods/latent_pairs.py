@@ -16,7 +16,7 @@ from sgool.methods import resume
 from sgool.methods.base import PairModule
 from sgool.methods.budget import Budget, TimeLimit, work_that_fits
 from sgool.methods.candidates import CandidateSearch, check_candidates
-from sgool.methods.evaluations import curves, norms_of_pairs, without_graph
+from sgool.methods.evaluations import check_gradient, curves, norms_of_pairs, without_graph
 from sgool.methods.optimizers import OptimizerSettings, check_updates, optimizer_state, restore_optimizer_state
 from sgool.methods.stopped import StoppedPairs
 from sgool.methods.streams import checked_streams
@@ -179,6 +179,7 @@ class LatentPairModule(StoppedPairs, PairModule):
         DOODL's factor on the gradient is 0.5 whether one or both of EDICT's images are judged.
         """
         loss, self.evaluation = self._evaluate(batch.update)
+        check_gradient(loss, self.objective.terms, self.method)
         return loss.sum() * (len(self.objectives) / self.chain.num_streams)
 
     @torch.no_grad()

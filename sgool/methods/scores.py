@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,7 +13,6 @@ from torchmetrics import Metric
 from torchmetrics.aggregation import MeanMetric
 
 from sgool.diffusion import Chain
-from sgool.diffusion.network import guides
 from sgool.methods.starts import network_prompts
 from sgool.metrics.base import gather_states
 from sgool.metrics.panel import JudgePanel
@@ -57,9 +57,10 @@ class ScoredModule(L.LightningModule):
             if result.history:
                 row["objective_initial"] = result.history[0]["selection"]
                 row["objective"] = result.history[result.best_step]["selection"]
-                if result.error is None:
-                    self.objective_initial_mean.update(row["objective_initial"])
-                    self.objective_mean.update(row["objective"])
+                means = {"objective_initial": self.objective_initial_mean, "objective": self.objective_mean}
+                for key, mean in means.items() if result.error is None else ():
+                    if math.isfinite(row[key]):  # a first score need not be: another candidate's counts
+                        mean.update(row[key])
             row |= self.unread(result.pair)
         return rows
 
@@ -69,7 +70,7 @@ class ScoredModule(L.LightningModule):
         ``negative_prompt/truncated`` is the same of the negative prompt, where there is guidance. Most terms read with
         a network that judges as well; what a judge does not read stands beside its score.
         """
-        prompt, negative = pair.prompt, pair.negative_prompt if guides(self.chain.guidance_scale) else ""
+        prompt, negative = pair.prompt, pair.negative_prompt if self.chain.is_guided else ""
         cut, left_out = self.chain.truncated([*network_prompts([pair]), negative])
         row = {"truncated": float(len(cut))} if cut else {}
         row |= {"negative_prompt/truncated": float(len(left_out))} if left_out else {}

@@ -101,6 +101,10 @@ def _problems_of_fits(trainer: Trainer) -> list[str]:
             f"`max_epochs`: expected 1, got {trainer.max_epochs}{default}: a second epoch would optimise the same "
             "pairs again; how many updates a pair gets is the module's num_optimization_steps"
         )
+    elif trainer.current_epoch >= 1:
+        problems.append(
+            "`trainer`: this Trainer has made its fit, and Lightning would skip another one; use a new Trainer"
+        )
     if trainer.accumulate_grad_batches != 1:
         problems.append(
             f"`accumulate_grad_batches`: expected 1, got {trainer.accumulate_grad_batches}: every update is a step of "

@@ -46,7 +46,7 @@ class JudgePanel(nn.Module):
 
     def __init__(
         self,
-        judges: Mapping[str, ClipTower | Sequence[MeanScore]],
+        judges: Mapping[str, ClipTower | MeanScore | Sequence[MeanScore]],
         reader: SceneReader | None = None,
         frames: int | None = None,
     ) -> None:
@@ -57,7 +57,8 @@ class JudgePanel(nn.Module):
         self._keys: dict[str, str] = {}
         self._judges: list[tuple[str, str]] = []
         for name, judge in judges.items():
-            for metric in [ClipScore(judge)] if isinstance(judge, ClipTower) else judge:
+            judge = ClipScore(judge) if isinstance(judge, ClipTower) else judge
+            for metric in [judge] if isinstance(judge, MeanScore) else judge:
                 self._judges.append((name, f"{name}/{metric.key}"))
                 self._add(f"{name}/{metric.key}", metric, on_first=isinstance(metric, _OF_ONE_IMAGE))
         self._has_scenes = reader is not None

@@ -91,7 +91,7 @@ def load_models(
     autoencoder = getattr(pipeline, "vae", None)
     if family == "replay" and overflows_in_float16(autoencoder):
         # Its pipeline has it in float32 while it decodes, and no longer when gradients go back through it.
-        autoencoder.to(torch.float32)
+        pipeline.vae.to(torch.float32)
     networks = [*models.denoisers.values(), *([] if autoencoder is None else [autoencoder])]
     if isinstance(models, StableDiffusion):
         networks.append(models.text_encoder)

@@ -46,6 +46,11 @@ class PairBatch:
         """Whether the current update is the last one of these pairs."""
         return self._ended or self.update + 1 >= self.updates
 
+    @property
+    def is_ended(self) -> bool:
+        """Whether `end` was called."""
+        return self._ended
+
     def end(self) -> None:
         """Makes the current update the last one."""
         self._ended = True

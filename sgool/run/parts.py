@@ -12,7 +12,7 @@ import torch
 
 from sgool.config.kinds import CUSTOM
 from sgool.diffusion import Chain, build_engine, build_sampler
-from sgool.diffusion.network import guides, unread_negative_prompts
+from sgool.diffusion.network import unread_negative_prompts
 from sgool.diffusion.sampler import Sampler
 from sgool.errors import ConfigError, SgoolError
 from sgool.methods.base import PairModule
@@ -122,7 +122,7 @@ class Parts:
 
     def cut_off(self, pairs: Sequence[PromptSeed]) -> list[str]:
         """Returns a sentence for each prompt and negative prompt of these pairs of which something is not read."""
-        negative = [pair.negative_prompt for pair in pairs] if guides(self.chain.guidance_scale) else []
+        negative = [pair.negative_prompt for pair in pairs] if self.chain.is_guided else []
         own = self.truncations([pair.prompt for pair in pairs], told=network_prompts(pairs))
         unique = list(dict.fromkeys(negative))
         return own + cut_off(unique, {"the pipeline": self.chain.truncated(unique)}, "negative prompt")
@@ -161,9 +161,8 @@ class Parts:
 
     def unread_negative_prompts(self, negative_prompts: Iterable[str]) -> list[str]:
         """Returns a sentence if there are negative prompts and no guidance, so that the model does not read them."""
-        scale = self._config["sampler"]["guidance_scale"]
-        scale = self.chain.guidance_scale if scale is None else scale
-        return [unread_negative_prompts(scale)] if any(negative_prompts) and not guides(scale) else []
+        unread = any(negative_prompts) and not self.chain.is_guided
+        return [unread_negative_prompts(self.chain.guidance_scale)] if unread else []
 
     @cached_property
     def judges(self) -> JudgePanel:

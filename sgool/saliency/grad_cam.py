@@ -164,11 +164,15 @@ def as_grid(features: Tensor) -> Tensor:
         return features
     side = math.isqrt(features.shape[1]) if features.ndim == 3 else 0
     if side == 0:
-        raise SgoolError(
-            f"`saliency.detector.layer`: expected a layer whose output is a feature map (B, C, h, w) or tokens "
-            f"(B, N, C), got {tuple(features.shape)}"
-        )
+        raise _other_output(str(tuple(features.shape)))
     return features[:, -side * side :].transpose(1, 2).unflatten(2, (side, side))
+
+
+def _other_output(got: str) -> SgoolError:
+    return SgoolError(
+        "`saliency.detector.layer`: expected a layer whose output is a feature map (B, C, h, w) or tokens (B, N, C), "
+        f"got {got}"
+    )
 
 
 @contextmanager
@@ -177,6 +181,8 @@ def _leaf_at(layer: nn.Module) -> Iterator[list[Tensor]]:
     leaves: list[Tensor] = []
 
     def hook(module: nn.Module, arguments: object, output: Tensor) -> Tensor:
+        if not isinstance(output, Tensor):
+            raise _other_output(f"a {type(output).__name__}")
         leaves.append(output.detach().requires_grad_())
         return leaves[-1].clone()  # the next layer may work in place
 

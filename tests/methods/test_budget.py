@@ -222,6 +222,17 @@ def test_candidates_end_before_the_next_would_exceed_the_seconds(
         assert [spent(result) for result in results] == [max(limit // STEPS, 1) * STEPS] * 2
 
 
+def test_a_slow_start_does_not_count_for_the_rounds_after_it(
+    models: StableDiffusion, goal: Objective, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = BestOfN(chain_of(models, **CHAIN), goal, budget=Budget(seconds=2.9 * STEPS))
+    # The first round takes as long as a call each, all others a tenth of that.
+    clock = property(lambda module: 0.9 * STEPS + 0.1 * module.batch_chain.calls)
+    monkeypatch.setattr(BestOfN, "seconds", clock)
+    (result,) = run(own, PAIRS[:1])
+    assert spent(result) // STEPS in (19, 20)  # 0.9 + 0.1 n is 2.9
+
+
 def test_particles_are_tried_again_while_there_is_time(
     models: StableDiffusion, goal: Objective, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,10 +29,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from sgool import Chain, Objective, PromptDataModule, RunWriter
-from sgool.callbacks import EarlyStop, PairCallback, default_callbacks
+from sgool.callbacks import EarlyStop, PairCallback, Perturb, ScheduleLearningRate, default_callbacks
 from sgool.errors import ConfigError, SgoolError
 from sgool.methods import BestOfN, ClipGuidance, LatentPairModule, PairModule, Vanilla
-from sgool.metrics import JudgePanel
+from sgool.methods.budget import Budget
+from sgool.metrics import ClipScore, JudgePanel
 from sgool.models.clip import ClipTower
 from sgool.models.load import load_models
 from sgool.models.stable_diffusion import StableDiffusion
@@ -562,6 +564,57 @@ def test_methods_share_a_folder_and_each_keeps_its_settings(parts: Parts, tmp_pa
         quiet_trainer([*parts.callbacks(), RunWriter(tmp_path)]).fit(parts.module(), datamodule=data(PAIRS[:1]))
     accepting = RunWriter(tmp_path, accept_changes=True)
     quiet_trainer([*parts.callbacks(), accepting]).fit(parts.module(), datamodule=data(PAIRS[:1]))
+    with pytest.raises(ConfigError, match=r"other_settings: was"):
+        quiet_trainer([*parts.callbacks(), RunWriter(tmp_path)]).fit(parts.module(lr=1.0), datamodule=data(PAIRS[:1]))
+
+
+class Cut(TextAlignment):
+    """Without a gradient."""
+
+    def __call__(self, views: Tensor, targets: Tensor) -> Tensor:
+        return super().__call__(views, targets).detach()
+
+
+def test_an_objective_without_a_gradient_is_refused(parts: Parts) -> None:
+    module = LatentPairModule(parts.chain, Objective({"text": Cut(parts.judge)}))
+    with pytest.raises(SgoolError, match=r"`method.doodl`: expected an objective with a gradient, got text without"):
+        quiet_trainer(default_callbacks()).fit(module, datamodule=data(PAIRS[:1]))
+
+
+def test_a_trainer_fits_once(parts: Parts) -> None:
+    trainer = quiet_trainer(parts.callbacks())
+    trainer.fit(parts.module(), datamodule=data(PAIRS[:1]))
+    with pytest.raises(SgoolError, match="this Trainer has made its fit"):
+        trainer.fit(parts.module(), datamodule=data(PAIRS[:1]))
+
+
+@pytest.mark.parametrize("callback", [ScheduleLearningRate("cosine"), Perturb(0.1, "linear")])
+def test_a_schedule_needs_a_number_of_updates(parts: Parts, callback: L.Callback) -> None:
+    with pytest.raises(SgoolError, match=r"_schedule`: expected constant where `budget.seconds` is set, got (cos|lin)"):
+        quiet_trainer([callback]).fit(parts.module(budget=Budget(seconds=9)), datamodule=data(PAIRS[:1]))
+
+
+class FirstIsUnknown(TextAlignment):
+    """No number for the first image that it sees."""
+
+    seen = 0
+
+    def __call__(self, views: Tensor, targets: Tensor) -> Tensor:
+        self.seen += 1
+        return super().__call__(views, targets) * (torch.nan if self.seen == 1 else 1)
+
+
+def test_a_first_score_that_is_no_number_leaves_the_mean_of_the_others(parts: Parts, tmp_path: Path) -> None:
+    goal = Objective({"text": FirstIsUnknown(parts.judge)})
+    logger = CSVLogger(tmp_path)
+    quiet_trainer(logger=logger).predict(BestOfN(parts.chain, goal, num_candidates=2), datamodule=data(PAIRS[:4]))
+    row = rows_of(tmp_path)[-1]
+    assert math.isfinite(float(row["objective"])) and math.isfinite(float(row["objective_initial"]))
+
+
+def test_a_single_metric_is_a_judge(parts: Parts) -> None:
+    one, several = (JudgePanel({"mine": judge}) for judge in (ClipScore(parts.judge), [ClipScore(parts.judge)]))
+    assert one.metrics.keys() == several.metrics.keys()
 
 
 def test_the_callbacks_of_updates_are_nothing_to_a_method_without_updates(parts: Parts) -> None:

@@ -21,6 +21,7 @@ from sgool.methods.particles import Particles
 from sgool.methods.resampling import RESAMPLERS, effective_share, normalised
 from sgool.methods.zero_order import neighbour
 from sgool.models.clip import ClipTower
+from sgool.models.schedule import Step
 from sgool.models.stable_diffusion import StableDiffusion
 from sgool.objectives import CropSettings, Objective, SaliencySettings, TextAlignment
 from sgool.prompts.seeding import pair_generator
@@ -201,6 +202,16 @@ def test_a_particle_that_is_not_finite_is_not_taken() -> None:
         for _ in range(2):
             _, taken = swarm.resample([[math.inf, 0.5], [0.5, 0.5], [0.5, 0.5]], generators)
             assert 0 not in taken[:, 0].tolist() and taken[:, 1].tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("levels", [(0.6, 0.8, 0.8, 0.6), (0.25, 0.75, 0.5, 0.5), (0.75, 0.25, 0.9, 0.1)])
+def test_fresh_noise_is_that_of_the_posterior(levels: tuple[float, float, float, float]) -> None:
+    """Of the latents after a step, given those before it and the clean ones, for a diffusion and for two flows."""
+    alpha, sigma, alpha_prev, sigma_prev = levels
+    ratio = alpha / alpha_prev
+    precision = 1 / sigma_prev**2 + ratio**2 / (sigma**2 - ratio**2 * sigma_prev**2)
+    # 1e-12: float64, a few operations.
+    assert fresh_noise(Step(0, 500, *levels), 1.0) == pytest.approx(math.sqrt(1 / precision), abs=1e-12)
 
 
 def test_fk_steering_is_a_loop_over_particles(models64: StableDiffusion, clip64: ClipTower) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from sgool.errors import ConfigError, SgoolError
 from sgool.models.clip import ClipTower, load_clip
 from sgool.saliency import GradCam
-from sgool.saliency.grad_cam import as_grid, plus_plus_weights
+from sgool.saliency.grad_cam import _leaf_at, as_grid, plus_plus_weights
 from sgool.types import PromptSeed
 from tests.tiny import tiny_clip_folder
 
@@ -284,3 +284,9 @@ def test_tokens_before_the_grid_are_left_out() -> None:
     grid = as_grid(tokens)
     assert grid.shape == (2, 3, 3, 3)
     assert torch.equal(grid[1, 2, 1], tokens[1, 5:8, 2])
+
+
+def test_a_layer_with_several_outputs_is_refused() -> None:
+    layer, tokens = nn.MultiheadAttention(8, 2), torch.zeros(4, 1, 8)
+    with _leaf_at(layer), pytest.raises(SgoolError, match=r"expected a layer whose output is .*, got a tuple"):
+        layer(tokens, tokens, tokens)
