@@ -20,26 +20,31 @@ STEP = Step(0, 500, 0.6, 0.8, 0.8, 0.6)
 KINDS = {"sdxl": StableDiffusionXLPipeline, "sd": StableDiffusionPipeline, "flux_dev": FluxPipeline}
 
 
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of each kind a pipeline, and a LoRA of rank 2 for it in ``lora_NAME``."""
+def adapt(network: Any, layers: list[str], *, in_peft_format: bool) -> dict[str, Tensor]:
+    """Adds a LoRA of rank 2 with drawn weights to a network, and returns them."""
     peft = pytest.importorskip("peft", reason="peft is not installed: pip install 'sgool[lora]'")
     from diffusers.utils import convert_state_dict_to_diffusers
     from peft.utils import get_peft_model_state_dict
 
+    network.add_adapter(peft.LoraConfig(r=2, lora_alpha=2, target_modules=layers))
+    generator = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        for key, weight in network.named_parameters():
+            if "lora_" in key:
+                weight.copy_(0.3 * torch.randn(weight.shape, generator=generator))
+    state: dict[str, Tensor] = get_peft_model_state_dict(network)
+    return state if in_peft_format else convert_state_dict_to_diffusers(state)
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of each kind a pipeline, and a LoRA of rank 2 for it in ``lora_NAME``."""
     root = tmp_path_factory.mktemp("loras")
     for name, kind in KINDS.items():
         tiny_family(name).save_pretrained(root / name)
         part = "transformer" if name == "flux_dev" else "unet"
         network = getattr(tiny_family(name), part)
-        network.add_adapter(peft.LoraConfig(r=2, lora_alpha=2, target_modules=["to_q", "to_k", "to_v", "to_out.0"]))
-        generator = torch.Generator().manual_seed(5)
-        with torch.no_grad():
-            for key, weight in network.named_parameters():
-                if "lora_" in key:
-                    weight.copy_(0.3 * torch.randn(weight.shape, generator=generator))
-        state = get_peft_model_state_dict(network)
-        state = state if part == "transformer" else convert_state_dict_to_diffusers(state)
+        state = adapt(network, ["to_q", "to_k", "to_v", "to_out.0"], in_peft_format=part == "transformer")
         kind.save_lora_weights(root / f"lora_{name}", **{f"{part}_lora_layers": state})
     return root
 
@@ -54,22 +59,11 @@ def predicted(models: Any) -> tuple[Tensor, Tensor]:
 
 
 def test_a_lora_of_flux_changes_its_text_encoder_too(folders: Path, tmp_path: Path) -> None:
-    peft = pytest.importorskip("peft", reason="peft is not installed: pip install 'sgool[lora]'")
-    from diffusers.utils import convert_state_dict_to_diffusers
-    from peft.utils import get_peft_model_state_dict
-
     pipeline = tiny_family("flux_dev")
     states = {}
-    for part, layers in (("transformer", ["to_q"]), ("text_encoder", ["q_proj", "v_proj"])):
+    for part, targets in (("transformer", ["to_q"]), ("text_encoder", ["q_proj", "v_proj"])):
         network = getattr(pipeline, part)
-        network.add_adapter(peft.LoraConfig(r=2, lora_alpha=2, target_modules=layers))
-        generator = torch.Generator().manual_seed(5)
-        with torch.no_grad():
-            for key, weight in network.named_parameters():
-                if "lora_" in key:
-                    weight.copy_(0.3 * torch.randn(weight.shape, generator=generator))
-        state = get_peft_model_state_dict(network)
-        states[part] = state if part == "transformer" else convert_state_dict_to_diffusers(state)
+        states[part] = adapt(network, targets, in_peft_format=part == "transformer")
     layers = {f"{part}_lora_layers": state for part, state in states.items()}
     FluxPipeline.save_lora_weights(tmp_path, **layers)
     fused = load_models(folders / "flux_dev", device="cpu", loading={"loras": [{"path": str(tmp_path)}]})
