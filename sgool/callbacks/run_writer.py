@@ -208,7 +208,6 @@ def _description(module: Any, method: str | None, trainer: L.Trainer) -> dict[st
     """
     chain, name = module.chain, method or module.method
     steps = {"num_optimization_steps": getattr(module, "num_optimization_steps", 0)}
-    other = origin(name, (), [*module.checkpoint_settings(), *chain.latent_shape()])["settings"][:16]
     return {
         "name": name,
         "methods": [name],
@@ -218,9 +217,18 @@ def _description(module: Any, method: str | None, trainer: L.Trainer) -> dict[st
             "num_inference_steps": chain.num_inference_steps,
             "guidance_scale": chain.guidance_scale,
         },
-        "method": {name: {"optimization": steps, "other_settings": other}},
+        "method": {name: {"optimization": steps, "other_settings": _hash_of_settings(module)}},
         "trainer": {"precision": str(trainer.precision)},
     }
+
+
+def _hash_of_settings(module: Any) -> str:
+    # The pairs that an earlier Trainer has left in it are no settings.
+    pairs, module.pairs = module.pairs, ()
+    try:
+        return str(origin("", (), [*module.checkpoint_settings(), *module.chain.latent_shape()])["settings"])[:16]
+    finally:
+        module.pairs = pairs
 
 
 def _join(description: dict[str, Any], folder: RunFolder) -> tuple[str, ...]:

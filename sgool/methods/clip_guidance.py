@@ -128,6 +128,11 @@ class ClipGuidance(PairModule):
         self._scale, self._through_network, self._estimate = clip_guidance_scale, through_network, estimate
         check_fixed_cost(self._passes * chain.sampling_calls, self.budget)
 
+    def checkpoint_settings(self) -> list[Any]:
+        """All settings that the batch's results depend on."""
+        own = [self._scale, self._through_network, self._estimate, self._estimate_from]
+        return [*super().checkpoint_settings(), *own, self.objective.checkpoint_settings()]
+
     @property
     def _passes(self) -> int:
         """Passes of a network at each step: forward, backward, and forward for an estimate of its own."""
