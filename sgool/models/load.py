@@ -92,14 +92,13 @@ def load_models(
     if family == "replay" and overflows_in_float16(autoencoder):
         # Its pipeline has it in float32 while it decodes, and no longer when gradients go back through it.
         pipeline.vae.to(torch.float32)
-    networks = [*models.denoisers.values(), *([] if autoencoder is None else [autoencoder])]
+    networks = [*models.denoisers.values(), *filter(None, [autoencoder])]
     if isinstance(models, StableDiffusion):
         networks.append(models.text_encoder)
         if device.type == "cpu" and _is_small(models):
             _use_plain_attention(models)
-    if channels_last:
-        for network in networks:
-            _put_channels_last(network)
+    for network in networks if channels_last else ():
+        _put_channels_last(network)
     if vae_tile_size is not None and autoencoder is not None:
         decode_in_tiles(autoencoder, vae_tile_size)
     place(pipeline, device, offload_text_encoders=offload_text_encoders, offload=offload)

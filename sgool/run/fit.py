@@ -180,11 +180,11 @@ class Run:
             self.progress.note(f"{whose} (trainer.shard): {number} of {counted(len(self.pairs), 'pair')}")
         if not left:
             return
+        worker = self._worker(world, mine)
         try:
-            worker = self._worker(world, mine)
             worker.wait({method: worker.run(method, mine) for method in self.methods})
-        except Interrupted:  # pairs are left, also where all have records of earlier, or of a failure
-            self._stopped = True
+        except Interrupted:  # older records, also those of failures, do not count
+            self._stopped = worker.recorded < left
 
     def _announce(self, mine: Sequence[Batch]) -> int:
         """Says which model runs on what, and returns how many problems are left of it."""

@@ -64,6 +64,8 @@ class Worker:
     environment: dict[str, Any]
     fingerprint: str
     means: Means | None
+    #: How many records it has written.
+    recorded: int = 0
     _crashed: set[str] = field(default_factory=set)
     _succeeded: bool = False
 
@@ -166,6 +168,7 @@ class Worker:
 
     def _recorded(self, queue: PairQueue, record: PairRecord) -> None:
         queue.made(record)
+        self.recorded += 1
         self.progress.done([record])
         self._failures.add(record)
 
