@@ -247,3 +247,13 @@ def test_an_autoencoder_that_overflows_in_float16_is_in_float32_for_replay(tmp_p
     latents = start_latents(chain, [PromptSeed("a red cat", 0)]).requires_grad_()
     (gradient,) = torch.autograd.grad(chain.with_prompts(["a red cat"])(latents).images.sum(), latents)
     assert bool(gradient.isfinite().all()) and float(gradient.abs().sum()) > 0
+
+
+def test_sanas_instruction_is_left_out_where_it_is_empty() -> None:
+    pipeline = tiny_family("sana")
+    own, plain = family_of(pipeline), family_of(pipeline, call={"complex_human_instruction": []})
+    with_it, without = (family.encode(["a red cat"], None, 1.0, 32, 32)[0] for family in (own, plain))
+    expected, *_ = pipeline.encode_prompt(["a red cat"], False, complex_human_instruction=None)
+    (embeds,) = (value for value in without.values() if value.ndim == 3)
+    assert torch.equal(embeds, expected.to(embeds))
+    assert not torch.equal(embeds, next(value for value in with_it.values() if value.ndim == 3))

@@ -74,19 +74,22 @@ def test_offload_is_set_when_the_model_is_loaded(tiny: SGOOLPipeline) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "force", "expected"),
+    ("name", "family", "force", "expected"),
     [
-        ("sdxl", True, torch.float32),
-        ("sdxl", False, torch.float16),
-        ("sd", True, torch.float16),
+        ("sdxl", None, True, torch.float32),
+        ("sdxl", None, False, torch.float16),
+        ("sdxl", "replay", True, torch.float32),
+        ("sd", None, True, torch.float16),
     ],
 )
-def test_the_autoencoder_of_sdxl_is_upcast_during_a_call(name: str, force: bool, expected: torch.dtype) -> None:
+def test_the_autoencoder_of_sdxl_is_upcast_during_a_call(
+    name: str, family: str | None, force: bool, expected: torch.dtype
+) -> None:
     """As in diffusers: its pipeline of SDXL looks at `force_upcast`, that of Stable Diffusion does not."""
     pipeline = tiny_family(name).to(torch.float16)
     pipeline.vae.register_to_config(force_upcast=force)
     weights = pipeline.vae.decoder.conv_in.weight.clone()
-    pipe, seen = quiet(SGOOLPipeline(pipeline, judges=False)), []
+    pipe, seen = quiet(SGOOLPipeline(pipeline, judges=False, family=family)), []
 
     def dark(images: Tensor) -> Tensor:
         seen.append(pipeline.vae.dtype)

@@ -272,6 +272,11 @@ def test_one_photo_with_a_bad_inversion_does_not_keep_the_others(
     assert outcome.exit_code == 0 and {record["status"] for record in records(tmp_path / "run").values()} == {"done"}
 
 
+def test_edits_take_the_steps_of_doodl() -> None:
+    config = load_config(["experiment=edit", "objective=color"])
+    assert (config.sampler.name, config.sampler.num_inference_steps) == ("edict", 50)
+
+
 def test_a_bad_inversion_leaves_edits_alone_that_are_done(tiny: Sequence[str], photos: Path, tmp_path: Path) -> None:
     own = ["experiment=edit", "objective=color", *tiny, f"run_dir={tmp_path / 'run'}"]
     edits = [Edit(photos / "first.png"), Edit(photos / "second.tif")]
