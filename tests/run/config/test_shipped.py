@@ -38,6 +38,7 @@ _ALSO = {
     "judges=hps_v3": [f"models.judges.hps_v3.{value}" for value in _HPS_V3],
     "judges=image": ["models.judges.likeness.images=[@a.png]"],
     "judges=image_reward": ["models.judges.image_reward.checkpoint=@reward.pt"],
+    "models=folder": ["models.path=pipelines/mine"],
     "objective=aesthetic": ["objective.terms.aesthetic.checkpoint=@head.pth"],
     "objective=black_box": ["objective.terms.black_box.function=tests.objectives.test_black_box.redness"],
     "objective=classifier": ["objective.terms.classifier.target=3"],
@@ -85,13 +86,17 @@ def test_every_choice_composes(file: Path, tmp_path: Path) -> None:
     elif file.parent.name == "models" and "defaults" in content:
         # What such a file leaves out is that of the file that it begins with.
         assert set(content) - {"defaults"} < set(config.models)
-        assert all(config.models[key] == content[key] for key in ("path", "dtype", "height", "width"))
+        sizes = {key: content[key] for key in ("height", "width")}
+        path = content["path"] or "pipelines/mine"
+        assert {"path": path, **sizes}.items() <= dict(config.models).items()
+        assert config.models.dtype == content.get("dtype", config.models.dtype)
     else:
         node = config.method[file.stem] if file.parent.name == "method" else config[file.parent.name]
         assert set(node) == set(content)
 
 
-MODELS = sorted(file.stem for file in FILES if file.parent.name == "models")
+#: All but the one without a model: it brings the defaults of whatever pipeline is named.
+MODELS = sorted(file.stem for file in FILES if file.parent.name == "models" and file.stem != "folder")
 
 
 @pytest.mark.parametrize("sampler", ["ddim", "dpm_solver"])
