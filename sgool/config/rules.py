@@ -88,9 +88,9 @@ def flag() -> Rule:
     return Rule("true or false", lambda value: isinstance(value, bool))
 
 
-def text(*, empty: bool = False) -> Rule:
-    """Returns the rule for a text, which by default must not be empty."""
-    expected = "a text" if empty else "a text that is not empty"
+def text(expected: str | None = None, *, empty: bool = False) -> Rule:
+    """Returns the rule for a text, which by default must not be empty; ``expected`` says what it is in the message."""
+    expected = expected or ("a text" if empty else "a text that is not empty")
     return Rule(expected, lambda value: isinstance(value, str) and (empty or bool(value.strip())))
 
 

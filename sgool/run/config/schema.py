@@ -47,7 +47,7 @@ def _are_devices(value: Any) -> bool:
 
 
 _MODELS: dict[str, Schema] = {
-    "path": text(),
+    "path": text("the folder of a diffusers pipeline, its hub id or a single file of weights"),
     "family": optional(choice(*FAMILIES)),
     "call": optional(mapping("arguments of the pipeline's call")),
     **LOADING,

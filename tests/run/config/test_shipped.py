@@ -11,6 +11,7 @@ import torch
 import yaml
 
 from sgool.config.paths import config_folder
+from sgool.errors import ConfigError
 from sgool.methods.options import method_optimization
 from sgool.objectives.crops import random_boxes
 from sgool.run.config import load_config, to_plain
@@ -107,6 +108,11 @@ def test_a_model_brings_the_settings_that_suit_it(models: str, sampler: str) -> 
     assert {key: config.sampler[key] for key in ("num_inference_steps", "guidance_scale")}.items() <= preset.items()
     updates = ("num_optimization_steps", "gradient_rms", "grad_clip_value")
     assert {key: config.optimization[key] for key in updates}.items() <= preset.items()
+
+
+def test_the_folder_of_a_model_is_asked_for() -> None:
+    with pytest.raises(ConfigError, match=r"`models.path`: expected the folder of a diffusers pipeline, .* got None"):
+        load_config(["models=folder"])
 
 
 @pytest.mark.parametrize("models", MODELS)
