@@ -68,6 +68,11 @@ class PromptSeed:
     start: Start | None = field(default=None, compare=False, repr=False)
     phrases: tuple[str, ...] | None = field(default=None, compare=False, repr=False)
 
+    def __post_init__(self) -> None:
+        if isinstance(self.phrases, str):
+            text = self.phrases
+            raise TypeError(f"`phrases`: expected a tuple of texts, got the text {text!r}; write ({text!r},)")
+
     @property
     def pair_id(self) -> str:
         """Stable across machines: data set, prompt index, hash of the prompts, seed."""
@@ -191,7 +196,7 @@ class Candidate:
 
     Attributes:
         index: Number of the candidate; 0 is the pairs' own first latents.
-        total: How many are tried at most.
+        total: How many will be tried; with a budget of seconds as many as it is expected to allow.
         latents: (S, B, C, h, w).
         images: (B, 3, H, W) in [0, 1], on the CPU, with the values of 8-bit pixels.
         selection: (B,), the selection scores.

@@ -16,7 +16,7 @@ from pathlib import Path
 import pandas as pd
 
 from experiments.which_method.run import METHODS
-from experiments.which_method.tables import read_runs
+from experiments.which_method.tables import difference, read_runs
 from sgool.config.paths import home_path
 from sgool.report.canvas import new_figure, style
 from sgool.report.palette import method_looks
@@ -25,6 +25,8 @@ from sgool.report.stats import bootstrap_interval
 #: Method -> calls -> its rows.
 Curves = dict[str, dict[int, pd.DataFrame]]
 _CAPTION = "The share of scenes that are right, with 95 % bootstrap intervals over prompts."
+#: The method that the table compares with each of the others.
+OURS = "sgool"
 #: Of a row, in the CSV file.
 COLUMNS = ("method", "budget", "pair", "prompt", "category", "scene", "judge", "calls", "seconds")
 
@@ -74,12 +76,17 @@ def write(curves: Curves, file: Path) -> None:
 def table(curves: Curves) -> str:
     """Returns a Markdown table: a row for each method, a column for each budget, with 95 % intervals over prompts.
 
-    The last row has the numbers of pairs.
+    Below the methods it has the differences of `OURS` from each of them on the same pairs, and the numbers of pairs.
     """
     budgets = _budgets(curves)
     lines = [["method", *(f"{calls:,} calls" for calls in budgets)], ["---"] * (1 + len(budgets))]
     for name, runs in curves.items():
         lines.append([name, *(_cell(runs[calls]) if calls in runs else "" for calls in budgets)])
+    ours = curves.get(OURS, {})
+    for name, runs in curves.items():
+        if name != OURS and (both := ours.keys() & runs.keys()):
+            cells = [difference(ours[calls], runs[calls], "scene") if calls in both else "" for calls in budgets]
+            lines.append([f"{OURS} minus {name}", *cells])
     lines.append(["pairs", *(str(len(_common(curves, calls))) for calls in budgets)])
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 

@@ -12,7 +12,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments.which_method.run import AT_LARGE_BUDGETS, BETWEEN_STEPS, MODELS, run
+from experiments.which_method.run import AT_LARGE_BUDGETS, BETWEEN_STEPS, MODELS, folder_of, run
 from experiments.which_method.tables import read_runs
 from sgool.config.paths import home_path
 
@@ -63,9 +63,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     left_out = (*BETWEEN_STEPS, *AT_LARGE_BUDGETS) if given.model == "student" else AT_LARGE_BUDGETS
     for name in given.names or [name for name in TRIALS if name not in left_out]:
         for label, more in TRIALS[name].items():
-            out = given.out / label.replace(" ", "_")
-            run([name], out, f"budget.calls={given.calls}", given.model, "tune_hard", 48, [7], more)
-            (rows,) = (found[name] for found in map(read_runs, out.iterdir()) if name in found)
+            out, budget = given.out / label.replace(" ", "_"), f"budget.calls={given.calls}"
+            run([name], out, budget, given.model, "tune_hard", 48, [7], more)
+            rows = read_runs(folder_of(out, given.model, "tune_hard", budget, name).parent)[name]
             means = rows[["scene", "judge", "calls", "seconds"]].mean()
             text = f"{means['scene']:.1f} % | {means['judge']:.1f} | {means['calls']:.0f} | {means['seconds']:.2f}"
             print(f"| {name} | {label} | {text} |", flush=True)

@@ -61,6 +61,16 @@ class UpdateCallback(PairCallback):
     Methods without updates pass it by, so a Trainer may have `sgool.callbacks.default_callbacks` for all methods.
     """
 
+    def check(self, module: Any) -> None:
+        """Raises SgoolError for a module that this cannot work with.
+
+        A run asks the callbacks of all its methods before the first of them starts.
+        """
+
+    def setup(self, trainer: L.Trainer, pl_module: Any, stage: str) -> None:
+        """Checks the module before any network call."""
+        self.check(pl_module)
+
 
 class Column(Protocol):
     """A value of each evaluation that a pair's history shows beside the objective's own."""

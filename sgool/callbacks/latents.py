@@ -48,14 +48,14 @@ class Perturb(UpdateCallback):
             )
         self.std, self.schedule = std, schedule
 
-    def setup(self, trainer: L.Trainer, pl_module: Any, stage: str) -> None:
+    def check(self, module: Any) -> None:
         """Refuses a linear schedule where a clock decides how many updates there are.
 
         Raises:
             SgoolError: It does.
         """
         if self.schedule == "linear":
-            refuse_clock(pl_module, "optimization.perturb_schedule", self.schedule)
+            refuse_clock(module, "optimization.perturb_schedule", self.schedule)
 
     @torch.no_grad()
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:

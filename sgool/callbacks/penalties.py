@@ -30,6 +30,13 @@ def norm_regularizer(latents: Tensor) -> Tensor:
     return 0.5 * norm**2 - (latents[0, 0].numel() - 1) * norm.log()
 
 
+def _vectors(count: int, dim: int) -> int:
+    """Returns how many vectors of ``dim`` numbers so many latents make."""
+    if count < dim:
+        raise SgoolError(f"`optimization.gaussianity.dim`: expected at most {count}, the number of latents, got {dim}")
+    return count // dim
+
+
 def gaussianity(latents: Tensor, permutations: Tensor, dim: int) -> Tensor:
     """(S, B) how unlikely latents (S, B, C, h, w) are as independent standard normal numbers.
 
@@ -52,9 +59,7 @@ def gaussianity(latents: Tensor, permutations: Tensor, dim: int) -> Tensor:
         dim: k; a rest of n / k numbers is left out, another one in each permutation.
     """
     flat = latents.flatten(2)
-    count = flat.shape[2] // dim
-    if count < 1:
-        raise SgoolError(f"`optimization.gaussianity.dim`: expected at most {flat.shape[2]} latents, got {dim}")
+    count = _vectors(flat.shape[2], dim)
     natural = torch.arange(flat.shape[2], device=flat.device).expand(len(permutations), 1, -1)
     orders = torch.cat([natural, permutations], dim=1)[..., : count * dim]
     own = torch.arange(len(permutations), device=flat.device)[:, None, None]
@@ -164,6 +169,10 @@ class Gaussianity(Penalty):
         for name, value in (("weight", weight), ("dim", dim), ("permutations", permutations)):
             require_positive(f"gaussianity.{name}", value)
         self.weight, self.dim, self.permutations = weight, dim, permutations
+
+    def check(self, module: Any) -> None:
+        """Raises SgoolError for vectors that are longer than the latents."""
+        _vectors(math.prod(module.chain.latent_shape()), self.dim)
 
     def of(self, latents: Tensor, pairs: Sequence[PromptSeed], update: int) -> Tensor:
         """Returns the penalty (S, B) of latents (S, B, C, h, w), before the weight."""

@@ -61,15 +61,15 @@ class ScheduleLearningRate(UpdateCallback):
         rate = module.lr * self.factor(seen.update, module.num_optimization_steps)
         return torch.full((len(module.pairs),), rate, dtype=torch.float64)
 
-    def setup(self, trainer: L.Trainer, pl_module: Any, stage: str) -> None:
-        """Refuses a warm-up or a schedule whose end nobody knows, before any network call.
+    def check(self, module: Any) -> None:
+        """Refuses a warm-up or a schedule whose end nobody knows.
 
         Raises:
             SgoolError: The warm-up is as long as the updates, or longer; or a clock decides how many updates there are.
         """
         if self.schedule != "constant":
-            refuse_clock(pl_module, "optimization.lr_schedule", self.schedule)
-        updates = getattr(pl_module, "num_optimization_steps", None)
+            refuse_clock(module, "optimization.lr_schedule", self.schedule)
+        updates = getattr(module, "num_optimization_steps", None)
         if updates is not None and self.warmup_updates >= updates:
             raise SgoolError(
                 f"`optimization.warmup_updates`: expected less than the {updates} updates, got {self.warmup_updates}"

@@ -75,6 +75,7 @@ class Trajectory(UpdateCallback):
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Keeps what this update saw before its step; after the last one, hands over the results."""
         self._take(pl_module, pl_module.evaluation)
+        _fail_lost_pairs(pl_module)
         if batch.is_over:
             if len(pl_module.stopped) < len(pl_module.pairs):
                 self._take_last(trainer, pl_module)
@@ -184,6 +185,19 @@ class Trajectory(UpdateCallback):
                     "image": images[index].clone(),
                     "saliency_map": None if saliency is None else saliency[index].cpu().clone(),
                 }
+
+
+@torch.no_grad()
+def _fail_lost_pairs(module: Any) -> None:
+    """Puts pairs whose latents are not finite after an update back to what it saw; they have failed.
+
+    The network refuses such latents, and the whole batch with them. `NonFiniteGuard` sees losses and gradients alone.
+    """
+    seen = module.evaluation
+    for index in range(len(module.pairs)):
+        if not (module.is_stopped(index) or module.latents[:, index].isfinite().all()):
+            module.latents[:, index] = seen.latents[:, index]
+            module.fail(index, seen.update, f"non-finite latents after update {seen.update}")
 
 
 def _row(seen: Evaluation, index: int, before: int) -> dict[str, float]:

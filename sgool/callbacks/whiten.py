@@ -133,13 +133,13 @@ class _Whiten(UpdateCallback):
         """Projects latents (S, B, C, h, w) in blocks that fit their number."""
         return whitened(latents, fitting_block(latents[0, 0].numel(), self.block))
 
-    def setup(self, trainer: L.Trainer, pl_module: Any, stage: str) -> None:
-        """Refuses latents that cannot be cut into blocks, before any network call.
+    def check(self, module: Any) -> None:
+        """Refuses latents that cannot be cut into blocks.
 
         Raises:
             SgoolError: Their number does not fit the block.
         """
-        fitting_block(math.prod(pl_module.chain.latent_shape()), self.block)
+        fitting_block(math.prod(module.chain.latent_shape()), self.block)
 
 
 class WhitenGradient(_Whiten):

@@ -98,8 +98,8 @@ class CandidateSearch:
         for pair, score in enumerate(scores.tolist()):
             if math.isfinite(score) and score < self._lowest[pair] and bool(pixels[pair].isfinite().all()):
                 self._lowest[pair], self.chosen[pair] = score, self.tried
-        seen = Candidate(self.tried, self.number, latents, pixels, scores)
         self.tried += 1
+        seen = Candidate(self.tried - 1, self._total(module), latents, pixels, scores)
         for callback in module.pair_callbacks():
             callback.on_candidate(module.trainer, module, seen)
 
@@ -107,23 +107,36 @@ class CandidateSearch:
         return draw_candidate(self._first, module.pairs, index, self._num_noises)
 
     def _is_spent(self, module: Any) -> bool:
-        """Whether one more candidate, an update and the image after it would exceed the budget's seconds.
-
-        With a share of them, also whether that one more would exceed the share, and what the most updates leave.
-        """
+        """Whether one more candidate would exceed the seconds of the search."""
         if module.budget.seconds is None:
             return False
-        one, limit = self._pace.seconds(self.tried, module.seconds), module.budget.seconds * len(module.pairs)
+        one = self._pace.seconds(self.tried, module.seconds)
+        return bool(module.seconds + one > self._seconds(module, one))
 
-        def rest(updates: int) -> float:
+    def _total(self, module: Any) -> int:
+        """How many candidates there will be: those of the settings, or as many as the seconds are expected to allow."""
+        if module.budget.seconds is None:
+            return self.number
+        one = self._pace.seconds(self.tried, module.seconds)
+        left = self._seconds(module, one) - module.seconds
+        return min(self.number, self.tried + max(0, int(left / one))) if one else self.number
+
+    def _seconds(self, module: Any, one: float) -> float:
+        """The batch's seconds at which the search ends, where a candidate takes ``one``.
+
+        They leave time for an update and the image after it. With a share they are that share of the budget's, or what
+        the most updates leave of them.
+        """
+        limit = module.budget.seconds * len(module.pairs)
+
+        def before(updates: int) -> float:
             calls = module.costs.optimization(updates)
-            return one * (calls / module.costs.image if module.costs.image else 1.0)
+            return float(limit - one * (calls / module.costs.image if module.costs.image else 1.0))
 
-        if self._share is not None:
-            left = 0.0 if self._max_updates is None else limit - rest(self._max_updates)
-            if module.seconds + one > max(self._share * limit, left):
-                return True
-        return bool(module.seconds + one + rest(1) > limit)
+        if self._share is None:
+            return before(1)
+        left = 0.0 if self._max_updates is None else before(self._max_updates)
+        return min(before(1), max(self._share * limit, left))
 
     def state_dict(self) -> dict[str, Any]:
         """Returns what the search has found, in plain values: candidates follow from their pairs and numbers."""

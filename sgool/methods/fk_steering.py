@@ -60,7 +60,8 @@ class FKSteering(PairModule):
         ess_threshold: Resample only where the effective sample size is at most this share of k; 1: always.
         eta: Share of fresh noise in each step, in (0, 1]; 1 is that of DDPM.
         judges, pairs: As for every method.
-        budget: The most that a pair may cost. Calls decide on k; seconds on how often k particles are tried.
+        budget: The most that a pair may cost. Calls decide on k; seconds on how often k particles are tried; both
+            on how often, and on k where the calls do not allow ``particles``.
 
     Raises:
         SgoolError: Settings outside of what is said above, another sampler, or a budget below one particle.
@@ -87,13 +88,11 @@ class FKSteering(PairModule):
         super().__init__(chain, judges=judges, pairs=pairs, budget=budget)
         _check(chain, particles, potential, scale, resample_every, resampling, ess_threshold, eta)
         check_fixed_cost(chain.sampling_calls, self.budget)
-        if self.budget.calls is not None and chain.sampling_calls:
-            particles = self.budget.calls // chain.sampling_calls
+        particles, sweeps = _swarm(chain.sampling_calls, particles, self.budget)
         self.objective, self.particles, self.resample_every, self.eta = objective, particles, resample_every, eta
         self.rules = (potential, scale, resampling, ess_threshold)
         self._moves = len(chain.moves)
-        once = self.budget.seconds is None or self.budget.calls is not None
-        self.num_rounds = self._moves * (1 if once else _MOST_SWEEPS)
+        self.num_rounds = self._moves * sweeps
 
     def start(self, latents: Tensor) -> None:
         """Sets the particles of a batch with these first latents (1, B, C, h, w)."""
@@ -243,6 +242,16 @@ def fresh_noise(step: Step, eta: float) -> float:
         return 0.0
     ratio = step.alpha * step.sigma_prev / (step.alpha_prev * step.sigma)
     return eta * step.sigma_prev * math.sqrt(max(1 - ratio**2, 0.0))
+
+
+def _swarm(calls: int, particles: int, budget: Budget) -> tuple[int, int]:
+    """Returns how many particles, of so many calls each, and how many sweeps of them a budget allows."""
+    if budget.calls is None or not calls:
+        return particles, 1 if budget.seconds is None else _MOST_SWEEPS
+    fitting = budget.calls // calls
+    if budget.seconds is None or fitting < particles:
+        return fitting, 1
+    return particles, fitting // particles
 
 
 def _check(

@@ -28,7 +28,7 @@ from sgool.config.suggest import did_you_mean
 from sgool.diffusion.options import SAMPLERS
 from sgool.methods.base_options import MethodOptions, merged, method_budget
 from sgool.methods.search_options import BestOfNOptions, EvolutionOptions, FKSteeringOptions, ZeroOrderOptions
-from sgool.methods.step_rules import are_betas, optimizer_problems, whiten_problems
+from sgool.methods.step_rules import are_betas, optimizer_problems, warmup_problems, whiten_problems
 
 #: What the configuration's ``optimization`` may hold.
 OPTIMIZATION: dict[str, Schema] = {
@@ -118,14 +118,15 @@ class OptimizeOptions(MethodOptions):
         settings = merged(config["optimization"], self.optimization)
         yield from optimizer_problems(where, settings)
         yield from whiten_problems(where, settings)
+        budget = method_budget(config, where.removeprefix("method."))
+        yield from warmup_problems(where, settings, budget)
         if settings["saliency_mask"] and not self.use_saliency:
             yield (
                 f"`{where}`: expected use_saliency=true where `optimization.saliency_mask` is, which weights the "
                 "gradient with the map; for one method alone set +method.NAME.optimization.saliency_mask=true"
             )
-        seconds = method_budget(config, where.removeprefix("method."))["seconds"]
         for key, known in (("perturb_schedule", ("constant", "spherical")), ("lr_schedule", ("constant",))):
-            if seconds is not None and settings[key] not in known:
+            if budget["seconds"] is not None and settings[key] not in known:
                 yield (
                     f"`{where}`: expected {key} {' or '.join(known)} where `budget.seconds` is set, got "
                     f"{settings[key]}: how many updates there will be is not known beforehand"

@@ -55,6 +55,9 @@ class Particles:
             for particle, score in enumerate(own):
                 gain = self._scale * self._gain(pair, particle, -score) if math.isfinite(score) else -math.inf
                 self._log_weights[pair][particle] += gain
+            if all(weight == -math.inf for weight in self._log_weights[pair]):
+                # None can be told from another; what they showed so far must not count against later scores.
+                self._log_weights[pair] = [0.0] * len(own)
             weights = normalised(self._log_weights[pair])
             share = effective_share(weights)
             taken = torch.arange(len(own))

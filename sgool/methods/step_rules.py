@@ -19,7 +19,7 @@ def are_betas(value: Any) -> bool:
 
 def optimizer_problems(where: str, settings: Mapping[str, Any]) -> Iterator[str]:
     """Finds settings of the optimiser and its learning rate that do not go together."""
-    optimizer, updates = settings["optimizer"], settings["num_optimization_steps"]
+    optimizer = settings["optimizer"]
     if optimizer == "sgd":
         if settings["nesterov"] and not settings["momentum"]:
             yield f"`{where}`: expected a momentum above 0 where nesterov=true, got {settings['momentum']}"
@@ -39,10 +39,15 @@ def optimizer_problems(where: str, settings: Mapping[str, Any]) -> Iterator[str]
                 f"`{where}`: expected a learning rate below 1 where optimizer={optimizer}, which moves each latent by "
                 f"about lr at each update, got {settings['lr']}; set optimization.lr to 0.01 ... 0.1"
             )
-    if settings["warmup_updates"] >= updates:
+
+
+def warmup_problems(where: str, settings: Mapping[str, Any], budget: Mapping[str, Any]) -> Iterator[str]:
+    """Finds a warm-up as long as the updates, where no budget decides how many there are."""
+    updates, warmup = settings["num_optimization_steps"], settings["warmup_updates"]
+    if warmup >= updates and not any(budget.values()):
         yield (
             f"`{where}`: `optimization.warmup_updates`: expected less than num_optimization_steps={updates}, got "
-            f"{settings['warmup_updates']}"
+            f"{warmup}"
         )
 
 

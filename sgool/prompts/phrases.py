@@ -23,8 +23,14 @@ _RELATION = re.compile(
     r"(?:[\s-]+hand)?(?:\s+(?:side|half|edge|corner))?\s+of\b|\bnext\s+to\b|\b(?:close|far|away)\s+(?:to|from)\b",
     re.IGNORECASE,
 )
-#: Punctuation that ends a phrase; not that of numbers and abbreviations.
-_STOP = re.compile(r"[;:!?()\[\]\"“”|]|,(?!\d)|\.(?=\s+[A-Z]|\s*$)")
+#: Punctuation that ends a phrase; not that of numbers, titles and initials.
+_STOP = re.compile(
+    r"[;:!?()\[\]\"“”|，、。；：！？]|,(?!\d)|(?<!\b[A-Z])(?<!\b[DMS][rst])(?<!\bMrs)\.(?=\s+[A-Z]|\s*$)"
+)
+#: "A close up of", whose "up" is no preposition.
+_CLOSE_UP = re.compile(r"\bclose\s+up\b", re.IGNORECASE)
+#: A number with a point, such as the weight in "(a red cat:1.3)", which names nothing.
+_DECIMAL = re.compile(r"\d+\.\d+")
 _PREPOSITIONS = _words(
     "in on at by under underneath below beneath over above behind beside besides between among near inside outside "
     "within into onto upon against across through along around toward towards from to with before after during "
@@ -83,6 +89,8 @@ def whole(prompt: str) -> tuple[str, ...]:
 def is_thing(words: Sequence[str]) -> bool:
     """Whether words name something to look for in a part of a picture: no ground, place or name of the picture."""
     named = [word.lower() for word in words if not _begins(word.lower()) and word != "of"]
+    if len(named) == 1 and _DECIMAL.fullmatch(named[0]):
+        return False
     return bool(named) and named[-1] not in _GROUNDS and named[-1] not in _MEDIA
 
 
@@ -93,7 +101,7 @@ def is_negation(word: str) -> bool:
 
 def _pieces(prompt: str) -> Iterator[list[str]]:
     """Yields the words between the cuts, without what is denied."""
-    words = _STOP.sub(" , ", _RELATION.sub(" , ", prompt)).split()
+    words = _STOP.sub(" , ", _RELATION.sub(" , ", _CLOSE_UP.sub("close-up", prompt))).split()
     piece: list[str] = []
     denied = False
     for position, word in enumerate(words):

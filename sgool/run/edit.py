@@ -14,6 +14,7 @@ from sgool.config.rules import choice
 from sgool.diffusion.options import SAMPLERS
 from sgool.errors import ConfigError, SgoolError
 from sgool.loggers import check_logger
+from sgool.methods.base_options import method_budget
 from sgool.methods.options import METHODS, method_optimization
 from sgool.models.images import check_fit, open_photo
 from sgool.objectives.options import TERMS
@@ -193,8 +194,8 @@ def _check(config: Mapping[str, Any], edits: Sequence[Edit]) -> None:
     searching = [name for name in able if name in config["methods"] and _searches(config, name)]
     if searching:
         problems.append(
-            f"`optimization.candidates`: expected 1 for {', '.join(searching)}: an edit starts from the photo, which "
-            "has no other seeds to choose from"
+            f"`optimization.candidates`: expected 1, and null for `optimization.search_share`, for "
+            f"{', '.join(searching)}: an edit starts from the photo, which has no other seeds to choose from"
         )
     terms = config["objective"]["terms"].items()
     blind = [name for name, term in terms if TERMS.options(term).needs_text and term["weight"]]
@@ -212,6 +213,8 @@ def _check(config: Mapping[str, Any], edits: Sequence[Edit]) -> None:
 
 def _searches(config: Mapping[str, Any], name: str) -> bool:
     """Whether a method tries several first latents before its updates."""
-    return METHODS.options(config["method"][name]).optimizes is True and (
-        method_optimization(config, name)["candidates"] > 1
-    )
+    if METHODS.options(config["method"][name]).optimizes is not True:
+        return False
+    settings = method_optimization(config, name)
+    by_share = settings["search_share"] is not None and any(method_budget(config, name).values())
+    return by_share or settings["candidates"] > 1

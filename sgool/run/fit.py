@@ -202,7 +202,7 @@ class Run:
         limit_threads(self.config["trainer"]["threads"], world.size // self.config["trainer"]["num_nodes"])
         parts = self.parts or Parts(self.config, world)
         parts.check_streams()
-        parts.check_budgets()
+        parts.check_methods()
         parts.check_pairs([pair for batch in self.batches for pair in batch])
         own = [pair for batch in mine for pair in batch]
         words = note_on_words(self.config["models"]["path"], [pair.prompt for pair in own])

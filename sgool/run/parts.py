@@ -10,6 +10,7 @@ from typing import Any
 import lightning as L
 import torch
 
+from sgool.callbacks.base import UpdateCallback
 from sgool.config.kinds import CUSTOM
 from sgool.diffusion import Chain, build_engine, build_sampler
 from sgool.diffusion.network import unread_negative_prompts
@@ -194,19 +195,24 @@ class Parts:
         )
         return build_method(name, options, given)
 
-    def check_budgets(self) -> None:
-        """Refuses budgets that are below what the run's methods take.
+    def check_methods(self) -> None:
+        """Refuses budgets below what the run's methods take, and updates that do not fit their number or the latents.
 
         Raises:
             ConfigError: All of them, a sentence each.
         """
         problems = []
         for name in self._config["methods"]:
-            if Budget.of(method_budget(self._config, name), name):
-                try:
-                    self.method(name)
-                except SgoolError as error:
-                    problems.append(str(error))
+            updates = METHODS.options(self._config["method"][name]).optimizes
+            if not (updates or Budget.of(method_budget(self._config, name), name)):
+                continue
+            try:
+                module, callbacks = self.method(name)
+            except SgoolError as error:
+                problems.append(str(error))
+            else:
+                own = [callback for callback in callbacks if isinstance(callback, UpdateCallback)]
+                problems += [f"`method.{name}`: {text}" for callback in own if (text := _refusal(callback, module))]
         if problems:
             raise ConfigError(problems)
 
@@ -281,3 +287,12 @@ def build_chain(config: Mapping[str, Any], models: Family, given: Sampler | None
         height=options["height"],
         width=options["width"],
     )
+
+
+def _refusal(callback: UpdateCallback, module: PairModule) -> str | None:
+    """Returns why a callback cannot work with a module; None: it can."""
+    try:
+        callback.check(module)
+    except SgoolError as error:
+        return str(error)
+    return None

@@ -21,6 +21,7 @@ from sgool.callbacks import (
     NonFiniteGuard,
     NormalizeGradient,
     NormRegularizer,
+    PairCallback,
     Perturb,
     PowerSpectrum,
     Renormalize,
@@ -42,7 +43,7 @@ from sgool.prompts.batches import PairBatch
 from sgool.prompts.seeding import first_latents, pair_generator
 from sgool.results.checkpoint import eight_bit
 from sgool.types import PromptSeed
-from tests.fits import Told, chain_of, run, trajectory_of
+from tests.fits import Results, Told, chain_of, run, trajectory_of
 from tests.reference import Chain, Update, optimise, spherical
 
 PAIRS = (PromptSeed("a red cat", 1), PromptSeed("two green trees", 2, negative_prompt="blue"))
@@ -421,6 +422,36 @@ def test_a_pair_is_put_back_by_half_of_its_last_step_and_goes_on(
     whole, seen, expected = recorded(TextAlignment(clip64))
     assert [x[:, 0].tolist() for x in recorder.latents] == [x[:, 0].tolist() for x in seen.latents]
     assert trajectory.history[0] == expected.history[0] and whole.retries == {}
+
+
+class Blow(PairCallback):
+    """Makes a pair's latents infinite after an update, where nothing has looked at its loss or gradient yet."""
+
+    order = 66
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, *_: Any) -> None:
+        if pl_module.update == 1:
+            pl_module.latents.data[:, 1] = math.inf
+
+
+@pytest.mark.parametrize("updates", [2, 4])
+def test_latents_that_an_update_made_infinite_end_their_pair_alone(
+    models64: StableDiffusion, objective: Objective, updates: int
+) -> None:
+    def results(*more: PairCallback) -> tuple[LatentPairModule, Results]:
+        module = LatentPairModule(
+            chain_of(models64, num_inference_steps=STEPS), objective, num_optimization_steps=updates
+        )
+        kept = Results()
+        run(module, PAIRS, [*default_callbacks(), kept, *more])
+        return module, kept
+
+    module, kept = results(Blow())
+    assert module.failures == {1: "non-finite latents after update 1"} and module.stopped[1][0] == 1
+    assert kept.all[1].error == "non-finite latents after update 1" and len(kept.all[1].history) == 2
+    assert module.latents.isfinite().all()
+    _, whole = results()
+    assert kept.all[0].history == whole.all[0].history and kept.all[0].final_latents.equal(whole.all[0].final_latents)
 
 
 def test_a_fit_ends_when_all_pairs_have_failed(models64: StableDiffusion, clip64: ClipTower) -> None:

@@ -13,13 +13,15 @@ from experiments.emoji_world.scenes import held_out_scene
 from experiments.where_people_look.half import HalfTextAlignment
 from experiments.where_people_look.run import COMMON as LOOKING
 from experiments.where_people_look.run import DETECTORS, subject_side
+from experiments.which_method.curves import COLUMNS, read_curves
 from experiments.which_method.curves import main as curves_main
-from experiments.which_method.curves import read_curves
+from experiments.which_method.curves import table as curves_table
 from experiments.which_method.prompts import SEEDS, hardest, pool
 from experiments.which_method.run import COMMON, METHODS, MODELS, folder_of, run
 from experiments.which_method.schedules import SCHEDULES, Schedule, Track, build
 from experiments.which_method.tables import by_category, read_runs, table
 from experiments.which_method.tune import TRIALS
+from experiments.which_method.tune import main as tune_main
 from sgool.models.networks import Networks
 from sgool.objectives.alignment import TextAlignment
 from sgool.prompts.seeds import load_pairs
@@ -53,6 +55,23 @@ def test_the_tables_of_a_small_run(tmp_path: Path) -> None:
     assert by_category(runs).count("\n") == 5
 
 
+def test_settings_are_tuned_at_several_budgets_in_one_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ran(names: list[str], out: Path, budget: str, model: str, prompts: str, *_: object) -> None:
+        right = float(budget == "budget.calls=200")
+        for pair in fake_pairs():
+            record = fake_record(pair, "best_of_n", metrics={"scene_accuracy": right, "judge/clip_score": 70.0})
+            folder = folder_of(out, model, prompts, budget, names[0]) / "pairs/best_of_n" / pair.pair_id
+            folder.mkdir(parents=True)
+            (folder / "record.json").write_text(encode_record(record), encoding="utf-8")
+
+    monkeypatch.setattr("experiments.which_method.tune.run", ran)
+    for calls, share in ((100, "0.0 %"), (200, "100.0 %")):
+        tune_main(["best_of_n", "--calls", str(calls), "--out", str(tmp_path)])
+        assert f"| best_of_n | nothing to tune | {share} |" in capsys.readouterr().out
+
+
 def test_at_a_budget_methods_are_compared_on_the_pairs_of_all(tmp_path: Path) -> None:
     columns = "method,budget,pair,prompt,category,scene,judge,calls,seconds"
     rows = [
@@ -66,6 +85,25 @@ def test_at_a_budget_methods_are_compared_on_the_pairs_of_all(tmp_path: Path) ->
         "doodl": {25: "bc", 50: "a"},
         "reno": {25: "bc", 50: "a"},
     }
+
+
+def test_the_table_of_curves_has_the_differences_at_each_budget_of_both(tmp_path: Path) -> None:
+    rows = [
+        f"{name},{budget},{pair},prompt {pair},Two objects,{right},70.0,{budget},1.0"
+        for name, budget, scenes in (
+            ("doodl", 25, (0, 0, 100, 100)),
+            ("doodl", 50, (0, 0, 0, 0)),
+            ("doodl", 100, (0, 0, 0, 0)),
+            ("sgool", 25, (100, 0, 0, 100)),
+            ("sgool", 50, (100, 100, 100, 0)),
+        )
+        for pair, right in zip("abcd", scenes, strict=True)
+    ]
+    (tmp_path / "runs.csv").write_text("\n".join([",".join(COLUMNS), *rows]), encoding="utf-8")
+    last, pairs = curves_table(read_curves(tmp_path / "runs.csv", "student", "hard")).splitlines()[-2:]
+    cells = [cell.strip() for cell in last.split("|")]
+    assert cells[1] == "sgool minus doodl" and cells[2].startswith("+0.0") and cells[3].startswith("+75.0")
+    assert cells[4] == "" and pairs == "| pairs | 4 | 4 | 4 |"
 
 
 def test_the_curves_of_two_budgets(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import lightning as L
 import pytest
 
-from sgool.callbacks import default_callbacks
+from sgool.callbacks import PairCallback, default_callbacks
 from sgool.errors import SgoolError
 from sgool.methods import BestOfN, ClipGuidance, Evolution, FKSteering, LatentPairModule, PairModule, Vanilla, ZeroOrder
 from sgool.methods.base_options import method_budget
@@ -16,7 +17,7 @@ from sgool.methods.build import Ingredients, build_method
 from sgool.models.clip import ClipTower
 from sgool.models.stable_diffusion import StableDiffusion
 from sgool.objectives import CropSettings, Objective, TextAlignment
-from sgool.types import PairResult, PromptSeed
+from sgool.types import Candidate, PairResult, PromptSeed
 from tests.fits import chain_of, optimise, run
 
 PAIRS = (PromptSeed("a red cat", 1), PromptSeed("two green trees", 2))
@@ -172,6 +173,24 @@ def test_a_share_of_the_seconds_is_for_the_search(
             assert one.history == other.history and one.final_image.equal(other.final_image)
 
 
+def test_a_search_by_the_clock_says_how_many_candidates_it_expects(
+    models: StableDiffusion, goal: Objective, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Totals(PairCallback):
+        def __init__(self) -> None:
+            self.all: list[int] = []
+
+        def on_candidate(self, trainer: L.Trainer, pl_module: Any, seen: Candidate) -> None:
+            self.all.append(seen.total)
+
+    totals, limit = Totals(), Budget(seconds=10 * STEPS)
+    own = LatentPairModule(chain_of(models, **CHAIN), goal, search_share=0.5, budget=limit)
+    timed(monkeypatch, own)
+    run(own, PAIRS[:1], [*default_callbacks(), totals])
+    # A candidate takes STEPS seconds here, and half of the time is for them.
+    assert totals.all == [5] * 5
+
+
 def test_what_the_most_updates_leave_is_for_the_search(
     models: StableDiffusion, goal: Objective, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -243,6 +262,27 @@ def test_particles_are_tried_again_while_there_is_time(
         (result,) = run(own, PAIRS[:1])
         monkeypatch.undo()
         assert spent(result) == sweeps * 2 * STEPS and result.error is None
+
+
+@pytest.mark.parametrize(
+    ("calls", "seconds", "spent_calls"),
+    [(5 * STEPS, 100, 4 * STEPS), (5 * STEPS, 3 * STEPS, 2 * STEPS), (STEPS, 100, STEPS)],
+    ids=["the calls end it", "the clock ends it", "fewer particles"],
+)
+def test_particles_keep_both_limits(
+    models: StableDiffusion,
+    goal: Objective,
+    monkeypatch: pytest.MonkeyPatch,
+    calls: int,
+    seconds: int,
+    spent_calls: int,
+) -> None:
+    own = FKSteering(
+        chain_of(models, **CHAIN), goal, particles=2, resample_every=1, budget=Budget(calls=calls, seconds=seconds)
+    )
+    timed(monkeypatch, own)
+    (result,) = run(own, PAIRS[:1])
+    assert spent(result) == spent_calls and result.error is None
 
 
 def test_the_seconds_of_a_real_clock_hold(models: StableDiffusion, goal: Objective) -> None:

@@ -204,6 +204,16 @@ def test_a_particle_that_is_not_finite_is_not_taken() -> None:
             assert 0 not in taken[:, 0].tolist() and taken[:, 1].tolist() == [0, 1, 2]
 
 
+def test_what_particles_showed_does_not_count_once_none_was_finite() -> None:
+    swarm = Particles(torch.zeros(3, 1, 1, 1, 1), "sum", 3.0, "systematic", 1e-9)
+    rows, _ = swarm.resample([[math.inf]] * 3, [torch.Generator()])
+    assert rows[0]["ess"] == 1 and math.isnan(rows[0]["loss"])
+    rows, _ = swarm.resample([[0.0], [1.0], [2.0]], [torch.Generator()])
+    expected = torch.softmax(-3 * torch.tensor([0.0, 1.0, 2.0], dtype=torch.float64), 0)
+    # 1e-12: float64.
+    assert rows[0]["ess"] == pytest.approx(float(1 / expected.square().sum() / 3), abs=1e-12)
+
+
 @pytest.mark.parametrize("levels", [(0.6, 0.8, 0.8, 0.6), (0.25, 0.75, 0.5, 0.5), (0.75, 0.25, 0.9, 0.1)])
 def test_fresh_noise_is_that_of_the_posterior(levels: tuple[float, float, float, float]) -> None:
     """Of the latents after a step, given those before it and the clean ones, for a diffusion and for two flows."""

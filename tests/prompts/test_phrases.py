@@ -32,6 +32,8 @@ from sgool.types import PromptSeed
         ("there are two red cars on a black background", ("two red cars",)),
         ("here is a tree", ("a tree",)),
         ("A photo of the Moon", ("the Moon",)),
+        ("a close up of a red panda", ("a red panda",)),
+        ("Close-up of a hand", ("a hand",)),
         ("an old oil painting of an orange fox", ("an orange fox",)),
         # Relations, of one word and of several.
         ("a cat and a dog", ("a cat", "a dog")),
@@ -55,6 +57,9 @@ from sgool.types import PromptSeed
         ("a red building beside a ring", ("a red building", "a ring")),
         ("a group of three dogs", ("a group of three dogs",)),
         ("a U.S. flag costs 1,000.5 dollars", ("a U.S. flag costs 1,000.5 dollars",)),
+        ("a photo of Dr. Smith and a dog. A cat.", ("Dr. Smith", "a dog", "A cat")),
+        ("the U.S. Capitol, Mrs. Brown, J. Doe", ("the U.S. Capitol", "Mrs. Brown", "J. Doe")),
+        ("(a red cat:1.3), [a dog]", ("a red cat", "a dog")),
         ("a cat and another cat and a cat", ("a cat", "another cat", "a cat")),
         # Nothing else is left: the whole prompt.
         ("", ("",)),
@@ -64,6 +69,7 @@ from sgool.types import PromptSeed
         ("...", ("...",)),
         # Other languages are cut at commas alone.
         ("eine rote Katze, ein Hund", ("eine rote Katze", "ein Hund")),
+        ("一只红猫，一条狗。", ("一只红猫", "一条狗")),
     ],
 )
 def test_the_rule(prompt: str, phrases: tuple[str, ...]) -> None:
@@ -88,6 +94,8 @@ def test_a_pairs_own_phrases_come_before_the_rule() -> None:
     assert phrases_of(PromptSeed("a cat and a dog")) == ("a cat", "a dog")
     assert phrases_of(PromptSeed("a cat and a dog", phrases=("a pet",))) == ("a pet",)
     assert PromptSeed("a cat", phrases=("a pet",)).pair_id == PromptSeed("a cat").pair_id
+    with pytest.raises(TypeError, match=r"`phrases`: expected a tuple of texts, got the text 'a pet'; write \("):
+        PromptSeed("a cat", phrases="a pet")  # type: ignore[arg-type]
 
 
 def write(folder: Path, name: str, content: str) -> Path:

@@ -370,7 +370,11 @@ def test_a_bad_inversion_stops_before_the_optimisation(tiny: Sequence[str], phot
         (["objective=color", "methods=[zero_order]"], "`methods`: zero_order cannot start from an image"),
         (
             ["objective=color", "methods=[doodl]", "optimization.candidates=4"],
-            "`optimization.candidates`: expected 1 for doodl: an edit starts from the photo",
+            "`optimization.candidates`: expected 1, and null for `optimization.search_share`, for doodl: an edit",
+        ),
+        (
+            ["objective=color", "methods=[doodl]", "budget.calls=5000", "optimization.search_share=0.5"],
+            "`optimization.candidates`: expected 1, and null for `optimization.search_share`, for doodl: an edit",
         ),
         (["objective=color", "--fit", "stretch"], "--fit: expected crop, squash or pad, got 'stretch'"),
         (["objective=color", "--max-error", "0"], "--max-error: expected a number above 0, got 0.0"),

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from sgool.errors import SgoolError
+from sgool.errors import ConfigError, SgoolError
 from sgool.run.config import load_config, to_plain
 from sgool.run.parts import Parts
 
@@ -72,6 +73,34 @@ def test_whose_objective_clamps(pipeline_folder: Path, overrides: list[str], cla
     parts = Parts(to_plain(load_config([f"models.path={pipeline_folder}", *overrides])), judged=False)
     found = {name: parts.method(name)[0] for name in clamps}
     assert {name: module.objective.clamp_images for name, module in found.items()} == clamps  # type: ignore[union-attr]
+
+
+def test_what_the_callbacks_of_any_method_refuse_is_said_at_once(pipeline_folder: Path) -> None:
+    overrides = [
+        f"models.path={pipeline_folder}",
+        "methods=[vanilla,doodl,reno]",
+        "sampler.num_inference_steps=1",
+        "budget.calls=20",
+        "optimization.warmup_updates=10",
+        "optimization.gaussianity={weight: 1, dim: 100000}",
+    ]
+    with pytest.raises(ConfigError) as refused:
+        Parts(to_plain(load_config(overrides)), judged=False).check_methods()
+    text = str(refused.value)
+    for name in ("doodl", "reno"):
+        assert re.search(
+            f"`method.{name}`: `optimization.warmup_updates`: expected less than the . updates, got 10", text
+        )
+    assert "`method.doodl`: `optimization.gaussianity.dim`: expected at most 256, the number of latents, got 1" in text
+    assert "vanilla" not in text
+
+
+def test_a_warm_up_is_compared_with_the_updates_of_the_budget(pipeline_folder: Path) -> None:
+    overrides = [f"models.path={pipeline_folder}", "methods=[doodl]", "optimization.warmup_updates=20"]
+    with pytest.raises(ConfigError, match="expected less than num_optimization_steps=16, got 20"):
+        load_config(overrides)
+    config = to_plain(load_config([*overrides, "sampler.num_inference_steps=1", "budget.calls=500"]))
+    Parts(config, judged=False).check_methods()
 
 
 def test_the_chain_has_the_schedule_of_doodls_code(pipeline_folder: Path) -> None:
