@@ -211,7 +211,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     given = parser.parse_args(argv)
     trial, pairs = build(given.precision), load_pairs("emoji_world/tune_hard", seeds=[7], limit=given.pairs)
     names = given.names or list(SCHEDULES)
-    print(f"| schedule | scenes right | minus {names[0]} | judge | objective of the image that is kept |")
+    print(f"| schedule | scenes right | minus {names[0]} | judge | objective of the kept image (lower is better) |")
     print("|---|---|---|---|---|")
     first: pd.DataFrame | None = None
     for name in names:

@@ -164,7 +164,9 @@ def test_gaussianity_joins_the_gradient_with_permutations_of_each_pair(
 
 
 def test_too_long_vectors(models64: StableDiffusion, objective: Objective) -> None:
-    with pytest.raises(SgoolError, match=r"`optimization\.gaussianity\.dim`: expected at most 256 latents, got 300"):
+    with pytest.raises(
+        SgoolError, match=r"`optimization\.gaussianity\.dim`: expected at most 256, the number of latents, got 300"
+    ):
         fitted(models64, objective, 1, gaussianity={"weight": 1.0, "dim": 300})
 
 
