@@ -162,7 +162,7 @@ def _table(outcome: Outcome) -> Table:
             str(row["failed"]),
             _change(row["judge_initial"], row["judge_final"], "{:.1f}"),
             _change(row["scene_initial"], row["scene_final"], "{:.0%}"),
-            _number(row["network_evaluations"], "{:.0f}"),
+            _number(row["network_calls"], "{:.0f}"),
             _number(row["seconds"], "{:.1f}"),
         )
     return table

@@ -94,5 +94,6 @@ class FKSteeringOptions(MethodOptions):
         if SAMPLERS.options(sampler) is not SAMPLERS.components["ddim"]:
             yield (
                 f"`{where}`: expected sampler=ddim, whose steps can have fresh noise (eta), without which copies of a "
-                f"particle stay equal, got {sampler['name']}; leave {where.removeprefix('method.')} out of `methods`"
+                f"particle stay equal, got {sampler['name']}; use sampler=ddim, or leave "
+                f"{where.removeprefix('method.')} out of `methods`"
             )

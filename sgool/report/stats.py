@@ -212,7 +212,8 @@ def summary_rows(
         Keys ``method``, ``pairs`` (finished well; the means are over these), ``failed``, ``judge`` (name of the first
         metric that is a judge's CLIP score and was not optimised), ``judge_initial``, ``judge_final`` (0 to 100),
         ``scene_pairs`` (those whose prompt has a scene), ``scene_initial``, ``scene_final`` (0 to 1),
-        ``network_evaluations``, ``seconds`` (means per pair). None where no pair has a value.
+        ``network_calls`` (forward and backward passes, as a budget counts them), ``seconds`` (means per pair). None
+        where no pair has a value.
     """
     names = {name for record in records for name in record.metrics}
     judges = [
@@ -237,7 +238,9 @@ def summary_rows(
                 "scene_pairs": sum(not math.isnan(value) for value in scene),
                 "scene_initial": mean_or_none(_metric(done, "scene_accuracy" + INITIAL)),
                 "scene_final": mean_or_none(scene),
-                "network_evaluations": mean_or_none([record.network_evaluations for record in done]),
+                "network_calls": mean_or_none(
+                    [record.network_evaluations + record.network_backward_passes for record in done]
+                ),
                 "seconds": mean_or_none([record.seconds for record in done]),
             }
         )

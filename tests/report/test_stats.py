@@ -198,8 +198,18 @@ class TestSummaryRows:
         one, two, three = fake_pairs()[:3]
         records = [
             fake_record(one, "vanilla", metrics={"judge/clip_score": 20.0, "judge/clip_score_initial": 20.0}),
-            fake_record(one, metrics={"judge/clip_score": 30.0, "judge/clip_score_initial": 20.0}, seconds=1.0),
-            fake_record(two, metrics={"judge/clip_score": 31.0, "judge/clip_score_initial": 21.0}, seconds=3.0),
+            fake_record(
+                one,
+                metrics={"judge/clip_score": 30.0, "judge/clip_score_initial": 20.0},
+                seconds=1.0,
+                network_backward_passes=20,
+            ),
+            fake_record(
+                two,
+                metrics={"judge/clip_score": 31.0, "judge/clip_score_initial": 21.0},
+                seconds=3.0,
+                network_backward_passes=40,
+            ),
             fake_record(three, status="failed", error="NaN", seconds=100.0),
         ]
         vanilla, sgool = summary_rows(records)
@@ -207,7 +217,7 @@ class TestSummaryRows:
         assert (sgool["method"], sgool["pairs"], sgool["failed"]) == ("sgool", 2, 1)
         assert sgool["judge"] == "judge/clip_score"
         assert (sgool["judge_initial"], sgool["judge_final"]) == (20.5, 30.5)
-        assert (sgool["network_evaluations"], sgool["seconds"], sgool["scene_pairs"]) == (1040.0, 2.0, 2)
+        assert (sgool["network_calls"], sgool["seconds"], sgool["scene_pairs"]) == (1070.0, 2.0, 2)
         accuracy = [record.metrics["scene_accuracy"] for record in records[1:3]]
         assert sgool["scene_final"] == sum(accuracy) / 2
 

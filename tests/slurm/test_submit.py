@@ -171,11 +171,15 @@ def test_notes_say_what_may_surprise() -> None:
     wishes = ["data.limit=6", "trainer.pairs_per_fit=2", "run_dir=run"]
     notes = prepare(wishes, Resources(array=2, requeue=False), tasks_per_node=2).notes
     assert [note.partition(" (")[0].partition(":")[0] for note in notes] == [
+        "the model is emoji_world",
         "4 processes for 6 pairs in 3 batches",
         "no --time",
         "--no-requeue",
     ]
-    assert prepare(["data.limit=8", "trainer.pairs_per_fit=2"], Resources(array=4, time="60")).notes == ()
+    (embedded,) = prepare(["data.limit=8", "trainer.pairs_per_fit=2"], Resources(array=4, time="60")).notes
+    assert embedded.endswith("draws emoji only; models=sd14 takes Stable Diffusion")
+    others = ["models=sd14", "data.prompts=emoji_world/demo", "data.limit=8", "trainer.pairs_per_fit=2"]
+    assert prepare(others, Resources(array=4, time="60")).notes == ()
 
 
 def test_a_job_resumes() -> None:

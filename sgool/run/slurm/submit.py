@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 from sgool.config.words import counted
 from sgool.errors import ConfigError, SgoolError
+from sgool.models.vocabulary import is_embedded
 from sgool.prompts import load_data
 from sgool.results import RunFolder
 from sgool.results.atomic import atomic_write, explain_os_errors
 from sgool.results.compare import refuse_other_config
 from sgool.run.config import complete, load_config, to_plain
+from sgool.run.notes import model_line
 from sgool.run.slurm.script import Resources, batch_script
 
 if TYPE_CHECKING:
@@ -93,7 +95,8 @@ def prepare(
     plain = to_plain(load_config(final, config_dir))
     data = load_data(**plain["data"])
     _check_folder(run_dir, plain, accept_changes)
-    notes = [*data.notes, *_notes(resources, len(data.pairs), plain["trainer"]["pairs_per_fit"])]
+    model = [f"the model is {model_line(plain['models'])}"] if is_embedded(str(plain["models"]["path"])) else []
+    notes = [*model, *data.notes, *_notes(resources, len(data.pairs), plain["trainer"]["pairs_per_fit"])]
     if not plain["resume"]:
         raise SgoolError("`resume`: expected true, since a requeued job would begin anew each time, got false")
     return Submission(
