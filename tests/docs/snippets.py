@@ -27,6 +27,7 @@ OTHERS = {
     "pip": "installs packages",
     ".": "is about the reader's shell",
     "wandb": "needs an account",
+    "hf": "needs a network",
     ".venv/bin/pre-commit": "changes the checkout",
 }
 #: What every run of the page gets, unless the page says otherwise: the smallest size at which all parts are there.
