@@ -236,6 +236,7 @@ def test_the_templates_are_what_submit_writes(tmp_path: Path, template: Path) ->
     readme = (ROOT / "slurm" / "README.md").read_text(encoding="utf-8")
     command = re.search(rf"\nsgool submit ((?:.*\\\n)*.*--dry-run) > {re.escape(template.name)}\n", readme)
     assert command is not None, f"slurm/README.md does not say how {template.name} was made"
+    (tmp_path / "prompts.csv").write_text("prompt\na red fox\n", encoding="utf-8")
     result = _sgool(*shlex.split(command[1].replace("\\\n", " ")))
     assert result.exit_code == 0, result.stderr
     made = result.stdout.replace(sys.executable, "/path/to/.venv/bin/python").replace(str(tmp_path), "/path/to/project")
