@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from sgool.callbacks.base import PairCallback
+from sgool.callbacks.described import digest
 from sgool.callbacks.stopping import EarlyStop
 from sgool.diffusion import Chain
 from sgool.errors import SgoolError
@@ -34,6 +35,9 @@ class RunWriter(PairCallback):
         wanted: Which pairs to write; by default all.
         on_record: Told each record once it is written.
         accept_changes: Go on in a folder whose results were made with other settings; the report says so.
+
+    Settings that differ from those of the folder's results are refused: other terms, targets, networks of terms and
+    detectors, other rules of an update (see `sgool.callbacks.described.digest`).
 
     Several methods may be written into one folder, one Trainer after the other: the report then compares them.
 
@@ -204,7 +208,8 @@ def _peak_memory_mib() -> float:
 def _description(module: Any, method: str | None, trainer: L.Trainer) -> dict[str, Any]:
     """A configuration of what a module and its Trainer say of themselves, in the layout of `sgool fit`'s.
 
-    ``other_settings`` of the method is a hash: objective, optimiser, callbacks, size, whatever else results depend on.
+    Of the method, ``other_settings`` is a hash of what else results depend on: optimiser, callbacks, size, kinds of
+    terms. ``parts`` has a hash for each term and detector, of its targets and networks.
     """
     chain, name = module.chain, method or module.method
     steps = {"num_optimization_steps": getattr(module, "num_optimization_steps", 0)}
@@ -217,7 +222,9 @@ def _description(module: Any, method: str | None, trainer: L.Trainer) -> dict[st
             "num_inference_steps": chain.num_inference_steps,
             "guidance_scale": chain.guidance_scale,
         },
-        "method": {name: {"optimization": steps, "other_settings": _hash_of_settings(module)}},
+        "method": {
+            name: {"optimization": steps, "other_settings": _hash_of_settings(module), "parts": _digests(module)}
+        },
         "trainer": {"precision": str(trainer.precision)},
     }
 
@@ -231,10 +238,24 @@ def _hash_of_settings(module: Any) -> str:
         module.pairs = pairs
 
 
+def _digests(module: Any) -> dict[str, str]:
+    """The hash of each part that a method's objectives and early stops are made of, by a name for messages."""
+    found: dict[str, str] = {}
+    for kind in ("objective", "choosing"):
+        if (objective := getattr(module, kind, None)) is None:
+            continue
+        found |= {f"{kind} {name}": digest(term) for name, term in objective.terms.items()}
+        if objective.saliency is not None:
+            found[f"{kind}'s detector"] = digest(objective.saliency.detector)
+    stops = [callback for callback in module.pair_callbacks() if isinstance(callback, EarlyStop)]
+    return found | {f"early_stop {stop.term.name}": digest(stop.term) for stop in stops}
+
+
 def _join(description: dict[str, Any], folder: RunFolder) -> tuple[str, ...]:
     """Adds, in place, the settings that the folder has of other methods; returns the keys that are not compared.
 
-    They are those of the method where the folder does not have it yet.
+    They are those of the method where the folder does not have it yet, and its parts where an earlier version, which
+    did not write them, has made the folder.
     """
     (name,) = description["methods"]
     earlier: dict[str, Any] = {}
@@ -242,4 +263,7 @@ def _join(description: dict[str, Any], folder: RunFolder) -> tuple[str, ...]:
         with contextlib.suppress(SgoolError):  # what is wrong with it, opening it says
             earlier = folder.config()
     description["method"] = {**(earlier.get("method") or {}), **description["method"]}
-    return NOT_COMPARED if name in earlier.get("methods", ()) else (*NOT_COMPARED, f"method.{name}")
+    if name not in earlier.get("methods", ()):
+        return (*NOT_COMPARED, f"method.{name}")
+    known = "parts" in (earlier.get("method") or {}).get(name, {})
+    return NOT_COMPARED if known else (*NOT_COMPARED, f"method.{name}.parts")

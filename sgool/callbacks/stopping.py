@@ -37,11 +37,17 @@ class EarlyStop(UpdateCallback):
         if patience < 1:
             raise SgoolError(f"`optimization.early_stop.patience`: expected 1 or more, got {patience}")
         self.patience = patience
+        self._term = term
         self._objective = Objective({term.name: term}, {term.name: 1.0}, CropSettings(num=0))
         self._bound: Any = None
         self._lowest: list[float] = []
         self._waited: list[int] = []
         self._last: tuple[int, Tensor] | None = None
+
+    @property
+    def term(self) -> Term:
+        """The held-out term."""
+        return self._term
 
     def fingerprints(self) -> dict[str, list[str]]:
         """Returns the fingerprints of the term's networks by its name: what stops pairs is no independent judge."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from rich.console import Console
@@ -13,6 +14,7 @@ from rich.table import Table
 from sgool.cli.bars import Bars, from_to
 from sgool.config.words import counted
 from sgool.report import summary_rows
+from sgool.report.format import show
 from sgool.results import RunFacts
 from sgool.results.compare import read_config
 from sgool.run.outcome import Outcome
@@ -147,23 +149,23 @@ def print_outcome(outcome: Outcome, console: Console | None = None) -> None:
 
 def _table(outcome: Outcome) -> Table:
     """A row a method."""
-    table = Table(
-        title="judge CLIP score (0-100) and scene accuracy, higher is better: first image → final image, means over "
-        "pairs"
-    )
-    for name in ("method", "pairs", "failed", "judge", "scene accuracy", "network calls", "seconds"):
-        table.add_column(name, justify="left" if name == "method" else "right")
     configs = [read_config(file) for file in sorted(outcome.run_dir.glob("config*.yaml"))]
     facts = RunFacts(outcome.run_dir)
-    for row in summary_rows(list(outcome.records), configs, facts.descriptions(), facts.networks()):
+    rows = summary_rows(list(outcome.records), configs, facts.descriptions(), facts.networks())
+    table = Table(title="first image → final image, means over pairs; ↑ higher is better, ↓ lower is better")
+    judge = rows[0]["judge_metric"]
+    named = "judge" if judge is None else f"{judge.title} {'↑' if judge.direction > 0 else '↓'}"
+    for name in ("method", "pairs", "failed", named, "scene accuracy ↑", "network calls", "seconds"):
+        table.add_column(name, justify="left" if name == "method" else "right")
+    for row in rows:
         table.add_row(
             row["method"],
             str(row["pairs"]),
             str(row["failed"]),
-            _change(row["judge_initial"], row["judge_final"], "{:.1f}"),
-            _change(row["scene_initial"], row["scene_final"], "{:.0%}"),
-            _number(row["network_calls"], "{:.0f}"),
-            _number(row["seconds"], "{:.1f}"),
+            _change(row["judge_initial"], row["judge_final"], partial(show, metric=judge) if judge else str),
+            _change(row["scene_initial"], row["scene_final"], "{:.0%}".format),
+            _number(row["network_calls"], "{:.0f}".format),
+            _number(row["seconds"], "{:.1f}".format),
         )
     return table
 
@@ -173,10 +175,10 @@ def next_command(outcome: Outcome) -> str:
     return f"next: sgool report {shlex.quote(str(outcome.run_dir))}" if outcome.records else ""
 
 
-def _number(value: Any, form: str) -> str:
-    return "–" if value is None else form.format(value)
+def _number(value: Any, form: Callable[[float], str]) -> str:
+    return "–" if value is None else form(value)
 
 
-def _change(before: Any, after: Any, form: str) -> str:
+def _change(before: Any, after: Any, form: Callable[[float], str]) -> str:
     shown = _number(before, form), _number(after, form)
     return shown[1] if None in (before, after) or shown[0] == shown[1] else " → ".join(shown)

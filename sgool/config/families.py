@@ -5,8 +5,10 @@ It imports nothing heavy, so that a configuration can be checked before torch lo
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import importlib.util
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from sgool.config.suggest import did_you_mean
 
@@ -90,6 +92,10 @@ FAMILIES: dict[str, FamilyRow] = {
 }
 
 
+#: Modules that diffusers cleans captions with -> their packages.
+_CLEANERS = {"bs4": "beautifulsoup4", "ftfy": "ftfy"}
+
+
 def family_for(*classes: str) -> str | None:
     """Returns the name of the first family for one of these pipeline classes, or None."""
     for kind in classes:
@@ -105,10 +111,20 @@ def known_families() -> str:
     return f"{', '.join(named)}; models.family={REPLAY} runs any other pipeline's own call (docs/models.md)"
 
 
-def unknown_call(names: list[str], family: str) -> str:
-    """Says which arguments of a pipeline's call its family takes."""
-    taken = ", ".join(FAMILIES[family].call) or "none"
-    return f"`models.call`: the family {family} takes these arguments: {taken}; got {', '.join(names)}"
+def wrong_call(call: Mapping[str, Any], family: str) -> str | None:
+    """Returns what is wrong with a pipeline's call: names that its family does not take, or a missing package."""
+    unknown = [name for name in call if name not in FAMILIES[family].call]
+    if unknown:
+        taken = ", ".join(FAMILIES[family].call) or "none"
+        return f"`models.call`: the family {family} takes these arguments: {taken}; got {', '.join(unknown)}"
+    # Without them diffusers leaves the captions as they are, and says so in a note alone.
+    missing = [name for module, name in _CLEANERS.items() if importlib.util.find_spec(module) is None]
+    if call.get("clean_caption") and missing:
+        return (
+            f"`models.call.clean_caption`: diffusers cleans captions by {' and '.join(_CLEANERS.values())}, and here "
+            f"is no {' and no '.join(missing)}; pip install {' '.join(missing)}, or leave it out"
+        )
+    return None
 
 
 def replay_call_problems(names: Iterable[str], parameters: Sequence[str] | None = None, kind: str = "") -> list[str]:

@@ -97,10 +97,12 @@ class Reader:
     def unknown_keys(self, values: Sequence[Override], config: Mapping[str, Any]) -> dict[str, str]:
         """Returns a sentence for each override that changes or deletes a key which ``config`` does not have."""
         problems = {}
+        groups = {path.name for folder in self._folders for path in folder.iterdir() if path.is_dir()}
+        keys = [*known_keys(config), *sorted(groups - set(config) - {"method"})]
         for override in values:
             key = override.key_or_group
             if not (override.is_add() or override.is_force_add() or _has(config, key)):
-                problems[str(override.input_line)] = unknown_key(key, known_keys(config), self._hint(key, override))
+                problems[str(override.input_line)] = unknown_key(key, keys, self._hint(key, override))
         return problems
 
     def _choices(self, group: str) -> list[str]:
@@ -119,6 +121,8 @@ class Reader:
         if not wrong or override.is_delete():
             return None
         hint = did_you_mean(str(wrong[0]), options) or "."
+        if group == "data" and Path(str(wrong[0])).suffix:
+            hint += f" A file of prompts is data.prompts={shlex.quote(str(wrong[0]))}."
         if group == "method" and len(self._folders) == 1:
             hint += f" A file of your own is method/{wrong[0]}.yaml in a folder given with --config-dir."
         return f"`{group}`: there is no choice {str(wrong[0])!r}{hint} Choices: {', '.join(options)}."
@@ -129,6 +133,8 @@ class Reader:
         rules, name = rules_at(self._schema, key.lstrip("+")), key.lstrip("+")
         ways = [f"for a run with each value: sgool fit -m {shlex.quote(line)}"]
         # Entries that are no numbers or words are texts; a comma may also belong to a text.
+        if numbers := re.fullmatch(r"range\((?:(\d+),)?\s*(\d{1,2})\)", value):
+            value = ",".join(map(str, range(int(numbers[1] or 0), int(numbers[2]))))
         entries = yaml.safe_load(f"[{value}]") if re.fullmatch(r"[^\[\]{}:#'\"]*", value) else None
         if name in SEVERAL or (entries is not None and any(rule.accepts(entries) for rule in rules)):
             ways.insert(0, f"a list is written {list_override(key, value)}")

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeAlias
 
-from sgool.config.families import FAMILIES, REPLAY, family_for, known_families, replay_call_problems, unknown_call
+from sgool.config.families import REPLAY, family_for, known_families, replay_call_problems, wrong_call
 from sgool.config.paths import asset_path
 
 _INDEX = "model_index.json"
@@ -64,7 +64,7 @@ def class_problems(path: str, files: Mapping[str, Path], family: str | None = No
 
 
 def call_problems(path: str, family: str | None, call: Mapping[str, Any] | None) -> Iterator[str]:
-    """Yields a problem for arguments of the pipeline's call that its family does not take.
+    """Yields a problem for arguments of the pipeline's call that its family does not take, or not here.
 
     Args:
         path: The folder, embedded model or hub id.
@@ -76,9 +76,8 @@ def call_problems(path: str, family: str | None, call: Mapping[str, Any] | None)
     if found == REPLAY:
         yield from replay_call_problems(call or {})
         return
-    unknown = [name for name in call or {} if found is not None and name not in FAMILIES[found].call]
-    if found is not None and unknown:
-        yield unknown_call(unknown, found)
+    if found is not None and (problem := wrong_call(call or {}, found)):
+        yield problem
 
 
 def unet_problems(config: Mapping[str, Any]) -> list[str]:

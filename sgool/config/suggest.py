@@ -51,10 +51,13 @@ def unknown_key(key: str, keys: Iterable[str], hint: str = "") -> str:
 
 
 def _closest(key: str, keys: list[str]) -> list[str]:
-    """Returns the keys with the same last name, or else the key that this is another name of, or a similar one."""
+    """Returns the neighbour of nearly this name, else keys with the same last name, or one that it may stand for."""
     parent, _, last = key.rpartition(".")
+    beside = {other.rpartition(".")[2]: other for other in keys if other.rpartition(".")[0] == parent}
+    if near := difflib.get_close_matches(last, list(beside), n=1, cutoff=0.8):
+        return [beside[near[0]]]
     same = [other for other in keys if other.rpartition(".")[2] == last]
     if not same and (meant := (SETTINGS | OF_COLUMNS).get(last.lower())):
-        beside = f"{parent}.{meant.rpartition('.')[2]}"  # such as method.NAME.optimization.lr
-        same = [other for other in (beside, meant) if other in keys][:1]
+        own = f"{parent}.{meant.rpartition('.')[2]}"  # such as method.NAME.optimization.lr
+        same = [other for other in (own, meant) if other in keys][:1]
     return same[:3] or difflib.get_close_matches(key, keys, n=1, cutoff=0.7)

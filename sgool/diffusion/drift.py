@@ -22,8 +22,8 @@ def relative_drift(found: Sequence[Tensor], true: Sequence[Tensor]) -> float:
     for got, expected in zip(found, true, strict=True):
         difference = (got - expected).abs().flatten(1).amax(dim=1)
         spread = expected.flatten(1).std(dim=1).clamp_min(torch.finfo(expected.dtype).tiny)
-        # Not a number stays one in amax, and is a drift beyond every threshold.
-        worst = max(worst, float((difference / spread).nan_to_num(nan=torch.inf).amax()))
+        # Not a number stays one in amax, and is a drift beyond every threshold. There may be no pair.
+        worst = max([worst, *(difference / spread).nan_to_num(nan=torch.inf).tolist()])
     return worst
 
 

@@ -18,10 +18,12 @@ from sgool.diffusion import Chain
 from sgool.errors import SgoolError
 from sgool.methods.budget import Budget, Costs, Pace
 from sgool.methods.evaluations import non_finite_images, with_phrases
+from sgool.methods.loops import CheckedLoops
+from sgool.methods.resume import columns_of
 from sgool.methods.scores import ScoredModule
 from sgool.methods.starts import network_prompts, start_latents, start_noises
 from sgool.methods.streams import NoiseStreams
-from sgool.methods.trainer_checks import check_loader, check_trainer
+from sgool.methods.trainer_checks import check_own_pairs, check_trainer
 from sgool.metrics.panel import JudgePanel
 from sgool.models.autoencoder import in_unit_range
 from sgool.models.vocabulary import note_on_words
@@ -30,7 +32,7 @@ from sgool.prompts.batches import PairBatch, PairLoader
 from sgool.types import PairResult, PromptSeed
 
 
-class PairModule(NoiseStreams, ScoredModule):
+class PairModule(NoiseStreams, CheckedLoops, ScoredModule):
     """Takes up batches of pairs, one after the other, and hands over their results.
 
     A subclass makes the images: by training (`sgool.methods.LatentPairModule`) or in `round` by prediction. The frozen
@@ -85,8 +87,8 @@ class PairModule(NoiseStreams, ScoredModule):
         It warns of words in the prompts that the model has never seen, where its folder says which ones it has.
 
         Raises:
-            SgoolError: Pairs from two places or from none, switches of the Trainer that do not fit, or pairs that the
-                objective cannot be bound to.
+            SgoolError: Pairs from two places or from none, pairs of its own on several processes, switches of the
+                Trainer that do not fit, or pairs that the objective cannot be bound to.
         """
         if self._own is not None and self._data_module() is not None:
             raise SgoolError(
@@ -95,6 +97,7 @@ class PairModule(NoiseStreams, ScoredModule):
             )
         if stage == "fit" and not self.makes_updates:
             raise SgoolError(f"{type(self).__name__} makes no updates: expected Trainer.predict or test, got fit")
+        check_own_pairs(self.trainer, type(self).__name__, 0 if self._own is None else len(self._own))
         check_trainer(self.trainer, stage, self.chain.device, {self.chain.dtype, self.chain.family.vae_dtype})
         for objective in filter(None, (getattr(self, name, None) for name in ("objective", "choosing"))):
             check_binding(objective.terms, objective.saliency, self.all_pairs)
@@ -202,18 +205,6 @@ class PairModule(NoiseStreams, ScoredModule):
         """Images (B, 3, H, W) in [0, 1] of the first stream of latents (S, B, C, h, w); the others are not decoded."""
         return in_unit_range(self.batch_chain.first_images(latents))
 
-    def on_train_start(self) -> None:
-        """Refuses a plain data loader before the first network call."""
-        check_loader(self.trainer.train_dataloader)
-
-    def on_predict_start(self) -> None:
-        """Refuses a plain data loader before the first network call."""
-        check_loader(self.trainer.predict_dataloaders)
-
-    def on_test_start(self) -> None:
-        """Refuses a plain data loader before the first network call."""
-        check_loader(self.trainer.test_dataloaders)
-
     def predict_step(self, batch: PairBatch, batch_idx: int) -> list[PairResult]:
         """Works on a batch once; returns its results after the last time, and an empty list before that."""
         return self._round(batch)
@@ -293,4 +284,5 @@ class PairModule(NoiseStreams, ScoredModule):
             *[pair.start and pair.start.latents for pair in self.pairs],
             *[pair.start.noises for pair in self.pairs if pair.start is not None and pair.start.noises is not None],
             *[pair.phrases for pair in self.pairs if pair.phrases],
+            *[columns_of(pair) for pair in self.pairs if pair.metadata],
         ]

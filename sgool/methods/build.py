@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import lightning as L
 
-from sgool.callbacks import EarlyStop, default_callbacks
+from sgool.callbacks import EarlyStop, UpdateCallback, default_callbacks
 from sgool.config.kinds import CUSTOM
 from sgool.diffusion import Chain
 from sgool.errors import SgoolError
 from sgool.methods.base import PairModule
 from sgool.methods.budget import Budget
+from sgool.methods.custom import updates_latents
 from sgool.methods.options import METHODS
 from sgool.metrics.panel import JudgePanel
 from sgool.objectives import Objective, Term
@@ -113,7 +114,32 @@ def build_method(name: str, entry: Mapping[str, Any], given: Ingredients) -> tup
             "optimization.streams=first (see docs/methods.md)"
         )
     module.method = name
+    if module.makes_updates:
+        _check_early_stop(name, entry, given)
     return module, _rules(settings, given) if module.makes_updates else []
+
+
+def refusals(module: PairModule, callbacks: Iterable[L.Callback]) -> list[str]:
+    """Returns why callbacks of updates cannot work with a module, a sentence each."""
+    problems = []
+    for callback in callbacks:
+        try:
+            if isinstance(callback, UpdateCallback):
+                callback.check(module)
+        except SgoolError as error:
+            problems.append(str(error))
+    return problems
+
+
+def _check_early_stop(name: str, entry: Mapping[str, Any], given: Ingredients) -> None:
+    """Refuses an early stop where nobody could see beforehand that the method makes updates."""
+    wanted = (given.optimization.get("early_stop") or {}).get("term")
+    if wanted is not None and not updates_latents(entry, f"method.{name}"):
+        raise SgoolError(
+            f"`optimization.early_stop.term`: {name} cannot have one (got {wanted}), since `method.{name}._target_` is "
+            "a function; name a class derived from sgool.methods.LatentPairModule there, or set "
+            f"+method.{name}.optimization.early_stop.term=null (see docs/methods.md)"
+        )
 
 
 def _rules(settings: dict[str, Any], given: Ingredients) -> list[L.Callback]:

@@ -129,5 +129,5 @@ def means_over_pairs(seen: Evaluation, shown: Sequence[int], gradient_norms: Ten
     for name in phrase_columns(seen.output, 0):
         values = [phrase_columns(seen.output, index)[name] for index in range(len(seen.loss))]
         columns[name] = torch.tensor(values, device=seen.loss.device)
-    table = torch.stack([column.double() for column in columns.values()]).cpu()[:, list(shown)]
+    table = torch.stack([column.cpu().double() for column in columns.values()])[:, list(shown)]
     return dict(zip(columns, table.mean(dim=1), strict=True))

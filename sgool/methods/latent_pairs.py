@@ -229,10 +229,6 @@ class LatentPairModule(StoppedPairs, PairModule):
         if batch is not self.batch:
             self.begin(batch)
 
-    def on_train_end(self) -> None:
-        """Warns of pairs that a switch of the Trainer (``limit_train_batches``, ...) has left without a result."""
-        resume.warn_of_unfinished(self)
-
     def on_after_backward(self) -> None:
         """Takes the gradient's norms before any callback changes it."""
         if self.latents.grad is not None:

@@ -5,7 +5,7 @@ Nothing here imports torch: the configuration is checked with it before a networ
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -116,22 +116,7 @@ class OptimizeOptions(MethodOptions):
     def problems(self, where: str, config: Config) -> Iterator[str]:
         """Finds keys of the optimisation that do not go together."""
         settings = merged(config["optimization"], self.optimization)
-        yield from optimizer_problems(where, settings)
-        yield from whiten_problems(where, settings)
-        budget = method_budget(config, where.removeprefix("method."))
-        yield from warmup_problems(where, settings, budget)
-        if settings["saliency_mask"] and not self.use_saliency:
-            yield (
-                f"`{where}`: expected use_saliency=true where `optimization.saliency_mask` is, which weights the "
-                "gradient with the map; for one method alone set +method.NAME.optimization.saliency_mask=true"
-            )
-        for key, known in (("perturb_schedule", ("constant", "spherical")), ("lr_schedule", ("constant",))):
-            if budget["seconds"] is not None and settings[key] not in known:
-                yield (
-                    f"`{where}`: expected {key} {' or '.join(known)} where `budget.seconds` is set, got "
-                    f"{settings[key]}: how many updates there will be is not known beforehand"
-                )
-        yield from _early_stop_problems(where, settings["early_stop"]["term"], config["objective"]["terms"])
+        yield from optimization_problems(where, config, settings, self.use_saliency)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,8 +147,12 @@ class ClipGuidanceOptions(MethodOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class CustomMethodOptions(CustomOptions, MethodOptions):
-    """A method of the user's own, which may use the objective, salient regions and the settings of an optimisation."""
+    """A method of the user's own, which may use the objective, salient regions and the settings of an optimisation.
 
+    Whether it optimises, its class knows (`sgool.methods.custom`).
+    """
+
+    optimizes = None
     starts_from_image = None
 
     use_saliency: bool = option(False, flag())
@@ -208,6 +197,38 @@ def own_optimization_problems(config: Config) -> list[Problem]:
                 text = f"`{where}.steps_offset`: all methods share one schedule; set models.steps_offset for the run"
                 problems.append(Problem(f"{where}.steps_offset", text))
     return problems
+
+
+def optimization_problems(
+    where: str, config: Config, settings: Config, use_saliency: bool, unread: Collection[str] = ()
+) -> Iterator[str]:
+    """Finds settings of an optimisation that do not go together.
+
+    Args:
+        where: Dotted key of the method, ``method.NAME``.
+        config: The whole configuration, with sound values.
+        settings: Those of the method's optimisation, `method_optimization`.
+        use_saliency: Whether the method's objective has salient regions.
+        unread: Keys that the method does not look at, so that nothing is wrong with them.
+    """
+    if "optimizer" not in unread:
+        yield from optimizer_problems(where, settings)
+    yield from whiten_problems(where, settings)
+    budget = method_budget(config, where.removeprefix("method."))
+    if "num_optimization_steps" not in unread:
+        yield from warmup_problems(where, settings, budget)
+    if settings["saliency_mask"] and not use_saliency:
+        yield (
+            f"`{where}`: expected use_saliency=true where `optimization.saliency_mask` is, which weights the "
+            "gradient with the map; for one method alone set +method.NAME.optimization.saliency_mask=true"
+        )
+    for key, known in (("perturb_schedule", ("constant", "spherical")), ("lr_schedule", ("constant",))):
+        if budget["seconds"] is not None and settings[key] not in known:
+            yield (
+                f"`{where}`: expected {key} {' or '.join(known)} where `budget.seconds` is set, got "
+                f"{settings[key]}: how many updates there will be is not known beforehand"
+            )
+    yield from _early_stop_problems(where, settings["early_stop"]["term"], config["objective"]["terms"])
 
 
 def _early_stop_problems(where: str, term: str | None, terms: Mapping[str, Config]) -> Iterator[str]:

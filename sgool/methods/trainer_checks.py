@@ -42,6 +42,27 @@ def check_trainer(trainer: Trainer, stage: str, device: torch.device, dtypes: Se
         raise SgoolError("; ".join(problems))
 
 
+def check_own_pairs(trainer: Trainer, module: str, number: int) -> None:
+    """Refuses pairs of a module's own on several processes: they are one batch, which nobody shares out.
+
+    Args:
+        trainer: The Trainer.
+        module: Name of the module's class.
+        number: How many pairs of its own it has; 0: a data module serves them.
+
+    Raises:
+        SgoolError: There are some, and several processes.
+    """
+    # Under the pair_parallel strategy each process seems to be the only one; the strategy has the true number.
+    processes = max(trainer.world_size, getattr(trainer.strategy, "num_pair_ranks", 1))
+    if number and processes > 1:
+        raise SgoolError(
+            f"`pairs`: {module} was made with {number} pairs of its own, which are one batch, and the Trainer has "
+            f"{processes} processes: each of them would do all these pairs; leave `pairs` out and give the Trainer "
+            "datamodule=PromptDataModule(pairs, pairs_per_fit=...), which shares its batches out, or use devices=1"
+        )
+
+
 def check_loader(loader: Any) -> None:
     """Refuses data loaders that do not serve batches of pairs, once an update.
 

@@ -114,7 +114,7 @@ class LatentNorm(MeanScore):
     def score(self, kept: Sequence[Tensor], first: Sequence[Tensor]) -> Tensor:
         """Returns ratios (B,) for the kept and first latents of B pairs; a pair's streams have one norm together."""
         both = zip(kept, first, strict=True)
-        return torch.stack([(after.double().norm() / before.double().norm()).cpu() for after, before in both])
+        return torch.stack([after.cpu().double().norm() / before.cpu().double().norm() for after, before in both])
 
 
 def classifier_maps(classifier: ImageClassifier) -> FeatureMaps:

@@ -172,7 +172,7 @@ def features_of(network: nn.Module, batches: Iterable[Tensor]) -> Tensor:
     Raises:
         SgoolError: There are no images.
     """
-    found = [network(batch).double().cpu() for batch in batches]
+    found = [network(batch).cpu().double() for batch in batches]
     if not found:
         raise SgoolError("features: expected at least one image, found none")
     return torch.cat(found)

@@ -70,7 +70,7 @@ class Diversity(MeanScore):
         number = len(images)
         if number < 2:
             return images.new_zeros(0)
-        features = self._clip[0].encode_image(published_images(self._clip[0], images)).double()
+        features = self._clip[0].encode_image(published_images(self._clip[0], images)).cpu().double()
         cosines = features @ features.T
         # The matrix has every two images twice, and each image with itself on its diagonal.
         between = (cosines.sum() - cosines.diagonal().sum()) / (number * (number - 1))

@@ -46,7 +46,7 @@ class Preprocess(nn.Module):
         # Plain numbers beside the buffers, which a network moved to a narrow type would round.
         self._constants = tuple(map(float, mean)), tuple(map(float, std))
         for name, values in zip(("mean", "std"), self._constants, strict=True):
-            value = torch.tensor(values, dtype=torch.float64).view(1, 3, 1, 1)
+            value = torch.tensor(values, dtype=torch.float32).view(1, 3, 1, 1)
             self.register_buffer(name, value, persistent=False)
 
     def forward(self, images: Tensor, dtype: torch.dtype) -> Tensor:

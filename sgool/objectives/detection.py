@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sgool.errors import SgoolError
 from sgool.objectives.settings import SaliencySettings
 from sgool.results.checkpoint import eight_bit, pack_image, unpack_image
-from sgool.saliency.base import SaliencyDetector, TextDetector
+from sgool.saliency.base import SaliencyDetector, TextDetector, require_finite
 from sgool.saliency.regions import find_regions
 from sgool.types import Region
 
@@ -67,18 +68,35 @@ def detect(images: Tensor, settings: SaliencySettings, of_phrases: PhraseDetecto
             detector, and has no regions.
         of_phrases: Makes a map for each phrase of each image in the detector's place. Regions then belong to a phrase,
             up to ``max_regions`` for each, and an image's map is the maximum over its phrases.
+
+    Raises:
+        SgoolError: The detector's maps are not finite, or not of the images' number and size.
     """
     finite = images.isfinite().flatten(1).all(dim=1).view(-1, 1, 1, 1)
     seen = torch.where(finite, images.detach().clamp(0, 1), 0)
     if of_phrases is None:
-        maps = torch.where(finite, settings.detector(seen), 0)
+        maps = _checked(settings.detector, seen)
+        maps = torch.where(finite, maps, 0)
         return Detection(maps, tuple(_regions(one, settings) for one in maps))
     counts = torch.tensor(of_phrases.counts, device=images.device)
-    own = of_phrases.detector(seen.repeat_interleave(counts, dim=0)).split(list(of_phrases.counts))
+    own = _checked(of_phrases.detector, seen.repeat_interleave(counts, dim=0)).split(list(of_phrases.counts))
     own = [torch.where(fine, one, 0) for fine, one in zip(finite, own, strict=True)]
     return Detection(
         torch.stack([each.amax(dim=0) for each in own]), tuple(_of_phrases(each, settings) for each in own)
     )
+
+
+def _checked(detector: SaliencyDetector, images: Tensor) -> Tensor:
+    """Returns a detector's maps of images, after a look at their shape, which would otherwise broadcast silently."""
+    maps = detector(images)
+    expected = (len(images), 1, *images.shape[-2:])
+    if tuple(maps.shape) != expected:
+        raise SgoolError(
+            f"the saliency detector {type(detector).__name__}: expected maps of shape {expected}, one of each image "
+            f"and of its size, got {tuple(maps.shape)}; keep the channel (`keepdim=True`), resize smaller maps"
+        )
+    require_finite(maps)
+    return maps
 
 
 def _of_phrases(maps: Tensor, settings: SaliencySettings) -> tuple[Region, ...]:

@@ -23,7 +23,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from sgool.objectives.settings import SaliencySettings
-from sgool.objectives.terms import SeededTerm, Term, evaluated
+from sgool.objectives.terms import SeededTerm, Term, evaluated, one_each
 from sgool.prompts.phrases import phrases_of
 from sgool.types import ObjectiveOutput, PhraseMatch, PromptSeed, Region
 
@@ -184,7 +184,7 @@ def phrase_losses(
 def _paired(term: Term, views: Tensor, index: Tensor, targets: Tensor, seeds: Sequence[int] | None) -> Tensor:
     paired = getattr(term, "paired", None)
     if paired is not None and not (seeds is not None and isinstance(term, SeededTerm)):
-        return paired(views, index, targets)
+        return one_each(term, paired(views, index, targets), len(index))
     return evaluated(term, views[index], targets, seeds)
 
 
@@ -211,7 +211,7 @@ def match(distances: Tensor, regions: Sequence[Region], settings: SaliencySettin
         costs = costs - temperature * shares.clamp_min(torch.finfo(costs.dtype).tiny).log()
     costs = costs.masked_fill(~allowed, torch.inf)
     # An image that is not finite has no nearest region: any will do, its loss is not finite.
-    known = costs.detach().nan_to_num(nan=0.0, posinf=torch.inf, neginf=0.0).double().cpu()
+    known = costs.detach().nan_to_num(nan=0.0, posinf=torch.inf, neginf=0.0).cpu().double()
     if settings.assign == "hungarian":
         chosen = _assigned(known)
         return costs[chosen, torch.arange(len(chosen), device=costs.device)].mean(), chosen

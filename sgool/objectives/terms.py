@@ -7,6 +7,7 @@ from typing import Literal, Protocol, runtime_checkable
 
 from torch import Tensor
 
+from sgool.errors import SgoolError
 from sgool.types import PromptSeed
 
 #: Goal for a score: maximise it, minimise it, or bring it to a number.
@@ -71,10 +72,24 @@ class SeededTerm(Term, Protocol):
 
 
 def evaluated(term: Term, views: Tensor, targets: Tensor, seeds: Sequence[int] | None) -> Tensor:
-    """Returns a term's losses (N,) of views (N, 3, s, s), with a seed for each view where the term is seeded."""
+    """Returns a term's losses (N,) of views (N, 3, s, s), with a seed for each view where the term is seeded.
+
+    Raises:
+        SgoolError: The losses are not of shape (N,).
+    """
     if seeds is not None and isinstance(term, SeededTerm):
-        return term.seeded(views, targets, seeds)
-    return term(views, targets)
+        return one_each(term, term.seeded(views, targets, seeds), len(views))
+    return one_each(term, term(views, targets), len(views))
+
+
+def one_each(term: Term, losses: Tensor, number: int) -> Tensor:
+    """Returns a term's losses; raises a SgoolError unless there is one for each view, since others would broadcast."""
+    if tuple(losses.shape) != (number,):
+        raise SgoolError(
+            f"the objective's term {term.name}: expected one loss for each of the {number} views, of shape "
+            f"({number},), got {tuple(losses.shape)}; `.flatten()` makes them of a network's ({number}, 1)"
+        )
+    return losses
 
 
 def towards(scores: Tensor, goal: Goal) -> Tensor:

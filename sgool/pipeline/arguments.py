@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
+import numpy as np
 from torch import Generator, Tensor
 
 from sgool.errors import ConfigError
@@ -18,6 +18,7 @@ from sgool.pipeline.output import OUTPUT_TYPES
 
 #: Arguments that are whole numbers above 0, if given.
 _COUNTS = ("num_inference_steps", "height", "width", "candidates", "num_optimization_steps")
+_NUMBERS = (*_COUNTS, "num_images_per_prompt", "guidance_scale", "budget")
 #: Columns of a history that are no terms.
 _COLUMNS = ("image", "prompt", "update", "loss", "selection", "latent_norm", "gradient_norm", "candidate", "regions")
 #: Groups and keys that have an argument of their own, or that a pipeline cannot change from call to call.
@@ -58,6 +59,7 @@ class Arguments:
     negatives: list[str] = field(init=False, default_factory=list)
 
     def __post_init__(self) -> None:
+        vars(self).update({name: _plain(vars(self)[name]) for name in _NUMBERS})
         problems = [*self._of_prompts(), *self._of_numbers(), *self._of_noise(), *self._of_parts(), *self._of_output()]
         if problems:
             raise ConfigError(problems)
@@ -177,8 +179,8 @@ class Arguments:
             "models.height": self.height,
             "models.width": self.width,
         }
-        limits = self.budget if isinstance(self.budget, Mapping) else {"calls": self.budget}
-        given |= {f"budget.{key}": value for key, value in limits.items()}
+        budget = self.budget if isinstance(self.budget, Mapping) else {"calls": self.budget}
+        given |= {f"budget.{key}": value for key, value in budget.items()}
         lines = [f"{key}={value}" for key, value in given.items() if value is not None]
         names = [part for part in _parts_of(self.objective) if isinstance(part, str)]
         groups = {"objective": names[0] if names else None, "saliency": self.saliency, "sampler": self.sampler}
@@ -280,6 +282,13 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
+def _plain(value: Any) -> Any:
+    """Returns a number of NumPy, also inside a mapping such as a budget, as the number of Python that it is."""
+    if isinstance(value, Mapping):
+        return {key: _plain(entry) for key, entry in value.items()}
+    return value.item() if isinstance(value, (np.integer, np.floating)) else value
+
+
 def _short(value: Any) -> str:
     if isinstance(value, Tensor):
         return f"a tensor {tuple(value.shape)} of {value.dtype}"
@@ -288,4 +297,4 @@ def _short(value: Any) -> str:
 
 
 #: What a callback on the end of an update is called with: pipeline, update, updates at most, tensors.
-StepEnd = Callable[[Any, int, int, dict[str, "torch.Tensor"]], Any]
+StepEnd = Callable[[Any, int, int, dict[str, Tensor]], Any]

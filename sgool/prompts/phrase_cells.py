@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
@@ -11,13 +12,18 @@ _BETWEEN = re.compile(r"[|;]")
 
 
 def read_phrases(value: Any) -> tuple[tuple[str, ...] | None, list[str]]:
-    """Reads a cell: a list of texts, or one text with its phrases separated by "|" or ";".
+    """Reads a cell: a list of texts, that list in JSON, or one text with its phrases separated by "|" or ";".
 
     Returns:
         The phrases, stripped, or None where the cell is empty or has a problem; and the problems.
     """
     if value is None or value != value or (isinstance(value, str) and not value.strip()):
         return None, []
+    if isinstance(value, str) and value.strip().startswith("[") and value.strip().endswith("]"):
+        try:
+            value = json.loads(value)
+        except ValueError:
+            return None, [f'expected a list in JSON, such as ["a cat", "a dog"], got {shown(value)}']
     if isinstance(value, str):
         entries: list[Any] = _BETWEEN.split(value)
     elif isinstance(value, (list, tuple)):

@@ -37,8 +37,18 @@ _PREPOSITIONS = _words(
     "for as opposite past off up down beyond"
 )
 _CONJUNCTIONS = _words("and or but plus while that which who whose where when whereas")
-_VERBS = _words("is are was were be being has have had do does did")
-_NEGATIONS = _words("no not without never neither nor")
+_TO_BE = _words("is are was were")
+_VERBS = _TO_BE | _words("be been being has have had do does did says reads")
+_NEGATIONS = _words("no not without never neither nor cannot")
+#: Words that name nothing by themselves, with "other" as in "each other".
+_PRONOUNS = _words(
+    "i you he she we they me him them us myself yourself himself herself itself ourselves themselves other others"
+)
+#: Words in -ing that a phrase may be made of; all others are verbs if they stand alone ("and holding a fish").
+_NOUNS_IN_ING = _words(
+    "building buildings ceiling clothing drawing duckling earring evening king lightning morning painting pudding ring "
+    "sibling spring string swing thing viking wedding wing"
+)
 _ARTICLES = _words("a an the this these those some another each every its his her their")
 _NUMBERS = _words("one two three four five six seven eight nine ten eleven twelve several many few both")
 _COLOURS = _words(
@@ -91,7 +101,9 @@ def is_thing(words: Sequence[str]) -> bool:
     named = [word.lower() for word in words if not _begins(word.lower()) and word != "of"]
     if len(named) == 1 and _DECIMAL.fullmatch(named[0]):
         return False
-    return bool(named) and named[-1] not in _GROUNDS and named[-1] not in _MEDIA
+    if all(word in _PRONOUNS for word in named):
+        return False
+    return named[-1] not in _GROUNDS and named[-1] not in _MEDIA
 
 
 def is_negation(word: str) -> bool:
@@ -105,18 +117,30 @@ def _pieces(prompt: str) -> Iterator[list[str]]:
     piece: list[str] = []
     denied = False
     for position, word in enumerate(words):
-        low = word.lower()
+        low, rest = word.lower(), words[position + 1 :]
         if is_negation(word):
-            yield [] if denied else piece
+            yield [] if denied else _without_verb(piece, low)
             piece, denied = [], True
-        elif not _cuts(low, piece) or (low in ("and", "or", ",") and _is_open(piece, words[position + 1 :])):
+        elif not piece and low.endswith("ing") and position and words[position - 1].lower() in _VERBS:
+            continue  # "is wearing boots": the boots alone can be seen.
+        elif _goes_on(low, piece, rest):
             piece.append(word)
         else:
-            yield [] if denied else _without_verb(piece, low)
-            # "No cats or dogs" denies both; so do "not in a box" and "does not wear a hat".
-            denied = denied and (low == "or" or not piece or _begins(low))
+            named = _without_verb(piece, low)
+            yield [] if denied else named
+            # "No cats or dogs" denies both, "not in a box" and "does not wear a hat" the box and the hat; "no tail
+            # holding a fish" denies no fish.
+            ends_here = _begins(low) and named and len(named) < len(piece)
+            denied = denied and not ends_here and (not piece or _begins(low) or _lists(low, rest))
             piece = [word] if _begins(low) else []
-    yield [] if denied else piece
+    yield [] if denied else _without_verb(piece, "")
+
+
+def _goes_on(word: str, piece: Sequence[str], rest: Sequence[str]) -> bool:
+    """Whether a word, in lower case, belongs to the piece before it."""
+    if word in ("and", "or", ",") and _is_open(piece, rest):
+        return True
+    return not _cuts(word, piece) or _describes(word, piece, rest)
 
 
 def _cuts(word: str, piece: Sequence[str]) -> bool:
@@ -134,19 +158,46 @@ def _begins(word: str) -> bool:
 def _is_open(piece: Sequence[str], rest: Sequence[str]) -> bool:
     """Whether a piece has colours alone and something follows, as "a black" before "and white cat"."""
     words = [word.lower() for word in piece if not _begins(word.lower()) and word not in ("and", "or", ",")]
-    return bool(words) and all(word in _COLOURS for word in words) and bool(rest) and not _cuts(rest[0].lower(), piece)
+    said = max((place for place, word in enumerate(words) if word in _TO_BE), default=-1)
+    if not rest or not words[said + 1 :] or not all(word in _COLOURS for word in words[said + 1 :]):
+        return False
+    # After "the cat is black and" only a colour goes on with what is said; a noun begins another thing.
+    return rest[0].lower() in _COLOURS if said >= 0 else not _cuts(rest[0].lower(), piece)
+
+
+def _describes(word: str, piece: Sequence[str], rest: Sequence[str]) -> bool:
+    """Whether a word begins what is said of the piece: "is" of "the cat is red", "that" of "a cat that is red"."""
+    if word in ("that", "which", "who") and rest and rest[0].lower() in _TO_BE:
+        return _describes(rest[0].lower(), piece, rest[1:])
+    if word not in _TO_BE or not rest or not is_thing([other for other in piece if other.lower() not in _OPENINGS]):
+        return False
+    said = rest[0].lower()
+    return not (_begins(said) or said.endswith("ing") or is_negation(said) or _cuts(said, ()))
+
+
+def _lists(word: str, rest: Sequence[str]) -> bool:
+    """Whether a denied list goes on after a word: at "or", and at the commas before it ("no cats, dogs or birds")."""
+    if word != ",":
+        return word in ("or", "nor")
+    ahead = next(
+        (other.lower() for other in rest if other != "," and (_cuts(other.lower(), ["no"]) or is_negation(other))), ""
+    )
+    return ahead in ("or", "nor")
 
 
 def _without_verb(piece: list[str], cut: str) -> list[str]:
-    """Returns a piece without the verb before its object: "a man riding" before "a horse"."""
+    """Returns a piece without its verb: "a man riding" before "a horse", or "riding" alone."""
+    if not piece or not piece[-1].lower().endswith("ing"):
+        return piece
     words = [word for word in piece if not _begins(word.lower())]
-    return piece[:-1] if _begins(cut) and len(words) > 1 and piece[-1].lower().endswith("ing") else piece
+    alone = len(piece) == 1 and piece[0].lower() not in _NOUNS_IN_ING
+    return piece[:-1] if alone or (_begins(cut) and len(words) > 1) else piece
 
 
 def _phrase(piece: Sequence[str]) -> str:
     """Returns a piece as a phrase; empty if it names no thing."""
     words = list(piece)
-    while words and words[0].lower() in _OPENINGS:
+    while words and words[0].lower().replace("’", "'") in _OPENINGS:
         words = words[1:]
     for position in range(len(words) - 1):
         if words[position].lower() in _MEDIA and words[position + 1].lower() == "of":

@@ -136,12 +136,14 @@ def ordered_methods(run: Run) -> list[str]:
 def method_labels(runs: Sequence[Run]) -> dict[tuple[int, str], str]:
     """Map (position of the run, method) to the method's label, in display order, with the run's name only if needed.
 
-    Runs on different data sets are parts of one experiment: a method has one label in all of them.
+    Runs on different data sets are parts of one experiment: a method has one label in all of them. Edits of one image
+    are of one data set, whatever their runs are called.
     """
     keys = [(position, method) for position, run in enumerate(runs) for method in ordered_methods(run)]
     methods = [method for _, method in keys]
     datasets = [{_dataset(record, run) for record in run.records} for run in runs]
-    apart = sum(map(len, datasets)) == len(set().union(*datasets))
+    pairs = [{record.pair_id for record in run.records} for run in runs]
+    apart = all(sum(map(len, sets)) == len(set().union(*sets)) for sets in (datasets, pairs))
     return {
         (position, method): writable(
             method if apart or methods.count(method) == 1 else f"{runs[position].name}/{method}"

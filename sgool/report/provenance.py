@@ -15,6 +15,7 @@ from sgool.report.metrics import Metric, judge_networks, objective_networks
 from sgool.report.saliency import Maps, about
 from sgool.report.stats import FEWEST_GROUPS
 from sgool.results.compare import config_text, flatten
+from sgool.types import PairRecord
 
 _MAIN_SETTINGS = (
     "models.path", "models.config", "models.variant", "models.components.*", "models.scheduler.*", "models.loras",
@@ -59,10 +60,15 @@ def describe_run(run: Run) -> Provenance:
         environments=tuple(tuple(_environment(environment)) for environment in run.environments),
         totals=(
             ("results", number(len(run.records), 0)),
-            ("network calls", number(sum(record.network_evaluations for record in run.records), 0)),
+            ("network calls", number(sum(map(_calls, run.records)), 0)),
             ("hours", number(_hours(run), 2)),
         ),
     )
+
+
+def _calls(record: PairRecord) -> int:
+    """A pair's network calls, backward passes included, as a budget counts them."""
+    return record.network_evaluations + record.network_backward_passes
 
 
 def _hours(run: Run) -> float:

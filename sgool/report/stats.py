@@ -210,18 +210,19 @@ def summary_rows(
 
     Returns:
         Keys ``method``, ``pairs`` (finished well; the means are over these), ``failed``, ``judge`` (name of the first
-        metric that is a judge's CLIP score and was not optimised), ``judge_initial``, ``judge_final`` (0 to 100),
-        ``scene_pairs`` (those whose prompt has a scene), ``scene_initial``, ``scene_final`` (0 to 1),
-        ``network_calls`` (forward and backward passes, as a budget counts them), ``seconds`` (means per pair). None
-        where no pair has a value.
+        judge's score, in a report's order, that was not optimised), ``judge_metric`` (the same as a `Metric`),
+        ``judge_initial``, ``judge_final`` (in the score's own range, 0 to 100 for a CLIP score), ``scene_pairs``
+        (those whose prompt has a scene), ``scene_initial``, ``scene_final`` (0 to 1), ``network_calls`` (forward and
+        backward passes, as a budget counts them), ``seconds`` (means per pair). None where no pair has a value.
     """
     names = {name for record in records for name in record.metrics}
     judges = [
-        metric.key
+        metric
         for metric in shown_metrics(names, configs, descriptions, [networks or {}] * len(configs))
         if metric.judges and metric.key != "scene_accuracy" and not metric.key.startswith("guide/")
     ]
-    judge = judges[0] if judges else None
+    shown = judges[0] if judges else None
+    judge = shown.key if shown else None
     rows = []
     for method in dict.fromkeys(record.method for record in records):
         own = [record for record in records if record.method == method]
@@ -233,6 +234,7 @@ def summary_rows(
                 "pairs": len(done),
                 "failed": len(own) - len(done),
                 "judge": judge,
+                "judge_metric": shown,
                 "judge_initial": mean_or_none(_metric(done, f"{judge}{INITIAL}")),
                 "judge_final": mean_or_none(_metric(done, f"{judge}")),
                 "scene_pairs": sum(not math.isnan(value) for value in scene),

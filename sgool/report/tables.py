@@ -162,11 +162,12 @@ def _costs(where: str, methods: Sequence[MethodRow]) -> Table:
             number(row.pairs, 0),
             number(row.network_evaluations, 0),
             number(row.backward_passes, 0),
+            number(row.network_calls, 0),
             number(row.seconds, 1),
         )
         for row in methods
     ]
-    heads = ("Method", "Pairs", "Network calls", "Backward passes", "Seconds")
+    heads = ("Method", "Pairs", "Forward passes", "Backward passes", "Network calls", "Seconds")
     return Table(f"Cost of a pair on {where}", heads, tuple(rows))
 
 

@@ -51,8 +51,9 @@ NOT_COMPARED: tuple[str, ...] = (
 """Keys, with all below them, that say where, how fast or for which pairs a run works. They change no pair's result.
 
 ``models.preset`` shows in the keys that take their values from it. ``methods`` is here so that a method can be added to
-a run; each pair's folder carries its method's name. ``engine.name`` is compared after all where a budget of network
-calls is spent: engines differ in how many an update takes.
+a run; each pair's folder carries its method's name, and settings of a method that the run did not have before are not
+compared either (`changed_keys`). ``engine.name`` is compared after all where a budget of network calls is spent:
+engines differ in how many an update takes.
 """
 
 _ABSENT = "null"
@@ -95,8 +96,12 @@ def config_text(config: Mapping[str, Any]) -> str:
 def changed_keys(
     old: Mapping[str, Any], new: Mapping[str, Any], not_compared: Sequence[str] = NOT_COMPARED
 ) -> list[str]:
-    """Returns a line ``key: was X, is Y`` for each dotted key that differs, sorted; lists are compared as a whole."""
+    """Returns a line ``key: was X, is Y`` for each dotted key that differs, sorted; lists are compared as a whole.
+
+    Settings of a method that ``old`` has not run change no result that there is, so they are not compared.
+    """
     before, after = flatten(old), flatten(new)
+    not_compared = (*not_compared, *_of_new_methods(old, new))
     if _counts_calls(old) or _counts_calls(new):
         not_compared = [name for name in not_compared if name != "engine.name"]
     lines = []
@@ -148,6 +153,19 @@ def _counts_calls(config: Mapping[str, Any]) -> bool:
         if follows and budget.get("seconds") is None:
             return True
     return False
+
+
+def _of_new_methods(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """The keys ``method.NAME`` of methods that ``old`` neither runs nor refers to; it runs all that its folder has.
+
+    See `join_methods`. A method refers to another one by ``same_budget_as``: what that one costs, it may spend.
+    """
+    run = old.get("methods")
+    if not isinstance(run, list):
+        return []
+    settings = old.get("method") or {}
+    known = {*run, *((settings.get(name) or {}).get("same_budget_as") for name in run)}
+    return [f"method.{name}" for name in (*settings, *(new.get("method") or {})) if name not in known]
 
 
 def _is_below(key: str, names: Sequence[str]) -> bool:

@@ -251,9 +251,10 @@ class RunFolder(RunFacts):
                 if not accept_changes:
                     refuse_other_config(self.path, known, new, not_compared)
                 elif in_use and changed_keys(known, new, not_compared):
-                    earlier = self.path / f"config-{config_digest(old, not_compared)}.yaml"
+                    # Named by all keys: which of them count depends on the configuration that comes next.
+                    earlier = self.path / f"config-{config_digest(old, ())}.yaml"
                     self._write_if_changed(earlier, config_text(old))
-                new = join_methods(old, new)
+                new = join_methods(old, new) if in_use else new
             except SgoolError:
                 if in_use:  # else there is nothing to mix: a failed start must not keep the mended command out
                     raise

@@ -20,6 +20,7 @@ from sgool.models.images import check_fit, open_photo
 from sgool.objectives.options import TERMS
 from sgool.results import NOT_COMPARED, RunFolder
 from sgool.results.claims import announce_runner
+from sgool.results.under_way import batches_under_way
 from sgool.run.config import complete, to_plain
 from sgool.run.fit import Run, device_name, limit_threads
 from sgool.run.interrupt import Interrupt
@@ -116,8 +117,9 @@ def _inverted(run: Run, jobs: Sequence[tuple[PromptSeed, Edit]], failures: list[
     Among several images, those whose inversion is too far off go into ``failures``.
     """
     assert run.parts is not None
+    needed = _to_invert(run, [pair for pair, _ in jobs])
     for number, (pair, edit) in enumerate(jobs, start=1):
-        if run.interrupt() or not run.methods_left(pair):
+        if run.interrupt() or pair.pair_id not in needed:
             yield pair
             continue
         began = time.perf_counter()
@@ -128,7 +130,8 @@ def _inverted(run: Run, jobs: Sequence[tuple[PromptSeed, Edit]], failures: list[
         else:
             whose = f"[{number}/{len(jobs)}] {Path(edit.image).name}: " if len(jobs) > 1 else ""
             run.progress.note(whose + describe(inverted.metrics, edit.max_error))
-            trouble = too_far_off(inverted.metrics["inversion_error"], edit)
+            # A photo that is finished stays so: only its batch, with others, goes on from here.
+            trouble = too_far_off(inverted.metrics["inversion_error"], edit) if run.methods_left(pair) else ""
         if trouble and len(jobs) == 1:
             raise SgoolError(trouble)
         if trouble:
@@ -139,6 +142,16 @@ def _inverted(run: Run, jobs: Sequence[tuple[PromptSeed, Edit]], failures: list[
             failures += [write_failure(run.folder, method, pair, trouble, seconds) for method in left]
             continue
         yield replace(pair, start=_start(inverted, edit))
+
+
+def _to_invert(run: Run, pairs: Sequence[PromptSeed]) -> set[str]:
+    """Ids of the photos that have a method left, and of finished ones whose batch was interrupted: it goes on whole."""
+    left = {(method, pair.pair_id) for pair in pairs for method in run.methods_left(pair)}
+    needed = {pair_id for _, pair_id in left}
+    for note in batches_under_way(run.folder.path):
+        if any((note.method, pair_id) in left for pair_id in note.pair_ids):
+            needed.update(note.pair_ids)
+    return needed
 
 
 def _one(devices: int | list[int]) -> int | list[int]:

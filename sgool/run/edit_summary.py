@@ -15,15 +15,19 @@ def summary(outcome: Outcome) -> list[str]:
             lines.append(f"failed: {record.method} {record.pair_id}: {record.error}")
             continue
         whose = f"{record.method} {record.pair_id}" if several else record.method
-        cost = f"{record.network_evaluations} network calls, {record.seconds:.0f} s"
-        lines.append(f"{whose}: {_what_changed(record)} ({cost})")
+        calls = record.network_evaluations + record.network_backward_passes
+        cost = f"{calls} network calls, {record.seconds:.0f} s"
+        changed = _what_changed(record)
+        lines.append(f"{whose}: {changed} ({cost})" if changed else f"{whose}: {cost}")
         lines.append(f"images: {outcome.run_dir / 'pairs' / record.method / record.pair_id}")
     return [*lines, *filter(None, [outcome.what_is_left()])]
 
 
 def _what_changed(record: PairRecord) -> str:
-    """The objective before and after, or that no update was better."""
-    before, after = record.metrics["objective_initial"], record.metrics["objective"]
+    """The objective before and after, or that no update was better; empty for a method of the user's without one."""
+    before, after = record.metrics.get("objective_initial"), record.metrics.get("objective")
+    if before is None or after is None:
+        return ""
     if record.best_step == 0:
         return (
             f"objective {before:.4g}, which none of {record.num_optimization_steps} updates made lower, so final.png "

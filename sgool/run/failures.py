@@ -10,6 +10,8 @@ from sgool.types import PairRecord
 
 #: Pairs of a method that may fail before any ends well.
 MOST_FAILURES = 12
+#: Prompts of a method that may end in an exception, before any ends well, until that is no pair's own trouble.
+MOST_CRASHES = 3
 
 
 class Failures:
@@ -27,6 +29,8 @@ class Failures:
         self._began = time.time()
         self._own: dict[str, dict[str, PairRecord]] = {}
         self._well: set[str] = set()
+        self._crashed: dict[str, set[str]] = {}
+        self._fits = False
 
     def add(self, record: PairRecord) -> None:
         """Notes a record that this process has written."""
@@ -34,6 +38,34 @@ class Failures:
             self._well.add(record.method)
         else:
             self._own.setdefault(record.method, {})[record.pair_id] = record
+
+    def fit_ended(self) -> None:
+        """Notes that a fit has ended without an exception: what raises now, whatever the method, is some pair's own."""
+        self._fits = True
+
+    def crashed(self, method: str, prompt: str, error: str) -> None:
+        """Notes that a pair alone ended in an exception; ends the run where all that was tried has.
+
+        Raises:
+            SgoolError: `MOST_CRASHES` prompts have, no fit has ended without, and no pair of the method has ever ended
+                well.
+        """
+        crashed = self._crashed.setdefault(method, set())
+        crashed.add(prompt)
+        if len(crashed) < MOST_CRASHES or self._fits or self._has_ended_well(method):
+            return
+        raise SgoolError(
+            f"{MOST_CRASHES} prompts in a row ended in an error, the last one in {error}, and none well. That is no "
+            "trouble of single pairs: see the traceback with --debug. What was finished is kept, and failed pairs are "
+            "tried again"
+        )
+
+    def _has_ended_well(self, method: str) -> bool:
+        """Whether any pair of a method has, in whatever start and process."""
+        if method not in self._well:
+            records = self._folder.records()
+            self._well |= {record.method for record in records if record.status == "done"}
+        return method in self._well
 
     def _is_new(self, record: PairRecord) -> bool:
         """Whether a record was written since this process began."""
@@ -50,12 +82,9 @@ class Failures:
             SgoolError: `MOST_FAILURES` or more have failed, and none has ended well.
         """
         own = self._own.get(method)
-        if method in self._well or not own:
+        if not own or self._has_ended_well(method):
             return
         others = [record for record in self._folder.records() if record.method == method]
-        if any(record.status == "done" for record in others):
-            self._well.add(method)
-            return
         failed = {record.pair_id for record in others if self._is_new(record)} | own.keys()
         if len(failed) >= MOST_FAILURES:
             raise SgoolError(

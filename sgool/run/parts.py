@@ -10,8 +10,6 @@ from typing import Any
 import lightning as L
 import torch
 
-from sgool.callbacks.base import UpdateCallback
-from sgool.config.kinds import CUSTOM
 from sgool.diffusion import Chain, build_engine, build_sampler
 from sgool.diffusion.network import unread_negative_prompts
 from sgool.diffusion.sampler import Sampler
@@ -19,7 +17,8 @@ from sgool.errors import ConfigError, SgoolError
 from sgool.methods.base import PairModule
 from sgool.methods.base_options import method_budget
 from sgool.methods.budget import Budget
-from sgool.methods.build import Ingredients, build_method
+from sgool.methods.build import Ingredients, build_method, refusals
+from sgool.methods.custom import check_custom, updates_latents
 from sgool.methods.options import METHODS, method_optimization
 from sgool.methods.starts import network_prompts
 from sgool.methods.streams import checked_streams
@@ -112,7 +111,7 @@ class Parts:
             kind = METHODS.options(options)
             if kind.needs_objective is False:
                 continue
-            held_out = method_optimization(self._config, name)["early_stop"]["term"] if kind.optimizes else None
+            held_out = self._held_out(name)
             objective = self._objective(options, held_out, clamp_images=False)
             terms = objective.terms | ({held_out: self._term(held_out)} if held_out else {})
             problems |= dict.fromkeys(binding_problems(terms, objective.saliency, pairs))
@@ -179,10 +178,9 @@ class Parts:
 
     def method(self, name: str, on_note: Callable[[str], None] | None = None) -> tuple[PairModule, list[L.Callback]]:
         """Builds a method by its name in the configuration: its module, and the callbacks that belong to it."""
-        options = self._config["method"][name]
+        check_custom(self._config, [name])
+        options, held_out = self._config["method"][name], self._held_out(name)
         settings = method_optimization(self._config, name)
-        # A term that stops pairs early is measured apart: in the objective it would have no weight, only a cost.
-        held_out = settings["early_stop"]["term"] if METHODS.options(options).optimizes else None
         given = Ingredients(
             self.chain,
             self.judges if self._judged else None,
@@ -202,8 +200,9 @@ class Parts:
             ConfigError: All of them, a sentence each.
         """
         problems = []
+        check_custom(self._config, self._config["methods"])
         for name in self._config["methods"]:
-            updates = METHODS.options(self._config["method"][name]).optimizes
+            updates = updates_latents(self._config["method"][name], f"method.{name}")
             if not (updates or Budget.of(method_budget(self._config, name), name)):
                 continue
             try:
@@ -211,8 +210,7 @@ class Parts:
             except SgoolError as error:
                 problems.append(str(error))
             else:
-                own = [callback for callback in callbacks if isinstance(callback, UpdateCallback)]
-                problems += [f"`method.{name}`: {text}" for callback in own if (text := _refusal(callback, module))]
+                problems += [f"`method.{name}`: {text}" for text in refusals(module, callbacks)]
         if problems:
             raise ConfigError(problems)
 
@@ -223,19 +221,28 @@ class Parts:
             SgoolError: It adds none.
         """
         for name in self._config["methods"]:
-            if METHODS.options(self._config["method"][name]).works_on_streams:
-                checked_streams(method_optimization(self._config, name)["streams"], self.chain)
+            if not METHODS.options(self._config["method"][name]).works_on_streams:
+                continue
+            streams = method_optimization(self._config, name)["streams"]
+            if streams != "first":  # which every chain has: no network is loaded to find that out
+                checked_streams(streams, self.chain)
 
     def _choosing(self, name: str) -> Objective | None:
         """The objective that a method chooses by, where it is not that of its updates."""
         options, settings = self._config["method"][name], method_optimization(self._config, name)
-        own, kind = bool(options.get("use_saliency")), METHODS.options(options)
-        if not (kind.optimizes or options["kind"] == CUSTOM):
+        own = bool(options.get("use_saliency"))
+        if METHODS.options(options).optimizes is False:
             return None
         if settings["choose_by"] == "own" or (settings["choose_by"] == "salient") == own:
             return None
-        held_out = settings["early_stop"]["term"] if kind.optimizes else None
-        return self._objective({**options, "use_saliency": not own}, held_out, settings["clamp_images"])
+        return self._objective({**options, "use_saliency": not own}, self._held_out(name), settings["clamp_images"])
+
+    def _held_out(self, name: str) -> str | None:
+        """The term that stops a method's pairs: measured apart, since in the objective it would only cost time."""
+        if not updates_latents(self._config["method"][name], f"method.{name}"):
+            return None
+        term: str | None = method_optimization(self._config, name)["early_stop"]["term"]
+        return term
 
     def _objective(self, options: Mapping[str, Any], held_out: str | None, clamp_images: bool) -> Objective:
         objective = dict(self._config["objective"])
@@ -287,12 +294,3 @@ def build_chain(config: Mapping[str, Any], models: Family, given: Sampler | None
         height=options["height"],
         width=options["width"],
     )
-
-
-def _refusal(callback: UpdateCallback, module: PairModule) -> str | None:
-    """Returns why a callback cannot work with a module; None: it can."""
-    try:
-        callback.check(module)
-    except SgoolError as error:
-        return str(error)
-    return None

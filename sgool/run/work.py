@@ -6,7 +6,7 @@ import gc
 import time
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import lightning as L
@@ -34,8 +34,6 @@ from sgool.types import PairRecord
 
 #: Seconds between two looks at pairs that another runner works on.
 _PATIENCE = 2.0
-#: Prompts that may end in an exception, before any ends well, until that is no longer taken for a pair's own trouble.
-_MOST_CRASHES = 3
 _OUT_OF_MEMORY = "out of memory"
 
 
@@ -66,8 +64,6 @@ class Worker:
     means: Means | None
     #: How many records it has written.
     recorded: int = 0
-    _crashed: set[str] = field(default_factory=set)
-    _succeeded: bool = False
 
     def __post_init__(self) -> None:
         self._failures = Failures(self.folder)
@@ -147,7 +143,7 @@ class Worker:
 
     def _callbacks(self, name: str, queue: PairQueue, logs: RunLogs) -> list[PairCallback]:
         def done() -> None:
-            self._succeeded = True
+            self._failures.fit_ended()
             self._end_logs(queue, logs)
             queue.done()
             self._failures.check(name)
@@ -191,13 +187,7 @@ class Worker:
         self._end_logs(queue, logs)
         queue.done()
         self._failures.check(queue.method)
-        self._crashed.add(pair.prompt)
-        if len(self._crashed) == _MOST_CRASHES and not self._succeeded:
-            raise SgoolError(
-                f"{_MOST_CRASHES} prompts in a row ended in an error, the last one in {error}, and none well. That is "
-                "no trouble of single pairs: see the traceback with --debug. What was finished is kept, and failed "
-                "pairs are tried again"
-            )
+        self._failures.crashed(queue.method, pair.prompt, error)
 
     def _out_of_memory(self, queue: PairQueue) -> None:
         """Halves the batch, and all that follow.

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sgool.errors import ConfigError, SgoolError
+from sgool.models.formats import to_rgb
 from sgool.saliency.base import check_images
 
 
@@ -93,6 +94,8 @@ def build_fixed(mask: str | None, boxes: Sequence[Sequence[float]] | None) -> Fi
 def read_mask(file: str) -> Tensor:
     """Reads a mask (h, w) in [0, 1]: the brightness of an image file, or its opacity if any pixel is transparent.
 
+    Integers of more than 8 bits are read as of [0, 65535], floating-point numbers as of [0, 1].
+
     Raises:
         SgoolError: There is no such file, or it is no image.
     """
@@ -109,10 +112,14 @@ def read_mask(file: str) -> Tensor:
         with Image.open(path) as image:
             alpha = image.convert("RGBA").getchannel("A")
             opacity = np.asarray(alpha, dtype=np.float32) / 255
-            brightness = np.asarray(image.convert("L"), dtype=np.float32) / 255
+            many_bits = image.mode == "F" or image.mode.startswith("I")  # Pillow's own conversion cuts them off
+            grey = (to_rgb(image) if many_bits else image).convert("L")
+            brightness = np.asarray(grey, dtype=np.float32) / 255
             return torch.from_numpy(brightness if opacity.min() == 1 else opacity)
     except (UnidentifiedImageError, OSError) as error:
         raise SgoolError(f"`saliency.detector.mask`: {file!r} is no image that Pillow can read: {error}") from error
+    except ValueError as error:
+        raise SgoolError(f"`saliency.detector.mask`: {file!r} cannot be read as a mask: {error}") from error
 
 
 def box_problems(boxes: Sequence[Sequence[float]]) -> list[str]:

@@ -77,7 +77,7 @@ def region_problems(threshold: float, max_regions: int, margin: float, min_side:
 
 def _as_array(saliency_map: Tensor | NDArray[np.floating]) -> NDArray[np.float64]:
     if isinstance(saliency_map, Tensor):
-        saliency_map = saliency_map.detach().double().cpu().numpy()
+        saliency_map = saliency_map.detach().cpu().double().numpy()  # Apple's GPUs have no float64
     values = np.asarray(saliency_map, dtype=np.float64)
     if values.ndim != 2:
         raise ValueError(f"expected a saliency map of shape (H, W), got {values.shape}")

@@ -75,7 +75,7 @@ def collect(runs: Sequence[Run], methods: Sequence[str] = ()) -> Material:
         SgoolError: A method is unknown, there are fewer than two, or no pair has different images of two methods.
     """
     labels = method_labels(runs)
-    material = Material(_chosen(list(labels.values()), methods))
+    material = Material(_chosen(list(dict.fromkeys(labels.values())), methods))
     for position, run in enumerate(runs):
         for record in run.records:
             label = labels[position, record.method]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -119,7 +121,7 @@ def test_after_the_table_comes_the_next_command(tmp_path: Path) -> None:
     stream = io.StringIO()
     print_outcome(Outcome(run_dir, (found,), 1), Console(file=stream, width=200))
     assert stream.getvalue().splitlines()[-1] == f"next: sgool report '{run_dir}'"
-    assert "higher is better" in stream.getvalue()
+    assert "↑ higher is better" in stream.getvalue() and "Judge CLIP score ↑" in stream.getvalue()
     stream = io.StringIO()  # nothing to look at
     print_outcome(Outcome(run_dir, (), 1, 1, "SIGINT"), Console(file=stream, width=200))
     assert stream.getvalue().splitlines() == [
@@ -141,3 +143,18 @@ def test_nothing_to_do_shows_no_bar() -> None:
         progress.start(3, ["doodl"], 0)
         progress.update(1, 2)
     assert stream.getvalue().splitlines() == ["3 pairs × doodl: 0 to do, 3 done already"]
+
+
+def test_the_table_names_the_score_that_it_shows(tmp_path: Path) -> None:
+    """Without an independent CLIP the first judge may be another score, and lower may be better."""
+    folder = RunFolder(tmp_path).open(fake_config(methods=["vanilla"]), device="test device")
+    found = replace(
+        fake_record(fake_pairs()[0], "vanilla"), metrics={"change/lpips": 0.25, "change/lpips_initial": 0.5}
+    )
+    folder.write(found)
+    described = {"title": "LPIPS", "higher_is_better": False, "digits": 3, "scale": 1.0}
+    (tmp_path / "metrics.json").write_text(json.dumps({"change/lpips": described}), encoding="utf-8")
+    stream = io.StringIO()
+    print_outcome(Outcome(tmp_path, (found,), 1), Console(file=stream, width=200))
+    assert "Change LPIPS ↓" in stream.getvalue() and "0.500 → 0.250" in stream.getvalue()
+    assert "CLIP" not in stream.getvalue()

@@ -243,3 +243,12 @@ def test_streams_may_ask_for_gradients_one_by_one(models64: StableDiffusion) -> 
         assert x.grad is not None
         gradients.append(x.grad)
     assert all(off(gradient, gradients[0]) <= 1e-12 for gradient in gradients)
+
+
+@pytest.mark.parametrize("engine", ["checkpoint", "reversible"])
+def test_a_pair_whose_chain_ends_in_no_numbers_leaves_the_others_alone(models64: StableDiffusion, engine: str) -> None:
+    both = Problem(models64, "edict", prompts=(0, 1))
+    expected = both.gradient(engine)[:, 0]
+    both.start[:, 1] = torch.nan
+    gradient = both.gradient(engine)
+    assert torch.equal(gradient[:, 0], expected) and bool(gradient[:, 1].isnan().all())

@@ -20,6 +20,7 @@ from sgool.errors import ConfigError, SgoolError
 from sgool.methods.starts import start_latents
 from sgool.models.families import family_of
 from sgool.models.load import load_models
+from sgool.models.schedule import Spacing
 from sgool.run.config import load_config
 from sgool.types import PromptSeed
 from tests.tiny_families import BETAS, tiny_family
@@ -257,3 +258,33 @@ def test_sanas_instruction_is_left_out_where_it_is_empty() -> None:
     (embeds,) = (value for value in without.values() if value.ndim == 3)
     assert torch.equal(embeds, expected.to(embeds))
     assert not torch.equal(embeds, next(value for value in with_it.values() if value.ndim == 3))
+
+
+def test_captions_are_cleaned_only_with_the_packages_that_diffusers_needs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without them diffusers would leave captions as they are, and say so in a note that sgool hides."""
+    (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "PixArtSigmaPipeline"}))
+    monkeypatch.setattr("sgool.config.families._CLEANERS", {"no_such_module": "beautifulsoup4", "json": "ftfy"})
+    words = (
+        "`models.call.clean_caption`: diffusers cleans captions by beautifulsoup4 and ftfy, and here is no "
+        "beautifulsoup4; pip install beautifulsoup4, or leave it out"
+    )
+    with pytest.raises(SgoolError, match=words):
+        family_of(tiny_family("sana"), call={"clean_caption": True})
+    assert list(call_problems(str(tmp_path), None, {"clean_caption": True})) == [words]
+    assert list(call_problems(str(tmp_path), None, {"clean_caption": False})) == []
+    monkeypatch.setattr("sgool.config.families._CLEANERS", {"json": "ftfy"})
+    assert list(call_problems(str(tmp_path), None, {"clean_caption": True})) == []
+
+
+@pytest.mark.parametrize("spacing", ["ddim", "dpm"])
+def test_samplers_of_our_own_take_a_consistency_models_original_steps(spacing: Spacing) -> None:
+    """The timesteps are those that the scheduler itself takes, as with the sampler ``native``."""
+    pipeline = tiny_family("lcm")
+    for steps in (20, 50):
+        family = family_of(pipeline, call={"original_inference_steps": steps})
+        pipeline.scheduler.set_timesteps(4, original_inference_steps=steps)
+        expected = pipeline.scheduler.timesteps.tolist()
+        assert [step.timestep for step in family.schedule(4, spacing).steps] == expected
+    assert family_of(pipeline).schedule(4, spacing).steps == family.schedule(4, spacing).steps

@@ -197,7 +197,7 @@ def test_a_broken_detector_is_reported() -> None:
     def broken(batch: Tensor) -> Tensor:
         return batch.mean(dim=1, keepdim=True) * float("nan")
 
-    with pytest.raises(SgoolError, match="saliency map holds NaN"):
+    with pytest.raises(SgoolError, match="saliency map of image 0, 1, 2 of 3 holds NaN"):
         bound(settings(broken))(images(), generators(), update=0)
 
 

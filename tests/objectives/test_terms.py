@@ -9,8 +9,17 @@ from torchvision.transforms import CenterCrop, Compose, Resize
 
 from sgool.errors import SgoolError
 from sgool.models.clip import ClipTower
-from sgool.objectives import ImageAlignment, Term, TextAlignment, spherical_distance
+from sgool.objectives import (
+    CropSettings,
+    ImageAlignment,
+    Objective,
+    SaliencySettings,
+    Term,
+    TextAlignment,
+    spherical_distance,
+)
 from sgool.objectives.terms import Goal, towards
+from sgool.saliency import FixedSaliency
 from sgool.types import PromptSeed
 from tests.photos import as_batch, photo
 
@@ -112,3 +121,27 @@ def test_image_alignment_wants_images(clip_tower: ClipTower) -> None:
 )
 def test_goals(goal: Goal, losses: list[float]) -> None:
     assert towards(torch.tensor([1.0, 4.0]), goal).tolist() == losses
+
+
+class OfColumns(TextAlignment):
+    """A term whose losses keep the column of a network's output."""
+
+    def __call__(self, views: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return super().__call__(views, targets)[:, None]
+
+    def paired(self, views: torch.Tensor, index: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return super().paired(views, index, targets)[:, None]
+
+
+@pytest.mark.parametrize("match", ["prompt", "phrases"])
+@pytest.mark.parametrize("views", ["crops", "whole"])
+def test_losses_that_are_not_one_for_each_view_are_refused(clip_tower: ClipTower, views: Any, match: Any) -> None:
+    """With regions they would broadcast against the regions' masses, and be wrong without a word."""
+    boxes = FixedSaliency(boxes=[[0, 0, 0.4, 0.4], [0.5, 0.5, 0.4, 0.4]])
+    saliency = SaliencySettings(boxes, w_global=0.6, w_salient=0.4, match=match)
+    objective = Objective({"text": OfColumns(clip_tower, views=views)}, {"text": 1.0}, CropSettings(num=2), saliency)
+    images = torch.rand(1, 3, 48, 48)
+    with pytest.raises(
+        SgoolError, match=r"term text: expected one loss for each of the \d+ views, of shape \(\d+,\), "
+    ):
+        objective.bind(PAIRS[:1])(images, [torch.Generator()], 0)

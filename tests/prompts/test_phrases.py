@@ -61,7 +61,38 @@ from sgool.types import PromptSeed
         ("the U.S. Capitol, Mrs. Brown, J. Doe", ("the U.S. Capitol", "Mrs. Brown", "J. Doe")),
         ("(a red cat:1.3), [a dog]", ("a red cat", "a dog")),
         ("a cat and another cat and a cat", ("a cat", "another cat", "a cat")),
+        # Verbs alone name nothing, in the middle or at an end.
+        ("A man is riding a horse", ("A man", "a horse")),
+        ("a cat sitting and holding a fish, wearing two hats", ("a cat sitting", "a fish", "two hats")),
+        ("a boy has been eating an apple", ("a boy", "an apple")),
+        ("Washington is wearing boots", ("Washington", "boots")),
+        ("Riding a bike", ("a bike",)),
+        ("a dog, running", ("a dog",)),
+        ("a ring and string beside a king", ("a ring", "string", "a king")),
+        ("king with crown", ("king", "crown")),
+        ('a sign that says "Hello World"', ("a sign", "Hello World")),
+        # What is said of a thing stays with it.
+        ("The cat is red and the dog is black and white.", ("The cat is red", "the dog is black and white")),
+        ("The cat is black and dogs are white", ("The cat is black", "dogs are white")),
+        (
+            "a cat that is happy, on a house which is made of wood",
+            ("a cat that is happy", "a house which is made of wood"),
+        ),
+        ("The sky is not blue, the sun is on a hill", ("The sky", "the sun", "a hill")),
+        ("there are cats that are a riddle", ("cats", "a riddle")),
+        # Lists of what is denied, and where the denial ends.
+        ("a park with no cats, dogs or birds", ("a park",)),
+        ("a street without people, cars, nor text and a bus", ("a street", "a bus")),
+        ("no people, a red house or a blue barn", ("a red house", "a blue barn")),
+        ("no people, red houses", ("red houses",)),
+        ("a cat with no tail holding a fish", ("a cat", "a fish")),
+        ("a cake that cannot be eaten", ("a cake",)),
+        # Pronouns, and typographic apostrophes.
+        ("a woman and she is holding a cat beside him", ("a woman", "a cat")),
+        ("two dogs near each other", ("two dogs",)),
+        ("It’s a red dog, there’s a child’s toy", ("a red dog", "a child’s toy")),
         # Nothing else is left: the whole prompt.
+        ("Surfing", ("Surfing",)),
         ("", ("",)),
         ("no cats", ("no cats",)),
         ("a picture  on a black background", ("a picture on a black background",)),
@@ -245,3 +276,13 @@ def test_a_pipeline_that_is_missing_or_has_no_parser(tmp_path: Path) -> None:
     spacy.blank("en").to_disk(tmp_path / "blank")
     with pytest.raises(ConfigError, match="finds no noun chunks: expected a pipeline with a parser"):
         chunk_phrases(["a cat"], str(tmp_path / "blank"))
+
+
+def test_a_list_in_a_tables_cell() -> None:
+    assert read_phrases('["a cat", " a dog "]') == (("a cat", "a dog"), [])
+    assert read_phrases("[one] | two") == (("[one]", "two"), [])
+    found, problems = read_phrases("['a cat', 'a dog']")
+    assert found is None and problems == [
+        """expected a list in JSON, such as ["a cat", "a dog"], got "['a cat', 'a dog']\""""
+    ]
+    assert read_phrases('["a cat", 3]') == (None, ["number 2 is 3, expected a text"])

@@ -106,3 +106,17 @@ def test_photos_of_an_edit_are_independent_though_their_prompt_is_one(tmp_path: 
     page = Page(build_report([run.path]))
     assert [entry[1] for entry in page.data["rows"]] == [f"photo-{number}" for number in range(8)]
     assert "group" not in pd.read_csv(run.path / "report/results.csv").columns
+
+
+def test_two_edits_of_one_photo_are_told_apart_though_their_runs_have_other_names(tmp_path: Path) -> None:
+    """Pair ids of edits do not have the run's name: with one label the second edit would replace the first."""
+    pairs = [PromptSeed("", 0, 0, "", "photo")]
+    runs = []
+    for name in ("colour", "beauty"):
+        config = fake_config(("doodl",), edit={"fit": "crop", "prompt": ""}, name=name)
+        runs.append(make_fake_run(tmp_path / name, methods=("doodl",), pairs=pairs, config=config).path)
+    assert list(method_labels(load_runs(runs)).values()) == ["colour/doodl", "beauty/doodl"]
+    page = Page(build_report(runs, tmp_path / "report"))
+    assert (
+        page.count("images/00000-") if hasattr(page, "count") else len(list((tmp_path / "report/images").glob("*"))) > 1
+    )

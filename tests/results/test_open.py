@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from sgool.errors import ConfigError, SgoolError
 from sgool.results import RunFolder
@@ -26,7 +27,7 @@ def run(tmp_path: Path) -> RunFolder:
 
 def write(run: RunFolder, **changes: object) -> Path:
     return run.write(
-        fake_record(PAIR, **changes),
+        fake_record(PAIR, str(changes.pop("method", "sgool")), **changes),
         {"initial": random_image(PAIR, "vanilla"), "final": random_image(PAIR, "sgool")},
         blob(),
         [{"step": 0, "loss": 1.5}, {"step": 1, "loss": 0.1, "salient": 0.25}],
@@ -65,6 +66,25 @@ class TestOpen:
             return
         with pytest.raises(ConfigError, match=r'engine\.name: was "checkpoint", is "direct"'):
             RunFolder(tmp_path / "run").open(second, device="test device")
+
+    def test_each_change_of_the_engine_keeps_the_configuration_before_it(self, tmp_path: Path) -> None:
+        """With a budget of calls the engine decides on the results, so that none of the three may be forgotten."""
+        path = tmp_path / "run"
+        for number, name in enumerate(("checkpoint", "direct", "reversible")):
+            overrides = ["methods=[doodl]", "budget.calls=100", "sampler=edict", f"engine={name}"]
+            folder = RunFolder(path).open(to_plain(load_config(overrides)), device="cpu", accept_changes=True)
+            if not number:
+                write(folder, method="doodl")
+        earlier = {yaml.safe_load(file.read_text())["engine"]["name"] for file in path.glob("config-*.yaml")}
+        assert earlier == {"checkpoint", "direct"} and folder.config()["engine"]["name"] == "reversible"
+
+    def test_methods_of_a_start_that_made_nothing_are_forgotten(self, tmp_path: Path) -> None:
+        for methods in (["vanilla", "doodl", "sgool"], ["vanilla"]):
+            folder = RunFolder(tmp_path / "run").open(fake_config(methods), device="cpu")
+        assert folder.config()["methods"] == ["vanilla"]
+        write(folder, method="vanilla")
+        folder.open(fake_config(["doodl"]), device="cpu")
+        assert folder.config()["methods"] == ["vanilla", "doodl"]
 
     def test_takes_omegaconf_resolved(self, tmp_path: Path) -> None:
         from omegaconf import OmegaConf
@@ -154,6 +174,46 @@ class TestOpen:
         run = RunFolder(tmp_path / "run").open(fake_config(["vanilla"]), device="test device")
         run.open(fake_config(["sgool", "vanilla"]), device="test device")
         assert run.config()["methods"] == ["vanilla", "sgool"]
+
+    def test_settings_of_a_method_that_has_not_run_yet_may_change(self, tmp_path: Path) -> None:
+        def opened(candidates: int | None, *methods: str, **more: bool) -> RunFolder:
+            method = {"vanilla": {"kind": "vanilla"}, "best_of_n": {"num_candidates": candidates}}
+            return RunFolder(tmp_path).open(fake_config(methods, method=method), device="test device", **more)
+
+        write(opened(None, "vanilla"), method="vanilla")
+        write(opened(2, "vanilla", "best_of_n"), method="best_of_n")
+        refused = r"(?s)configuration:\n  method\.best_of_n\.num_candidates: was 2, is {}\nUse"
+        # Also where the method is left out, and after another change was accepted: its results are there.
+        for methods in (["best_of_n"], ["vanilla"]):
+            with pytest.raises(ConfigError, match=refused.format(3)):
+                opened(3, *methods)
+        opened(2, "vanilla")
+        opened(4, "vanilla", accept_changes=True)
+        with pytest.raises(ConfigError, match=r"num_candidates: was 4, is 2"):
+            opened(2, "best_of_n")
+
+    def test_a_method_may_be_added_with_settings_of_its_own(self, run: RunFolder) -> None:
+        write(run)
+        RunFolder(run.path).open(fake_config(["hot"], method={"hot": {"kind": "optimize"}}), device="test device")
+        with pytest.raises(ConfigError, match=r'method\.hot\.kind: was "optimize", is null'):
+            RunFolder(run.path).open(fake_config())
+
+    @pytest.mark.parametrize(("follows", "is_refused"), [("doodl", True), ("reno", False)])
+    def test_a_method_whose_cost_another_one_spends_counts_as_run(
+        self, tmp_path: Path, follows: str, is_refused: bool
+    ) -> None:
+        own = {"best_of_n": {"num_candidates": None, "same_budget_as": follows}}
+        first, second = (
+            fake_config(["best_of_n"], method=own | {"doodl": {"optimization": {"num_optimization_steps": steps}}})
+            for steps in (5, 6)
+        )
+        write(RunFolder(tmp_path).open(first, device="test device"), method="best_of_n")
+        second["methods"] = ["best_of_n", "doodl"]
+        if not is_refused:
+            assert RunFolder(tmp_path).open(second, device="test device").config() == second
+            return
+        with pytest.raises(ConfigError, match=r"method\.doodl\.optimization\.num_optimization_steps: was 5, is 6"):
+            RunFolder(tmp_path).open(second)
 
     @pytest.mark.parametrize("old", [1, 1.0, True, "1", None])
     @pytest.mark.parametrize("new", [1, 1.0, True, "1", None])

@@ -354,6 +354,15 @@ def test_the_summary_of_an_edit(before: float, after: float, best: int, words: s
     assert line.startswith(f"doodl: {words}")
 
 
+def test_the_summary_of_a_method_without_an_objective_has_its_cost(tmp_path: Path) -> None:
+    """One of the user's own need not keep a history, and so has no objective before and after."""
+    record = replace(fake_record(fake_pairs()[0], "mine"), metrics={"inversion_error": 1e-6})
+    lines = summary(Outcome(tmp_path, (record,), 1))
+    calls = record.network_evaluations + record.network_backward_passes
+    cost = f"{calls} network calls, {record.seconds:.0f} s"
+    assert lines == [f"mine: {cost}", f"images: {tmp_path / 'pairs' / 'mine' / record.pair_id}"]
+
+
 def test_a_bad_inversion_stops_before_the_optimisation(tiny: Sequence[str], photo: Path, tmp_path: Path) -> None:
     result = run(photo, "objective=color", *tiny, f"run_dir={tmp_path}", "--max-error", "1e-12")
     assert result.exit_code == 2
@@ -524,6 +533,47 @@ def test_a_signal_at_the_last_update_comes_too_late(
     config = load_config(["experiment=edit", *four_updates, f"run_dir={tmp_path}"])
     assert edit_image(config, Edit(photo), Notes(terminate(4))).exit_code == 0
     assert content(tmp_path) == undisturbed
+
+
+@pytest.mark.parametrize("sampler", ["edict", "belm"])
+def test_a_kill_between_two_records_of_a_batch(
+    four_updates: list[str], photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sampler: str
+) -> None:
+    """The finished photo is inverted again: its batch goes on from its checkpoint, to the same bits."""
+    own = [*four_updates, f"sampler={sampler}", "trainer.pairs_per_fit=2", "trainer.save_every_n_updates=1"]
+    edits = [Edit(photos / "first.png"), Edit(photos / "second.tif")]
+
+    def edit(name: str, notes: Notes | None = None, *, max_error: float = 0.01) -> Outcome:
+        config = load_config(["experiment=edit", *own, f"run_dir={tmp_path / name}"])
+        return edit_images(config, [replace(edit, max_error=max_error) for edit in edits], notes)
+
+    assert edit("undisturbed").exit_code == 0
+    with monkeypatch.context() as patch:
+        from sgool.run.work import Worker
+
+        def killed(*_: Any) -> None:
+            raise SgoolError("as if killed")
+
+        patch.setattr(Worker, "_recorded", killed)
+        with pytest.raises(SgoolError, match="as if killed"):
+            edit("run")
+    assert records(tmp_path / "run").keys() == {"first"}
+    times = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").glob("pairs/doodl/first-*/record.json")}
+    shutil.copytree(tmp_path / "run", tmp_path / "strict")
+    outcome = edit("strict", max_error=1e-12)  # what is finished stays so
+    assert sorted((record.pair_id[:5], record.status) for record in outcome.records) == [
+        ("first", "done"),
+        ("secon", "failed"),
+    ]
+    notes = Notes()
+    assert edit("run", notes).exit_code == 0
+    assert notes.updates == [4] and not any("anew" in note for note in notes.notes)
+    assert {path: path.stat().st_mtime_ns for path in times} == times
+    assert content(tmp_path / "run") == content(tmp_path / "undisturbed")
+    assert leftovers(tmp_path / "run") == []
+    # Once the batch has ended, nothing is inverted any more.
+    again = Notes()
+    assert edit("run", again).new == 0 and not any("inversion" in note for note in again.notes)
 
 
 def test_the_command_says_that_it_was_interrupted(

@@ -247,6 +247,21 @@ def test_failures_of_before_keep_nobody_waiting(
     assert [record.status for record in outcome.records] == ["failed"] * 3 + ["done"]
 
 
+def test_a_method_that_ever_ended_well_is_not_stopped_by_the_pairs_that_broke_before(
+    options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else those that are tried again at each start would keep all methods after it from ever beginning."""
+    assert run(options, tmp_path, "data.indices=[3]").exit_code == 0
+    _failing(monkeypatch, lambda number, prompts: KeyError("oops") if prompts != ["two trees"] else None)
+    for _ in range(2):
+        outcome = run(options, tmp_path, "methods=[doodl,vanilla]")
+        assert [record.status for record in outcome.records] == ["failed"] * 3 + ["done"] * 5
+    # Of a method that has none, it is still no pair's own trouble, and what broke in others does not count for it.
+    with pytest.raises(SgoolError, match="3 prompts in a row ended in an error"):
+        run(options, tmp_path, "methods=[doodl,reno]")
+    assert len(list(tmp_path.glob("pairs/reno/*/record.json"))) == 3
+
+
 def test_anew_means_without_old_checkpoints(options: list[str], undisturbed: dict[str, Any], tmp_path: Path) -> None:
     stop = Notes(lambda update: os.kill(os.getpid(), signal.SIGTERM) if update == 2 else None)
     assert run(options, tmp_path, notes=stop).exit_code == 75

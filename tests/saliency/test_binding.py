@@ -96,3 +96,18 @@ def test_an_image_that_is_not_finite_has_no_regions_and_the_other_one_stands(cli
     output = objective(clip_tower, GradCam(clip_tower)).bind(PAIRS)(batch, generators(), 0)
     assert output.saliency_map is not None and not output.saliency_map[0].any() and output.regions[0] == ()
     torch.testing.assert_close(output.saliency_map[1:], GradCam(clip_tower).bind(PAIRS[1:])(images()[1:]))
+
+
+@pytest.mark.parametrize("shape", [(2, 32, 32), (2, 1, 16, 16), (1, 1, 32, 32), (2, 3, 32, 32)])
+def test_maps_of_another_shape_are_refused(clip_tower: ClipTower, shape: tuple[int, ...]) -> None:
+    """They would broadcast, and give every image the regions of the first."""
+    words = rf"saliency detector OfMaps: expected maps of shape \(2, 1, 32, 32\).*got \({', '.join(map(str, shape))}\)"
+    with pytest.raises(SgoolError, match=words):
+        objective(clip_tower, OfMaps(torch.rand(shape))).bind(PAIRS)(images(), generators(), 0)
+
+
+def test_a_map_that_is_not_finite_names_its_image(clip_tower: ClipTower) -> None:
+    maps = torch.rand(2, 1, 32, 32)
+    maps[1, 0, 3, 3] = torch.nan
+    with pytest.raises(SgoolError, match="saliency map of image 1 of 2 holds NaN"):
+        objective(clip_tower, OfMaps(maps)).bind(PAIRS)(images(), generators(), 0)

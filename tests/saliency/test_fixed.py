@@ -130,3 +130,18 @@ def test_wrong_sigma(sigma: float) -> None:
 def test_images_have_three_channels(detector: CentreSaliency | FixedSaliency) -> None:
     with pytest.raises(ValueError, match=r"\(B, 3, H, W\), got \(3, 8, 8\)"):
         detector(torch.zeros(3, 8, 8))
+
+
+def test_masks_of_more_than_8_bits_keep_their_greys(tmp_path: Path) -> None:
+    """Pillow's own conversion to 8 bits would cut every level above 255 off."""
+    levels = np.array([[65535, 20000, 0]], np.uint16)
+    Image.fromarray(levels).save(tmp_path / "16.png")
+    Image.fromarray(levels.astype(np.float32) / 65535).save(tmp_path / "float.tiff")
+    for name in ("16.png", "float.tiff"):
+        # They are rounded to 8 bits, as photos are.
+        torch.testing.assert_close(
+            read_mask(str(tmp_path / name)), torch.tensor([[1.0, 20000 / 65535, 0]]), atol=0.5 / 255, rtol=0
+        )
+    Image.fromarray(np.full((1, 2), 2.0, np.float32)).save(tmp_path / "bright.tiff")
+    with pytest.raises(SgoolError, match=r"saliency.detector.mask.*bright.tiff' cannot be read.*expected 0 to 1"):
+        read_mask(str(tmp_path / "bright.tiff"))

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from PIL import Image, PngImagePlugin
 
 from sgool.errors import SgoolError
+from sgool.report.load import load_runs
 from sgool.study import Study, StudyOptions, build_study
 from sgool.study.checks import SAME_IMAGE, WRONG_PROMPT, make_checks, words
-from sgool.study.collect import Entry
+from sgool.study.collect import Entry, collect
 from sgool.study.key import COMPARISON, read_key
 from sgool.study.run import describe
 from sgool.types import PromptSeed
@@ -288,3 +289,14 @@ class TestBadOptions:
         run = make_fake_run(tmp_path / "run", paint=lambda pair, method: random_image(pair, "same")).path
         with pytest.raises(SgoolError, match=r"Nothing to compare: .*18 images, 18 identical couples"):
             build_study([run])
+
+
+def test_runs_on_different_data_sets_ask_each_comparison_once(tmp_path: Path) -> None:
+    pairs = fake_pairs()[:2]
+    other = [type(pair)(pair.prompt, pair.seed, pair.index, pair.category, "other") for pair in pairs]
+    methods = ("vanilla", "doodl")
+    runs = [
+        make_fake_run(tmp_path / name, methods=methods, pairs=own).path for name, own in (("a", pairs), ("b", other))
+    ]
+    material = collect(load_runs(runs))
+    assert material.methods == list(methods) and len(material.comparisons) == 4 and not material.identical

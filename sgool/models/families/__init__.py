@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sgool.config.families import FAMILIES, REPLAY, family_for, known_families, unknown_call
+from sgool.config.families import FAMILIES, REPLAY, family_for, known_families, wrong_call
 from sgool.config.locate import locate
 from sgool.config.pipeline import unet_problems
 from sgool.errors import SgoolError
@@ -45,8 +45,8 @@ def family_of(
         raise SgoolError(f"`models.family`: {chosen} needs a pipeline with a {row.denoiser}, and {kinds[0]} has none")
     if chosen == "stable_diffusion" and (problems := unet_problems(pipeline.unet.config)):
         raise SgoolError(f"`pipeline`: it {'; it '.join(problems)}")
-    if unknown := [option for option in call or {} if chosen != REPLAY and option not in row.call]:
-        raise SgoolError(unknown_call(unknown, chosen))
+    if chosen != REPLAY and (problem := wrong_call(call or {}, chosen)):
+        raise SgoolError(problem)
     name = name or str(pipeline.config.get("_name_or_path") or kinds[0])
     encode_in_float64(pipeline)
     make: Any = locate(row.builder, "models.family")

@@ -10,6 +10,7 @@ from torch import Tensor
 from sgool.models.families.unet import UNetFamily
 from sgool.models.family import Conditioning
 from sgool.models.native import StepOptions
+from sgool.models.schedule import Schedule, Spacing, build_schedule, is_distilled
 
 
 class LatentConsistency(UNetFamily):
@@ -31,6 +32,16 @@ class LatentConsistency(UNetFamily):
         given = super().timestep_arguments(scheduler, num_inference_steps, options)
         steps = self.argument("original_inference_steps")
         return given if steps is None else {**given, "original_inference_steps": steps}
+
+    def schedule(
+        self, num_inference_steps: int, spacing: Spacing, height: int | None = None, width: int | None = None
+    ) -> Schedule:
+        """Returns the steps of the pipeline's own scheduler, taken from ``original_inference_steps`` of ``call``."""
+        steps = self.argument("original_inference_steps")
+        if steps is None or not is_distilled(self.scheduler):
+            return super().schedule(num_inference_steps, spacing, height, width)
+        own = type(self.scheduler).from_config(self.scheduler.config, original_inference_steps=steps)
+        return build_schedule(own, num_inference_steps, spacing)
 
     def scaled(self, scheduler: Any, latents: Tensor, timestep: Tensor) -> Tensor:
         """The network sees latents as they are."""
