@@ -172,6 +172,7 @@ class TestOpen:
 
     def test_methods_may_be_added(self, tmp_path: Path) -> None:
         run = RunFolder(tmp_path / "run").open(fake_config(["vanilla"]), device="test device")
+        write(run, method="vanilla")
         run.open(fake_config(["sgool", "vanilla"]), device="test device")
         assert run.config()["methods"] == ["vanilla", "sgool"]
 
