@@ -106,6 +106,7 @@ class ImageAlignment:
         if not float(mean.norm()) > 1e-6:
             raise SgoolError("image_alignment: the mean of the reference images' embeddings is 0; give similar images")
         self._target = F.normalize(mean, dim=0)
+        self.images = tuple(images)  # they tell terms apart (`sgool.callbacks.described`); embeddings round differently
 
     def targets(self, pairs: Sequence[PromptSeed]) -> Tensor:
         """Returns the mean embedding of the references as (B, D), the same row for every pair."""

@@ -28,7 +28,7 @@ class Symmetry:
     unclamped = True
 
     def __init__(self, axis: Literal["horizontal", "vertical"] = "horizontal", name: str = "symmetry") -> None:
-        self.name = name
+        self.name, self.axis = name, axis
         self._dim = -1 if axis == "horizontal" else -2
 
     def targets(self, pairs: Sequence[PromptSeed]) -> Tensor:

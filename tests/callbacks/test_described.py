@@ -19,8 +19,8 @@ from sgool.callbacks.described import digest
 from sgool.errors import ConfigError
 from sgool.models.clip import ClipTower
 from sgool.models.stable_diffusion import StableDiffusion
-from sgool.objectives import CropSettings, FunctionTerm, SaliencySettings
-from sgool.objectives.pixels import Color, Sharpness
+from sgool.objectives import CropSettings, FunctionTerm, ImageAlignment, SaliencySettings
+from sgool.objectives.pixels import Color, Sharpness, Symmetry
 from sgool.objectives.questions import ColumnQuestions
 from sgool.saliency import SpectralResidual
 from tests.fits import chain_of, quiet_trainer
@@ -136,3 +136,10 @@ def test_a_device_is_no_setting() -> None:
             self.device = device
 
     assert digest(Placed(RED, "cpu")) == digest(Placed(RED, "cuda")) != digest(Placed(BLUE, "cpu"))
+
+
+def test_axes_and_reference_images_tell_terms_apart(clip_tower: ClipTower) -> None:
+    assert digest(Symmetry("vertical")) != digest(Symmetry()) == digest(Symmetry("horizontal"))
+    one, other = torch.rand(2, 3, 40, 40, generator=torch.Generator().manual_seed(0))
+    assert digest(ImageAlignment(clip_tower, [one])) == digest(ImageAlignment(clip_tower, [one.clone()]))
+    assert digest(ImageAlignment(clip_tower, [one])) != digest(ImageAlignment(clip_tower, [other]))
