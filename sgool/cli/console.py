@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -15,6 +16,7 @@ from sgool.cli.bars import Bars, from_to
 from sgool.config.words import counted
 from sgool.report import summary_rows
 from sgool.report.format import show
+from sgool.report.metrics import Metric
 from sgool.results import RunFacts
 from sgool.results.compare import read_config
 from sgool.run.outcome import Outcome
@@ -152,17 +154,20 @@ def _table(outcome: Outcome) -> Table:
     configs = [read_config(file) for file in sorted(outcome.run_dir.glob("config*.yaml"))]
     facts = RunFacts(outcome.run_dir)
     rows = summary_rows(list(outcome.records), configs, facts.descriptions(), facts.networks())
-    table = Table(title="first image → final image, means over pairs; ↑ higher is better, ↓ lower is better")
+    table = Table(title="first image → final image, means over pairs; ↑ higher is better, ↓ lower")
     judge = rows[0]["judge_metric"]
     named = "judge" if judge is None else f"{judge.title} {'↑' if judge.direction > 0 else '↓'}"
     for name in ("method", "pairs", "failed", named, "scene accuracy ↑", "network calls", "seconds"):
-        table.add_column(name, justify="left" if name == "method" else "right")
+        # As wide as "54.3 → 60.1" and "50% → 75%", so that these stay on a line in a narrow terminal.
+        width = {named: 11, "scene accuracy ↑": 9}.get(name)
+        table.add_column(name, justify="left" if name == "method" else "right", min_width=width)
+    form = _form(judge, [row["judge_final"] for row in rows if row["judge_final"] is not None])
     for row in rows:
         table.add_row(
             row["method"],
             str(row["pairs"]),
             str(row["failed"]),
-            _change(row["judge_initial"], row["judge_final"], partial(show, metric=judge) if judge else str),
+            _change(row["judge_initial"], row["judge_final"], form),
             _change(row["scene_initial"], row["scene_final"], "{:.0%}".format),
             _number(row["network_calls"], "{:.0f}".format),
             _number(row["seconds"], "{:.1f}".format),
@@ -173,6 +178,14 @@ def _table(outcome: Outcome) -> Table:
 def next_command(outcome: Outcome) -> str:
     """Returns a line that names the command to look at the results with; empty where there are none."""
     return f"next: sgool report {shlex.quote(str(outcome.run_dir))}" if outcome.records else ""
+
+
+def _form(judge: Metric | None, values: Sequence[float]) -> Callable[[float], str]:
+    """Returns how a judge's scores are written; large ones, such as of a CLIP, with one digit: lines stay short."""
+    if judge is None:
+        return str
+    large = any(abs(value * judge.scale) >= 10 for value in values)
+    return partial(show, metric=replace(judge, digits=min(judge.digits, 1)) if large else judge)
 
 
 def _number(value: Any, form: Callable[[float], str]) -> str:
