@@ -154,13 +154,12 @@ def _table(outcome: Outcome) -> Table:
     configs = [read_config(file) for file in sorted(outcome.run_dir.glob("config*.yaml"))]
     facts = RunFacts(outcome.run_dir)
     rows = summary_rows(list(outcome.records), configs, facts.descriptions(), facts.networks())
-    table = Table(title="first image → final image, means over pairs; ↑ higher is better, ↓ lower")
+    table = Table(title="first image → final image, means over pairs; ↑ higher is better")
     judge = rows[0]["judge_metric"]
     named = "judge" if judge is None else f"{judge.title} {'↑' if judge.direction > 0 else '↓'}"
-    for name in ("method", "pairs", "failed", named, "scene accuracy ↑", "network calls", "seconds"):
-        # As wide as "54.3 → 60.1" and "50% → 75%", so that these stay on a line in a narrow terminal.
-        width = {named: 11, "scene accuracy ↑": 9}.get(name)
-        table.add_column(name, justify="left" if name == "method" else "right", min_width=width)
+    for name in ("method", "pairs", "failed", named, "scene accuracy ↑", "calls", "seconds"):
+        # As wide as "54.3 → 60.1", which then stays on a line in a narrow terminal.
+        table.add_column(name, justify="left" if name == "method" else "right", min_width=11 if name == named else None)
     form = _form(judge, [row["judge_final"] for row in rows if row["judge_final"] is not None])
     for row in rows:
         table.add_row(
