@@ -26,7 +26,8 @@ def digest(part: Any) -> str:
 
     What counts is its class, the weights of its networks (`sgool.models.fingerprint.fingerprints`), and the arguments
     it was made with: its attributes that have the name of one of its constructor's parameters, with or without an
-    underscore before it. Other attributes do not, since they may change: a count of calls, a cache.
+    underscore before it. Other attributes do not, since they may change: a count of calls, a cache. Networks count
+    wherever they are held, so load them in the constructor: one that the first call loads changes the hash.
     """
     return str(origin("", (), [_described(part, _DEPTH), sorted(fingerprints(part))])["settings"])[:16]
 

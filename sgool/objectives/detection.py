@@ -77,13 +77,14 @@ def detect(images: Tensor, settings: SaliencySettings, of_phrases: PhraseDetecto
     if of_phrases is None:
         maps = _checked(settings.detector, seen)
         maps = torch.where(finite, maps, 0)
+        require_finite(maps)
         return Detection(maps, tuple(_regions(one, settings) for one in maps))
     counts = torch.tensor(of_phrases.counts, device=images.device)
     own = _checked(of_phrases.detector, seen.repeat_interleave(counts, dim=0)).split(list(of_phrases.counts))
     own = [torch.where(fine, one, 0) for fine, one in zip(finite, own, strict=True)]
-    return Detection(
-        torch.stack([each.amax(dim=0) for each in own]), tuple(_of_phrases(each, settings) for each in own)
-    )
+    maps = torch.stack([each.amax(dim=0) for each in own])
+    require_finite(maps)
+    return Detection(maps, tuple(_of_phrases(each, settings) for each in own))
 
 
 def _checked(detector: SaliencyDetector, images: Tensor) -> Tensor:
@@ -95,7 +96,6 @@ def _checked(detector: SaliencyDetector, images: Tensor) -> Tensor:
             f"the saliency detector {type(detector).__name__}: expected maps of shape {expected}, one of each image "
             f"and of its size, got {tuple(maps.shape)}; keep the channel (`keepdim=True`), resize smaller maps"
         )
-    require_finite(maps)
     return maps
 
 

@@ -9,6 +9,8 @@ from typing import Any
 from sgool.prompts.text import shown, text_problem
 
 _BETWEEN = re.compile(r"[|;]")
+#: A list as text; other texts may have brackets, such as "[V] dog".
+_LIST = re.compile(r"\[\s*(?:[\"'].*)?\]", re.DOTALL)
 
 
 def read_phrases(value: Any) -> tuple[tuple[str, ...] | None, list[str]]:
@@ -19,7 +21,7 @@ def read_phrases(value: Any) -> tuple[tuple[str, ...] | None, list[str]]:
     """
     if value is None or value != value or (isinstance(value, str) and not value.strip()):
         return None, []
-    if isinstance(value, str) and value.strip().startswith("[") and value.strip().endswith("]"):
+    if isinstance(value, str) and _LIST.fullmatch(value.strip()):
         try:
             value = json.loads(value)
         except ValueError:

@@ -7,7 +7,7 @@ which knows English words and no grammar. docs/prompts.md has the rule for users
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 
 from sgool.types import PromptSeed
 
@@ -42,12 +42,14 @@ _VERBS = _TO_BE | _words("be been being has have had do does did says reads")
 _NEGATIONS = _words("no not without never neither nor cannot")
 #: Words that name nothing by themselves, with "other" as in "each other".
 _PRONOUNS = _words(
-    "i you he she we they me him them us myself yourself himself herself itself ourselves themselves other others"
+    "i you he she we they me him them myself yourself himself herself itself ourselves themselves other others"
 )
-#: Words in -ing that a phrase may be made of; all others are verbs if they stand alone ("and holding a fish").
+#: Words in -ing that a phrase may be made of; others are verbs if they stand alone ("and holding a fish").
 _NOUNS_IN_ING = _words(
-    "building buildings ceiling clothing drawing duckling earring evening king lightning morning painting pudding ring "
-    "sibling spring string swing thing viking wedding wing"
+    "awning bedding building buildings carving ceiling clothing coating covering crossing darling drawing dressing "
+    "duckling dumpling earring engraving etching evening filling fledgling flooring frosting gosling herring icing "
+    "king lettering lighting lightning morning offspring painting pudding railing ring sapling scaffolding seedling sibling "
+    "siding spring starling stocking string stuffing swing thing topping viking wedding wing"
 )
 _ARTICLES = _words("a an the this these those some another each every its his her their")
 _NUMBERS = _words("one two three four five six seven eight nine ten eleven twelve several many few both")
@@ -114,26 +116,27 @@ def is_negation(word: str) -> bool:
 def _pieces(prompt: str) -> Iterator[list[str]]:
     """Yields the words between the cuts, without what is denied."""
     words = _STOP.sub(" , ", _RELATION.sub(" , ", _CLOSE_UP.sub("close-up", prompt))).split()
+    names = {word for word in words[1:] if word[:1].isupper()}
     piece: list[str] = []
     denied = False
     for position, word in enumerate(words):
         low, rest = word.lower(), words[position + 1 :]
         if is_negation(word):
-            yield [] if denied else _without_verb(piece, low)
+            yield [] if denied else _without_verb(piece, low, names)
             piece, denied = [], True
-        elif not piece and low.endswith("ing") and position and words[position - 1].lower() in _VERBS:
-            continue  # "is wearing boots": the boots alone can be seen.
+        elif not piece and _acts(low, words[:position]):
+            continue
         elif _goes_on(low, piece, rest):
             piece.append(word)
         else:
-            named = _without_verb(piece, low)
+            named = _without_verb(piece, low, names)
             yield [] if denied else named
             # "No cats or dogs" denies both, "not in a box" and "does not wear a hat" the box and the hat; "no tail
             # holding a fish" denies no fish.
             ends_here = _begins(low) and named and len(named) < len(piece)
             denied = denied and not ends_here and (not piece or _begins(low) or _lists(low, rest))
             piece = [word] if _begins(low) else []
-    yield [] if denied else _without_verb(piece, "")
+    yield [] if denied else _without_verb(piece, "", names)
 
 
 def _goes_on(word: str, piece: Sequence[str], rest: Sequence[str]) -> bool:
@@ -161,8 +164,11 @@ def _is_open(piece: Sequence[str], rest: Sequence[str]) -> bool:
     said = max((place for place, word in enumerate(words) if word in _TO_BE), default=-1)
     if not rest or not words[said + 1 :] or not all(word in _COLOURS for word in words[said + 1 :]):
         return False
-    # After "the cat is black and" only a colour goes on with what is said; a noun begins another thing.
-    return rest[0].lower() in _COLOURS if said >= 0 else not _cuts(rest[0].lower(), piece)
+    if said < 0:
+        return not _cuts(rest[0].lower(), piece)
+    # After "the sky is blue and" only colours go on with what is said; "white clouds" are another thing.
+    after = next((word.lower() for word in rest if word.lower() not in _COLOURS | {"and", "or", ","}), ",")
+    return rest[0].lower() in _COLOURS and _cuts(after, piece)
 
 
 def _describes(word: str, piece: Sequence[str], rest: Sequence[str]) -> bool:
@@ -179,18 +185,30 @@ def _lists(word: str, rest: Sequence[str]) -> bool:
     """Whether a denied list goes on after a word: at "or", and at the commas before it ("no cats, dogs or birds")."""
     if word != ",":
         return word in ("or", "nor")
-    ahead = next(
-        (other.lower() for other in rest if other != "," and (_cuts(other.lower(), ["no"]) or is_negation(other))), ""
-    )
-    return ahead in ("or", "nor")
+    lower = [other.lower() for other in rest]
+    for position, other in enumerate(lower):
+        between_colours = set(lower[max(0, position - 1) : position + 2 : 2]) <= _COLOURS  # "red or blue eyes"
+        if other in ("or", "nor") and not between_colours:
+            return True
+        if other not in (",", "or") and (_cuts(other, ["no"]) or is_negation(other)):
+            return False
+    return False
 
 
-def _without_verb(piece: list[str], cut: str) -> list[str]:
-    """Returns a piece without its verb: "a man riding" before "a horse", or "riding" alone."""
+def _acts(word: str, before: Sequence[str]) -> bool:
+    """Whether a word says what the thing before a form of "to be" does: "wearing" of "he is wearing boots"."""
+    if not word.endswith("ing") or word in _NOUNS_IN_ING or len(before) < 2:
+        return False
+    # "There are running horses" has no such thing.
+    return before[-1].lower() in _TO_BE | {"been", "being"} and before[-2].lower() not in _OPENINGS
+
+
+def _without_verb(piece: list[str], cut: str, names: Container[str]) -> list[str]:
+    """Returns a piece without its verb: "a man riding" before "a horse", or "riding" alone, which is no name."""
     if not piece or not piece[-1].lower().endswith("ing"):
         return piece
     words = [word for word in piece if not _begins(word.lower())]
-    alone = len(piece) == 1 and piece[0].lower() not in _NOUNS_IN_ING
+    alone = len(piece) == 1 and piece[0].lower() not in _NOUNS_IN_ING and piece[0] not in names
     return piece[:-1] if alone or (_begins(cut) and len(words) > 1) else piece
 
 

@@ -202,7 +202,10 @@ class Parts:
         problems = []
         check_custom(self._config, self._config["methods"])
         for name in self._config["methods"]:
-            updates = updates_latents(self._config["method"][name], f"method.{name}")
+            entry, early_stop = self._config["method"][name], method_optimization(self._config, name)["early_stop"]
+            # What a function makes, and whether it can be stopped early, is known only once it is made.
+            unknown = METHODS.options(entry).optimizes is None and early_stop["term"] is not None
+            updates = unknown or updates_latents(entry, f"method.{name}")
             if not (updates or Budget.of(method_budget(self._config, name), name)):
                 continue
             try:

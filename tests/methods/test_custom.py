@@ -112,6 +112,9 @@ def test_a_function_can_have_no_early_stop(parts: Callable[..., Parts]) -> None:
     assert module.makes_updates
     with pytest.raises(SgoolError, match=r"`optimization\.early_stop\.term`: mine cannot have one \(got red\), since"):
         parts("factory", RED, STOP).method("mine")
+    # Before any method runs.
+    with pytest.raises(ConfigError, match="mine cannot have one"):
+        parts("factory", RED, STOP, methods="doodl,mine").check_methods()
 
 
 def test_who_updates_latents() -> None:

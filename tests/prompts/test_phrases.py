@@ -71,6 +71,12 @@ from sgool.types import PromptSeed
         ("a ring and string beside a king", ("a ring", "string", "a king")),
         ("king with crown", ("king", "crown")),
         ('a sign that says "Hello World"', ("a sign", "Hello World")),
+        # Words in -ing that are no verbs: after "there are", in front of a thing, names, and nouns.
+        (
+            "There are running horses, building blocks and wedding rings",
+            ("running horses", "building blocks", "wedding rings"),
+        ),
+        ("a cake with icing in Beijing", ("a cake", "icing", "Beijing")),
         # What is said of a thing stays with it.
         ("The cat is red and the dog is black and white.", ("The cat is red", "the dog is black and white")),
         ("The cat is black and dogs are white", ("The cat is black", "dogs are white")),
@@ -80,7 +86,10 @@ from sgool.types import PromptSeed
         ),
         ("The sky is not blue, the sun is on a hill", ("The sky", "the sun", "a hill")),
         ("there are cats that are a riddle", ("cats", "a riddle")),
+        ("the flag is red, white and blue", ("the flag is red, white and blue",)),
+        ("the sky is blue and white clouds float", ("the sky is blue", "white clouds float")),
         # Lists of what is denied, and where the denial ends.
+        ("no glasses, red hair, green or blue eyes", ("red hair", "green or blue eyes")),
         ("a park with no cats, dogs or birds", ("a park",)),
         ("a street without people, cars, nor text and a bus", ("a street", "a bus")),
         ("no people, a red house or a blue barn", ("a red house", "a blue barn")),
@@ -281,6 +290,8 @@ def test_a_pipeline_that_is_missing_or_has_no_parser(tmp_path: Path) -> None:
 def test_a_list_in_a_tables_cell() -> None:
     assert read_phrases('["a cat", " a dog "]') == (("a cat", "a dog"), [])
     assert read_phrases("[one] | two") == (("[one]", "two"), [])
+    assert read_phrases("[V] dog; [W]") == (("[V] dog", "[W]"), [])
+    assert read_phrases("[]")[0] is None
     found, problems = read_phrases("['a cat', 'a dog']")
     assert found is None and problems == [
         """expected a list in JSON, such as ["a cat", "a dog"], got "['a cat', 'a dog']\""""

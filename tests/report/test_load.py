@@ -116,7 +116,5 @@ def test_two_edits_of_one_photo_are_told_apart_though_their_runs_have_other_name
         config = fake_config(("doodl",), edit={"fit": "crop", "prompt": ""}, name=name)
         runs.append(make_fake_run(tmp_path / name, methods=("doodl",), pairs=pairs, config=config).path)
     assert list(method_labels(load_runs(runs)).values()) == ["colour/doodl", "beauty/doodl"]
-    page = Page(build_report(runs, tmp_path / "report"))
-    assert (
-        page.count("images/00000-") if hasattr(page, "count") else len(list((tmp_path / "report/images").glob("*"))) > 1
-    )
+    build_report(runs, tmp_path / "report")
+    assert len(list((tmp_path / "report/images").glob("*"))) == 2

@@ -109,5 +109,10 @@ def test_maps_of_another_shape_are_refused(clip_tower: ClipTower, shape: tuple[i
 def test_a_map_that_is_not_finite_names_its_image(clip_tower: ClipTower) -> None:
     maps = torch.rand(2, 1, 32, 32)
     maps[1, 0, 3, 3] = torch.nan
+    # A detector may make no number of the black image that stands for one that is lost; that harms no other image.
+    lost = images()
+    lost[1] = torch.nan
+    output = objective(clip_tower, OfMaps(maps)).bind(PAIRS)(lost, generators(), 0)
+    assert output.saliency_map is not None and output.saliency_map.isfinite().all() and not output.regions[1]
     with pytest.raises(SgoolError, match="saliency map of image 1 of 2 holds NaN"):
         objective(clip_tower, OfMaps(maps)).bind(PAIRS)(images(), generators(), 0)
