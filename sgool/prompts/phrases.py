@@ -48,8 +48,8 @@ _PRONOUNS = _words(
 _NOUNS_IN_ING = _words(
     "awning bedding building buildings carving ceiling clothing coating covering crossing darling drawing dressing "
     "duckling dumpling earring engraving etching evening filling fledgling flooring frosting gosling herring icing "
-    "king lettering lighting lightning morning offspring painting pudding railing ring sapling scaffolding seedling sibling "
-    "siding spring starling stocking string stuffing swing thing topping viking wedding wing"
+    "king lettering lighting lightning morning offspring painting pudding railing ring sapling scaffolding seedling "
+    "sibling siding spring starling stocking string stuffing swing thing topping viking wedding wing"
 )
 _ARTICLES = _words("a an the this these those some another each every its his her their")
 _NUMBERS = _words("one two three four five six seven eight nine ten eleven twelve several many few both")
