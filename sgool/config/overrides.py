@@ -132,9 +132,9 @@ class Reader:
         key, _, value = line.partition("=")
         rules, name = rules_at(self._schema, key.lstrip("+")), key.lstrip("+")
         ways = [f"for a run with each value: sgool fit -m {shlex.quote(line)}"]
-        # Entries that are no numbers or words are texts; a comma may also belong to a text.
         if numbers := re.fullmatch(r"range\((?:(\d+),)?\s*(\d{1,2})\)", value):
             value = ",".join(map(str, range(int(numbers[1] or 0), int(numbers[2]))))
+        # Entries that are no numbers or words are texts; a comma may also belong to a text.
         entries = yaml.safe_load(f"[{value}]") if re.fullmatch(r"[^\[\]{}:#'\"]*", value) else None
         if name in SEVERAL or (entries is not None and any(rule.accepts(entries) for rule in rules)):
             ways.insert(0, f"a list is written {list_override(key, value)}")

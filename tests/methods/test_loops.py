@@ -54,6 +54,7 @@ def test_nothing_is_said_where_all_is_done_or_kept(methods: dict[str, PairModule
         quiet_trainer(limit_predict_batches=1).predict(methods["vanilla"])
         quiet_trainer(fast_dev_run=True).predict(methods["best_of_n"])
         quiet_trainer([kept], limit_predict_batches=2).predict(methods["best_of_n"])
+    assert (tmp_path / "batch.ckpt").is_file()
 
 
 @pytest.mark.parametrize("devices", [2, 3])
@@ -78,3 +79,4 @@ def test_pairs_of_a_data_module_are_shared_out(models: StableDiffusion) -> None:
     module.trainer = trainer
     trainer.datamodule = PromptDataModule(PAIRS, pairs_per_fit=1)  # type: ignore[attr-defined]
     module.setup("predict")
+    assert list(module.all_pairs) == list(PAIRS)
